@@ -1,0 +1,181 @@
+"""A Qwen2.5-VL of a million parameters with its own tokenizer and processor, made in code: the model of tests and demos.
+
+`write_tiny(folder)` leaves a checkpoint that `AutoModelForImageTextToText` and `AutoProcessor` load like a published one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+PIECES = (
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    '[{"bbox_2d": [',
+    '], "point_2d": [',
+    ']}, {"bbox_2d": [',
+    "]}]",
+    "[]",
+    ", ",
+    "\\boxed{",
+    'find "',
+    '" with box and point; think in <think>, answer in <answer>, like',
+    '[{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]',
+)
+"""Read and written as one symbol each: JSON as `json.dumps` writes it, and the fixed phrases of the built-in prompts.
+
+They keep a prompt near 30 tokens and an answer under 20: on a processor, that is most of the cost of a step.
+"""
+
+WORDS = """
+a above after all an and answer are at before below between big biggest black blue bottom box boxes brown by center
+circle color colour corner count counts different digit digits does each eight equal even every example false fewer find
+first five form four frame frames from gray green has highest how i image in is it its json largest last left leftmost less like
+look lower lowest many middle more most moves near nearest next nine no none not number object objects odd of on one or orange
+other over pink point points purple red reply right rightmost row same second see seven shape six small smallest sorry
+square step sum that the their then there these they thing things think third this three tiny to top total true two
+under up upper video what when where which white wide with yellow yes you zero
+assistant system user
+""".split()
+"""With and without a space before them; every other text is spelt out in bytes."""
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}
+{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- elif part.type == 'video' -%}
+{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- else -%}
+{{- part.text -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}"""
+"""Qwen's turns, without its default system turn: a system message is written only where one is given."""
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words, numbers below 100 and JSON scaffolding as single tokens, all other text as bytes: nothing is lost."""
+    numbers = [str(n) for n in range(100)]
+    spaced = [*(f" {w}" for w in (*WORDS, *PIECES, *numbers)), *(f", {n}" for n in numbers)]
+    symbols = [*PIECES, *WORDS, *numbers, *spaced]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelt = [as_bytes.pre_tokenize_str(s)[0][0] for s in symbols]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*alphabet, *spelt]))}
+    longest_first = "|".join(re.escape(p) for p in sorted(PIECES, key=len, reverse=True))
+    pattern = f"(?:, | )?[0-9]{{1,2}}| ?(?:{longest_first})| ?[A-Za-z]+|[\\s\\S]"
+    # ignore_merges looks a whole piece up before it is cut: words need no chain of merges.
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tiny_processor() -> Qwen2_5_VLProcessor:
+    """Qwen2.5-VL's processor over the tiny tokenizer; images from 28 x 28 up keep their size (in steps of 28 pixels)."""
+    size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 4096}
+    vision = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "size": size}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**vision),
+        tokenizer=tiny_tokenizer(),
+        video_processor=Qwen2VLVideoProcessor(**vision),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """Sizes at which the model learns from real images within two minutes on two cores."""
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    # At the usual 0.02 a model this small hardly learns to see.
+    spread = 0.08
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "initializer_range": spread,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 4,
+        "out_hidden_size": 128,
+        "fullatt_block_indexes": [0, 1],
+        "initializer_range": spread,
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=False,
+    )
+
+
+def write_tiny(folder: Path | str, seed: int = 0) -> None:
+    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network.
+
+    The caller's random state is left as it was.
+    """
+    processor = tiny_processor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(tiny_config(processor.tokenizer))
+    model.generation_config.update(
+        eos_token_id=model.config.text_config.eos_token_id, pad_token_id=model.config.text_config.pad_token_id
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
