@@ -1,0 +1,139 @@
+"""curves.png: small multiples of everything that a run measured over its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpost.listeners.base import Listener
+from mmpost.listeners.files import read_metrics
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
+"""Told apart by people with any colour vision (Okabe and Ito)."""
+
+PANELS = (
+    ("reward", "reward/total", ""),
+    ("reward parts", "reward/", ""),
+    ("groups without contrast", "reward/flat_groups", "fraction"),
+    ("loss", "loss", ""),
+    ("evaluation", "eval/", ""),
+    ("reply length", "reply/length", "tokens"),
+    ("truncated replies", "reply/truncated", "fraction"),
+    ("KL to the reference", "kl", "nats"),
+    ("entropy", "entropy", "nats"),
+    ("gradient norm", "grad_norm", ""),
+    ("learning rate", "lr", ""),
+    ("time per step", "time/", "seconds"),
+)
+"""Title, key (a prefix when it ends in a slash) and unit; a panel without a number is left out."""
+
+Series = dict[str, tuple[list[int], list[float]]]
+
+
+class Curves(Listener):
+    """curves.png at the end of the run, drawn from metrics.jsonl."""
+
+    def __init__(self) -> None:
+        self._run: Path | None = None
+
+    def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
+        self._run = run
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        assert self._run is not None, "on_start comes first"
+        lines = read_metrics(self._run / "metrics.jsonl")
+        if lines:
+            draw(lines, self._run / "curves.png", title=self._run.name)
+
+
+def panels(lines: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
+    """By panel and by curve, the steps and values to draw."""
+    found: dict[str, Series] = {}
+    for title, key, _ in PANELS:
+        series: Series = {}
+        for line in lines:
+            for name, value in line.items():
+                if not _belongs(name, key) or isinstance(value, str):
+                    continue
+                steps, values = series.setdefault(name.removeprefix(key) or name, ([], []))
+                steps.append(line["step"])
+                values.append(value)
+        if series and not (key == "reward/" and len(series) == 1):  # one part alone is the reward again
+            found[title] = series
+    return found
+
+
+def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
+    """Draw the lines of a metrics.jsonl into a picture; needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = panels(lines)
+    units = {name: unit for name, _, unit in PANELS}
+    columns = min(4, max(1, len(found)))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(3.6 * columns, 2.5 * rows + 0.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    borders = _stages(lines)
+    for axis, (name, series) in zip(axes.flat, found.items(), strict=False):
+        for step, _ in borders[1:]:
+            axis.axvline(step - 0.5, color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 3)))
+        _curves(axis, series)
+        axis.set_title(name + (f" ({units[name]})" if units[name] else ""), fontsize=9, loc="left")
+    for axis in axes.flat[len(found) :]:
+        axis.set_visible(False)
+    if len(borders) > 1:
+        text = ", ".join(f"{stage} from {step}" for step, stage in borders)
+        figure.supxlabel(f"optimiser step (stages: {text})", fontsize=8, color="#555555")
+    else:
+        figure.supxlabel("optimiser step", fontsize=8, color="#555555")
+    figure.savefig(path)
+
+
+def _curves(axis: Any, series: Series) -> None:
+    for index, (name, (steps, values)) in enumerate(series.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        if len(steps) > 30:
+            axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+            values = _smooth(values)
+        axis.plot(
+            steps, values, color=colour, linewidth=1.5, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
+        )
+    if len(series) > 1:
+        axis.legend(fontsize=7, frameon=False, handlelength=1.2, ncols=2 if len(series) > 4 else 1)
+    axis.grid(axis="y", color="#eeeeee", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#999999")
+    axis.tick_params(labelsize=7, color="#999999")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _belongs(name: str, key: str) -> bool:
+    if key == "reward/":
+        return name.startswith(key) and name not in ("reward/total", "reward/flat_groups")
+    return name.startswith(key) if key.endswith("/") else name == key
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponential mean over about a twentieth of the run, corrected for its start."""
+    keep = 1 - 1 / max(2.0, len(values) / 20)
+    total = weight = 0.0
+    out: list[float] = []
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        out.append(total / weight)
+    return out
+
+
+def _stages(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """(first step, name) of each stage."""
+    found: list[tuple[int, str]] = []
+    for line in lines:
+        if "stage" in line and (not found or found[-1][1] != line["stage"]):
+            found.append((line["step"], line["stage"]))
+    return found

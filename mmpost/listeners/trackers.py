@@ -1,0 +1,114 @@
+"""TensorBoard, and the trackers that are not part of the installation: Weights & Biases and Trackio."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpost.errors import ConfigError
+from mmpost.listeners.base import Listener, Metrics, numbers
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+class TensorBoard(Listener):
+    """Event files in tensorboard/; after a resume, steps that are done again replace the old ones."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._config: Mapping[str, Any] = {}
+        self._writer: SummaryWriter | None = None
+
+    def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
+        self._folder, self._config = run / "tensorboard", config
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        step = int(metrics["step"])
+        if self._writer is None:
+            self._writer = self._open(step)
+        for name, value in numbers(metrics).items():
+            if name != "step":
+                self._writer.add_scalar(name, value, step)
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+    def _open(self, step: int) -> SummaryWriter:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        writer = SummaryWriter(str(self._folder), purge_step=step)
+        config = json.dumps(self._config, indent=2, default=str)
+        writer.add_text("config", "    " + config.replace("\n", "\n    "), step)
+        return writer
+
+
+class Wandb(Listener):
+    """Weights & Biases. A resumed run goes on under the id kept in wandb-id.txt of its folder.
+
+    Raises ConfigError when made without the package, so before any training.
+    """
+
+    def __init__(self, project: str = "mmpost", name: str | None = None) -> None:
+        self.project, self.name = project, name
+        self._wandb = _optional("wandb")
+
+    def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
+        id_file = run / "wandb-id.txt"
+        if not id_file.exists():
+            id_file.write_text(uuid.uuid4().hex[:12])
+        self._wandb.init(
+            project=self.project,
+            name=self.name or run.name,
+            id=id_file.read_text(),
+            resume="allow",
+            dir=str(run),
+            config=dict(config),
+        )
+        self._wandb.define_metric("step")
+        # By our step, not by the call: a resumed run repeats steps, and wandb drops calls that go back.
+        self._wandb.define_metric("*", step_metric="step")
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        self._wandb.log(numbers(metrics))
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        if self._wandb.run is not None:
+            self._wandb.run.summary.update(dict(summary))
+        self._wandb.finish(exit_code=0 if summary.get("status", "finished") == "finished" else 1)
+
+
+class Trackio(Listener):
+    """Trackio. Raises ConfigError when made without the package."""
+
+    def __init__(self, project: str = "mmpost", name: str | None = None) -> None:
+        self.project, self.name = project, name
+        self._trackio = _optional("trackio")
+
+    def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
+        self._trackio.init(
+            project=self.project, name=self.name or run.name, config=dict(config), resume="allow", embed=False
+        )
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        values = numbers(metrics)
+        self._trackio.log(values, step=int(values.pop("step")))
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        self._trackio.finish()
+
+
+def _optional(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"logging to {package} needs the package {package}, which cannot be imported here ({error}); "
+            f"install it with: pip install 'mmpost[{package}]'"
+        ) from error
