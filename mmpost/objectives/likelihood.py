@@ -1,0 +1,38 @@
+"""Maximum likelihood of the replies: supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from mmpost.objectives.reduction import reply_mean
+from mmpost.types import Batch, Loss, Objective, Outputs
+
+
+class Likelihood(Objective):
+    """Negative log-likelihood of the trained tokens."""
+
+    reduce: Literal["token", "reply"] = "token"
+    """Mean over all trained tokens, or over replies of each reply's mean (one without trained tokens is left out)."""
+
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        mask = batch.tok("mask")
+        if self.reduce == "token":
+            return {"nll": float(mask.sum())}
+        return {"nll": float((batch.sum(mask) > 0).sum())}
+
+    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+        return batch.sum(batch.tok("mask")) == 0
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
+        assert outputs.logp is not None
+        mask = batch.tok("mask").to(outputs.logp)
+        nll = -outputs.logp.masked_fill(mask == 0, 0.0)
+        weight = mask if self.reduce == "token" else reply_mean(batch, mask)
+        return Loss(
+            terms={"nll": (nll * weight).sum()},
+            metrics={"nll/token": ((nll * mask).sum().detach(), mask.sum())},
+        )
