@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmpost.settings import DataSettings, Settings
@@ -179,9 +179,6 @@ class Model(Protocol):
 
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs: ...
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
-        """Append `n` replies of origin "policy" to each sample; the draw depends on (seed, uid) and nothing else."""
-
     def reply(self, text: str, origin: Origin) -> Reply:
         """A reply with token ids as the model would have written it, end of turn included."""
 
@@ -196,6 +193,52 @@ class Model(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write weights and processor so that transformers' `from_pretrained` loads them."""
+
+
+class Decoder(Protocol):
+    """Writes n replies to each of some samples, token by token."""
+
+    def start(self) -> Float[Tensor, "sample vocab"]:
+        """Logits of the first token, one row per sample; afterwards the decoder holds n live replies of each."""
+
+    def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
+        """Logits after one more token of each live reply."""
+
+    def keep(self, live: Int[Tensor, " live"]) -> None:
+        """Drop all live replies but those at these indices."""
+
+    def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
+        """Log-probabilities exactly as the training passes compute them."""
+
+
+class Decoding(Protocol):
+    """A model that can write replies."""
+
+    @property
+    def recipe(self) -> Any:
+        """How prompts become tokens; `end` holds the tokens that end a reply."""
+
+    def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
+
+    def sampled(self, token_ids: Sequence[int]) -> Reply:
+        """The reply made of these tokens."""
+
+
+class Rollout(Protocol):
+    """An engine that draws replies."""
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
+        """Append `n` replies of origin "policy" to each sample; the draw depends on weights, seed and uid alone."""
+
+
+class Engine(Protocol):
+    """Where gradients are computed and weights move."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss` to what this step has."""
+
+    def step(self) -> Mapping[str, float]:
+        """Add up the gradients of all ranks, move the weights, clear the gradients; numbers for the log."""
 
 
 @runtime_checkable
@@ -215,6 +258,9 @@ class Context(Protocol):
 
     def rng(self, name: str) -> torch.Generator:
         """A generator of random numbers that depends on the seed, the step and `name` only."""
+
+    def gather(self, values: Sequence[float]) -> list[float]:
+        """The numbers of all ranks, rank after rank; every rank must call it, also one that has no samples."""
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         """Add to a mean that this step's line of the log will hold."""
@@ -240,8 +286,11 @@ class Objective(Settings):
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "reply"
     """What may not be split over micro-batches."""
-    span: ClassVar[Literal["step", "rollout"]] = "step"
-    """Denominators: counts of the optimiser step, or of its rollout batch divided by the number of updates."""
+
+    @property
+    def span(self) -> Literal["step", "rollout"]:
+        """Denominators: counts of the optimiser step, or of its rollout batch divided by the number of updates."""
+        return "step"
 
     @property
     def wants(self) -> frozenset[str]:
@@ -250,13 +299,17 @@ class Objective(Settings):
 
     @property
     def columns(self) -> frozenset[str]:
-        """Names of the columns that `counts` and `__call__` read: no more, no fewer."""
+        """Names of the columns that `idle`, `counts` and `__call__` read: no more, no fewer."""
         return frozenset({"mask"})
 
     @property
     def single_update(self) -> bool:
         """True where it is only right when each rollout batch serves one update."""
         return False
+
+    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+        """Which replies can have no gradient, known before any forward; they may be skipped, their counts stay."""
+        return torch.zeros(batch.replies, dtype=torch.bool, device=batch.group_of.device)
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, float]:
