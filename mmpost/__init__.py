@@ -1,3 +1,39 @@
-"""mmpost: one post-training loop for multimodal models; encoders, rewards, objectives, selection and updates plug in."""
+"""mmpost: one post-training loop for multimodal models; encoders, rewards, objectives, selection and updates plug in.
 
+The functions take what the command line takes, as nested arguments:
+
+    summary = mmpost.train(task="visurf", optim={"lr": 1e-4}, out="runs/mine")
+    scores = mmpost.evaluate(task="visurf", model="runs/mine")
+    model = mmpost.load("runs/mine")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpost.models.chat import ChatModel
+
+__all__ = ["evaluate", "load", "train"]
 __version__ = "0.1.0"
+
+
+def train(*words: str, **settings: Any) -> dict[str, Any]:
+    """Train a task; returns the content of the run's summary.json."""
+    from mmpost import build
+
+    return build.train([*words, settings])
+
+
+def evaluate(*words: str, **settings: Any) -> dict[str, Any]:
+    """Evaluate a model on a task's test split; returns the content of eval.json."""
+    from mmpost import build
+
+    return build.evaluate([*words, settings])
+
+
+def load(model: str, **settings: Any) -> ChatModel:
+    """A model by name, folder, run or hub id, as `model=` takes it."""
+    from mmpost import build
+
+    return build.load(model, **settings)

@@ -1,8 +1,8 @@
-"""The base of everything a user can configure, and the one section that tasks share."""
+"""Everything a user can configure, section by section, apart from what tasks and plug-ins bring themselves. No torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -33,3 +33,127 @@ class DataSettings(Settings):
     """Folder that relative media paths start from; by default the folder of the data file."""
     loss: Literal["all", "last"] = "all"
     """Rows with several assistant turns: learn all of them, or the last."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (peft) instead of full weights."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the adapters."""
+    alpha: float = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout on the adapters' input; off by default, so that log-probs of the same weights agree."""
+    parts: tuple[str, ...] = ("language",)
+    """Parts of the model whose linear layers get adapters."""
+
+
+class ModelSettings(Settings):
+    """Which model, and how it is loaded."""
+
+    name: str = "tiny"
+    """A base made here ("tiny"), a folder, a run folder (its last checkpoint), or a hub id."""
+    device: str = "auto"
+    """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward passes; weights are kept in fp32. auto: bf16 on a GPU, fp32 on a CPU."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of transformers."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model. Off unless you trust its author."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory: recompute activations in the backward pass."""
+    min_pixels: int | None = None
+    """Smallest image area after resizing, for processors that have a pixel budget."""
+    max_pixels: int | None = None
+    """Largest image area after resizing."""
+    system: str | None = None
+    """System prompt for samples that bring none."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that do not train, e.g. [vision, projector]."""
+    lora: LoraSettings | None = None
+    """Set any of its fields to train adapters instead of full weights."""
+
+
+class OptimSettings(Settings):
+    """AdamW and its schedule."""
+
+    lr: float = Field(1e-6, ge=0.0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the moments."""
+    eps: float = 1e-8
+    """Added to the denominator."""
+    weight_decay: float = 0.01
+    """Decoupled decay, on matrices only."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls from its peak to `floor` of it, by the end of the stage."""
+    floor: float = Field(0.0, ge=0.0, le=1.0)
+    """Last rate, as a share of the peak."""
+    warmup: float = Field(0.0, ge=0.0)
+    """Steps of linear warm-up; below 1, a share of the stage."""
+    clip: float = Field(1.0, ge=0.0)
+    """Largest gradient norm; 0 does not clip."""
+    rates: dict[str, float] = {}
+    """Factors on the rate by part of the model, e.g. {vision: 0.1}."""
+
+
+class StageSettings(Settings):
+    """Changes for one stage of the task, by the stage's name."""
+
+    optim: dict[str, Any] = {}
+    """Fields of `optim` for this stage alone."""
+    share: float | None = None
+    """Share of the run's steps, instead of the task's."""
+
+
+class ComputeSettings(Settings):
+    """How much is computed at once; changes speed and memory, never the result."""
+
+    micro_tokens: int = Field(16384, ge=1)
+    """Most tokens (padding included) of one forward and backward."""
+    micro_replies: int = Field(0, ge=0)
+    """Most replies of one forward and backward; 0: no limit but tokens."""
+    rollout_replies: int = Field(192, ge=1)
+    """Most replies that are sampled side by side."""
+    head_chunk: int = Field(2048, ge=1)
+    """Reply tokens whose logits exist at one time."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of torch; 0 leaves torch's choice."""
+
+
+class CheckpointSettings(Settings):
+    """When weights and the trainer's state are written."""
+
+    every: int = Field(0, ge=0)
+    """Steps between checkpoints; 0: only at the end."""
+    keep: int = Field(2, ge=1)
+    """Newest checkpoints that are kept."""
+
+
+class EvalSettings(Settings):
+    """When the task's benches run."""
+
+    before: bool = True
+    """Evaluate the test split before the first step."""
+    after: bool = True
+    """Evaluate the test split after the last step."""
+    every: int = Field(0, ge=0)
+    """Steps between evaluations of the val split; 0: never."""
+    samples: int = Field(0, ge=0)
+    """Most samples of each bench; 0: all."""
+
+
+class LogSettings(Settings):
+    """Where the numbers go, besides the run folder."""
+
+    samples_every: int = Field(1, ge=0)
+    """Steps between files of replies in samples/; 0: none."""
+    tensorboard: bool = True
+    """Write events for TensorBoard into the run folder."""
+    wandb: str = ""
+    """Project of Weights & Biases; empty: off."""
+    trackio: str = ""
+    """Project of Trackio; empty: off."""
+    progress: bool = True
+    """Show the progress line."""

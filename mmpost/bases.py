@@ -1,0 +1,99 @@
+"""Models made here: an architecture with random weights, or a base trained from one on first use and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import tokenizers
+import torch
+import transformers
+
+from mmpost import checkpoint, config, registry
+from mmpost.settings import Settings
+from mmpost.types import Task
+
+Build = Callable[[dict[str, Any], Path], None]
+"""Trains the run that a configuration describes into a folder."""
+
+
+def cache() -> Path:
+    """Where bases are kept: MMPOST_CACHE, else mmpost/ in the user's cache folder."""
+    root = os.environ.get("MMPOST_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpost"
+    return Path(root)
+
+
+def resolve(name: str, seed: int, build: Build) -> str:
+    """A folder or hub id that transformers loads, for the `model.name` of a configuration.
+
+    A name with a file in configs/bases/ is trained by that run the first time (other processes wait), and found again
+    by the hash of its recipe: the configuration, the code of its task, data and architecture, and the versions of
+    the libraries that decide the numbers. `random-<architecture>` is that architecture with fresh weights.
+    """
+    recipe = config.shipped(f"bases/{name}")
+    if recipe:
+        return str(_trained(name, recipe, build))
+    if name.startswith("random-"):
+        return str(_random(name.removeprefix("random-"), seed))
+    return checkpoint.find(name)
+
+
+def _trained(name: str, recipe: dict[str, Any], build: Build) -> Path:
+    folder = cache() / "bases" / f"{name}-{_key(recipe)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            aside = folder.with_name(f".{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            print(f"model={name}: training its base once, into {folder}", file=sys.stderr)
+            build(recipe, aside)
+            aside.rename(folder)
+    return Path(checkpoint.find(str(folder)))
+
+
+def _random(architecture: str, seed: int) -> Path:
+    writer = _writer(architecture)
+    folder = cache() / "random" / f"{architecture}-{seed}-{_digest([inspect.getsource(sys.modules[writer.__module__])])}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            aside = folder.with_name(f".{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            writer(aside, seed=seed)
+            aside.rename(folder)
+    return folder
+
+
+def _writer(architecture: str) -> Callable[..., Any]:
+    """`write_<architecture>` of the module mmpost.models.<architecture>."""
+    return getattr(registry.module(architecture, "mmpost.models"), f"write_{architecture}")
+
+
+def _key(recipe: dict[str, Any]) -> str:
+    run, _ = config.load([recipe])
+    kind = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
+    task = config.decode(kind, {k: v for k, v in run.task.items() if k != "name"}, "task.")
+    made_by = [sys.modules[kind.__module__], sys.modules[_writer(run.model.name.removeprefix("random-")).__module__]]
+    made_by += [sys.modules[type(stage.source).__module__] for stage in task.stages()]
+    libraries = [torch, transformers, tokenizers]
+    return _digest(
+        [json.dumps(_settings(run), sort_keys=True), json.dumps(_settings(task), sort_keys=True, default=str)]
+        + sorted({inspect.getsource(m) for m in made_by})
+        + [f"{m.__name__} {m.__version__}" for m in libraries]
+    )
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"log", "eval", "checkpoint"})
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""The command line: parses words and calls. Holds no defaults, and imports torch only for commands that compute."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mmpost.errors import MmpostError
+
+COMMANDS = {
+    "train": "train a task: mmpost train task=visurf model=Qwen/Qwen2.5-VL-7B-Instruct optim.lr=1e-6",
+    "eval": "evaluate a model or run on a task's test split: mmpost eval task=visurf model=RUN",
+    "list": "tasks, rewards, objectives and the other plug-ins; `mmpost list TASK` shows a task's settings",
+    "doctor": "what works on this machine, and what to do about what does not",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words that `mmpost` takes."""
+    top = argparse.ArgumentParser(
+        prog="mmpost",
+        description="Post-training of multimodal models. Settings are key=value words; a wrong one is an error.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        meta = {"list": "[TASK]", "doctor": ""}.get(name, "KEY=VALUE")
+        sub.add_argument("words", nargs="*", metavar=meta or None, help="settings; out=DIR is where results go")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 on an error that has a message, 130 on Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        return {"train": _train, "eval": _eval, "list": _list, "doctor": _doctor}[args.command](args.words)
+    except MmpostError as e:
+        if os.environ.get("MMPOST_TRACEBACK"):
+            raise
+        print(f"mmpost: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mmpost: stopped", file=sys.stderr)
+        return 130
+
+
+def _train(words: Sequence[str]) -> int:
+    from mmpost import config
+
+    config.load(words)  # a wrong key must not wait for torch
+    from mmpost.build import train
+
+    train(words)
+    return 0
+
+
+def _eval(words: Sequence[str]) -> int:
+    from mmpost import config
+
+    config.load(words)
+    from mmpost.build import evaluate
+
+    evaluate(words)
+    return 0
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from mmpost.doctor import main as doctor
+
+    return doctor()
+
+
+def _list(words: Sequence[str]) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmpost import registry
+
+    console = Console()
+    if words:
+        return _list_task(words[0])
+    tasks = Table("task", "what it learns", title="mmpost train task=...", title_justify="left", box=None)
+    for name, doc in registry.modules("mmpost.tasks").items():
+        tasks.add_row(f"[bold]{name}", doc)
+    console.print(tasks)
+    for package in ("objectives", "transforms", "rewards", "edits", "updates"):
+        table = Table(package, "", title_justify="left", box=None)
+        for mod, name, doc in registry.definitions(f"mmpost.{package}"):
+            table.add_row(f"{mod}.{name}", doc)
+        console.print()
+        console.print(table)
+    return 0
+
+
+def _list_task(name: str) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmpost import registry
+    from mmpost.config import paths
+    from mmpost.types import Task
+
+    kind = registry.exported(registry.module(name, "mmpost.tasks"), Task)
+    table = Table("setting", "default", "meaning", title=f"task={name}: {(kind.__doc__ or '').strip()}", box=None)
+    for path in paths(kind):
+        if path.partition(".")[0] == "data":
+            continue
+        owner: type = kind
+        value: object = None
+        for i, key in enumerate(path.split(".")):
+            info = owner.model_fields[key]  # type: ignore[attr-defined]
+            value = info.get_default(call_default_factory=True) if i == 0 else getattr(value, key, None)
+            owner = type(value)
+        table.add_row(f"task.{path}", "" if hasattr(owner, "model_fields") else str(value), info.description or "")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Low-rank adapters through peft, by part of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig
+
+from mmpost.errors import ConfigError
+from mmpost.settings import LoraSettings
+from mmpost.types import Model
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters on every linear layer of the chosen parts; everything else stops training.
+
+    A checkpoint then holds the adapter, with the base's place in it; transformers' `from_pretrained` loads both.
+    """
+
+    settings: LoraSettings
+
+    def __call__(self, model: Model) -> None:
+        known = model.parts()
+        unknown = sorted(set(self.settings.parts) - set(known))
+        if unknown:
+            raise ConfigError(f"model.lora.parts names {unknown}; this model has {sorted(known)}")
+        prefixes = {p for part in self.settings.parts for p in known[part]}
+        others = {p for ps in known.values() for p in ps} - prefixes
+        targets = [
+            name
+            for name, child in model.module.named_modules()
+            if isinstance(child, torch.nn.Linear) and _longest(name, prefixes) > _longest(name, others)
+        ]
+        if not targets:
+            raise ConfigError(f"model.lora.parts={list(self.settings.parts)}: no linear layer there")
+        adapters = LoraConfig(
+            r=self.settings.rank,
+            lora_alpha=self.settings.alpha,
+            lora_dropout=self.settings.dropout,
+            target_modules=targets,
+        )
+        model.module.add_adapter(adapters)  # type: ignore[operator]
+
+
+def _longest(name: str, prefixes: set[str]) -> int:
+    return max((len(p) for p in prefixes if name == p or name.startswith(p + ".")), default=-1)

@@ -1,0 +1,26 @@
+"""Gradients and steps on the module in process, added up over data-parallel ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmpost import dist
+from mmpost.types import Update
+
+
+class LocalEngine:
+    """Backward and step for a module that fits on one device."""
+
+    def __init__(self, module: torch.nn.Module, update: Update) -> None:
+        self.module, self.update = module, update
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self) -> Mapping[str, float]:
+        """Sum the gradients over the ranks, then move the weights; returns the update's numbers."""
+        dist.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
+        return self.update.step()

@@ -1,0 +1,60 @@
+"""Run benches; the numbers are the benches' own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mmpost import dist
+from mmpost.job import Job
+from mmpost.types import Bench, Sample
+
+RESAMPLES = 300
+"""Bootstrap resamples behind each interval."""
+
+Score = dict[str, float]
+"""value, n, low, high: a metric, its number of samples and its 95 % interval."""
+
+
+def evaluate(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, Score]:
+    """All metrics as "bench/metric", on at most `most` samples of each bench (0: all).
+
+    Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.
+    """
+    results: dict[str, Score] = {}
+    for bench in benches:
+        with job.aside(f"eval/{bench.name}"):
+            samples = _scored(job, bench, most)
+        for name, score in intervals(bench.summary, samples).items():
+            results[f"{bench.name}/{name}"] = score
+    return results
+
+
+def _scored(job: Job, bench: Bench, most: int) -> list[Sample]:
+    count = min(most or len(bench.source), len(bench.source))
+    samples = [job.framed(bench.source[i]) for i in range(dist.rank(), count, dist.world())]
+    for transform in bench.transforms:
+        samples = transform(samples, job)
+    return [s for part in dist.gather(samples) for s in part]
+
+
+def intervals(
+    summary: Callable[[Sequence[Sample]], Mapping[str, float]], samples: Sequence[Sample]
+) -> dict[str, Score]:
+    """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
+    values = summary(samples)
+    generator = np.random.default_rng(0)
+    drawn: dict[str, list[float]] = {name: [] for name in values}
+    for _ in range(RESAMPLES if len(samples) > 1 else 0):
+        index = generator.integers(len(samples), size=len(samples))
+        for name, value in summary([samples[i] for i in index]).items():
+            if not math.isnan(value):
+                drawn[name].append(value)
+    return {name: _score(value, len(samples), drawn[name]) for name, value in values.items() if not math.isnan(value)}
+
+
+def _score(value: float, n: int, drawn: Sequence[float]) -> Score:
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
+    return {"value": value, "n": float(n), "low": float(low), "high": float(high)}

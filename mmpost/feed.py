@@ -1,0 +1,89 @@
+"""From a source to rollout batches: the order of samples, the transforms, refilling."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mmpost import dist
+from mmpost.errors import ConfigError, TrainError
+from mmpost.job import Job
+from mmpost.types import Collect, Sample, Stage, Transform
+
+EMPTY_ROUNDS = 20
+"""Draws in a row that may leave nothing before the run stops."""
+
+
+class Feed:
+    """Rollout batches of a stage; each rank gets its share of every draw."""
+
+    def __init__(self, stage: Stage, job: Job) -> None:
+        if not len(stage.source):
+            raise ConfigError(f"stage {stage.name!r}: its source has no samples")
+        self.stage, self.job = stage, job
+        self.drawn = 0
+        """Samples drawn so far, over all ranks: with the seed, all that the order needs."""
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def next(self) -> list[Sample]:
+        """This rank's part of the next rollout batch, through all transforms; may be empty on some ranks, not on all."""
+        for _ in range(EMPTY_ROUNDS):
+            samples = self._round()
+            if self.job.gather([float(len(samples))]) != [0.0] * dist.world():
+                return samples
+        raise TrainError(
+            f"stage {self.stage.name!r}: {EMPTY_ROUNDS} rollout batches in a row were empty after the transforms; "
+            "look at what drops samples (groups with equal rewards?)"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.drawn = int(state["drawn"])
+
+    def _round(self) -> list[Sample]:
+        samples: list[Sample] | None = None
+        pending: list[Transform] = []
+        for item in (*self.stage.transforms, None):
+            if isinstance(item, Collect):
+                samples = self._collect(item, pending)
+                pending = []
+            elif item is not None:
+                pending.append(item)
+        return self._through(self._draw() if samples is None else samples, pending)
+
+    def _collect(self, marker: Collect, transforms: Sequence[Transform]) -> list[Sample]:
+        rank, world = dist.rank(), dist.world()
+        wanted = marker.n // world + (rank < marker.n % world)
+        found: list[Sample] = []
+        for _ in range(marker.rounds):
+            found += self._through(self._draw(), transforms)
+            if all(self.job.gather([float(len(found) >= wanted)])):
+                break
+        self.job.log("collect/short", float(max(0, wanted - len(found))))
+        return found[:wanted]
+
+    def _through(self, samples: list[Sample], transforms: Sequence[Transform]) -> list[Sample]:
+        for transform in transforms:
+            with self.job.clock(getattr(transform, "clock", "transform")):
+                samples = transform(samples, self.job)
+        return samples
+
+    def _draw(self) -> list[Sample]:
+        indices = [self._index(self.drawn + i) for i in range(self.stage.prompts)]
+        self.drawn += self.stage.prompts
+        return [self.job.framed(self.stage.source[i]) for i in indices[dist.rank() :: dist.world()]]
+
+    def _index(self, number: int) -> int:
+        """The index of the number-th sample drawn: each pass over the source has an order of its own."""
+        size = len(self.stage.source)
+        epoch, place = divmod(number, size)
+        if self._order[0] != epoch:
+            digest = hashlib.sha256(f"{self.job.seed}/{self.stage.name}/{epoch}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            self._order = (epoch, torch.randperm(size, generator=generator).tolist())
+        return self._order[1][place]

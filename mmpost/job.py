@@ -1,0 +1,119 @@
+"""The running job as transforms see it: a model, a rollout engine, numbers of the step, and random numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mmpost import dist
+from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling
+
+
+class Job:
+    """Implements `Context`."""
+
+    def __init__(self, model: Model, rollout: Rollout, seed: int) -> None:
+        self.model, self.rollout, self.seed = model, rollout, seed
+        self.step = 0
+        self.version = 0
+        self.label = ""
+        self._numbers: dict[str, tuple[float, float]] = {}
+        self._weights: dict[str, dict[str, Tensor]] = {}
+
+    # What transforms ask.
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+        return self.rollout.generate(samples, n, sampling, self.number("generate"))
+
+    def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
+        flat: list[list[float]] = []
+        with torch.no_grad(), self._under(of):
+            for batch in self.model.plan(samples, frozenset(), "reply"):
+                logp = self.model(batch, frozenset({"logp"})).logp
+                assert logp is not None
+                lengths = torch.bincount(batch.reply_of, minlength=batch.replies).tolist()
+                flat += [piece.tolist() for piece in logp.split(lengths)]
+        rest = iter(flat)
+        return [[next(rest) for _ in s.replies] for s in samples]
+
+    def reply(self, text: str, origin: Origin) -> Reply:
+        return self.model.reply(text, origin)
+
+    def rng(self, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self.number(name))
+
+    def gather(self, values: Sequence[float]) -> list[float]:
+        return [v for part in dist.gather(list(values)) for v in part]
+
+    def log(self, name: str, value: float, count: float = 1.0) -> None:
+        total, n = self._numbers.get(name, (0.0, 0.0))
+        self._numbers[name] = (total + value, n + count)
+
+    # What the trainer asks.
+
+    def number(self, name: str) -> int:
+        """A seed that depends on the run's seed, the step, what the job is doing and `name`."""
+        digest = hashlib.sha256(f"{self.seed}/{self.label}/{self.step}/{name}".encode()).digest()
+        return int.from_bytes(digest[:7], "big")
+
+    def framed(self, sample: Sample) -> Sample:
+        """`sample` with the frame in which the model writes coordinates for it."""
+        return replace(sample, frame=self.model.frame(sample))
+
+    def numbers(self) -> dict[str, float]:
+        """Means of what was logged since the last call, over all ranks."""
+        sums = dist.total({f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)})
+        self._numbers = {}
+        names = [k[1:] for k in sums if k[0] == "s"]
+        return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the seconds of its body to `time/<name>` of this step (the mean over ranks)."""
+        start = time.perf_counter()
+        yield
+        total, _ = self._numbers.get(f"time/{name}", (0.0, 0.0))
+        self._numbers[f"time/{name}"] = (total + time.perf_counter() - start, 1.0)
+
+    @contextmanager
+    def aside(self, label: str) -> Iterator[None]:
+        """Work that must leave no trace in the run: its log, its place among the random numbers, torch's generators."""
+        kept, self._numbers, self.label = (self._numbers, self.label), {}, label
+        devices = list(range(torch.cuda.device_count()))
+        try:
+            with torch.random.fork_rng(devices):
+                yield
+        finally:
+            self._numbers, self.label = kept
+
+    def keep_weights(self, name: str) -> None:
+        """Remember what trains, as it is now, under `name` ("reference")."""
+        trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
+        self._weights[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+
+    @contextmanager
+    def _under(self, name: str) -> Iterator[None]:
+        if name == "policy":
+            yield
+            return
+        assert name in self._weights, f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
+        now = self._swap(self._weights[name])
+        try:
+            yield
+        finally:
+            self._swap(now)
+
+    def _swap(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        before = {}
+        with torch.no_grad():
+            for name, p in self.model.module.named_parameters():
+                if name in weights:
+                    before[name] = p.detach().clone()
+                    p.copy_(weights[name])
+        return before

@@ -1,0 +1,168 @@
+"""From prompt parts to what the model reads: the chat template, the processor, the position ids."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmpost.data.cache import Cache
+from mmpost.data.media import Media, media
+from mmpost.errors import DataError
+from mmpost.types import Part, Sample
+
+PROBE = "mmpost"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How text and media become tokens: the same in training, in every rollout engine and in evaluation."""
+
+    template: str
+    system: str | None
+    min_pixels: int | None
+    max_pixels: int | None
+    banned: tuple[int, ...]
+    end: tuple[int, ...]
+    """Tokens that end a reply; the first is the one written after replies that were not sampled."""
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt, ready to be put into rows."""
+
+    ids: Int[Tensor, " len"]
+    aligned: dict[str, Tensor]
+    """Further inputs with one value per token (token types)."""
+    media: dict[str, Tensor]
+    """Pixels, grids and the like; rows are concatenated along the first dimension."""
+    positions: Int[Tensor, "axis len"]
+    """Position ids; one axis, or three for multimodal rotary positions."""
+
+    @property
+    def after(self) -> int:
+        """The position of the first reply token."""
+        return int(self.positions.max()) + 1
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.ids, self.positions, *self.aligned.values(), *self.media.values()))
+
+
+class Prompter:
+    """Renders prompts of one model; keeps the last ones, since a group and its epochs ask for the same again."""
+
+    def __init__(self, module: torch.nn.Module, processor: Any, system: str | None, cache_bytes: int = 1 << 30) -> None:
+        self.module, self.processor, self.system = module, processor, system
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self._kept = Cache(cache_bytes)
+        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        self._special = sorted(special - {""}, key=len, reverse=True)
+        self.escaped = 0
+        """Special-token strings found in user text so far, and written so that they are plain text."""
+
+    def __call__(self, sample: Sample) -> Prompt:
+        """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
+        parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
+        key = hashlib.sha256(
+            repr([(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]).encode()
+        ).hexdigest()
+        try:
+            return self._kept.get(key, lambda: self._render(parts), lambda p: p.nbytes)
+        except (ValueError, IndexError) as e:
+            raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
+
+    @staticmethod
+    def medium(part: Part) -> Media:
+        """The lazy medium of a part, also where a source gave a bare picture or array."""
+        return part.value if isinstance(part.value, Media) else media(part.value, part.kind)
+
+    def text(self, parts: Sequence[Part]) -> str:
+        """The prompt as the template writes it, up to where the reply starts."""
+        return self._template(self._messages(parts), add_generation_prompt=True)
+
+    def end_of_turn(self) -> list[int]:
+        """Tokens that close an assistant turn: what the template writes after it, and every end-of-text token."""
+        turn = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+        reply = [{"role": "assistant", "content": [{"type": "text", "text": PROBE}]}]
+        tail = self._template(turn + reply, add_generation_prompt=False).rpartition(PROBE)[2]
+        ids = self.tokenizer(tail.strip(), add_special_tokens=False).input_ids[:1]
+        found = [i for i in ids if i in self.tokenizer.added_tokens_decoder]
+        declared = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
+        for more in (declared, self.tokenizer.eos_token_id):
+            found += [i for i in (more if isinstance(more, list) else [more]) if i is not None and i not in found]
+        if not found:
+            raise DataError("the model's tokenizer has no end-of-turn token: set eos_token in its tokenizer_config.json")
+        return found
+
+    def _template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
+        owner = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
+        return owner.apply_chat_template(messages, tokenize=False, **kwargs)
+
+    def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        if self.system is not None and not any(p.role == "system" for p in parts):
+            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
+        for part in parts:
+            if not messages or messages[-1]["role"] != part.role:
+                messages.append({"role": part.role, "content": []})
+            content = {"type": part.kind, "text": self.plain(part.value)} if part.kind == "text" else {"type": part.kind}
+            messages[-1]["content"].append(content)
+        return messages
+
+    def plain(self, text: str) -> str:
+        """User text in which no special token of the model can be read: a zero-width space breaks each up."""
+        for token in self._special:
+            if token in text:
+                self.escaped += text.count(token)
+                text = text.replace(token, token[0] + "\u200b" + token[1:])
+        return text
+
+    def _render(self, parts: Sequence[Part]) -> Prompt:
+        given: dict[str, list[Any]] = {}
+        for part in parts:
+            if part.kind != "text":
+                given.setdefault(part.kind, []).append(part.value.open())
+        unknown = set(given) - {"image"}
+        if unknown:
+            raise DataError(f"this model takes text and images, but the prompt has {', '.join(sorted(unknown))}")
+        text = self.text(parts)
+        if given:
+            features = dict(self.processor(text=[text], images=[given["image"]], return_tensors="pt"))
+        else:
+            features = dict(self.tokenizer(text, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
+        ids = features.pop("input_ids")
+        features.pop("attention_mask", None)
+        tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
+        aligned = {k: v[0] for k, v in tensors.items() if k.endswith("token_type_ids") and v.shape == ids.shape}
+        rest = {k: v for k, v in tensors.items() if k not in aligned}
+        return Prompt(ids[0], aligned, rest, self._positions(ids, aligned, rest))
+
+    def _adds_bos(self, text: str) -> bool:
+        """Whether the tokenizer must write the first token: not where the template has written it already."""
+        bos = getattr(self.tokenizer, "bos_token", None)
+        return not (bos and text.startswith(bos))
+
+    def _positions(self, ids: Tensor, aligned: dict[str, Tensor], rest: dict[str, Tensor]) -> Int[Tensor, "axis len"]:
+        """The installed model's own position function, so that a bare transformers script answers the same."""
+        plain = torch.arange(ids.shape[1])[None]
+        function = getattr(getattr(self.module, "model", None), "get_rope_index", None)
+        if function is None:
+            return plain
+        if not rest:
+            return plain.expand(3, -1)
+        takes = inspect.signature(function).parameters
+        known = {k: v for k, v in (rest | {k: v[None] for k, v in aligned.items()}).items() if k in takes}
+        positions, _ = function(ids, attention_mask=torch.ones_like(ids), **known)
+        return positions[:, 0]

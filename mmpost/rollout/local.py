@@ -1,0 +1,106 @@
+"""Sampling on the model in process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmpost.types import Decoding, Reply, Sample, Sampling
+
+COMPACT = 0.75
+"""Finished replies leave the batch when no more than this share of it is alive: copying the cache has a price."""
+
+
+class LocalRollout:
+    """Draws replies with the decoder of a model; `replies` of them side by side."""
+
+    def __init__(self, model: Decoding, replies: int = 192) -> None:
+        self.model, self.replies = model, replies
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
+        """Append `n` replies of origin "policy" to each sample.
+
+        Each has its token ids (end of turn included), columns `behaviour_logp` (per token, at the sampling
+        temperature), `temperature` and `truncated`. The draw depends on the weights, `seed` and the sample's uid, and
+        not on which other samples are in the batch.
+        """
+        done = []
+        size = max(1, self.replies // n)
+        for start in range(0, len(samples), size):
+            chunk = samples[start : start + size]
+            replies = self._draw(chunk, n, sampling, seed)
+            done += [replace(s, replies=(*s.replies, *replies[i * n : i * n + n])) for i, s in enumerate(chunk)]
+        return done
+
+    def _draw(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Reply]:
+        decoder = self.model.decoder(samples, n)
+        ends = torch.tensor(self.model.recipe.end)
+        uniform = torch.cat([_uniform(seed, s.uid, n, sampling.max_tokens) for s in samples])
+        logits = decoder.start()
+        logits = logits.repeat_interleave(n, 0)
+        live = torch.arange(len(uniform))
+        tokens: list[list[int]] = [[] for _ in live]
+        logps: list[list[float]] = [[] for _ in live]
+        temperature = sampling.temperature or 1.0
+        for t in range(sampling.max_tokens):
+            logp = decoder.distribution(logits, temperature)
+            token = _choose(logp, sampling, uniform[live, t].to(logp.device))
+            picked = logp.gather(1, token[:, None]).squeeze(1).tolist()
+            chosen = token.tolist()
+            for i, row in enumerate(live.tolist()):
+                if row >= 0:
+                    tokens[row].append(chosen[i])
+                    logps[row].append(picked[i])
+            alive = ~torch.isin(token.cpu(), ends) & (live >= 0)
+            if not alive.any() or t + 1 == sampling.max_tokens:
+                break
+            if alive.sum() <= COMPACT * len(alive):
+                index = alive.nonzero().squeeze(1)
+                decoder.keep(index.to(token.device))
+                token, live = token[index.to(token.device)], live[index]
+            else:
+                live = torch.where(alive, live, -1)
+            logits = decoder.step(token)
+        stops = set(self.model.recipe.end)
+        return [
+            replace(
+                self.model.sampled(ids),
+                columns={
+                    "behaviour_logp": logp,
+                    "temperature": temperature,
+                    "truncated": float(ids[-1] not in stops),
+                },
+            )
+            for ids, logp in zip(tokens, logps, strict=True)
+        ]
+
+
+def _uniform(seed: int, uid: str, n: int, length: int) -> Float[Tensor, "n length"]:
+    """Uniform numbers for the n replies to one sample, from (seed, uid) alone."""
+    digest = hashlib.sha256(f"{seed}/{uid}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.rand(n, length, generator=generator, dtype=torch.float64)
+
+
+def _choose(
+    logp: Float[Tensor, "live vocab"], sampling: Sampling, uniform: Float[Tensor, " live"]
+) -> Int[Tensor, " live"]:
+    """The most likely token at temperature 0; else the token whose slice of the cumulative distribution is hit."""
+    if sampling.temperature == 0:
+        return logp.argmax(-1)
+    if sampling.top_k == 0 and sampling.top_p == 1.0:
+        cumulative = logp.double().exp().cumsum(-1)
+        hit = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
+        return hit.squeeze(1).clamp(max=logp.shape[1] - 1)
+    ordered, index = logp.double().exp().sort(-1, descending=True)
+    keep = ordered.cumsum(-1) - ordered < sampling.top_p
+    if sampling.top_k:
+        keep[:, sampling.top_k :] = False
+    cumulative = ordered.masked_fill(~keep, 0.0).cumsum(-1)
+    hit = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
+    return index.gather(1, hit.clamp(max=logp.shape[1] - 1)).squeeze(1)
