@@ -69,7 +69,7 @@ def doctor() -> list[Check]:
         ("accelerator", _accelerator),
         ("CPU cores", _cores),
         ("memory", _memory),
-        ("mmpost cache", lambda: _folder("mmpost cache", cache_folder(), "MMPOST_CACHE", 2)),
+        ("mmpost cache", _cache),
         ("Hugging Face cache", _hub_cache),
         ("tiny model", _tiny),
         *((extra, lambda extra=extra: _extra(extra, *EXTRAS[extra])) for extra in EXTRAS),
@@ -100,13 +100,6 @@ def main() -> int:
         return 1
     console.print("\nEverything that mmpost needs works.", style="bold green")
     return 0
-
-
-def cache_folder() -> Path:
-    """Where mmpost keeps what can be made again: $MMPOST_CACHE, else `mmpost` in the user's cache folder."""
-    if os.environ.get("MMPOST_CACHE"):
-        return Path(os.environ["MMPOST_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpost"
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
@@ -203,6 +196,12 @@ def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
     if free < gib:
         return Check(name, "broken", f"{folder} has {free:.1f} GiB left; {gib:g} are wanted", todo)
     return Check(name, "ok", f"{folder}, {free:.0f} GiB free")
+
+
+def _cache() -> Check:
+    from mmpost.bases import cache
+
+    return _folder("mmpost cache", cache(), "MMPOST_CACHE", 2)
 
 
 def _hub_cache() -> Check:

@@ -77,7 +77,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> Non
     figure = Figure(figsize=(3.6 * columns, 2.5 * rows + 0.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     borders = _stages(lines)
     for axis, (name, series) in zip(axes.flat, found.items(), strict=False):
         for step, _ in borders[1:]:
@@ -109,7 +109,7 @@ def _curves(axis: Any, series: Series) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color("#999999")
-    axis.tick_params(labelsize=7, color="#999999")
+    axis.tick_params(labelsize=7, color="#999999", labelbottom=True)
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -120,14 +120,10 @@ def _belongs(name: str, key: str) -> bool:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponential mean over about a twentieth of the run, corrected for its start."""
-    keep = 1 - 1 / max(2.0, len(values) / 20)
-    total = weight = 0.0
-    out: list[float] = []
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        out.append(total / weight)
-    return out
+    """Mean over a twentieth of the points, centred: a running mean of the past would lag behind every slope."""
+    half = max(1, len(values) // 40)
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def _stages(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
