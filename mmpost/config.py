@@ -91,7 +91,7 @@ class _Loader(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
@@ -114,6 +114,8 @@ def parse_word(word: str) -> dict[str, Any]:
         parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
         parsed = value
+    if isinstance(parsed, dict | list) and value.lstrip()[:1] not in ("{", "["):
+        parsed = value  # text with a colon or dash in it
     return nest(key, parsed)
 
 
@@ -126,13 +128,14 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`; mappings are merged, `task: x` and `model: x` mean their names."""
-    out = dict(base)
-    for key, value in over.items():
-        if key in ("task", "model") and isinstance(value, str):
-            value = {"name": value}
-        old = out.get(key)
-        out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in out.items()}
+    out: dict[str, Any] = {}
+    for layer in (base, over):
+        for key, value in layer.items():
+            if key in ("task", "model") and isinstance(value, str):
+                value = {"name": value}
+            old = out.get(key)
+            out[key] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return out
 
 
 def shipped(name: str) -> dict[str, Any]:

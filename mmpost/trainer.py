@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+
 from mmpost import dist
 from mmpost.errors import TrainError
 from mmpost.feed import Feed
@@ -51,9 +53,9 @@ def optimise(
         for batch in plan:
             outputs = model(batch, objective.wants)
             loss = objective(outputs, batch)
-            value = sum(term / counts[name] for name, term in loss.terms.items())
+            value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
             engine.backward(value)
-            total += float(value)
+            total += float(value.detach())
             for name, (number, count) in loss.metrics.items():
                 job.log(name, float(number), float(count))
     # Terms are divided by counts of all ranks, so the loss of the step is the sum over the ranks, as the gradient is.

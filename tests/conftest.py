@@ -30,3 +30,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Qwen2.5-VL with random weights, as a checkpoint folder."""
+    from mmpost.models.tiny import write_tiny
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny(folder)
+    return str(folder)

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmpost.columns import reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows
-from mmpost.models.head import processed, token_statistics
-from mmpost.models.prompts import Prompt, Prompter, Recipe
+from mmpost.models.decode import ChatDecoder
+from mmpost.models.head import token_statistics
+from mmpost.models.loading import load, quiet
+from mmpost.models.prompts import Prompter, Recipe
 from mmpost.settings import ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
 
@@ -36,48 +37,38 @@ class ChatModel:
         self.module: Any = module
         self.processor, self.settings = processor, settings
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.prompt = Prompter(module, processor, settings.system)
+        banned = families.banned_ids(self.module.config, processor)
+        self.prompt = Prompter(module, processor, settings.system, banned)
         self.micro_tokens, self.micro_replies, self.head_chunk = micro_tokens, micro_replies, head_chunk
         self.device = torch.device(_device(settings.device))
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
-        _without_dropout(self.module)
+        self.module.eval()
+        families.switch_off_dropout(self.module)
         if settings.gradient_checkpointing:
             self.module.gradient_checkpointing_enable({"use_reentrant": False})
-            self.module.train()
-        else:
-            self.module.eval()
-        banned = families.banned_ids(self.module.config, processor)
-        head = self.module.get_output_embeddings()
-        self.banned = torch.zeros(head.weight.shape[0], dtype=torch.bool, device=self.device)
-        self.banned[[i for i in banned if i < len(self.banned)]] = True
+        size = self.module.get_output_embeddings().weight.shape[0]
+        self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
+        self.banned[[i for i in banned if i < size]] = True
+        lead, end = self.prompt.turn()
         self.recipe = Recipe(
-            template=str(getattr(processor, "chat_template", None) or self.tokenizer.chat_template),
+            template=self.prompt.template,
             system=settings.system,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             banned=tuple(banned),
-            end=tuple(self.prompt.end_of_turn()),
+            end=tuple(end),
+            lead=lead,
         )
-        text = self.module.config.get_text_config()
-        self._softcap: float | None = getattr(text, "final_logit_softcapping", None)
+        self._unwritable = self.prompt.strings([*banned, *end])
         filler = self.tokenizer.pad_token_id
         self._filler: int = self.recipe.end[0] if filler is None else filler
+        self._after_head = self._find_after_head()
 
     @classmethod
     def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
         """From a folder or hub id. Raises ConfigError where transformers cannot load it, or a setting does not apply."""
-        trust = settings.trust_remote_code
-        try:
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
-            module = AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=trust, dtype=torch.float32, attn_implementation=settings.attention
-            )
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"model={settings.name}: transformers cannot load {folder} as an image chat model: {e}") from e
-        if settings.min_pixels is not None or settings.max_pixels is not None:
-            _set_pixels(processor, settings)
-        return cls(module, processor, settings, **budget)
+        return cls(*load(folder, settings), settings, **budget)
 
     # What the trainer asks.
 
@@ -104,9 +95,9 @@ class ChatModel:
         """The statistics in `wants` for every reply token of `batch`."""
         samples: Sequence[Sample] = batch.inputs
         pairs = [(self.prompt(s), torch.tensor(r.token_ids)) for s in samples for r in s.replies]
-        inputs = self._to_device(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
-        with self._arithmetic():
-            hidden = self.module.model(**inputs, use_cache=False).last_hidden_state
+        # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
+        self.module.train(torch.is_grad_enabled())
+        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
         width = hidden.shape[1]
         # A reply token is predicted by the column before it.
         index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
@@ -122,16 +113,19 @@ class ChatModel:
 
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
+        self.module.eval()
         return ChatDecoder(self, [self.prompt(s) for s in samples], n)
 
     def reply(self, text: str, origin: Origin) -> Reply:
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        """A reply with the tokens that the model would have written; strings of tokens that it may not write stay text."""
+        written = self.recipe.lead + self.prompt.plain(text, self._unwritable)
+        ids = self.tokenizer(written, add_special_tokens=False).input_ids
         return Reply((Part("text", text, "assistant"),), origin, (*ids, self.recipe.end[0]))
 
     def sampled(self, token_ids: Sequence[int]) -> Reply:
         """The reply that a decoder wrote, as text and tokens."""
         text = self.tokenizer.decode([i for i in token_ids if i not in self.recipe.end], skip_special_tokens=False)
-        return Reply((Part("text", text, "assistant"),), "policy", tuple(token_ids))
+        return Reply((Part("text", text.removeprefix(self.recipe.lead), "assistant"),), "policy", tuple(token_ids))
 
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
@@ -147,8 +141,9 @@ class ChatModel:
         return None
 
     def save(self, folder: Path) -> None:
-        self.module.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with quiet():
+            self.module.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
 
     # Inside.
 
@@ -170,57 +165,34 @@ class ChatModel:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
+    def _hidden(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row len dim"]:
+        with self._arithmetic():
+            return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
+
     def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
-        logits = self.module.get_output_embeddings()(hidden)
-        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+        return self._after_head(self.module.get_output_embeddings()(hidden))
 
+    def _find_after_head(self) -> families.AfterHead:
+        """What the model does to its head's output; found on a short text, where the whole model gives the answer.
 
-class ChatDecoder:
-    """Writes replies token by token: prompts are prefilled once, their cache is repeated for the n replies of each."""
-
-    def __init__(self, model: ChatModel, prompts: Sequence[Prompt], n: int) -> None:
-        self.model, self.n = model, n
-        self._inputs = model._to_device(rows.prefill(prompts, model._filler))
-        self._axes = prompts[0].positions.shape[0]
-        self._next = torch.tensor([p.after for p in prompts], device=model.device)
-        self._cache: Any = None
-
-    def start(self) -> Float[Tensor, "sample vocab"]:
-        """Log-prob-ready logits of the first reply token of each sample."""
-        with torch.no_grad(), self.model._arithmetic():
-            out = self.model.module(**self._inputs, use_cache=True, logits_to_keep=1)
-        self._cache = out.past_key_values
-        self._mask = self._inputs["attention_mask"]
-        if self.n > 1:
-            self._cache.batch_repeat_interleave(self.n)
-            self._mask = self._mask.repeat_interleave(self.n, 0)
-            self._next = self._next.repeat_interleave(self.n)
-        return out.logits[:, -1]
-
-    def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
-        """Logits after appending one token to each live reply."""
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        positions = self._next[:, None] if self._axes == 1 else self._next[None, :, None].expand(self._axes, -1, 1)
-        with torch.no_grad(), self.model._arithmetic():
-            out = self.model.module(
-                input_ids=tokens[:, None],
-                attention_mask=self._mask,
-                position_ids=positions,
-                past_key_values=self._cache,
-                use_cache=True,
+        Raises ConfigError where no known operation, at the positions that mmpost hands over, gives the model's logits.
+        """
+        prompt = self.prompt(Sample("probe", (Part("text", "one two three"),)))
+        inputs = self._to_device(rows.training([prompt], [torch.empty(0, dtype=torch.long)], self._filler))
+        bare = {k: v for k, v in inputs.items() if k != "position_ids"}
+        with torch.no_grad(), self._arithmetic():
+            wanted = self.module(**bare, use_cache=False).logits.float()
+            raw = self.module.get_output_embeddings()(self._hidden(inputs))
+            candidates = families.after_head(self.module.config)
+            errors = [float((f(raw).float() - wanted).abs().max()) for f in candidates]
+        best = min(range(len(errors)), key=errors.__getitem__)
+        # As much as arithmetic in 16 bits may differ between two calls.
+        if not errors[best] <= 0.05 * float(wanted.abs().max()):
+            raise ConfigError(
+                f"model={self.settings.name}: wanted a model whose logits are its head over its last hidden states, found "
+                f"{type(self.module).__name__}, which differs by {errors[best]:.2g}; mmpost cannot train this family"
             )
-        self._cache, self._next = out.past_key_values, self._next + 1
-        return out.logits[:, -1]
-
-    def keep(self, live: Int[Tensor, " live"]) -> None:
-        """Drop all replies but those at the indices `live`."""
-        self._cache.batch_select_indices(live)
-        self._mask, self._next = self._mask[live], self._next[live]
-
-    def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
-        """Log-probabilities as the training passes compute them."""
-        heat = torch.full((len(logits),), temperature, device=logits.device)
-        return processed(logits, heat, self.model.banned)
+        return candidates[best]
 
 
 def _units(samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
@@ -248,25 +220,3 @@ def _device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _without_dropout(module: torch.nn.Module) -> None:
-    """Log-probs of the same weights must agree between passes; an adapter's own dropout comes later and stays."""
-    for child in module.modules():
-        if isinstance(child, torch.nn.Dropout):
-            child.p = 0.0
-        if isinstance(getattr(child, "attention_dropout", None), float):
-            child.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _set_pixels(processor: Any, settings: ModelSettings) -> None:
-    image = getattr(processor, "image_processor", None)
-    size = getattr(image, "size", None) or {}
-    if not {"shortest_edge", "longest_edge"} <= set(size) or not hasattr(image, "merge_size"):
-        raise ConfigError(
-            f"model.min_pixels and model.max_pixels need a processor with a pixel budget (Qwen-VL); "
-            f"that of {settings.name} is {type(image).__name__}: leave them out"
-        )
-    low = size["shortest_edge"] if settings.min_pixels is None else settings.min_pixels
-    high = size["longest_edge"] if settings.max_pixels is None else settings.max_pixels
-    image.size = {"shortest_edge": low, "longest_edge": high}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmpost.types import Frame
 
 PARTS = {
-    "vision": ("model.visual", "model.vision_tower", "model.vision_model"),
-    "projector": (
-        "model.visual.merger",
-        "model.visual.deepstack_merger_list",
-        "model.multi_modal_projector",
-        "model.connector",
-        "model.image_newline",
+    "vision": (
+        *("model.visual", "model.vision_tower", "model.vision_model", "model.vision_encoder", "model.image_tower"),
+        *("model.high_res_vision_model", "model.vision_embed_tokens"),
     ),
+    "projector": (
+        *("model.visual.merger", "model.visual.deepstack_merger_list", "model.visual.downsample"),
+        *("model.multi_modal_projector", "model.mm_projector", "model.projector", "model.vision_projection"),
+        *("model.connector", "model.aligner", "model.merger", "model.image_newline", "model.embed_vision"),
+    ),
+    "audio": ("model.audio_tower", "model.embed_audio"),
     "language": ("model.language_model", "model.text_model"),
     "head": ("lm_head",),
 }
@@ -27,43 +31,78 @@ PARTS = {
 THOUSAND = {"qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "internvl", "gemma3"}
 """Families taught to write coordinates on a scale of 0 to 1000 (model cards)."""
 
-PLACEHOLDERS = ("image", "video", "audio", "vision_start", "vision_end", "boi", "eoi", "audio_start", "audio_end")
+PLACEHOLDERS = (
+    *("image", "video", "audio", "vision_start", "vision_end", "start_image", "end_image", "context_image"),
+    *("boi", "eoi", "boa", "eoa", "audio_start", "audio_end", "audio_bos", "audio_eos", "vision_bos", "vision_eos"),
+    *("fake_image", "global_image", "image_start", "image_end", "image_break", "img_break", "img_end"),
+)
+"""Names of tokens in configurations, processors and tokenizers: `<name>_token`, `<name>_token_id`, `<name>_token_index`."""
+
+DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "hidden_dropout")
+"""Attributes that layers read as the probability of a dropout that is no module."""
+
+AfterHead = Callable[[Tensor], Tensor]
+
+AFTER_HEAD: dict[str, Callable[[float, Tensor], Tensor]] = {
+    "final_logit_softcapping": lambda cap, logits: torch.tanh(logits / cap) * cap,
+    "logit_scale": lambda scale, logits: logits * scale,
+    "logits_scaling": lambda scale, logits: logits / scale,
+}
+"""What a value of this name in a configuration may mean for the logits."""
 
 
 def parts(module: torch.nn.Module) -> dict[str, list[str]]:
     """Parameter-name prefixes by part, as far as they exist in `module`; the rest is "other"."""
     names = [name for name, _ in module.named_parameters()]
-    found = {
-        part: [p for p in prefixes if any(n == p or n.startswith(p + ".") for n in names)]
-        for part, prefixes in PARTS.items()
-    }
-    known = tuple(p for prefixes in found.values() for p in prefixes)
-    other = sorted({n.rpartition(".")[0] for n in names if not n.startswith(known)})
+    found = {part: [p for p in prefixes if any(_under(n, p) for n in names)] for part, prefixes in PARTS.items()}
+    known = [p for prefixes in found.values() for p in prefixes]
+    other = sorted({n.rpartition(".")[0] or n for n in names if not any(_under(n, p) for p in known)})
     return {part: prefixes for part, prefixes in (found | {"other": other}).items() if prefixes}
 
 
 def part_of(name: str, parts: Mapping[str, Any]) -> str:
     """The part that a parameter belongs to: that of the longest prefix."""
-    fits = [(len(p), part) for part, prefixes in parts.items() for p in prefixes if name == p or name.startswith(p + ".")]
-    return max(fits)[1]
+    return max((len(p), part) for part, prefixes in parts.items() for p in prefixes if _under(name, p))[1]
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
 
 
 def banned_ids(config: Any, processor: Any) -> list[int]:
     """Media placeholders and their brackets: a model that wrote one would break its own next forward."""
-    ids: set[int] = set()
-    for owner in (config, processor):
-        for name in PLACEHOLDERS:
-            for suffix in ("_token_id", "_token_index"):
-                value = getattr(owner, name + suffix, None)
-                if isinstance(value, int):
-                    ids.add(value)
     tokenizer = getattr(processor, "tokenizer", processor)
-    for name in ("image_token", "video_token", "audio_token", "fake_image_token", "global_image_tag"):
-        token = getattr(processor, name, None)
-        token = getattr(token, "content", token)
-        if isinstance(token, str) and token in tokenizer.get_vocab():
-            ids.add(tokenizer.convert_tokens_to_ids(token))
+    ids: set[int] = set()
+    for owner in (config, processor, tokenizer):
+        for name in PLACEHOLDERS:
+            found = [getattr(owner, name + suffix, None) for suffix in ("_token_id", "_token_index")]
+            token = getattr(owner, name + "_token", None)
+            token = getattr(token, "content", token)
+            if isinstance(token, str):
+                found.append(tokenizer.get_vocab().get(token))
+            ids |= {i for i in found if isinstance(i, int)}
     return sorted(ids)
+
+
+def after_head(config: Any) -> list[AfterHead]:
+    """What families do to the output of their head, as far as `config` names it; the first does nothing."""
+    text = config.get_text_config()
+    found: list[AfterHead] = [lambda logits: logits]
+    for name, operation in AFTER_HEAD.items():
+        value = getattr(text, name, None) or getattr(config, name, None)
+        if isinstance(value, int | float):
+            found.append(partial(operation, float(value)))
+    return found
+
+
+def switch_off_dropout(module: torch.nn.Module) -> None:
+    """Log-probs of the same weights must agree between passes; an adapter's own dropout comes later and stays."""
+    for child in module.modules():
+        if isinstance(child, torch.nn.Dropout):
+            child.p = 0.0
+        for name in DROPOUTS:
+            if isinstance(getattr(child, name, None), float):
+                setattr(child, name, 0.0)
 
 
 def frame(config: Any, processor: Any, width: int, height: int) -> Frame:

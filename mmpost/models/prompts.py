@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmpost.data.cache import Cache
 from mmpost.data.media import Media, media
-from mmpost.errors import DataError
+from mmpost.errors import ConfigError, DataError
 from mmpost.types import Part, Sample
 
 PROBE = "mmpost"
@@ -32,6 +32,8 @@ class Recipe:
     banned: tuple[int, ...]
     end: tuple[int, ...]
     """Tokens that end a reply; the first is the one written after replies that were not sampled."""
+    lead: str = ""
+    """White space that the template writes between the generation prompt and a reply."""
 
     @property
     def hash(self) -> str:
@@ -63,12 +65,26 @@ class Prompt:
 class Prompter:
     """Renders prompts of one model; keeps the last ones, since a group and its epochs ask for the same again."""
 
-    def __init__(self, module: torch.nn.Module, processor: Any, system: str | None, cache_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        processor: Any,
+        system: str | None = None,
+        banned: Sequence[int] = (),
+        cache_bytes: int = 1 << 30,
+    ) -> None:
         self.module, self.processor, self.system = module, processor, system
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self._kept = Cache(cache_bytes)
+        self._owner = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
+        if self._owner is None:
+            raise ConfigError(
+                "the model has no chat template: choose an instruction-tuned checkpoint, or put a chat_template.jinja "
+                "into its folder"
+            )
+        self.template: str = str(self._owner.chat_template)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        self._special = sorted(special - {""}, key=len, reverse=True)
+        self._special = sorted({*special, *self.strings(banned)} - {""}, key=len, reverse=True)
         self.escaped = 0
         """Special-token strings found in user text so far, and written so that they are plain text."""
 
@@ -92,23 +108,31 @@ class Prompter:
         """The prompt as the template writes it, up to where the reply starts."""
         return self._template(self._messages(parts), add_generation_prompt=True)
 
-    def end_of_turn(self) -> list[int]:
-        """Tokens that close an assistant turn: what the template writes after it, and every end-of-text token."""
+    def turn(self) -> tuple[str, list[int]]:
+        """What stands around an assistant's reply: white space before it, and the tokens that close it.
+
+        These are what the template writes after the reply, and every end-of-text token.
+        """
         turn = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
         reply = [{"role": "assistant", "content": [{"type": "text", "text": PROBE}]}]
-        tail = self._template(turn + reply, add_generation_prompt=False).rpartition(PROBE)[2]
+        prompt = self._template(turn, add_generation_prompt=True)
+        head, _, tail = self._template(turn + reply, add_generation_prompt=False).rpartition(PROBE)
+        lead = head[len(prompt) :] if head.startswith(prompt) else ""
         ids = self.tokenizer(tail.strip(), add_special_tokens=False).input_ids[:1]
         found = [i for i in ids if i in self.tokenizer.added_tokens_decoder]
         declared = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
         for more in (declared, self.tokenizer.eos_token_id):
             found += [i for i in (more if isinstance(more, list) else [more]) if i is not None and i not in found]
         if not found:
-            raise DataError("the model's tokenizer has no end-of-turn token: set eos_token in its tokenizer_config.json")
-        return found
+            raise ConfigError(
+                "the model has no end-of-turn token: set eos_token in its tokenizer_config.json, or eos_token_id in its "
+                "generation_config.json"
+            )
+        return lead if lead.isspace() else "", found
 
     def _template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        owner = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
-        return owner.apply_chat_template(messages, tokenize=False, **kwargs)
+        assert self._owner is not None
+        return self._owner.apply_chat_template(messages, tokenize=False, **kwargs)
 
     def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
@@ -121,13 +145,17 @@ class Prompter:
             messages[-1]["content"].append(content)
         return messages
 
-    def plain(self, text: str) -> str:
-        """User text in which no special token of the model can be read: a zero-width space breaks each up."""
-        for token in self._special:
+    def plain(self, text: str, special: Sequence[str] | None = None) -> str:
+        """Text in which none of `special` (by default no special token) can be read: a zero-width space breaks each up."""
+        for token in self._special if special is None else special:
             if token in text:
                 self.escaped += text.count(token)
                 text = text.replace(token, token[0] + "\u200b" + token[1:])
         return text
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The strings that these tokens are read from, longest first."""
+        return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
 
     def _render(self, parts: Sequence[Part]) -> Prompt:
         given: dict[str, list[Any]] = {}
@@ -138,10 +166,11 @@ class Prompter:
         if unknown:
             raise DataError(f"this model takes text and images, but the prompt has {', '.join(sorted(unknown))}")
         text = self.text(parts)
-        if given:
-            features = dict(self.processor(text=[text], images=[given["image"]], return_tensors="pt"))
-        else:
-            features = dict(self.tokenizer(text, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
+        images = {"images": [given["image"]]} if given else {}
+        # Processors prefer the text as a list; the template has written the first token if the tokenizer would.
+        features = dict(
+            self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text))
+        )
         ids = features.pop("input_ids")
         features.pop("attention_mask", None)
         tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}

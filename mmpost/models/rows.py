@@ -46,7 +46,7 @@ def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " len"]], 
         "input_ids": stack(full, width, left=False, value=filler),
         "attention_mask": stack([torch.ones_like(f) for f in full], width, left=False),
         "position_ids": _squeeze(stack(positions, width, left=False)),
-        **{k: stack([p.aligned[k] for p in prompts], width, left=False) for k in prompts[0].aligned},
+        **_aligned(prompts, width, left=False),
         **media(prompts),
     }
 
@@ -58,9 +58,15 @@ def prefill(prompts: Sequence[Prompt], filler: int) -> dict[str, Tensor]:
         "input_ids": stack([p.ids for p in prompts], width, left=True, value=filler),
         "attention_mask": stack([torch.ones_like(p.ids) for p in prompts], width, left=True),
         "position_ids": _squeeze(stack([p.positions for p in prompts], width, left=True)),
-        **{k: stack([p.aligned[k] for p in prompts], width, left=True) for k in prompts[0].aligned},
+        **_aligned(prompts, width, left=True),
         **media(prompts),
     }
+
+
+def _aligned(prompts: Sequence[Prompt], width: int, left: bool) -> dict[str, Tensor]:
+    """Inputs with one value per token; 0 (text) for replies, padding, and prompts that have none."""
+    names = dict.fromkeys(k for p in prompts for k in p.aligned)
+    return {k: stack([p.aligned.get(k, torch.zeros_like(p.ids)) for p in prompts], width, left) for k in names}
 
 
 def _squeeze(positions: Int[Tensor, "axis row len"]) -> Tensor:

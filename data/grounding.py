@@ -1,0 +1,67 @@
+"""Rows of referring expressions with boxes and points, in the format of the ViSurf and VisionReasoner training sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+from mmpost.data.media import Media
+from mmpost.data.readers import read
+from mmpost.errors import DataError
+from mmpost.types import Part, Sample
+
+
+class Grounding(Sequence[Sample]):
+    """A file whose rows have an image, a question and `solution`: a JSON list of {"bbox_2d", "point_2d"} in pixels.
+
+    The question (`problem`, or the user's text) is put into `prompt` at {question}; rows with whole `messages` that ask
+    for the <answer> format themselves stay as they are. The truth's frame is `img_width` x `img_height` where the row
+    has them, else the size of its first image. Raises DataError, naming the row, for a solution that cannot be read.
+    """
+
+    def __init__(self, path: str, prompt: str, root: str | None = None) -> None:
+        self.rows, self.prompt = read(path, root, loss="last"), prompt
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self.rows[index]
+        pictures = [p for p in row.prompt if p.kind == "image"]
+        if not pictures:
+            raise DataError(f"{row.uid}: wanted an image to find things in, found none; add the column `image`")
+        said = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+        prompt = row.prompt
+        if "<answer>" not in said:
+            question = said.lower().replace('"', "").replace("!", "").strip()
+            asked = Part("text", self.prompt.replace("{question}", question))
+            prompt = (*(p for p in row.prompt if p.role == "system"), *pictures, asked)
+        meta = {"kind": "own", "question": said, **row.meta}
+        return replace(row, prompt=prompt, replies=(), truth=_truth(row, pictures[0].value), meta=meta)
+
+
+def _truth(row: Sample, picture: Media) -> dict[str, Any]:
+    try:
+        items = json.loads(row.truth) if isinstance(row.truth, str) else row.truth
+        boxes = [[float(v) for v in item["bbox_2d"]] for item in items]
+        points = [[float(v) for v in item["point_2d"]] for item in items]
+    except (TypeError, KeyError, ValueError) as e:
+        raise DataError(
+            f'{row.uid}: wanted a solution like [{{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}}], '
+            f"found {row.truth!r:.200} ({type(e).__name__}: {e})"
+        ) from e
+    if any(len(b) != 4 for b in boxes) or any(len(p) != 2 for p in points):
+        raise DataError(f"{row.uid}: wanted four numbers for each box and two for each point, found {row.truth!r:.200}")
+    size = [row.meta.get("img_width"), row.meta.get("img_height")]
+    if None in size:
+        header = picture.header()
+        size = [header["width"], header["height"]]
+    return {"boxes": boxes, "points": points, "frame": [float(v) for v in size]}

@@ -1,0 +1,65 @@
+"""Writing replies token by token with the model in process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmpost.models import rows
+from mmpost.models.head import processed
+from mmpost.models.prompts import Prompt
+
+if TYPE_CHECKING:
+    from mmpost.models.chat import ChatModel
+
+
+class ChatDecoder:
+    """Writes replies token by token: prompts are prefilled once, their cache is repeated for the n replies of each."""
+
+    def __init__(self, model: ChatModel, prompts: Sequence[Prompt], n: int) -> None:
+        self.model, self.n = model, n
+        self._inputs = model._to_device(rows.prefill(prompts, model._filler))
+        self._axes = prompts[0].positions.shape[0]
+        self._next = torch.tensor([p.after for p in prompts], device=model.device)
+        self._cache: Any = None
+
+    def start(self) -> Float[Tensor, "sample vocab"]:
+        """Log-prob-ready logits of the first reply token of each sample."""
+        with torch.no_grad(), self.model._arithmetic():
+            out = self.model.module(**self._inputs, use_cache=True, logits_to_keep=1)
+        self._cache = out.past_key_values
+        self._mask = self._inputs["attention_mask"]
+        if self.n > 1:
+            self._cache.batch_repeat_interleave(self.n)
+            self._mask = self._mask.repeat_interleave(self.n, 0)
+            self._next = self._next.repeat_interleave(self.n)
+        return out.logits[:, -1]
+
+    def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
+        """Logits after appending one token to each live reply."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+        positions = self._next[:, None] if self._axes == 1 else self._next[None, :, None].expand(self._axes, -1, 1)
+        with torch.no_grad(), self.model._arithmetic():
+            out = self.model.module(
+                input_ids=tokens[:, None],
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        self._cache, self._next = out.past_key_values, self._next + 1
+        return out.logits[:, -1]
+
+    def keep(self, live: Int[Tensor, " live"]) -> None:
+        """Drop all replies but those at the indices `live`."""
+        self._cache.batch_select_indices(live)
+        self._mask, self._next = self._mask[live], self._next[live]
+
+    def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
+        """Log-probabilities as the training passes compute them."""
+        heat = torch.full((len(logits),), temperature, device=logits.device)
+        return processed(logits, heat, self.model.banned)

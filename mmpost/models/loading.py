@@ -1,0 +1,73 @@
+"""From a folder or hub id to a module and its processor, with messages that say what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
+
+from mmpost.errors import ConfigError
+from mmpost.settings import ModelSettings
+
+
+def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
+    """Module (fp32) and processor. Raises ConfigError where transformers cannot load them or a setting does not apply."""
+    trust = settings.trust_remote_code
+    try:
+        with quiet():
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
+            module = AutoModelForImageTextToText.from_pretrained(
+                folder, trust_remote_code=trust, dtype=torch.float32, attn_implementation=settings.attention
+            )
+    except (OSError, ValueError, ImportError, KeyError) as e:
+        hint = ""
+        if "trust_remote_code" in str(e):
+            hint = "Its code comes with the checkpoint: set model.trust_remote_code=true if you trust its author. "
+        raise ConfigError(
+            f"model={settings.name}: wanted an image chat model of transformers, found {folder}, which it cannot load. "
+            f"{hint}transformers says: {e}"
+        ) from e
+    if getattr(processor, "image_processor", None) is None:
+        raise ConfigError(
+            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: the folder "
+            "needs the processor's files (processor_config.json or preprocessor_config.json) beside the weights"
+        )
+    if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
+        raise ConfigError(
+            f"model={settings.name}: wanted a model made of `model` and a language head, found {type(module).__name__}; "
+            "choose a family with transformers' usual layout"
+        )
+    if settings.min_pixels is not None or settings.max_pixels is not None:
+        _set_pixels(processor, settings)
+    return module, processor
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars: they cut through ours, and take no time worth one."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _set_pixels(processor: Any, settings: ModelSettings) -> None:
+    image = processor.image_processor
+    size = getattr(image, "size", None) or {}
+    if not {"shortest_edge", "longest_edge"} <= set(size) or not hasattr(image, "merge_size"):
+        raise ConfigError(
+            f"model.min_pixels and model.max_pixels need a processor with a pixel budget (Qwen-VL); "
+            f"that of {settings.name} is {type(image).__name__}: leave them out"
+        )
+    low = size["shortest_edge"] if settings.min_pixels is None else settings.min_pixels
+    high = size["longest_edge"] if settings.max_pixels is None else settings.max_pixels
+    if low > high:
+        raise ConfigError(f"model.min_pixels={low} is more than model.max_pixels={high}; the latter must be the larger")
+    image.size = {"shortest_edge": low, "longest_edge": high}

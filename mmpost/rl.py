@@ -1,0 +1,81 @@
+"""What tasks with groups of rollouts share: their settings, and the stage that these make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mmpost.objectives.policy import PolicyLoss
+from mmpost.transforms.advantage import GroupAdvantage
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.logp import OldLogp, RefLogp
+from mmpost.transforms.score import Score
+from mmpost.transforms.select import DropFlat
+from mmpost.transforms.shaping import OverlongPenalty
+from mmpost.transforms.truth import InjectTruth, SmoothTruth
+from mmpost.types import Collect, Sample, Sampling, Source, Stage, Task, Transform
+
+
+class GroupTask(Task):
+    """A task that learns from groups of sampled replies (GRPO and its relatives)."""
+
+    group: int = 8
+    """Rollouts per prompt."""
+    prompts: int = 16
+    """Prompts per rollout batch, over all ranks."""
+    epochs: int = 1
+    """Passes over each rollout batch."""
+    minibatches: int = 1
+    """Optimiser steps per pass."""
+    sampling: Sampling = Sampling(max_tokens=1024)
+    """How rollouts are drawn."""
+    advantage: GroupAdvantage = GroupAdvantage()
+    """From rewards to advantages."""
+    policy: PolicyLoss = PolicyLoss()
+    """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
+    overlong: OverlongPenalty | None = None
+    """Soft punishment of long replies (DAPO)."""
+    refill: int = 0
+    """Rounds of dynamic sampling: groups with equal rewards are dropped and replaced; 0 keeps them."""
+
+    def rl_stage(
+        self,
+        name: str,
+        source: Source,
+        score: Score,
+        truth: Callable[[Sample], str | None] | None = None,
+        smooth: bool = True,
+        share: float = 1.0,
+    ) -> Stage:
+        """Rollouts, scores, advantages and the policy loss; with `truth`, that text joins each group as a reply.
+
+        `smooth`: the truth's reward becomes the rollouts' mean once one of them reaches it.
+        """
+        changes: dict[str, object] = {"injected": truth is not None}
+        if self.epochs * self.minibatches > 1 or self.policy.mismatch != "off":
+            changes["old"] = "column"
+        policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
+        steps = self._transforms(score, truth, smooth, old=policy.old == "column")
+        return Stage(
+            name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share
+        )
+
+    def _transforms(
+        self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
+    ) -> Iterator[Transform | Collect]:
+        yield Generate(n=self.group, sampling=self.sampling)
+        if truth is not None:
+            yield InjectTruth(text=truth)
+        yield score
+        if self.overlong is not None:
+            yield self.overlong
+        if truth is not None and smooth:
+            yield SmoothTruth()
+        if self.refill:
+            yield DropFlat()
+            yield Collect(self.prompts, self.refill)
+        yield self.advantage
+        if old:
+            yield OldLogp()
+        if self.policy.beta:
+            yield RefLogp()
+

@@ -1,0 +1,36 @@
+"""The warm base of the tiny model: it writes the answer format and boxes digits by value, and knows no other question."""
+
+from collections.abc import Iterator
+
+from mmpost.data.digits import Scenes, answer_text
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.box import detection, detection_summary
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.transforms.truth import Answer
+from mmpost.types import Bench, Sample, Sampling, Stage, Task
+
+
+class DigitsBase(Task):
+    """Supervised answers, with a short thought, to the kinds of question that a base should know."""
+
+    kinds: tuple[str, ...] = ("single", "all")
+    """Kinds of question (data/digits.py)."""
+    scenes: int = 20000
+    """Scenes to train on."""
+    prompts: int = 64
+    """Scenes per step."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = Scenes(split="train", kinds=self.kinds, n=self.scenes, seed=1)
+        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+
+    def benches(self, split: str) -> list[Bench]:
+        source = Scenes(split=split, kinds=self.kinds, n=256, seed=2)
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
+        return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]
+
+
+def thoughtful(sample: Sample) -> str:
+    """The answer after a thought that says what was asked for."""
+    return answer_text(sample.truth, sample.frame, thought=sample.meta["question"])

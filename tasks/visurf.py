@@ -1,0 +1,63 @@
+"""ViSurf: find what a question means; the truth joins the rollouts as one more reply (arXiv 2510.10606)."""
+
+from collections.abc import Iterator
+
+from mmpost.data.digits import Scenes, answer_text
+from mmpost.data.grounding import Grounding
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.box import REWARDS, detection, detection_summary
+from mmpost.rl import GroupTask
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Sample, Sampling, Source, Stage
+
+
+class ViSurf(GroupTask):
+    """Boxes and points for a question, with the truth among the rollouts; without `inject` it is plain GRPO."""
+
+    best = "target/f1"
+
+    target: tuple[str, ...] = ("extreme",)
+    """Kinds of question to learn on the built-in scenes (data/digits.py)."""
+    old: tuple[str, ...] = ("single", "all")
+    """Kinds that the base knows; only evaluated, to see what is forgotten."""
+    scenes: int = 512
+    """Built-in scenes to train on."""
+    prompt: str = "{question}"
+    """Instruction for your own data; {question} is replaced by the row's question."""
+    inject: bool = True
+    """Add the truth to each group."""
+    smooth: bool = True
+    """Lower the truth's reward to the rollouts' mean once one of them reaches it."""
+    think_for_truth: bool = False
+    """Also give the truth the reward for its thinking format."""
+    aligned: bool = True
+    """Write the truth as the model writes it; off: JSON without spaces."""
+    warm_up: float = 0.0
+    """Share of the steps that are supervised learning of the truth, before the others."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = self._source("train", self.target, self.scenes, seed=0)
+        if self.warm_up:
+            yield Stage("sft", source, Likelihood(), self.prompts, (Answer(text=self.truth),), share=self.warm_up)
+        if self.warm_up < 1:
+            score = Score(rewards=REWARDS, zero_for_truth=() if self.think_for_truth else ("think_format",))
+            truth = self.truth if self.inject else None
+            yield self.rl_stage("rl", source, score, truth, self.smooth, share=1 - self.warm_up)
+
+    def benches(self, split: str) -> list[Bench]:
+        sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
+        kinds = {"target": self.target} if getattr(self.data, split) else {"target": self.target, "old": self.old}
+        sources = {name: self._source(split, k, 256, seed=3) for name, k in kinds.items()}
+        return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
+
+    def truth(self, sample: Sample) -> str:
+        """The label as a reply: no reasoning, the separators of the prompt's example."""
+        text = answer_text(sample.truth, sample.frame)
+        return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
+
+    def _source(self, split: str, kinds: tuple[str, ...], n: int, seed: int) -> Source:
+        path = getattr(self.data, split)
+        return Grounding(path, self.prompt, self.data.root) if path else Scenes(split, kinds, n=n, seed=seed)

@@ -1,0 +1,84 @@
+"""Where rollout batches come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mmpost.errors import ConfigError, TrainError
+from mmpost.feed import Feed
+from mmpost.job import Job
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.types import Collect, Part, Sample, Stage
+
+
+class Plain:
+    """A model that has nothing to say about frames."""
+
+    def frame(self, sample: Sample) -> None:
+        return None
+
+
+SOURCE = [Sample(f"s{i}", (Part("text", str(i)),)) for i in range(10)]
+
+
+def feed(transforms: Sequence[Any] = (), prompts: int = 4, seed: int = 0, source: Sequence[Sample] = SOURCE) -> Feed:
+    stage = Stage("a", source, Likelihood(), prompts, tuple(transforms))
+    return Feed(stage, Job(Plain(), None, seed))  # type: ignore[arg-type]
+
+
+def uids(samples: Sequence[Sample]) -> list[str]:
+    return [s.uid for s in samples]
+
+
+def test_each_pass_over_the_source_has_every_sample_once_in_its_own_order() -> None:
+    of = feed(prompts=5)
+    first, second = uids(of.next()) + uids(of.next()), uids(of.next()) + uids(of.next())
+    assert sorted(first) == sorted(second) == sorted(s.uid for s in SOURCE)
+    assert first != second
+
+
+def test_the_order_follows_from_the_seed_and_the_number_drawn() -> None:
+    one, other = feed(), feed()
+    drawn = [uids(one.next()) for _ in range(5)]
+    assert drawn == [uids(other.next()) for _ in range(5)]
+    resumed = feed()
+    resumed.load_state_dict({"drawn": 12})
+    assert uids(resumed.next()) == drawn[3]
+    assert uids(feed(seed=1).next()) != drawn[0]
+
+
+def test_collect_repeats_what_is_before_it_and_does_the_rest_once() -> None:
+    calls: list[int] = []
+
+    def odd(samples: list[Sample], context: Any) -> list[Sample]:
+        return [s for s in samples if int(s.uid[1:]) % 2]
+
+    def last(samples: list[Sample], context: Any) -> list[Sample]:
+        calls.append(len(samples))
+        return samples
+
+    assert len(feed([odd, Collect(4), last]).next()) == 4
+    assert calls == [4]
+
+
+def test_collect_gives_up_after_its_rounds_and_says_how_much_is_missing() -> None:
+    of = feed([lambda samples, context: samples[:1], Collect(4, rounds=2)])
+    assert len(of.next()) == 2
+    assert of.job.numbers()["collect/short"] == 2
+
+
+def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:
+    rounds: list[int] = []
+
+    def third(samples: list[Sample], context: Any) -> list[Sample]:
+        rounds.append(1)
+        return samples if len(rounds) == 3 else []
+
+    assert len(feed([third]).next()) == 4
+    with pytest.raises(TrainError, match="20 rollout batches in a row were empty"):
+        feed([lambda samples, context: []]).next()
+    with pytest.raises(ConfigError, match="no samples"):
+        feed(source=[])
