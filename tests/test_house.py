@@ -15,7 +15,7 @@ import pytest
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mmpost"
@@ -54,7 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "feed": BASIC | {"dist", "job"},
     "trainer": BASIC | {"dist", "job", "feed", "listeners", "checkpoint"},
     "evaluate": BASIC | {"dist", "job", "listeners", "checkpoint"},
-    "tasks": BASIC | {"data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
+    "rl": BASIC | {"objectives", "transforms"},
+    "tasks": BASIC | {"rl", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
     "bases": BASIC | {"checkpoint", "config", "registry"},
     "build": ANYTHING,
     "cli": ANYTHING,

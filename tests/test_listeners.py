@@ -105,6 +105,7 @@ def test_a_resumed_run_replaces_what_it_does_again(tmp_path: Path) -> None:
 class Picture:
     hash: str
     kind: str = "image"
+    name: str = "a.jpg"
     previews: int = 0
 
     def preview(self) -> bytes:
@@ -136,14 +137,14 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
     first = lines[0]
     assert first["prompt"] == [
         {"role": "system", "kind": "text", "text": "Be brief."},
-        {"role": "user", "kind": "image", "media": "media/abc.png"},
+        {"role": "user", "kind": "image", "media": "media/abc.png", "name": "a.jpg"},
         {"role": "user", "kind": "text", "text": "Where?"},
     ]
     assert (first["text"], first["token_ids"], first["scores"]) == ("[1, 2]", [5, 6], {"iou": 0.25})
     assert first["columns"] == {"old_logp": [-0.5, None], "credit": 2}
     assert (first["truth"], first["frame"]) == ([3, 4], [84, 56])
     assert lines[1]["token_ids"] is None
-    assert lines[2]["parts"] == [{"role": "assistant", "kind": "image", "media": "media/abc.png"}]
+    assert lines[2]["parts"] == [{"role": "assistant", "kind": "image", "media": "media/abc.png", "name": "a.jpg"}]
     assert [path.name for path in (tmp_path / "samples" / "media").iterdir()] == ["abc.png"]
     assert picture.previews == 1
 
@@ -230,7 +231,7 @@ def test_wandb_goes_on_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         listener = Wandb(project="boxes")
         listener.on_start(tmp_path, {"seed": 1}, 2)
         listener.on_metrics(step(number, loss=0.5, lr=math.nan))
-        listener.on_end({"status": "failed" if number == 1 else "finished", "steps": number})
+        listener.on_end({"status": "failed" if number == 1 else "done", "steps": number})
     inits = [options for name, options in tracker.calls if name == "init"]
     assert inits[0]["id"] == inits[1]["id"]
     assert (inits[0]["project"], inits[0]["name"]) == ("boxes", tmp_path.name)
@@ -239,7 +240,7 @@ def test_wandb_goes_on_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         {"step": 2.0, "rollout": 2.0, "loss": 0.5},
     ]
     assert [o["exit_code"] for name, o in tracker.calls if name == "finish"] == [1, 0]
-    assert tracker.run.summary == {"status": "finished", "steps": 2}
+    assert tracker.run.summary == {"status": "done", "steps": 2}
 
 
 def test_trackio_logs_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

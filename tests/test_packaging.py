@@ -73,8 +73,8 @@ sys.path.insert(0, {str(tmp_path / "site")!r})
 from importlib import resources
 import mmpost, mmpost.tasks, mmpost.rewards, mmpost.data
 assert mmpost.__file__.startswith({str(tmp_path)!r}), mmpost.__file__
-found = {{entry.name for entry in resources.files("mmpost.configs").iterdir()}}
-assert {sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))} == sorted(n for n in found if n.endswith(".yaml"))
+found = sorted(e.name for e in resources.files("mmpost.configs").iterdir() if e.name.endswith(".yaml"))
+assert {sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))} == found
 from mmpost.cli import main
 main(["list"])
 """

@@ -108,7 +108,7 @@ def _reply_line(folder: Path, group: int, sample: Sample, reply: Reply) -> dict[
 def _part(folder: Path, part: Part) -> dict[str, Any]:
     if part.kind == "text":
         return {"role": part.role, "kind": "text", "text": part.value}
-    return {"role": part.role, "kind": part.kind, "media": _store(folder, part)}
+    return {"role": part.role, "kind": part.kind, "media": _store(folder, part), "name": part.value.name}
 
 
 def _store(folder: Path, part: Part) -> str:

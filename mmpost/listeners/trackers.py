@@ -81,7 +81,7 @@ class Wandb(Listener):
     def on_end(self, summary: Mapping[str, Any]) -> None:
         if self._wandb.run is not None:
             self._wandb.run.summary.update(dict(summary))
-        self._wandb.finish(exit_code=0 if summary.get("status", "finished") == "finished" else 1)
+        self._wandb.finish(exit_code=0 if summary.get("status") == "done" else 1)
 
 
 class Trackio(Listener):
