@@ -1,0 +1,186 @@
+"""Rewards of boxes and points: the published numbers, matching, frames, no object, and replies that are garbage."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from mmpost.rewards.box import (
+    REWARDS,
+    answer_format,
+    best_total,
+    box_accuracy,
+    detection,
+    detection_summary,
+    iou,
+    pair_scores,
+    parse_answer,
+    Objects,
+)
+from mmpost.types import Frame, Part, Reply, Sample
+
+A = {"bbox_2d": [10, 20, 50, 60], "point_2d": [30, 40]}
+B = {"bbox_2d": [100, 200, 300, 400], "point_2d": [200, 300]}
+
+
+def reply(text: str, **extra: Any) -> Reply:
+    return Reply((Part("text", text),), **extra)
+
+
+def sample(*items: dict[str, Any], side: float = 840, frame: Frame | None = None) -> Sample:
+    truth = {
+        "boxes": [i["bbox_2d"] for i in items],
+        "points": [i["point_2d"] for i in items],
+        "frame": [side, side],
+    }
+    return Sample("s", (), truth=truth, frame=frame)
+
+
+def written(*items: Any, thought: str | None = "so") -> Reply:
+    answer = f"<answer>{json.dumps(list(items))}</answer>"
+    return reply(answer if thought is None else f"<think>{thought}</think>{answer}")
+
+
+def total(s: Sample, r: Reply) -> float:
+    return sum(f(s, r) or 0.0 for f in REWARDS.values())
+
+
+def test_a_perfect_rollout_gets_seven_and_a_label_six() -> None:
+    for items in ((A,), (A, B), ()):
+        assert total(sample(*items), written(*items)) == 7
+        assert total(sample(*items), written(*items, thought=None)) == 6
+
+
+def test_objects_match_in_any_order_and_extra_or_missing_ones_cost() -> None:
+    assert box_accuracy(sample(A, B), written(B, A)) == 3
+    assert box_accuracy(sample(A, B), written(A)) == 1.5
+    assert box_accuracy(sample(A), written(A, A)) == 1.5
+    assert box_accuracy(sample(A), written(A, B, B)) == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "point", "score"),
+    [
+        ([10, 20, 50, 60], [30, 40], 3),
+        ([10, 20, 50, 60], [30, 70], 2),  # point 30 px away is not near
+        ([10, 20, 50, 60], [30, 60], 3),  # 20 px away, on the edge of the box
+        ([10, 20, 50, 60], [51, 40], 2),  # 21 px away but outside the predicted box
+        ([19, 29, 59, 69], [30, 40], 2),  # mean difference 9 px, IoU 0.43
+        ([20, 30, 60, 70], [30, 40], 1),  # mean difference 10 px is not below 10
+        ([10, 20, 50, 41], [30, 40], 3),  # IoU 0.525, mean difference 4.75
+        ([10, 20, 50, 40], [30, 40], 2),  # IoU 0.5 is not above 0.5
+    ],
+)
+def test_the_three_points_of_a_pair(box: list[int], point: list[int], score: float) -> None:
+    assert box_accuracy(sample(A), written({"bbox_2d": box, "point_2d": point})) == score
+
+
+def test_thresholds_are_relative_to_the_frame() -> None:
+    small = {"bbox_2d": [1, 2, 5, 6], "point_2d": [3, 4]}
+    near = {"bbox_2d": [1.9, 2.9, 5.9, 6.9], "point_2d": [3, 4]}
+    far = {"bbox_2d": [2, 3, 6, 7], "point_2d": [3, 4]}
+    assert box_accuracy(sample(small, side=84), written(near)) == 2
+    assert box_accuracy(sample(small, side=84), written(far)) == 1
+
+
+def test_the_reply_is_read_in_the_frame_of_the_model() -> None:
+    half = {"bbox_2d": [5, 10, 25, 30], "point_2d": [15, 20]}
+    assert box_accuracy(sample(A, frame=Frame(420, 420)), written(half)) == 3
+    assert box_accuracy(sample(A), written(half)) < 3
+
+
+def test_nothing_to_find_wants_an_empty_list_that_can_be_read() -> None:
+    none = sample()
+    assert box_accuracy(none, written()) == 3
+    assert box_accuracy(none, written(A)) == 0
+    assert box_accuracy(none, reply("<answer>nothing</answer>")) == 0
+    assert answer_format(none, written()) == 2
+    assert answer_format(sample(A), written()) == 0
+    assert box_accuracy(sample(A), written()) == 0
+    assert detection["rejection"](none, reply("no answer")) == 0
+    assert detection["rejection"](none, written()) == 1
+    assert detection["rejection"](sample(A), written()) is None
+
+
+def test_format_is_the_mean_over_items() -> None:
+    assert answer_format(sample(A), written(A, {"bbox_2d": [1, 2, 3, 4]})) == 1.5
+    assert answer_format(sample(A), written({"point_2d": [1, 2]}, 7)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<answer>",
+        "<answer></answer>",
+        "<answer>{}</answer>",
+        "<answer>[1, null, [], {}]</answer>",
+        '<answer>[{"bbox_2d": [1, 2, 3], "point_2d": "ab"}]</answer>',
+        '<answer>[{"bbox_2d": [NaN, 1, 2, Infinity], "point_2d": [true, null]}]</answer>',
+        '<answer>[{"bbox_2d": [1e999, 1, 2, 3], "point_2d": [' + "9" * 400 + ", 1]}]</answer>",
+        '<answer>[{"bbox_2d": ' + "[" * 5000 + "</answer>",
+        '<answer>[{"bbox_2d": [50, 60, 10, 20], "point_2d": [30, 40]}]</answer>',
+        "<answer>[" + "9" * 5000 + "]</answer>",
+        "<think><answer>\ud800</answer>",
+    ],
+)
+def test_garbage_scores_and_never_raises(text: str) -> None:
+    for s in (sample(A), sample(A, B), sample()):
+        for name, f in {**REWARDS, **detection}.items():
+            value = f(s, reply(text))
+            assert value is None or 0 <= value < 1000, name
+        assert box_accuracy(s, reply(text)) <= 1
+
+
+def test_at_most_120_objects_count() -> None:
+    found = parse_answer(written(*[A] * 200).text)
+    assert found is not None and len(found) == 120
+    assert box_accuracy(sample(A), written(*[A] * 200)) == 3 / 120
+
+
+def test_iou_continuous_and_inclusive() -> None:
+    a, b = np.array([[0.0, 0, 9, 9]]), np.array([[0.0, 0, 9, 4]])
+    assert iou(a, b)[0, 0] == pytest.approx(36 / 81)
+    assert iou(a, b, inclusive=True)[0, 0] == pytest.approx(50 / 100)
+    assert iou(a, np.array([[9.0, 0, 18, 9]]))[0, 0] == 0
+    assert iou(np.zeros((1, 4)), np.zeros((1, 4)))[0, 0] == 0
+
+
+def test_matching_is_the_best_of_all_pairings() -> None:
+    rng = np.random.default_rng(0)
+    for rows, columns in ((2, 3), (3, 3), (4, 2)):
+        boxes = [np.sort(rng.uniform(0, 100, (n, 2, 2)), axis=1).reshape(n, 4) for n in (rows, columns)]
+        sides = [Objects(b, (b[:, :2] + b[:, 2:]) / 2) for b in boxes]
+        scores = pair_scores(*sides, frame=(840, 840)) + rng.uniform(0, 1, (rows, columns))
+        wide = scores if rows <= columns else scores.T
+        brute = max(sum(wide[i, j] for i, j in enumerate(p)) for p in permutations(range(wide.shape[1]), wide.shape[0]))
+        assert best_total(scores) == pytest.approx(brute)
+
+
+def test_summary_counts_boxes_over_all_replies() -> None:
+    cases = [(sample(A), written(A)), (sample(A, B), written(A)), (sample(), written(B)), (sample(B), reply("?"))]
+    scored = []
+    for s, r in cases:
+        values = {name: f(s, r) for name, f in detection.items()}
+        kept = {name: value for name, value in values.items() if value is not None}
+        scored.append(Sample(s.uid, s.prompt, (reply(r.text, scores=kept),), s.truth))
+    summary = detection_summary(scored)  # 2 found, 1 wrong, 2 missed
+    assert summary["f1"] == pytest.approx(100 * 4 / 7)
+    assert summary["precision"] == pytest.approx(200 / 3)
+    assert summary["recall"] == pytest.approx(50)
+    assert summary["rejection"] == 0
+    assert summary["parse_failure"] == 25
+    assert summary["point_hit"] == pytest.approx(50)
+    assert "rejection" not in detection_summary(scored[:2])
+
+
+def test_thousands_of_replies_a_second() -> None:
+    s, r = sample(A, B), written(B, A)
+    start = time.perf_counter()
+    for _ in range(300):
+        total(s, r)
+    assert time.perf_counter() - start < 0.6
