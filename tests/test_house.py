@@ -310,7 +310,7 @@ def test_no_module_is_a_drawer_for_everything() -> None:
 def python(code: str, *, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
     )
 
 
