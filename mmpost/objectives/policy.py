@@ -84,43 +84,43 @@ class PolicyLoss(Objective):
     reduction: Reduction | None = None
     """Mean over replies of their token mean (reply_mean) or token sum (reply_sum); sum over tokens divided by the
     trained tokens of the optimiser step, of the rollout batch per update, or by replies x `max_tokens` (constant)."""
-    clip_low: float | None = Field(None, gt=0)
+    clip_low: float | None = Field(default=None, gt=0)
     """The ratio is clipped at 1 - clip_low."""
-    clip_high: float | None = Field(None, gt=0)
+    clip_high: float | None = Field(default=None, gt=0)
     """The ratio is clipped at 1 + clip_high; by default as the loss was published, else clip_low."""
     delta: float | None = None
     """Bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip."""
-    cispo_floor: float = Field(0.0, ge=0, le=1)
+    cispo_floor: float = Field(default=0.0, ge=0, le=1)
     """Least weight of a token."""
     cispo_cap: float = 5.0
     """Largest weight of a token, as a ratio (not a distance from 1)."""
-    sapo_positive: float = Field(1.0, gt=0)
+    sapo_positive: float = Field(default=1.0, gt=0)
     """Temperature of the gate for positive advantages."""
-    sapo_negative: float = Field(1.05, gt=0)
+    sapo_negative: float = Field(default=1.05, gt=0)
     """Temperature of the gate for the others."""
     vespo_positive: tuple[float, float] = (2.0, 3.0)
     """k and lambda of the weight for advantages of at least 0."""
     vespo_negative: tuple[float, float] = (3.0, 2.0)
     """k and lambda of the weight for negative advantages."""
-    max_tokens: int | None = Field(None, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
     """The constant of the reduction "constant": the most tokens that a reply may have."""
     old: Literal["current", "column"] = "current"
     """Old log-probabilities: the policy's own at this moment (one update per rollout batch), or column old_logp."""
-    beta: float = Field(0.0, ge=0)
+    beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty in the loss, against column ref_logp."""
     kl_estimator: kl.Estimator = "k3"
     """k1 (d), k2 (d^2 / 2), k3 (exp(-d) - 1 + d) or abs, with d the log-ratio of policy and reference."""
     kl_gradient: kl.KLGradient = "corrected"
     """corrected: times the policy ratio, the gradient of the estimator's expectation; plain: none; k2: that of k2."""
-    entropy: float = Field(0.0, ge=0)
+    entropy: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, a mean over trained tokens."""
     mismatch: Literal["off", "token", "sequence", "geometric"] = "off"
     """Weight by pi_old / pi_sampler (column behaviour_logp): per token, per reply, or keep replies by its mean."""
     mismatch_action: Literal["truncate", "mask"] = "mask"
     """Weights outside the bounds are cut to the bound, or become 0."""
-    mismatch_low: float = Field(0.0, ge=0)
+    mismatch_low: float = Field(default=0.0, ge=0)
     """Lower bound of the weight."""
-    mismatch_high: float = Field(3.0, gt=0)
+    mismatch_high: float = Field(default=3.0, gt=0)
     """Upper bound of the weight."""
     off_policy_max: float | None = None
     """Drop replies of negative advantage whose mean log(pi_sampler / pi) over tokens exceeds this."""

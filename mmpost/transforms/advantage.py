@@ -31,7 +31,7 @@ class GroupAdvantage(Settings):
 
     scale: Literal["group", "batch", "none"] = "group"
     """Divide by the standard deviation of the group's rewards, of all rewards of the batch, or not at all."""
-    eps: float = Field(1e-6, ge=0)
+    eps: float = Field(default=1e-6, ge=0)
     """Added to the standard deviation."""
     ddof: Literal[0, 1] = 1
     """1: Bessel-corrected standard deviation; 0: population."""
@@ -98,7 +98,7 @@ class LeaveOneOut(Settings):
 
     normalize: bool = False
     """Standardise the advantages over the batch, one weight per reply."""
-    eps: float = Field(1e-4, ge=0)
+    eps: float = Field(default=1e-4, ge=0)
     """Added to the standard deviation (ddof 1) when they are standardised."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
@@ -134,7 +134,7 @@ class GlobalWhiten(Settings):
     """Subtract the group's mean reward first (REINFORCE++-baseline)."""
     penalty: bool = False
     """Add column kl_penalty, which KLReward(per_token=True) writes."""
-    gamma: float = Field(1.0, gt=0, le=1)
+    gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount per token."""
     variance: Literal["population", "sample"] = "population"
     """population: divided by n, at least 1e-8 (OpenRLHF); sample: divided by n - 1, plus 1e-8 (verl)."""

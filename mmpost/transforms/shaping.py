@@ -24,7 +24,7 @@ class OverlongPenalty(Settings):
     """Where the penalty is full: usually the most tokens that are sampled."""
     buffer: int = Field(gt=0)
     """Over how many tokens it grows."""
-    factor: float = Field(1.0, ge=0)
+    factor: float = Field(default=1.0, ge=0)
     """The full penalty."""
 
     @model_validator(mode="after")

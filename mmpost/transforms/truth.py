@@ -53,7 +53,7 @@ class SmoothTruth(Settings):
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
 
-    tolerance: float = Field(REACHED, ge=0)
+    tolerance: float = Field(default=REACHED, ge=0)
     """A rollout this close below the truth has reached it."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:

@@ -2,13 +2,14 @@
 
 import math
 from math import log
+from typing import Any
 
 import pytest
 import torch
-from tests.objectives.ragged import batch, flat, select, total
 
 from mmpost.objectives.policy import FORMS, PolicyLoss
 from mmpost.types import Outputs
+from tests.objectives.ragged import batch, flat, select, total
 
 HALF = [[log(0.5)] * 2, [log(0.5)] * 4]
 RATIOS = [[1.5, 1.0], [0.5, 1.0, 1.3, 0.9]]
@@ -24,8 +25,8 @@ def run(loss: PolicyLoss, logp=HALF, **columns):
     return value.item(), lp.grad.tolist()
 
 
-def make(loss: str, **fields) -> PolicyLoss:
-    return PolicyLoss(loss=loss, **({"max_tokens": 10} if loss == "dr_grpo" else {}), **fields)
+def make(loss: Any, **fields: Any) -> PolicyLoss:
+    return PolicyLoss(loss=loss, max_tokens=10 if loss == "dr_grpo" else None, **fields)
 
 
 def offpolicy(loss: str, **fields):

@@ -1,0 +1,150 @@
+"""What every transform owes the feed. Transforms are found by listing the package: a new one is tested by existing."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+import mmpost.transforms
+from mmpost.settings import Settings
+from mmpost.types import Sample, Sampling
+from tests.transforms.fakes import FakeContext, group
+
+FIELDS: Mapping[str, list[dict[str, Any]]] = {
+    "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
+    "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
+    "Answer": [{"text": lambda sample: str(sample.truth)}],
+    "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
+    "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
+    "ClipReward": [{"low": 0.0, "high": 0.5}],
+    "KLReward": [{"beta": 0.1}, {"beta": 0.1, "per_token": True}],
+    "GroupAdvantage": [
+        *({"scale": scale} for scale in ("group", "batch", "none")),
+        {"components": {"right": 1.0, "form": 0.5}},
+        {"gt_in_group_stats": "only_if_active"},
+    ],
+    "LeaveOneOut": [{}, {"normalize": True}],
+    "GlobalWhiten": [{}, {"baseline": True, "variance": "sample"}, {"penalty": True, "gamma": 0.9}],
+    "DropFlat": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
+}
+"""Settings to test with; a transform with required fields needs a line here."""
+
+
+def classes() -> Iterator[type[Any]]:
+    for info in pkgutil.iter_modules(mmpost.transforms.__path__, "mmpost.transforms."):
+        for name, found in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
+            public = found.__module__ == info.name and not name.startswith("_")
+            if public and issubclass(found, Settings) and "__call__" in vars(found):
+                yield found
+
+
+TRANSFORMS = [
+    pytest.param(cls, fields, id=f"{cls.__name__}-{i}")
+    for cls in classes()
+    for i, fields in enumerate(FIELDS.get(cls.__name__, [{}]))
+]
+
+
+def samples() -> list[Sample]:
+    """Ragged, flat and unscorable groups, with and without truth, and every column that a transform may read."""
+    made = []
+    for uid, rewards, truth in (
+        ("mixed", [0.0, 1.0, 0.3], 2.0),
+        ("flat", [1.0, 1.0], None),
+        ("solved", [2.0, 2.0], 2.0),
+        ("unscorable", [float("nan"), 1.0], None),
+        ("empty", [], None),
+    ):
+        n = len(rewards) + (truth is not None)
+        lengths = [1 + 2 * i for i in range(n)]
+        per_token = [[-1.0 - 0.1 * t for t in range(k)] for k in lengths]
+        made.append(
+            group(
+                rewards,
+                truth,
+                lengths,
+                uid,
+                scores=[{"right": 0.5 * i, "form": 1.0} for i in range(n)],
+                behaviour_logp=per_token,
+                old_logp=per_token,
+                ref_logp=[[x - 0.2 for x in row] for row in per_token],
+                kl_penalty=[[-0.1] * k for k in lengths],
+                temperature=[0.9] * n,
+                truncated=[0.0] * n,
+            )
+        )
+    return made
+
+
+def test_every_transform_of_the_package_is_here():
+    assert {"GroupAdvantage", "InjectTruth", "DropFlat", "KLReward"} <= {cls.__name__ for cls in classes()}
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_inputs_are_not_changed(cls, fields):
+    given = samples()
+    before = copy.deepcopy(given)
+    cls(**fields)(given, FakeContext())
+    assert repr(given) == repr(before)
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_uids_survive_in_order(cls, fields):
+    given = [s.uid for s in samples()]
+    found = [s.uid for s in cls(**fields)(samples(), FakeContext())]
+    assert found == [uid for uid in given if uid in found]
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_nothing_in_nothing_out(cls, fields):
+    assert cls(**fields)([], FakeContext()) == []
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_columns_written_are_columns_named(cls, fields):
+    """And each reply of the result has all that an objective could want of them: numbers, finite unless a reward."""
+    transform, given = cls(**fields), samples()
+    old = {s.uid: s.replies for s in given}
+    for sample in transform(given, FakeContext()):
+        for i, reply in enumerate(sample.replies):
+            before = old[sample.uid][i].columns if i < len(old[sample.uid]) else {}
+            written = {k for k, v in reply.columns.items() if repr(before.get(k)) != repr(v)}
+            assert written <= set(transform.makes)
+            for name in written - {"reward"}:
+                value = reply.columns[name]
+                row = [value] if isinstance(value, int | float) else value
+                assert all(abs(x) < 1e6 for x in row), name
+                assert isinstance(value, int | float) or len(row) == len(reply.token_ids or ())
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_every_rank_gathers_equally_often(cls, fields):
+    """A rank without samples must still meet the others in each exchange."""
+
+    class Counting(FakeContext):
+        calls = 0
+
+        def gather(self, values: Any) -> list[float]:
+            self.calls += 1
+            return super().gather(values)
+
+    busy, empty = Counting(), Counting()
+    cls(**fields)(samples(), busy)
+    cls(**fields)([], empty)
+    assert busy.calls == empty.calls
+
+
+@pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
+def test_it_is_frozen_and_documented(cls, fields):
+    made = cls(**fields)
+    assert cls.__doc__
+    for name, field in cls.model_fields.items():
+        assert field.description, name
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(made, name, getattr(made, name))

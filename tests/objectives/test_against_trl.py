@@ -1,0 +1,186 @@
+"""Every loss, value and gradient, against the arithmetic of a released trainer."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpost.objectives.policy import PolicyLoss
+from mmpost.types import Batch, Outputs
+from tests.objectives import oracle
+from tests.objectives.ragged import batch, select, total
+
+pytest.importorskip("trl", reason="the numerical reference")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+LENGTHS = [3, 7, 1, 5, 2, 6, 4, 4]
+
+
+@pytest.fixture(scope="module")
+def trl_classes() -> dict[str, type]:
+    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    return {"grpo": GRPOTrainer, "rloo": RLOOTrainer}
+
+
+def ours(made: dict[str, Any], advantage: Tensor) -> Batch:
+    def column(name: str) -> list[list[float]]:
+        return [row[m].tolist() for row, m in zip(made[name], made["mask"], strict=True)]
+
+    return batch(
+        [int(m.sum()) for m in made["mask"]],
+        advantage=advantage.tolist(),
+        old_logp=column("old"),
+        ref_logp=column("ref"),
+        behaviour_logp=column("behaviour"),
+        truncated=[float(t) for t in made["truncated"]],
+    )
+
+
+def compare(
+    cls: type, objective: PolicyLoss, lengths: list[int], micro: int, seed: int, value: bool = True, **settings: Any
+) -> None:
+    """One optimiser step over all replies in micro-batches of `micro`, theirs and ours."""
+    rows = len(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    made = oracle.rollout(lengths, torch.rand(rows, generator=generator, dtype=torch.float64).round(decimals=1), seed)
+    accumulate = rows // micro
+    settings = {"steps_per_generation": accumulate, **settings}
+    theirs = oracle.trainer(cls, made, group=4, accumulate=accumulate, **settings)
+    if objective.old == "column" and "grpo" in cls.__name__.lower():
+        theirs.num_iterations = 2  # any number that makes it keep the old log-probabilities
+    want, advantage = oracle.losses(theirs, rows, micro)
+    if cls.__name__ == "RLOOTrainer":
+        want = want / accumulate  # which its caller does
+    whole, flat_logp, flat_entropy = ours(made, advantage), made["logp"][made["mask"]], made["entropy"][made["mask"]]
+    parts = []
+    for start in range(0, rows, micro):
+        part, tokens = select(whole, range(start, start + micro))
+        parts.append((part, Outputs(logp=flat_logp[tokens], entropy=flat_entropy[tokens])))
+    got = total(objective, parts)
+    leaves = [made["logp"], made["entropy"]]
+    want_grad = torch.autograd.grad(want, leaves, materialize_grads=True, allow_unused=True)
+    got_grad = torch.autograd.grad(got, leaves, materialize_grads=True, allow_unused=True)
+    if value:
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(got_grad, want_grad, rtol=1e-5, atol=1e-7)
+    assert got_grad[0].abs().sum() > 0
+
+
+SEQUENCE = {"importance_sampling_level": "sequence"}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    # name: (our fields, their settings, whether their normaliser allows several micro-batches)
+    "grpo": ({}, {}, True),
+    "bnpo": ({"loss": "bnpo"}, {"loss_type": "bnpo"}, False),
+    "dr_grpo": ({"loss": "dr_grpo", "max_tokens": 10}, {"loss_type": "dr_grpo"}, True),
+    "dapo": ({"loss": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}, True),
+    "gspo": ({"loss": "gspo"}, {**SEQUENCE, "epsilon_low": 3e-4, "epsilon_high": 4e-4}, True),
+    "gspo wide": ({"loss": "gspo", "clip_low": 0.2, "clip_high": 0.2}, SEQUENCE, True),
+    "luspo": ({"loss": "luspo"}, {**SEQUENCE, "loss_type": "luspo"}, True),
+    "luspo token": ({"loss": "luspo", "ratio": "token"}, {"loss_type": "luspo"}, True),
+    "cispo": ({"loss": "cispo"}, {"loss_type": "cispo", "epsilon_high": 5.0}, True),
+    "cispo tight": ({"loss": "cispo", "cispo_cap": 1.1}, {"loss_type": "cispo", "epsilon_high": 1.1}, True),
+    "sapo": ({"loss": "sapo"}, {"loss_type": "sapo"}, True),
+    "sapo sequence": ({"loss": "sapo", "ratio": "sequence_mean"}, {**SEQUENCE, "loss_type": "sapo"}, True),
+    "vespo": ({"loss": "vespo"}, {"loss_type": "vespo"}, True),
+    "delta": ({"delta": 1.4}, {"delta": 1.4}, True),
+    "clip range": ({"clip_low": 0.1, "clip_high": 0.4}, {"epsilon_low": 0.1, "epsilon_high": 0.4}, True),
+    "kl": ({"beta": 0.3}, {"beta": 0.3}, True),
+    "kl dapo": ({"loss": "dapo", "clip_high": 0.2, "beta": 0.3}, {"loss_type": "dapo", "beta": 0.3}, True),
+    "kl plain": ({"beta": 0.3, "kl_gradient": "plain"}, {"beta": 0.3, "use_bias_correction_kl": False}, True),
+    "kl sequence": ({"loss": "gspo", "clip_low": 0.2, "clip_high": 0.2, "beta": 0.3}, {**SEQUENCE, "beta": 0.3}, True),
+    "entropy": ({"entropy": 0.2}, {"entropy_coef": 0.2}, False),
+    "entropy dr_grpo": (
+        {"loss": "dr_grpo", "max_tokens": 10, "entropy": 0.2},
+        {"loss_type": "dr_grpo", "entropy_coef": 0.2},
+        False,
+    ),
+    "truncated": ({"mask_truncated": True}, {"mask_truncated_completions": True}, True),
+    "truncated dapo": (
+        {"loss": "dapo", "mask_truncated": True, "clip_high": 0.2},
+        {"loss_type": "dapo", "mask_truncated_completions": True},
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("old", ["current", "column"])
+def test_loss(trl_classes, name, old, seed):
+    fields, settings, splits = CASES[name]
+    lengths = torch.randint(1, 12, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
+    for micro in (8, 4, 2) if splits else (8,):
+        compare(trl_classes["grpo"], PolicyLoss(old=old, **fields), lengths, micro, seed, **settings)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_off_policy_mask(trl_classes, seed):
+    """Theirs prefers the sampler's log-probabilities; ours does so where they are read at all."""
+    objective = PolicyLoss(old="column", off_policy_max=0.05, mismatch="token", mismatch_high=1e9)
+    settings = {"off_policy_mask_threshold": 0.05, **sampler("token_truncate", high=1e9)}
+    compare(trl_classes["grpo"], objective, LENGTHS, 4, seed, **settings)
+
+
+def sampler(mode: str, low: float | None = None, high: float | None = 3.0) -> dict[str, Any]:
+    return {
+        "use_vllm": True,
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": mode,
+        "vllm_importance_sampling_clip_min": low,
+        "vllm_importance_sampling_clip_max": high,
+    }
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "vespo"])
+@pytest.mark.parametrize("action", ["mask", "truncate"])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("bounds", [(0.0, 3.0), (0.7, 1.3)])
+def test_sampler_mismatch(trl_classes, loss, level, action, bounds):
+    low, high = bounds
+    objective = PolicyLoss(
+        loss=loss,
+        old="column",
+        mismatch=level,
+        mismatch_action=action,
+        mismatch_low=low,
+        mismatch_high=high,
+        clip_high=0.2 if loss == "dapo" else None,
+    )
+    settings = {"loss_type": loss, **sampler(f"{level}_{action}", low or None, high)}
+    for micro in (8, 2):
+        compare(trl_classes["grpo"], objective, LENGTHS, micro, 3, **settings)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("truncated", [False, True])
+def test_rloo(trl_classes, seed, truncated):
+    """With truncated replies the values differ by a constant: theirs counts -A of a reply without trained tokens."""
+    objective = PolicyLoss(loss="rloo", old="column", mask_truncated=truncated)
+    settings = {"mask_truncated_completions": truncated, "value": not truncated}
+    for micro in (8, 2):
+        compare(trl_classes["rloo"], objective, LENGTHS, micro, seed, **settings)
+
+
+@pytest.mark.parametrize("loss", ["dapo", "cispo", "vespo"])
+def test_rollout_span(trl_classes, loss):
+    """Two updates on one rollout batch: every token weighs the same over both, whichever update it falls into."""
+    made = oracle.rollout(LENGTHS, torch.arange(8, dtype=torch.float64) % 3)
+    theirs = oracle.trainer(
+        trl_classes["grpo"], made, group=4, accumulate=2, loss_type=loss, steps_per_generation=4, epsilon_high=5.0
+    )
+    inputs = theirs._generate_and_score_completions([{"prompt": ""}] * 8)
+    objective = PolicyLoss(loss=loss, old="column", clip_high=5.0 if loss == "dapo" else None)
+    whole, logp = ours(made, inputs["advantages"]), made["logp"][made["mask"]]
+    count = objective.counts(whole)["policy"] / 2
+    for update in ([0, 1, 2, 3], [4, 5, 6, 7]):
+        want, got = [], []
+        for rows in (update[:2], update[2:]):
+            cut = {k: v[rows] if v.dim() else v for k, v in inputs.items() if isinstance(v, Tensor)}
+            want.append(theirs._compute_loss(theirs.now, cut))
+            part, tokens = select(whole, rows)
+            got.append(objective(Outputs(logp=logp[tokens]), part).terms["policy"] / count)
+        torch.testing.assert_close(torch.stack(got).sum(), torch.stack(want).sum(), rtol=1e-5, atol=1e-7)
+    assert objective.span == "rollout"
