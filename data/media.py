@@ -1,0 +1,259 @@
+"""Lazy references to media, and the only module that opens images, video and audio.
+
+`media(value, kind)` makes a `Media` from whatever a row may hold; nothing is read until it is asked for. Decoded values
+are kept by content hash in `cache`, so a picture that serves several replies or rows is decoded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from av.error import FFmpegError
+from PIL import Image, ImageOps
+
+from mmpost.data import encode, preview
+from mmpost.data.cache import Cache
+from mmpost.data.kinds import Kind, register
+from mmpost.data.kinds import kind as find_kind
+from mmpost.data.locate import locate
+from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, sample_frames, video_header
+from mmpost.errors import DataError
+
+__all__ = ["Audio", "Media", "Video", "cache", "media", "sample_frames"]
+
+T = TypeVar("T")
+Blob = bytes
+
+cache = Cache(limit=512 * 2**20)
+"""Decoded media by content and options; `cache.limit` is in bytes."""
+
+_BROKEN = (FFmpegError, OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error)
+"""What decoders raise for files that are missing, cut short or not what they should be."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Media:
+    """A medium that has not been read yet. Equal, and hashed, by kind and content. Make one with `media(...)`."""
+
+    kind: str
+    source: Path | Blob
+    """A file, or the content of one."""
+    name: str
+    """What messages call it: its path, or a few words on the bytes."""
+
+    def open(self, **options: Any) -> Any:
+        """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
+
+        Options are those of the kind (`fps`, `max_frames` or `frames` of a video, `rate` of audio). The caller may
+        change what it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
+        """
+        kind = find_kind(self.kind)
+        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
+        key = (kind.open, self.hash, tuple(sorted(chosen.items())))
+        return copy(cache.get(key, lambda: self._use(lambda file: kind.open(file, **chosen)), kind.size))
+
+    def header(self) -> dict[str, float]:
+        """Sizes without decoding: width, height (upright); frames, fps, duration (s); rate (Hz), duration (s)."""
+        return dict(self._header)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        if isinstance(self.source, Path):
+            return self._use(lambda _: _file_hash(self.source, *self._stamp()))
+        return hashlib.sha256(self.source).hexdigest()
+
+    def bytes(self) -> Blob:
+        """The content as it is on disk."""
+        return self._use(lambda file: file.read())
+
+    def preview(self) -> Blob:
+        """A small PNG for reports."""
+        kind = find_kind(self.kind)
+        return (kind.preview or preview.array)(self.open(**(kind.preview_options or {})))
+
+    def describe(self) -> str:
+        """One line: kind, sizes, name."""
+        sizes = " ".join(f"{name}={value:g}" for name, value in self._header.items())
+        return f"{self.kind} {sizes} {self.name}"
+
+    def __repr__(self) -> str:
+        return f"Media({self.kind} {self.name})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Media):
+            return NotImplemented
+        return self.kind == other.kind and (self.source == other.source or self.hash == other.hash)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.hash))
+
+    @cached_property
+    def _header(self) -> Mapping[str, float]:
+        read = find_kind(self.kind).header
+        if isinstance(self.source, Path):
+            return self._use(lambda _: _file_header(read, self.source, *self._stamp()))
+        return self._use(read)
+
+    def _stamp(self) -> tuple[int, int]:
+        stat = os.stat(self.source)
+        return stat.st_mtime_ns, stat.st_size
+
+    def _use(self, read: Callable[[BinaryIO], T]) -> T:
+        """Call `read` with the open file; every failure that the file can cause becomes a DataError that names it."""
+        try:
+            with open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file:
+                return read(file)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"Wanted a file of kind {self.kind}, found nothing at {self.name[:300]}: "
+                "correct the path, or set data.root to the folder that relative paths start from."
+            ) from error
+        except DataError as error:
+            raise DataError(f"{self.name[:300]}: {error}") from error
+        except _BROKEN as error:
+            raise DataError(
+                f"{self.name[:300]}: wanted a readable {self.kind}, found a file that cannot be decoded "
+                f"({type(error).__name__}: {error}). Replace the file or drop the row."
+            ) from error
+
+
+@lru_cache(maxsize=2**16)
+def _file_hash(path: Path, _mtime: int, _size: int) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+@lru_cache(maxsize=2**14)
+def _file_header(
+    read: Callable[[BinaryIO], Mapping[str, float]], path: Path, _mtime: int, _size: int
+) -> Mapping[str, float]:
+    with path.open("rb") as file:
+        return read(file)
+
+
+def media(value: Any, kind: str, root: str | Path | None = None, *, folder: str | Path | None = None) -> Media:
+    """Refer to a medium: a path, file:// or data URL, bytes, {"bytes", "path"}, or a value in memory (see `encode.py`).
+
+    Relative paths start from `root`, which no path may leave; without a root they start from `folder`, else from the
+    working directory, and may go anywhere. Paths are not looked at yet; values in memory are encoded at once.
+    """
+    if isinstance(value, Media):
+        if value.kind != kind:
+            raise DataError(f"Wanted a medium of kind {kind}, found {value!r} of kind {value.kind}.")
+        return value
+    wanted = find_kind(kind)
+    found = locate(value, root, folder)
+    if found is None:
+        try:
+            content = wanted.encode(value)
+        except (TypeError, ValueError, FFmpegError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"Wanted {kind} as a path, bytes, data URL or value in memory; "
+                f"found {type(value).__name__}, which cannot be stored ({error})."
+            ) from error
+        found = content, f"<{kind} in memory, {len(content)} bytes>"
+    return Media(kind, *found)
+
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations whose width and height are swapped."""
+
+
+@contextmanager
+def _image(file: BinaryIO) -> Iterator[Image.Image]:
+    try:
+        opened = Image.open(file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{error} Shrink the image, or raise PIL.Image.MAX_IMAGE_PIXELS.") from error
+    with opened:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and opened.width * opened.height > limit:
+            raise DataError(
+                f"Wanted at most {limit} pixels, found an image of {opened.width} x {opened.height}. "
+                "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS."
+            )
+        yield opened
+
+
+def _open_image(file: BinaryIO) -> Image.Image:
+    """Upright RGB; transparent pixels become white, 16 bits keep their upper 8."""
+    with _image(file) as stored:
+        found = ImageOps.exif_transpose(stored)
+        if found.mode.startswith("I"):
+            grey = np.asarray(found)
+            if grey.min() < 0 or grey.max() > 0xFFFF:
+                raise DataError("A grey image of 32 bits has no fixed range; store it with 8 or 16 bits.")
+            found = Image.fromarray((grey >> 8).astype(np.uint8))
+        if found.mode == "F":
+            raise DataError("An image of real numbers has no fixed range; store it with 8 or 16 bits.")
+        if found.has_transparency_data:
+            clear = found.convert("RGBA")
+            found = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        return found.convert("RGB")
+
+
+def _image_header(file: BinaryIO) -> dict[str, float]:
+    with _image(file) as found:
+        # PngImageFile.getexif decodes all pixels, in case the chunk comes late.
+        early = found.format == "PNG" and not _late_exif(file)
+        exif = Image.Image.getexif(found) if early else found.getexif()
+        width, height = found.size
+        if exif.get(_ORIENTATION) in _TURNED:
+            width, height = height, width
+        return {"width": width, "height": height}
+
+
+def _late_exif(file: BinaryIO) -> bool:
+    """Whether a PNG has a chunk after its pixels that may hold an orientation."""
+    place = file.tell()
+    file.seek(8)
+    pixels = late = False
+    while not late and len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        late = pixels and name in (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
+        pixels |= name == b"IDAT"
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
+    return late
+
+
+register(
+    Kind(
+        "image",
+        _open_image,
+        _image_header,
+        preview=preview.picture,
+        encode=encode.image,
+        size=lambda image: 3 * image.width * image.height,
+    )
+)
+register(
+    Kind(
+        "video",
+        open_video,
+        video_header,
+        preview=lambda video: preview.strip(video.frames),
+        encode=encode.video,
+        preview_options={"max_frames": 4},
+    )
+)
+register(Kind("audio", open_audio, audio_header, preview=lambda sound: preview.curve(sound.wave), encode=encode.audio))

@@ -1,0 +1,98 @@
+"""Files and folders of rows as Samples: `read(path)`.
+
+A source is told apart by its ending or, for folders, by what lies in it. Rows are parsed when they are asked for; on
+opening, one pass over the rows without their media counts the samples.
+"""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from mmpost.data import rows
+from mmpost.data.media import Media, media
+from mmpost.data.tables import Table, open_table
+from mmpost.errors import DataError
+from mmpost.types import Sample
+
+
+def read(path: str | Path, root: str | Path | None = None, loss: Literal["all", "last"] = "all") -> Rows:
+    """The samples of a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of these or `datasets`.
+
+    Relative media paths start from `root`, which they may not leave, or without one from the folder of the data. Raises
+    DataError for a source that cannot be opened; a broken row raises when it is read, with file and number.
+    """
+    return Rows(open_table(path), root, loss)
+
+
+class Rows(Sequence[Sample]):
+    """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
+
+    def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"]) -> None:
+        self.table = table
+        self.root = root
+        self.loss: Literal["all", "last"] = loss
+        self._counts = array("q")
+        self._again: set[int] = set()
+        self._survey()
+        self._ends = list(accumulate(self._counts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = operator.index(index)
+        at = at + len(self) if at < 0 else at
+        if not 0 <= at < len(self):
+            raise IndexError(f"sample {index} of {len(self)} in {self.table.name}")
+        row = bisect_right(self._ends, at)
+        turn = at - (self._ends[row - 1] if row else 0)
+        return self._samples(row)[turn]
+
+    def _samples(self, row: int) -> list[Sample]:
+        where = f"{self.table.name}:{self.table.number(row)}"
+        try:
+            parsed = rows.parse(self.table.row(row))
+            uid = parsed.uid if parsed.uid is not None else where
+            uid = f"{uid}@{self.table.number(row)}" if row in self._again else uid
+            return rows.samples(parsed, uid, self.loss, self._media)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+    def _media(self, value: Any, kind: str) -> Media:
+        return media(value, kind, self.root, folder=self.table.folder)
+
+    def _survey(self) -> None:
+        """Count the samples of each row, and note the rows whose id came before: uids must differ."""
+        seen: set[str] = set()
+        for number, row in enumerate(self.table.light()):
+            count = 1
+            try:
+                parsed = rows.parse(row) if row is not None else None
+            except DataError:
+                # The row raises when it is read, with its place.
+                parsed = None
+            if parsed is not None:
+                count = self._count(parsed)
+                if parsed.uid in seen:
+                    self._again.add(number)
+                elif parsed.uid is not None:
+                    seen.add(parsed.uid)
+            self._counts.append(count)
+
+    def _count(self, parsed: rows.Row) -> int:
+        try:
+            return max(1, len(rows.spans(parsed, self.loss)))
+        except DataError:
+            return 1

@@ -1,0 +1,172 @@
+"""Video and audio through PyAV: `media.py` registers what is here, and everything else goes through `Media`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from mmpost.errors import DataError
+
+VIDEO_PIXELS = 2**30
+"""Most pixels (frames x height x width) that one video may be decoded to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Frames with the time at which each is shown."""
+
+    frames: UInt8[np.ndarray, "frame height width 3"]
+    times: Float64[np.ndarray, " frame"]
+    """Seconds from the first frame of the file."""
+    indices: Int64[np.ndarray, " frame"]
+    """Which frames of the file these are."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.frames.nbytes
+
+    def __copy__(self) -> Video:
+        return Video(self.frames.copy(), self.times.copy(), self.indices.copy())
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A mono waveform, nominally within -1 to 1."""
+
+    wave: Float32[np.ndarray, " sample"]
+    rate: int
+    """Hz."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.wave.nbytes
+
+    def __copy__(self) -> Audio:
+        return Audio(self.wave.copy(), self.rate)
+
+
+@contextmanager
+def _container(file: BinaryIO, kind: str) -> Iterator[tuple[InputContainer, Any]]:
+    """The open file and its first stream of `kind`; a play list may lead neither to other files nor to hosts."""
+    file.seek(0)
+    with av.open(file, options={"protocol_whitelist": "none"}) as container:
+        streams = [s for s in container.streams if s.type == kind]
+        if not streams:
+            found = ", ".join(sorted({s.type for s in container.streams})) or "none"
+            raise DataError(f"Wanted a {kind} stream, found {found} in a {container.format.name} file.")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+def _packets(container: InputContainer, stream: Stream) -> list[tuple[int, int]]:
+    """(time, duration) of the packets of `stream` in display order, in its time base, by reading without decoding."""
+    found: list[tuple[int, int]] = []
+    end = 0.0
+    for packet in container.demux():
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or packet.time_base is None:
+            continue
+        end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == stream.index and not packet.is_discard:
+            found.append((time, packet.duration or 0))
+    declared = (container.duration or 0) / 1e6
+    # Durations of these two are guessed from the bit rate.
+    guessed = container.format.name in ("mp3", "aac")
+    if not found or (not guessed and end < 0.9 * declared):
+        raise DataError(f"The file is cut short: wanted {declared:.2f} s, found {end:.2f} s. Copy it again.")
+    return sorted(found)
+
+
+def sample_frames(header: Mapping[str, float], fps: float | None = None, max_frames: int | None = None) -> list[int]:
+    """Which frames `open(fps=..., max_frames=...)` returns: evenly spaced, the first and the last among them."""
+    total = int(header["frames"])
+    wanted = total if fps is None else round(header["duration"] * fps)
+    wanted = max(1, min(wanted, total, max_frames or total))
+    return np.linspace(0, total - 1, wanted).round().astype(int).tolist()
+
+
+def _video_index(file: BinaryIO) -> tuple[dict[str, float], list[int]]:
+    """The header, and the time of each frame in the stream's time base."""
+    with _container(file, "video") as (container, stream):
+        times = [time for time, _ in _packets(container, stream)]
+        span, declared = float((times[-1] - times[0]) * stream.time_base), float(stream.average_rate or 0)
+    measured = (len(times) - 1) / span if span else declared or 1.0
+    fps = declared if abs(declared - measured) < 0.01 * measured else measured
+    with _container(file, "video") as (container, stream):
+        # The rotation is only told with a decoded frame.
+        first = next(container.decode(stream))
+    width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
+    return {"width": width, "height": height, "frames": len(times), "fps": fps, "duration": span + 1 / fps}, times
+
+
+def video_header(file: BinaryIO) -> dict[str, float]:
+    return _video_index(file)[0]
+
+
+def open_video(
+    file: BinaryIO, fps: float | None = None, max_frames: int | None = None, frames: tuple[int, ...] | None = None
+) -> Video:
+    """All frames, those that `sample_frames` chooses, or the ones named; turned as the file asks."""
+    header, times = _video_index(file)
+    chosen = sorted(set(frames)) if frames is not None else sample_frames(header, fps, max_frames)
+    if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(times):
+        raise DataError(f"Wanted frames {chosen}, found frames 0 to {len(times) - 1}.")
+    if len(chosen) * header["width"] * header["height"] > VIDEO_PIXELS:
+        raise DataError(
+            f"Wanted at most {VIDEO_PIXELS} pixels, found {len(chosen)} frames of {header['width']:.0f} x "
+            f"{header['height']:.0f}. Open it with fewer frames (fps, max_frames)."
+        )
+    with _container(file, "video") as (container, stream):
+        decoded = _decode(container, stream, times, [times[i] for i in chosen])
+        seconds = [float((times[i] - times[0]) * stream.time_base) for i in chosen]
+    return Video(np.stack(decoded), np.array(seconds), np.array(chosen, np.int64))
+
+
+def _decode(container: InputContainer, stream: Any, times: list[int], wanted: list[int]) -> list[np.ndarray]:
+    """The frames shown at `wanted`; for one that the decoder drops, the next that it gives, or else the last."""
+    found: list[np.ndarray] = []
+    dropped = 0
+    for number, frame in enumerate(container.decode(stream)):
+        now = times[min(number, len(times) - 1)] if frame.pts is None else frame.pts
+        if now < wanted[len(found)]:
+            continue
+        pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        while len(found) < len(wanted) and wanted[len(found)] <= now:
+            dropped += wanted[len(found)] < now
+            found.append(pixels)
+        if len(found) == len(wanted):
+            break
+    dropped += len(wanted) - len(found)
+    if not found or dropped > 1 + len(wanted) // 10:
+        raise DataError(f"Wanted {len(wanted)} frames, found {len(wanted) - dropped} that can be decoded.")
+    return found + [found[-1]] * (len(wanted) - len(found))
+
+
+def audio_header(file: BinaryIO) -> dict[str, float]:
+    with _container(file, "audio") as (container, stream):
+        packets = _packets(container, stream)
+        ticks = max(time + duration for time, duration in packets) - packets[0][0]
+        return {"rate": stream.rate, "duration": float(ticks * stream.time_base)}
+
+
+def open_audio(file: BinaryIO, rate: int | None = None) -> Audio:
+    """The mean of all channels, at `rate` or the file's own."""
+    with _container(file, "audio") as (container, stream):
+        _packets(container, stream)
+    with _container(file, "audio") as (container, stream):
+        rate = int(rate or stream.rate)
+        # Channels are averaged below: the library's own way to mono adds them up to 1.4 times as loud.
+        mixer = av.AudioResampler(format="fltp", rate=rate)
+        pieces = [piece.to_ndarray() for frame in container.decode(stream) for piece in mixer.resample(frame)]
+        pieces += [piece.to_ndarray() for piece in mixer.resample(None)]
+    if not pieces:
+        raise DataError("Wanted sound, found no sample. Replace the file or drop the row.")
+    return Audio(np.concatenate(pieces, axis=1).mean(0, dtype=np.float32), rate)
