@@ -78,6 +78,9 @@ def parse(row: Mapping[str, Any]) -> Row:
     fields = Fields(row)
     uid = fields.take(*NAMES)
     media = {k.name: _media(fields, k.name) for k in kinds()}
+    for kind, values in media.items():
+        if _media(fields, f"rejected_{kind}") not in ([], values):
+            raise DataError(f'Wanted the same {kind}s for chosen and rejected, found others in "rejected_{kind}s".')
     chosen, rejected = fields.take("chosen"), _rejected(fields)
     turns = _turns(fields, chosen, rejected)
     truth = fields.take(*TRUTHS)

@@ -323,6 +323,12 @@ def test_preference_rows_keep_pictures_and_history_in_the_prompt(folder):
     sample = one(folder, {"messages": turns, "images": ["a.png"], "rejected_response": "No.", "solution": "S"})
     assert shown(sample.prompt) == [("user", 10), ("user", "Hi"), ("assistant", "So."), *PROMPT]
     assert ([r.text for r in sample.replies], sample.truth) == (["So.", "No."], "S")
+    others = [*turns[:-1], {"role": "assistant", "content": "No."}]
+    row = {"messages": turns, "images": ["a.png"], "rejected_messages": others, "rejected_images": ["a.png"]}
+    again = one(folder, row)
+    assert (again.prompt, again.replies, dict(again.meta)) == (sample.prompt, sample.replies, {})
+    with pytest.raises(DataError, match="same images"):
+        one(folder, {**row, "rejected_images": ["b.png"]})
 
 
 @pytest.mark.parametrize(
