@@ -7,21 +7,36 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
 
+from mmpost.data.media import media
 from mmpost.errors import ConfigError
 from mmpost.types import Frame, Part, Sample
 
 Split = Literal["train", "val", "test"]
 
-KINDS = ("single", "all", "largest", "smallest", "leftmost", "rightmost", "top", "bottom", "left", "right", "above", "below")
-"""What a question can ask: one digit by its value, all of a value, an extreme, or a neighbour of a digit."""
+KINDS = (
+    "single",
+    "all",
+    "others",
+    "largest",
+    "smallest",
+    "leftmost",
+    "rightmost",
+    "top",
+    "bottom",
+    "left",
+    "right",
+    "above",
+    "below",
+)
+"""What a question can ask: one digit by its value, all of a value, all but one, an extreme, or a neighbour of a digit."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -120,9 +135,7 @@ EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
 
 def prompt_text(question: str) -> str:
     """The instruction that follows the picture."""
-    return (
-        f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {json.dumps(EXAMPLE)}'
-    )
+    return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {json.dumps(EXAMPLE)}'
 
 
 def answer_text(truth: Mapping[str, Any], frame: Frame | None = None, thought: str | None = None) -> str:
@@ -139,6 +152,14 @@ def answer_text(truth: Mapping[str, Any], frame: Frame | None = None, thought: s
     ]
     answer = f"<answer>{json.dumps(items)}</answer>"
     return answer if thought is None else f"<think>{thought}</think>{answer}"
+
+
+def where(truth: Mapping[str, Any]) -> str:
+    """A thought before the answer: the part of the picture in which each point lies, or "none"."""
+    width, height = truth["frame"]
+    rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
+    parts = [f"{rows[min(2, int(3 * y / height))]} {columns[min(2, int(3 * x / width))]}" for x, y in truth["points"]]
+    return ", ".join(parts) or "none"
 
 
 class Scenes(Sequence[Sample]):
@@ -189,7 +210,7 @@ class Scenes(Sequence[Sample]):
         return Sample(
             uid=f"digits-{self.split}-{self.seed}-{i}",
             prompt=(
-                Part("image", draw(scene.digits, self.size)),
+                Part("image", media(draw(scene.digits, self.size), "image")),
                 Part("text", prompt_text(scene.question)),
             ),
             truth={
@@ -265,6 +286,12 @@ def _all(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | N
     return digits and Scene(digits, f"all the {value}s", [d for d in digits if d.value == value])
 
 
+def _others_than(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
+    value, n = rng.randrange(10), rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    digits = scenes.some(rng, [value] + ([] if none else _others(rng, n - 1, value)))
+    return digits and Scene(digits, f"all digits but the {value}", digits[1:])
+
+
 def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
     question = f"the {kind} digit"
     if none:
@@ -313,6 +340,7 @@ def _relation(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scen
 _MAKERS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] = {
     "single": _single,
     "all": _all,
+    "others": _others_than,
     **dict.fromkeys(GROUPS["extreme"], _by_size),
     **dict.fromkeys(GROUPS["side"], _by_side),
     **dict.fromkeys(GROUPS["relation"], _relation),

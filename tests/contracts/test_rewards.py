@@ -8,12 +8,20 @@ import math
 import pkgutil
 from copy import deepcopy
 
-import mmpost.rewards
 import pytest
+
+import mmpost.rewards
 from mmpost.data.digits import KINDS, Scenes, answer_text
 from mmpost.types import Part, Reply, Reward, Sample
 
-TEXTS = ("", "<answer>", "<answer>[]</answer>", "<think>.</think><answer>[{}]</answer>", "\x00 7", "<answer>[1e999]</answer>")
+TEXTS = (
+    "",
+    "<answer>",
+    "<answer>[]</answer>",
+    "<think>.</think><answer>[{}]</answer>",
+    "\x00 7",
+    "<answer>[1e999]</answer>",
+)
 
 
 def rewards() -> dict[str, Reward]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from mmpost.rewards.box import (
     REWARDS,
+    Objects,
     answer_format,
     best_total,
     box_accuracy,
@@ -19,7 +21,6 @@ from mmpost.rewards.box import (
     iou,
     pair_scores,
     parse_answer,
-    Objects,
 )
 from mmpost.types import Frame, Part, Reply, Sample
 

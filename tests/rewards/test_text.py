@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mmpost.rewards.text import answer, non_repeat, think_format
 from mmpost.types import Part, Reply, Sample
 
