@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.columns import reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows
 from mmpost.models.decode import ChatDecoder
-from mmpost.models.head import token_statistics
+from mmpost.models.head import Entropy, token_statistics
 from mmpost.models.loading import load, quiet
 from mmpost.models.prompts import Prompter, Recipe
 from mmpost.settings import ModelSettings
@@ -45,8 +45,6 @@ class ChatModel:
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
-        if settings.gradient_checkpointing:
-            self.module.gradient_checkpointing_enable({"use_reentrant": False})
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.banned[[i for i in banned if i < size]] = True
@@ -67,7 +65,7 @@ class ChatModel:
 
     @classmethod
     def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
-        """From a folder or hub id. Raises ConfigError where transformers cannot load it, or a setting does not apply."""
+        """From a folder or hub id. Raises ConfigError for what cannot be loaded or trained, and for unfit settings."""
         return cls(*load(folder, settings), settings, **budget)
 
     # What the trainer asks.
@@ -105,9 +103,10 @@ class ChatModel:
         targets = torch.cat([r for _, r in pairs]).to(self.device)
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
+        kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
         with self._arithmetic():
             logp, entropy = token_statistics(
-                picked, targets, temperature, self._logits, self.banned, self.head_chunk, "entropy" in wants
+                picked, targets, temperature, self._logits, self.banned, self.head_chunk, kind
             )
         return Outputs(logp=logp, entropy=entropy)
 
@@ -117,7 +116,7 @@ class ChatModel:
         return ChatDecoder(self, [self.prompt(s) for s in samples], n)
 
     def reply(self, text: str, origin: Origin) -> Reply:
-        """A reply with the tokens that the model would have written; strings of tokens that it may not write stay text."""
+        """A reply as the model would have written it; the names of tokens that it may not write stay plain text."""
         written = self.recipe.lead + self.prompt.plain(text, self._unwritable)
         ids = self.tokenizer(written, add_special_tokens=False).input_ids
         return Reply((Part("text", text, "assistant"),), origin, (*ids, self.recipe.end[0]))
@@ -189,8 +188,8 @@ class ChatModel:
         # As much as arithmetic in 16 bits may differ between two calls.
         if not errors[best] <= 0.05 * float(wanted.abs().max()):
             raise ConfigError(
-                f"model={self.settings.name}: wanted a model whose logits are its head over its last hidden states, found "
-                f"{type(self.module).__name__}, which differs by {errors[best]:.2g}; mmpost cannot train this family"
+                f"model={self.settings.name}: wanted a model whose logits are its head over its last hidden states, "
+                f"found {type(self.module).__name__}, which differs by {errors[best]:.2g}; choose another family"
             )
         return candidates[best]
 

@@ -1,9 +1,9 @@
-"""What transformers does not say of a model: its parts, the frame it writes coordinates in, the tokens it must not write."""
+"""What transformers does not say of a model: its parts, its coordinates, the tokens that it must not write."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ PLACEHOLDERS = (
     *("boi", "eoi", "boa", "eoa", "audio_start", "audio_end", "audio_bos", "audio_eos", "vision_bos", "vision_eos"),
     *("fake_image", "global_image", "image_start", "image_end", "image_break", "img_break", "img_end"),
 )
-"""Names of tokens in configurations, processors and tokenizers: `<name>_token`, `<name>_token_id`, `<name>_token_index`."""
+"""Tokens by their names in configurations, processors and tokenizers, with `_token`, `_token_id` or `_token_index`."""
 
 DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "hidden_dropout")
 """Attributes that layers read as the probability of a dropout that is no module."""
@@ -58,11 +58,6 @@ def parts(module: torch.nn.Module) -> dict[str, list[str]]:
     known = [p for prefixes in found.values() for p in prefixes]
     other = sorted({n.rpartition(".")[0] or n for n in names if not any(_under(n, p) for p in known)})
     return {part: prefixes for part, prefixes in (found | {"other": other}).items() if prefixes}
-
-
-def part_of(name: str, parts: Mapping[str, Any]) -> str:
-    """The part that a parameter belongs to: that of the longest prefix."""
-    return max((len(p), part) for part, prefixes in parts.items() for p in prefixes if _under(name, p))[1]
 
 
 def _under(name: str, prefix: str) -> bool:
@@ -125,7 +120,7 @@ def _budget(image_processor: Any) -> tuple[int, int]:
 
 
 def _resized(width: int, height: int, factor: int, low: int, high: int) -> tuple[int, int]:
-    """Qwen's rule: both sides to multiples of `factor`, the area within [low, high], the shape kept as far as may be."""
+    """Qwen's rule: both sides multiples of `factor`, the area within [low, high], the shape kept as far as may be."""
     w, h = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
     if w * h > high:
         scale = math.sqrt(width * height / high)

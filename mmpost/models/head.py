@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+Entropy = Literal["none", "value", "gradient"]
 Logits = Callable[[Float[Tensor, "tok dim"]], Float[Tensor, "tok vocab"]]
 
 
@@ -31,9 +33,9 @@ def token_statistics(
     logits: Logits,
     banned: Bool[Tensor, " vocab"],
     chunk: int,
-    entropy: bool,
+    entropy: Entropy = "none",
 ) -> tuple[Float[Tensor, " tok"], Float[Tensor, " tok"] | None]:
-    """Log-probability of each target, and the entropy of its distribution if asked for.
+    """Log-probability of each target, and the entropy of its distribution if asked for, with or without gradient.
 
     With gradients on, a chunk's logits are made again in the backward pass instead of being kept.
     """
@@ -41,7 +43,10 @@ def token_statistics(
     def piece(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor]:
         logp = processed(logits(h), temp, banned)
         picked = logp.gather(-1, t[:, None]).squeeze(-1)
-        return picked, -(logp.exp() * logp).sum(-1) if entropy else picked.detach()
+        if entropy == "none":
+            return picked, picked.detach()
+        logp = logp if entropy == "gradient" else logp.detach()
+        return picked, -(logp.exp() * logp).sum(-1)
 
     pieces = []
     for h, t, temp in zip(hidden.split(chunk), targets.split(chunk), temperature.split(chunk), strict=True):
@@ -50,4 +55,4 @@ def token_statistics(
         else:
             pieces.append(piece(h, t, temp))
     picked = torch.cat([p for p, _ in pieces])
-    return picked, torch.cat([e for _, e in pieces]) if entropy else None
+    return picked, None if entropy == "none" else torch.cat([e for _, e in pieces])

@@ -15,7 +15,7 @@ from mmpost.settings import ModelSettings
 
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
-    """Module (fp32) and processor. Raises ConfigError where transformers cannot load them or a setting does not apply."""
+    """Module (fp32) and processor. Raises ConfigError where transformers cannot load them, and for unfit settings."""
     trust = settings.trust_remote_code
     try:
         with quiet():
@@ -33,14 +33,18 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         ) from e
     if getattr(processor, "image_processor", None) is None:
         raise ConfigError(
-            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: the folder "
-            "needs the processor's files (processor_config.json or preprocessor_config.json) beside the weights"
+            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: put the "
+            "processor's files (processor_config.json or preprocessor_config.json) beside the weights"
         )
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
-            f"model={settings.name}: wanted a model made of `model` and a language head, found {type(module).__name__}; "
-            "choose a family with transformers' usual layout"
+            f"model={settings.name}: wanted a module made of `model` and a language head, found "
+            f"{type(module).__name__}; choose a family with transformers' usual layout"
         )
+    if settings.gradient_checkpointing:
+        # Newer releases of transformers call it so, and warn of the older name.
+        enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if settings.min_pixels is not None or settings.max_pixels is not None:
         _set_pixels(processor, settings)
     return module, processor
@@ -60,8 +64,8 @@ def quiet() -> Iterator[None]:
 
 def _set_pixels(processor: Any, settings: ModelSettings) -> None:
     image = processor.image_processor
-    size = getattr(image, "size", None) or {}
-    if not {"shortest_edge", "longest_edge"} <= set(size) or not hasattr(image, "merge_size"):
+    size = dict(getattr(image, "size", None) or {})
+    if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(image, "merge_size"):
         raise ConfigError(
             f"model.min_pixels and model.max_pixels need a processor with a pixel budget (Qwen-VL); "
             f"that of {settings.name} is {type(image).__name__}: leave them out"
@@ -70,4 +74,4 @@ def _set_pixels(processor: Any, settings: ModelSettings) -> None:
     high = size["longest_edge"] if settings.max_pixels is None else settings.max_pixels
     if low > high:
         raise ConfigError(f"model.min_pixels={low} is more than model.max_pixels={high}; the latter must be the larger")
-    image.size = {"shortest_edge": low, "longest_edge": high}
+    image.size = type(image.size)(shortest_edge=low, longest_edge=high)

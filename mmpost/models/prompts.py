@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 
 from mmpost.data.cache import Cache
@@ -90,13 +91,12 @@ class Prompter:
 
     def __call__(self, sample: Sample) -> Prompt:
         """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
-        parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
-        key = hashlib.sha256(
-            repr([(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]).encode()
-        ).hexdigest()
         try:
+            parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
+            identity = [(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]
+            key = hashlib.sha256(repr(identity).encode()).hexdigest()
             return self._kept.get(key, lambda: self._render(parts), lambda p: p.nbytes)
-        except (ValueError, IndexError) as e:
+        except (ValueError, IndexError, TemplateError) as e:
             raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
 
     @staticmethod
@@ -125,8 +125,8 @@ class Prompter:
             found += [i for i in (more if isinstance(more, list) else [more]) if i is not None and i not in found]
         if not found:
             raise ConfigError(
-                "the model has no end-of-turn token: set eos_token in its tokenizer_config.json, or eos_token_id in its "
-                "generation_config.json"
+                "the model has no end-of-turn token: set eos_token in its tokenizer_config.json, or eos_token_id in "
+                "its generation_config.json"
             )
         return lead if lead.isspace() else "", found
 
@@ -141,12 +141,14 @@ class Prompter:
         for part in parts:
             if not messages or messages[-1]["role"] != part.role:
                 messages.append({"role": part.role, "content": []})
-            content = {"type": part.kind, "text": self.plain(part.value)} if part.kind == "text" else {"type": part.kind}
+            content = (
+                {"type": part.kind, "text": self.plain(part.value)} if part.kind == "text" else {"type": part.kind}
+            )
             messages[-1]["content"].append(content)
         return messages
 
     def plain(self, text: str, special: Sequence[str] | None = None) -> str:
-        """Text in which none of `special` (by default no special token) can be read: a zero-width space breaks each up."""
+        """Text in which none of `special` (by default: no special token) is read; a zero-width space breaks each up."""
         for token in self._special if special is None else special:
             if token in text:
                 self.escaped += text.count(token)

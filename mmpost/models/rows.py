@@ -12,7 +12,9 @@ from torch.nn.functional import pad
 from mmpost.models.prompts import Prompt
 
 
-def stack(rows: Sequence[Int[Tensor, "*axis len"]], width: int, left: bool, value: int = 0) -> Int[Tensor, "... row len"]:
+def stack(
+    rows: Sequence[Int[Tensor, "*axis _"]], width: int, left: bool, value: int = 0
+) -> Int[Tensor, "*axis row width"]:
     """Rows of several lengths as one tensor of `width`; positions [axis len] become [axis row len]."""
     padded = [pad(r, (width - r.shape[-1], 0) if left else (0, width - r.shape[-1]), value=value) for r in rows]
     return torch.stack(padded, dim=-2)
@@ -34,7 +36,7 @@ def media(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     return merged
 
 
-def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " len"]], filler: int) -> dict[str, Tensor]:
+def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " _"]], filler: int) -> dict[str, Tensor]:
     """One row per reply, [prompt | reply] padded on the right, with mask, positions and media."""
     full = [torch.cat([p.ids, r]) for p, r in zip(prompts, replies, strict=True)]
     width = max(len(f) for f in full)

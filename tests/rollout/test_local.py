@@ -1,0 +1,166 @@
+"""Sampling in process: what is drawn, what is written down about it, and what it may not depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpost.models.chat import ChatModel
+from mmpost.models.tiny import write_tiny
+from mmpost.rollout import local
+from mmpost.rollout.local import LocalRollout
+from mmpost.settings import ModelSettings
+from mmpost.types import Part, Reply, Sample, Sampling
+from tests.models.samples import mixed
+
+STOP = 4
+LOGITS = torch.tensor([2.0, 1.0, 0.0, 1.5, -math.inf])
+"""The last token, which ends a reply, is drawn only where a test says so."""
+
+
+@dataclass
+class Dice:
+    """A model without memory: each token is drawn from the same logits."""
+
+    logits: Tensor
+
+    @property
+    def recipe(self) -> SimpleNamespace:
+        return SimpleNamespace(end=(STOP,))
+
+    def decoder(self, samples: Sequence[Sample], n: int) -> Dice:
+        self.first, self.live = len(samples), len(samples) * n
+        return self
+
+    def start(self) -> Tensor:
+        return self.logits.expand(self.first, -1)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        assert len(tokens) == self.live
+        return self.logits.expand(self.live, -1)
+
+    def keep(self, live: Tensor) -> None:
+        self.live = len(live)
+
+    def distribution(self, logits: Tensor, temperature: float) -> Tensor:
+        return (logits / temperature).log_softmax(-1)
+
+    def sampled(self, token_ids: Sequence[int]) -> Reply:
+        return Reply((Part("text", " ".join(map(str, token_ids)), "assistant"),), "policy", tuple(token_ids))
+
+
+def draw(sampling: Sampling, n: int = 4000, logits: Tensor = LOGITS, seed: int = 0, uid: str = "a") -> list[Reply]:
+    return list(LocalRollout(Dice(logits), replies=10000).generate([Sample(uid, ())], n, sampling, seed)[0].replies)
+
+
+def assert_drawn_from(replies: Sequence[Reply], wanted: Tensor) -> None:
+    """Frequencies of first tokens within four standard errors; what has no probability never appears."""
+    counts = torch.bincount(torch.tensor([(r.token_ids or ())[0] for r in replies]), minlength=len(wanted))
+    error = (wanted * (1 - wanted) / len(replies)).sqrt()
+    assert ((counts / len(replies) - wanted).abs() <= 4 * error).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_temperature(temperature: float) -> None:
+    replies = draw(Sampling(max_tokens=1, temperature=temperature))
+    wanted = (LOGITS / temperature).softmax(-1)
+    assert_drawn_from(replies, wanted)
+    for reply in replies[:50]:
+        assert reply.columns["temperature"] == temperature
+        assert reply.columns["behaviour_logp"] == pytest.approx(
+            [math.log(wanted[(reply.token_ids or ())[0]])], abs=1e-6
+        )
+
+
+def test_zero_temperature_is_greedy_and_scored_at_one() -> None:
+    for reply in draw(Sampling(max_tokens=3, temperature=0.0), n=5):
+        assert reply.token_ids == (0, 0, 0)
+        assert reply.columns["temperature"] == 1.0
+        assert reply.columns["behaviour_logp"] == pytest.approx([float(LOGITS.log_softmax(-1)[0])] * 3)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(1, top_k=1), [0]),
+        (Sampling(1, top_k=2), [0, 3]),
+        (Sampling(1, top_p=0.4), [0]),
+        (Sampling(1, top_p=0.7), [0, 3]),
+        (Sampling(1, top_p=0.99), [0, 1, 2, 3]),
+        (Sampling(1, top_p=0.99, top_k=3), [0, 1, 3]),
+    ],
+    ids=str,
+)
+def test_nucleus_and_top_k(sampling: Sampling, kept: list[int]) -> None:
+    probs = LOGITS.softmax(-1)
+    wanted = torch.zeros(5).index_put((torch.tensor(kept),), probs[kept])
+    replies = draw(sampling)
+    assert_drawn_from(replies, wanted / wanted.sum())
+    first = replies[0]
+    assert first.columns["behaviour_logp"] == pytest.approx([math.log(probs[(first.token_ids or ())[0]])], abs=1e-6)
+
+
+def test_each_reply_stops_at_its_own_end() -> None:
+    logits = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.5])
+    replies = draw(Sampling(max_tokens=6), n=300, logits=logits)
+    lengths = set()
+    for reply in replies:
+        ids = reply.token_ids or ()
+        lengths.add(len(ids))
+        assert STOP not in ids[:-1]
+        assert reply.columns["truncated"] == float(ids[-1] != STOP)
+        assert len(ids) == 6 or ids[-1] == STOP
+        assert len(reply.columns["behaviour_logp"]) == len(ids)  # type: ignore[arg-type]
+    assert lengths == {1, 2, 3, 4, 5, 6}
+    assert {r.columns["truncated"] for r in replies if len(r.token_ids or ()) == 6} == {0.0, 1.0}
+
+
+def test_seed_and_uid_decide() -> None:
+    sampling = Sampling(max_tokens=8)
+    ids = [[r.token_ids for r in draw(sampling, 5, seed=s, uid=u)] for s, u in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))]
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+    assert ids[0] != ids[3]
+    assert len({tuple(x or ()) for x in ids[0]}) == 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny(folder)
+    model = ChatModel.load(str(folder), ModelSettings(device="cpu"))
+    # Many tokens end a reply, so that the replies of a batch end at different times.
+    model.recipe = replace(model.recipe, end=(*model.recipe.end, *range(0, 400, 3)))
+    return model
+
+
+def ids(samples: Sequence[Sample]) -> dict[str, list[tuple[int, ...] | None]]:
+    return {s.uid: [r.token_ids for r in s.replies] for s in samples}
+
+
+def test_the_batch_does_not_matter(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(max_tokens=20, temperature=2.0)
+    rollout = LocalRollout(model)
+    together = ids(rollout.generate(mixed(), 4, sampling, 5))
+    lengths = {len(r or ()) for replies in together.values() for r in replies}
+    assert len(lengths) > 4
+    assert together == ids(list(reversed(rollout.generate(mixed()[::-1], 4, sampling, 5))))
+    assert together == ids([rollout.generate([s], 4, sampling, 5)[0] for s in mixed()])
+    assert together == ids(LocalRollout(model, replies=9).generate(mixed(), 4, sampling, 5))
+    for share in (-1.0, 1.0):
+        monkeypatch.setattr(local, "COMPACT", share)
+        assert together == ids(rollout.generate(mixed(), 4, sampling, 5))
+
+
+def test_replies_are_added_to_those_that_are_there(model: ChatModel) -> None:
+    given = model.reply("red", "truth")
+    before = [Sample(s.uid, s.prompt, (given,)) for s in mixed()]
+    after = LocalRollout(model).generate(before, 2, Sampling(max_tokens=2), 0)
+    assert all(s.replies[0] is given and [r.origin for r in s.replies[1:]] == ["policy"] * 2 for s in after)
+    assert all(len(s.replies) == 1 for s in before)
