@@ -1,4 +1,6 @@
 """mmpost.configs"""
 
 if __name__ != "mmpost.configs":
-    raise ModuleNotFoundError(f"import mmpost.configs, not {__name__}: the folder is a part of the package mmpost", name=__name__)
+    raise ModuleNotFoundError(
+        f"import mmpost.configs, not {__name__}: the folder is a part of the package mmpost", name=__name__
+    )

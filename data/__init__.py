@@ -1,4 +1,6 @@
 """mmpost.data"""
 
 if __name__ != "mmpost.data":
-    raise ModuleNotFoundError(f"import mmpost.data, not {__name__}: the folder is a part of the package mmpost", name=__name__)
+    raise ModuleNotFoundError(
+        f"import mmpost.data, not {__name__}: the folder is a part of the package mmpost", name=__name__
+    )

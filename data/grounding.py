@@ -60,8 +60,7 @@ def _truth(row: Sample, picture: Media) -> dict[str, Any]:
         ) from e
     if any(len(b) != 4 for b in boxes) or any(len(p) != 2 for p in points):
         raise DataError(f"{row.uid}: wanted four numbers for each box and two for each point, found {row.truth!r:.200}")
-    size = [row.meta.get("img_width"), row.meta.get("img_height")]
-    if None in size:
-        header = picture.header()
-        size = [header["width"], header["height"]]
-    return {"boxes": boxes, "points": points, "frame": [float(v) for v in size]}
+    header = row.meta if {"img_width", "img_height"} <= row.meta.keys() else picture.header()
+    size = [float(v) for k, v in header.items() if k in ("img_width", "width")]
+    size += [float(v) for k, v in header.items() if k in ("img_height", "height")]
+    return {"boxes": boxes, "points": points, "frame": size}

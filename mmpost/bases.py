@@ -61,7 +61,9 @@ def _trained(name: str, recipe: dict[str, Any], build: Build) -> Path:
 
 def _random(architecture: str, seed: int) -> Path:
     writer = _writer(architecture)
-    folder = cache() / "random" / f"{architecture}-{seed}-{_digest([inspect.getsource(sys.modules[writer.__module__])])}"
+    folder = (
+        cache() / "random" / f"{architecture}-{seed}-{_digest([inspect.getsource(sys.modules[writer.__module__])])}"
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():

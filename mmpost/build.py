@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mmpost import bases, checkpoint, config, dist, registry, trainer
-from mmpost import evaluate as evaluation
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError
+from mmpost.evaluate import Score, run_benches
 from mmpost.job import Job
 from mmpost.listeners import (
     Curves,
@@ -36,7 +36,7 @@ from mmpost.listeners import (
 )
 from mmpost.models.chat import ChatModel
 from mmpost.rollout.local import LocalRollout
-from mmpost.types import Sample, Stage, Task, Update
+from mmpost.types import Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
 
 FORMAT = 1
@@ -66,7 +66,7 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     else:
         folder = new_folder(aside.get("out"), f"eval-{run_config.task['name']}")
     run = Run(run_config, folder)
-    scores = evaluation.evaluate(run.job, run.task.benches("test"), run_config.eval.samples)
+    scores = run_benches(run.job, run.task.benches("test"), run_config.eval.samples)
     result = {"model": str(named), "task": run_config.task, "scores": scores}
     if dist.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Run:
         self.job = Job(self.model, LocalRollout(self.model, compute.rollout_replies), run_config.seed)
         self.update: Update | None = None
         self.listeners = Listeners(list(self._listeners()) if dist.rank() == 0 else [])
-        self._evals: list[dict[str, evaluation.Score]] = []
+        self._evals: list[dict[str, Score]] = []
 
     def train(self) -> dict[str, Any]:
         """Evaluate, train all stages, evaluate; leaves the run folder."""
@@ -183,8 +183,8 @@ class Run:
         if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
             self._save(self.job.label)
 
-    def _evaluate(self, split: str) -> dict[str, evaluation.Score]:
-        scores = evaluation.evaluate(self.job, self.task.benches(split), self.config.eval.samples)
+    def _evaluate(self, split: Split) -> dict[str, Score]:
+        scores = run_benches(self.job, self.task.benches(split), self.config.eval.samples)
         if split == "val":
             self._evals.append(scores)
         return scores
@@ -268,7 +268,7 @@ class Run:
             yield Trackio(log.trackio)
 
 
-def table(title: str, columns: Mapping[str, Mapping[str, evaluation.Score]]) -> Table:
+def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
     """Scores side by side: value and 95 % interval."""
     out = Table(title=title, title_justify="left")
     out.add_column("metric")
@@ -283,7 +283,7 @@ def table(title: str, columns: Mapping[str, Mapping[str, evaluation.Score]]) -> 
     return out
 
 
-def _best(evals: Sequence[dict[str, evaluation.Score]], metric: str) -> dict[str, evaluation.Score]:
+def _best(evals: Sequence[dict[str, Score]], metric: str) -> dict[str, Score]:
     return max(evals, key=lambda e: e[metric]["value"]) if evals else {}
 
 

@@ -42,17 +42,17 @@ def _value(sample: Sample, reply: Reply, name: str) -> Value:
     value = reply.columns.get(name, sample.columns.get(name, 1.0 if name == "mask" else None))
     if value is None:
         raise ColumnError(
-            f"the objective reads the column {name!r}, but reply {sample.replies.index(reply)} of sample {sample.uid!r} "
+            f"the objective reads the column {name!r}, but reply {sample.replies.index(reply)} of {sample.uid!r} "
             f"has only {sorted({*reply.columns, *sample.columns})}; add the transform that makes it "
             f"(`makes` of the classes in mmpost.transforms) to the stage"
         )
-    return float(value) if isinstance(value, int | float) else value
+    return float(value) if isinstance(value, float | int) else value
 
 
 def _spread(value: Value, sample: Sample, reply: Reply, name: str) -> Sequence[float]:
     length = len(reply.token_ids or ())
-    if isinstance(value, float):
-        return [value] * length
+    if isinstance(value, float | int):
+        return [float(value)] * length
     if len(value) != length:
         raise ColumnError(
             f"column {name!r} of sample {sample.uid!r} has {len(value)} numbers for a reply of {length} tokens"

@@ -76,7 +76,7 @@ class RunConfig(Settings):
     """Evaluation."""
     log: LogSettings = LogSettings()
     """Logging."""
-    steps: int = Field(100, ge=0)
+    steps: int = Field(default=100, ge=0)
     """Optimiser steps of the whole run, shared out among its stages."""
     seed: int = 0
     """Seed of everything random."""
@@ -92,7 +92,11 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
@@ -171,7 +175,7 @@ def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str,
     base = shipped(name)
     model = merge(base, given).get("model", {}).get("name", ModelSettings().name)
     if re.fullmatch(r"[\w-]+", str(model)):
-        base = merge(base, shipped(f"{name}-{model}"))
+        base = merge(base, shipped(f"{name}-{str(model).removeprefix('random-')}"))
     return decode(RunConfig, merge(base, given)), aside
 
 

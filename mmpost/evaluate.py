@@ -18,7 +18,7 @@ Score = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
 
 
-def evaluate(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, Score]:
+def run_benches(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, Score]:
     """All metrics as "bench/metric", on at most `most` samples of each bench (0: all).
 
     Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.

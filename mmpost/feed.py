@@ -29,7 +29,7 @@ class Feed:
         self._order: tuple[int, list[int]] = (-1, [])
 
     def next(self) -> list[Sample]:
-        """This rank's part of the next rollout batch, through all transforms; may be empty on some ranks, not on all."""
+        """This rank's part of the next rollout batch, through all transforms; empty on some ranks at most."""
         for _ in range(EMPTY_ROUNDS):
             samples = self._round()
             if self.job.gather([float(len(samples))]) != [0.0] * dist.world():

@@ -68,7 +68,9 @@ class Job:
 
     def numbers(self) -> dict[str, float]:
         """Means of what was logged since the last call, over all ranks."""
-        sums = dist.total({f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)})
+        sums = dist.total(
+            {f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)}
+        )
         self._numbers = {}
         names = [k[1:] for k in sums if k[0] == "s"]
         return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}

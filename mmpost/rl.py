@@ -55,9 +55,7 @@ class GroupTask(Task):
             changes["old"] = "column"
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
         steps = self._transforms(score, truth, smooth, old=policy.old == "column")
-        return Stage(
-            name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share
-        )
+        return Stage(name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share)
 
     def _transforms(
         self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
@@ -78,4 +76,3 @@ class GroupTask(Task):
             yield OldLogp()
         if self.policy.beta:
             yield RefLogp()
-

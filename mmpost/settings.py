@@ -1,4 +1,4 @@
-"""Everything a user can configure, section by section, apart from what tasks and plug-ins bring themselves. No torch."""
+"""Everything a user can configure, section by section, apart from what tasks and plug-ins bring. No torch."""
 
 from typing import Any, Literal
 
@@ -38,11 +38,11 @@ class DataSettings(Settings):
 class LoraSettings(Settings):
     """Low-rank adapters (peft) instead of full weights."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
     alpha: float = 32.0
     """Scale: the update is multiplied by alpha / rank."""
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the adapters' input; off by default, so that log-probs of the same weights agree."""
     parts: tuple[str, ...] = ("language",)
     """Parts of the model whose linear layers get adapters."""
@@ -78,7 +78,7 @@ class ModelSettings(Settings):
 class OptimSettings(Settings):
     """AdamW and its schedule."""
 
-    lr: float = Field(1e-6, ge=0.0)
+    lr: float = Field(default=1e-6, ge=0.0)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the moments."""
@@ -88,11 +88,11 @@ class OptimSettings(Settings):
     """Decoupled decay, on matrices only."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls from its peak to `floor` of it, by the end of the stage."""
-    floor: float = Field(0.0, ge=0.0, le=1.0)
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
     """Last rate, as a share of the peak."""
-    warmup: float = Field(0.0, ge=0.0)
+    warmup: float = Field(default=0.0, ge=0.0)
     """Steps of linear warm-up; below 1, a share of the stage."""
-    clip: float = Field(1.0, ge=0.0)
+    clip: float = Field(default=1.0, ge=0.0)
     """Largest gradient norm; 0 does not clip."""
     rates: dict[str, float] = {}
     """Factors on the rate by part of the model, e.g. {vision: 0.1}."""
@@ -110,24 +110,24 @@ class StageSettings(Settings):
 class ComputeSettings(Settings):
     """How much is computed at once; changes speed and memory, never the result."""
 
-    micro_tokens: int = Field(16384, ge=1)
+    micro_tokens: int = Field(default=16384, ge=1)
     """Most tokens (padding included) of one forward and backward."""
-    micro_replies: int = Field(0, ge=0)
+    micro_replies: int = Field(default=0, ge=0)
     """Most replies of one forward and backward; 0: no limit but tokens."""
-    rollout_replies: int = Field(192, ge=1)
+    rollout_replies: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
-    head_chunk: int = Field(2048, ge=1)
+    head_chunk: int = Field(default=2048, ge=1)
     """Reply tokens whose logits exist at one time."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 
 
 class CheckpointSettings(Settings):
     """When weights and the trainer's state are written."""
 
-    every: int = Field(0, ge=0)
+    every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0: only at the end."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """Newest checkpoints that are kept."""
 
 
@@ -138,16 +138,16 @@ class EvalSettings(Settings):
     """Evaluate the test split before the first step."""
     after: bool = True
     """Evaluate the test split after the last step."""
-    every: int = Field(0, ge=0)
+    every: int = Field(default=0, ge=0)
     """Steps between evaluations of the val split; 0: never."""
-    samples: int = Field(0, ge=0)
+    samples: int = Field(default=0, ge=0)
     """Most samples of each bench; 0: all."""
 
 
 class LogSettings(Settings):
     """Where the numbers go, besides the run folder."""
 
-    samples_every: int = Field(1, ge=0)
+    samples_every: int = Field(default=1, ge=0)
     """Steps between files of replies in samples/; 0: none."""
     tensorboard: bool = True
     """Write events for TensorBoard into the run folder."""

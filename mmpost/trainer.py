@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,12 +85,13 @@ def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[S
 def cut(samples: Sequence[Sample], pieces: int) -> list[list[Sample]]:
     """Consecutive minibatches of whole samples, as equal as can be; a rank may have an empty one."""
     bounds = [round(i * len(samples) / pieces) for i in range(pieces + 1)]
-    return [list(samples[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [list(samples[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def share_out(steps: int, stages: Sequence[tuple[str, float]]) -> dict[str, int]:
     """Steps of each stage by its share of all shares; they add up to `steps`."""
     whole = sum(share for _, share in stages)
-    edges = [round(steps * sum(share for _, share in stages[:i]) / whole) if whole else 0 for i in range(len(stages) + 1)]
+    edges = [
+        round(steps * sum(share for _, share in stages[:i]) / whole) if whole else 0 for i in range(len(stages) + 1)
+    ]
     return {name: b - a for (name, _), a, b in zip(stages, edges, edges[1:], strict=False)}
-

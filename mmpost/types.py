@@ -23,6 +23,7 @@ Value = float | Sequence[float]
 """One number per reply, or one per token of the reply."""
 
 Origin = Literal["policy", "truth", "data"]
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Reply:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Reward components and metrics by name, before weights."""
     columns: Mapping[str, Value] = field(default_factory=dict)
-    """Numbers for objectives: reward, advantage, behaviour_logp, old_logp, ref_logp, mask, temperature, truncated, ..."""
+    """Numbers for objectives: reward, advantage, old_logp, ref_logp, mask, temperature, truncated, ..."""
 
     @property
     def text(self) -> str:
@@ -135,7 +136,8 @@ class Outputs:
     logp: Float[Tensor, " tok"] | None = None
     """Log-probability of each reply token at the reply's temperature, banned tokens excluded, fp32."""
     entropy: Float[Tensor, " tok"] | None = None
-    """Entropy of the distribution that each reply token was drawn from, fp32."""
+    """Entropy of the distribution that each reply token was drawn from, fp32; wanted as "entropy", or as
+    "entropy_value" where its gradient is not."""
     embeddings: Mapping[str, Float[Tensor, "sample dim"]] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars of the model itself, such as an expert-balance loss."""
@@ -170,29 +172,37 @@ class Model(Protocol):
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
         """Cut the replies of `samples` into micro-batches within the budget, with the named columns."""
+        ...
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
         """All replies of `samples` as one batch without inputs: what `Objective.counts` reads before any forward."""
+        ...
 
     def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
         """Surrounds the micro-batches of one optimiser step; its exit does what must happen once per step."""
+        ...
 
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs: ...
 
     def reply(self, text: str, origin: Origin) -> Reply:
         """A reply with token ids as the model would have written it, end of turn included."""
+        ...
 
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
+        ...
 
     def parts(self) -> Mapping[str, Sequence[str]]:
         """Parameter-name prefixes by part of the model ("vision", "projector", "language", ...)."""
+        ...
 
     def after_step(self) -> None:
         """Called after each optimiser step (clamps, caches)."""
+        ...
 
     def save(self, folder: Path) -> None:
         """Write weights and processor so that transformers' `from_pretrained` loads them."""
+        ...
 
 
 class Decoder(Protocol):
@@ -200,15 +210,19 @@ class Decoder(Protocol):
 
     def start(self) -> Float[Tensor, "sample vocab"]:
         """Logits of the first token, one row per sample; afterwards the decoder holds n live replies of each."""
+        ...
 
     def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
         """Logits after one more token of each live reply."""
+        ...
 
     def keep(self, live: Int[Tensor, " live"]) -> None:
         """Drop all live replies but those at these indices."""
+        ...
 
     def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
         """Log-probabilities exactly as the training passes compute them."""
+        ...
 
 
 class Decoding(Protocol):
@@ -217,11 +231,13 @@ class Decoding(Protocol):
     @property
     def recipe(self) -> Any:
         """How prompts become tokens; `end` holds the tokens that end a reply."""
+        ...
 
     def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
 
     def sampled(self, token_ids: Sequence[int]) -> Reply:
         """The reply made of these tokens."""
+        ...
 
 
 class Rollout(Protocol):
@@ -229,6 +245,7 @@ class Rollout(Protocol):
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
         """Append `n` replies of origin "policy" to each sample; the draw depends on weights, seed and uid alone."""
+        ...
 
 
 class Engine(Protocol):
@@ -236,9 +253,11 @@ class Engine(Protocol):
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to what this step has."""
+        ...
 
     def step(self) -> Mapping[str, float]:
         """Add up the gradients of all ranks, move the weights, clear the gradients; numbers for the log."""
+        ...
 
 
 @runtime_checkable
@@ -253,21 +272,25 @@ class Context(Protocol):
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         """Per-token log-probabilities [sample][reply][tok] of the replies under `of`: "policy" or "reference"."""
+        ...
 
     def reply(self, text: str, origin: Origin) -> Reply: ...
 
     def rng(self, name: str) -> torch.Generator:
         """A generator of random numbers that depends on the seed, the step and `name` only."""
+        ...
 
     def gather(self, values: Sequence[float]) -> list[float]:
         """The numbers of all ranks, rank after rank; every rank must call it, also one that has no samples."""
+        ...
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         """Add to a mean that this step's line of the log will hold."""
+        ...
 
 
 Transform = Callable[[list[Sample], Context], list[Sample]]
-"""Samples in, samples out; inputs are never changed in place. May have `makes` (names of the columns that it writes)."""
+"""Samples in, samples out; inputs are never changed in place. May have `makes`: names of the columns it writes."""
 
 Reward = Callable[[Sample, Reply], "float | None"]
 """A score for one reply; None where the reward does not apply to the sample."""
@@ -275,7 +298,7 @@ Reward = Callable[[Sample, Reply], "float | None"]
 
 @dataclass(frozen=True)
 class Collect:
-    """Among the transforms: those before it repeat until `n` samples (over all ranks) are there; those after run once."""
+    """Among the transforms: those before it repeat until all ranks together have `n` samples; those after run once."""
 
     n: int
     rounds: int = 10
@@ -395,6 +418,6 @@ class Task(Settings):
     def stages(self) -> Iterator[Stage]:
         """The stretches of training, made lazily and from the fields alone."""
 
-    def benches(self, split: str) -> list[Bench]:
+    def benches(self, split: Split) -> list[Bench]:
         """Evaluations on `split` ("val" or "test")."""
         return []

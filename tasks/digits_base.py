@@ -1,14 +1,14 @@
-"""The warm base of the tiny model: it writes the answer format and boxes digits by value, and knows no other question."""
+"""The warm base of the tiny model: it writes the answer format and knows some kinds of question, not all."""
 
 from collections.abc import Iterator
 
 from mmpost.data.digits import Scenes, answer_text
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import detection, detection_summary
+from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.transforms.truth import Answer
-from mmpost.types import Bench, Sample, Sampling, Stage, Task
+from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 
 
 class DigitsBase(Task):
@@ -25,7 +25,7 @@ class DigitsBase(Task):
         source = Scenes(split="train", kinds=self.kinds, n=self.scenes, seed=1)
         yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
 
-    def benches(self, split: str) -> list[Bench]:
+    def benches(self, split: Split) -> list[Bench]:
         source = Scenes(split=split, kinds=self.kinds, n=256, seed=2)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
         return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]

@@ -10,7 +10,7 @@ from mmpost.rl import GroupTask
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Source, Stage
+from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage
 
 
 class ViSurf(GroupTask):
@@ -46,7 +46,7 @@ class ViSurf(GroupTask):
             truth = self.truth if self.inject else None
             yield self.rl_stage("rl", source, score, truth, self.smooth, share=1 - self.warm_up)
 
-    def benches(self, split: str) -> list[Bench]:
+    def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
         kinds = {"target": self.target} if getattr(self.data, split) else {"target": self.target, "old": self.old}
@@ -58,6 +58,6 @@ class ViSurf(GroupTask):
         text = answer_text(sample.truth, sample.frame)
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
-    def _source(self, split: str, kinds: tuple[str, ...], n: int, seed: int) -> Source:
+    def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
         path = getattr(self.data, split)
         return Grounding(path, self.prompt, self.data.root) if path else Scenes(split, kinds, n=n, seed=seed)

@@ -1,4 +1,4 @@
-"""The gradient of one optimiser step on the tiny model, however it is cut up. Shared by tests in and across processes."""
+"""The gradient of one optimiser step on the tiny model, however it is cut up."""
 
 from __future__ import annotations
 

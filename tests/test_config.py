@@ -76,14 +76,23 @@ def test_optimiser_settings_of_a_stage() -> None:
 
 
 def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
-    words = ["task=visurf", "model.name=a: b", "model.freeze=[vision]", "optim.lr=1e-7", "log.wandb=off", "task.group=4"]
+    words = [
+        "task=visurf",
+        "model.name=a: b",
+        "model.freeze=[vision]",
+        "optim.lr=1e-7",
+        "log.wandb=off",
+        "task.group=4",
+    ]
     run, _ = config.load(words)
     file = tmp_path / "config.yaml"
     file.write_text(config.dump(run.model_dump(mode="json")))
     assert config.load([f"config={file}"])[0] == run
 
 
-@pytest.mark.parametrize("file", [f.name for f in resources.files("mmpost.configs").iterdir() if f.name.endswith(".yaml")])
+@pytest.mark.parametrize(
+    "file", [f.name for f in resources.files("mmpost.configs").iterdir() if f.name.endswith(".yaml")]
+)
 def test_every_shipped_file_loads(file: str) -> None:
     name = file.removesuffix(".yaml").partition("-")[0]
     config.load([{"task": name}, config.shipped(file.removesuffix(".yaml"))])
@@ -92,5 +101,5 @@ def test_every_shipped_file_loads(file: str) -> None:
 def test_not_yaml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("a: [1,\nb: 2")
-    with pytest.raises(ConfigError, match="bad.yaml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not valid YAML"):
         config.load([f"config={file}"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from mmpost.evaluate import evaluate, intervals
+from mmpost.evaluate import intervals, run_benches
 from mmpost.job import Job
 from mmpost.types import Bench, Context, Part, Reply, Sample
 
@@ -45,7 +45,7 @@ def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
     job.label = "rl"
     job.log("loss", 2.0)
     state, number = torch.get_rng_state(), job.number("x")
-    scores = evaluate(job, [Bench("test", SAMPLES, (noisy,), rate)], most=8)
+    scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], most=8)
     assert scores["test/rate"]["n"] == 8
     assert torch.equal(torch.get_rng_state(), state)
     assert job.number("x") == number

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from gradients import gradient
 
 from mmpost.errors import ConfigError, TrainError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import FORMS, PolicyLoss
 from mmpost.trainer import cut, share_out
 from mmpost.types import Loss, Objective
-
-from gradients import gradient
 
 OBJECTIVES: dict[str, Objective] = {
     **{
@@ -63,7 +62,7 @@ def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) ->
 
 
 def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:
-    """dapo divides by the tokens of the rollout batch over the number of updates, so k updates add up to k whole ones."""
+    """dapo divides by the rollout batch's tokens over the number of updates: k updates add up to k whole ones."""
     objective = PolicyLoss(loss="dapo", old="column")
     whole, _ = gradient(tiny_folder, objective)
     pieces, _ = gradient(tiny_folder, objective, updates=2)
@@ -77,7 +76,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_samples(tiny_folder: str)
         def __call__(self, outputs, batch) -> Loss:  # type: ignore[no-untyped-def]
             return Loss({k: v * math.nan for k, v in super().__call__(outputs, batch).terms.items()})
 
-    with pytest.raises(TrainError, match="digits-train-5-0.*digits-train-5-7"):
+    with pytest.raises(TrainError, match=r"digits-train-5-0.*digits-train-5-7"):
         gradient(tiny_folder, Broken())
 
 

@@ -52,9 +52,10 @@ _ONLY: Mapping[Surrogate, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class _Inputs:
-    """One micro-batch, with zeros where the mask is zero."""
+    """One micro-batch, with zeros where the mask is zero and for idle replies, which nobody may have computed."""
 
     batch: Batch
+    hidden: Bool[Tensor, " tok"]
     mask: Float[Tensor, " tok"]
     logp: Float[Tensor, " tok"]
     old: Float[Tensor, " tok"]
@@ -182,7 +183,7 @@ class PolicyLoss(Objective):
 
     @property
     def wants(self) -> frozenset[str]:
-        return frozenset({"logp", "entropy"} if self.entropy else {"logp"})
+        return frozenset({"logp", "entropy" if self.entropy else "entropy_value"})
 
     @property
     def columns(self) -> frozenset[str]:
@@ -234,11 +235,11 @@ class PolicyLoss(Objective):
         if self.injected:
             pull = share * x.advantage.abs()
             metrics["policy/injected_share"] = ((pull * x.columns["injected"]).sum(), pull.sum())
-        if self.entropy:
-            assert outputs.entropy is not None
-            entropy = outputs.entropy.masked_fill(x.mask == 0, 0.0)
-            terms["entropy"] = -self.entropy * (entropy * x.mask).sum()
-            metrics["policy/entropy"] = _mean(entropy, x.seen)
+        if outputs.entropy is not None:
+            entropy = outputs.entropy.masked_fill(x.hidden, 0.0)
+            metrics["entropy"] = _mean(entropy, x.seen)
+            if self.entropy:
+                terms["entropy"] = -self.entropy * (entropy * x.mask).sum()
         if weight is not None:
             metrics["mismatch/weight"] = _mean(weight.exp(), x.seen)
             metrics["mismatch/gap"] = _mean((x.old - x.columns["behaviour_logp"]).abs(), x.seen)
@@ -251,12 +252,14 @@ class PolicyLoss(Objective):
     def _inputs(self, outputs: Outputs, batch: Batch) -> _Inputs:
         assert outputs.logp is not None
         mask = self._mask(batch).to(outputs.logp)
-        hidden = mask == 0
+        idle = self.idle(batch)[batch.reply_of]
+        hidden = (mask == 0) | idle
         logp = outputs.logp.masked_fill(hidden, 0.0)
         columns = {name: batch.tok(name).to(logp).masked_fill(hidden, 0.0) for name in self.columns - {"mask"}}
-        seen = mask * ~self.idle(batch)[batch.reply_of]
+        seen = mask * ~idle
         return _Inputs(
             batch=batch,
+            hidden=hidden,
             mask=mask,
             logp=logp,
             old=columns.get("old_logp", logp.detach()),
@@ -301,5 +304,5 @@ class PolicyLoss(Objective):
             metrics["policy/clip_low"] = _mean(((ratio < 1 - low) & (x.advantage < 0)).to(ratio), x.seen)
             metrics["policy/clip_high"] = _mean(((ratio > 1 + high) & (x.advantage > 0)).to(ratio), x.seen)
         if self.beta:
-            metrics["policy/kl"] = _mean(kl.estimate(x.logp, x.columns["ref_logp"], self.kl_estimator), x.seen)
+            metrics["kl"] = _mean(kl.estimate(x.logp, x.columns["ref_logp"], self.kl_estimator), x.seen)
         return metrics
