@@ -87,14 +87,15 @@ def make_batch(names: frozenset[str], seed: int = 0, mask: float = 1.0) -> Batch
 
 
 def leaves(objective: Objective, seed: int = 1) -> dict[str, Any]:
+    """The fields of Outputs that the objective wants; `entropy_value` is the entropy without a gradient."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(centre: float) -> Tensor:
         value = centre + 0.3 * torch.randn(sum(LENGTHS), generator=generator, dtype=torch.float64)
         return value.requires_grad_()
 
-    made: dict[str, Any] = {"logp": tokens(-1.0), "entropy": tokens(1.0)}
-    return {name: made[name] for name in sorted(objective.wants)}
+    made = {"logp": tokens(-1.0), "entropy": tokens(1.0), "entropy_value": tokens(1.0)}
+    return {name.removesuffix("_value"): made[name] for name in sorted(objective.wants)}
 
 
 def run(objective: Objective, whole: Batch, outputs: dict[str, Any], cuts: list[list[int]]) -> list[Tensor]:
@@ -184,11 +185,18 @@ def test_idle_replies_have_no_gradient(objective):
     _, *grads = run(objective, whole, outputs, EVERYTHING)
     for grad in grads:
         assert (grad[idle[whole.reply_of]] == 0).all()
-        assert grad.abs().sum() > 0 or idle.all()
+    assert grads[-1].abs().sum() > 0 or idle.all()
+
+
+def test_what_is_wanted_as_a_value_gets_no_gradient(objective):
+    outputs = leaves(objective)
+    _, *grads = run(objective, make_batch(objective.columns), outputs, EVERYTHING)
+    for name, grad in zip(outputs, grads, strict=True):
+        assert name in objective.wants or (grad == 0).all()
 
 
 def test_single_precision_stays_single(objective):
     whole, outputs = make_batch(objective.columns), leaves(objective)
-    single = {name: value.detach().float().requires_grad_() for name, value in outputs.items()}
+    single: dict[str, Any] = {name: value.detach().float().requires_grad_() for name, value in outputs.items()}
     for term in objective(Outputs(**single), whole).terms.values():
         assert term.dtype == torch.float32

@@ -208,7 +208,7 @@ def test_idle_replies_may_be_skipped(loss):
     """The gradient is the same when the log-probabilities of idle replies are anything at all."""
     made = batch([2, 4], advantage=[1.0, 0.0], old_logp=MOVED)
     grads = []
-    for filler in (log(0.5), 0.0, -1e4, 1e4):
+    for filler in (log(0.5), 0.0, -1e4, 1e4, math.nan):
         lp = flat([HALF[0], [filler] * 4])
         total(make(loss, old="column"), [(made, Outputs(logp=lp))]).backward()
         assert lp.grad is not None
