@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,12 @@ import torch
 import transformers
 
 from mmpost import checkpoint, config, registry
+from mmpost.errors import TrainError
 from mmpost.settings import Settings
 from mmpost.types import Task
 
-Build = Callable[[dict[str, Any], Path], None]
-"""Trains the run that a configuration describes into a folder."""
+TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What makes a process one of several; a base is trained by one, before any process group exists."""
 
 
 def cache() -> Path:
@@ -31,7 +33,7 @@ def cache() -> Path:
     return Path(root)
 
 
-def resolve(name: str, seed: int, build: Build) -> str:
+def resolve(name: str, seed: int) -> str:
     """A folder or hub id that transformers loads, for the `model.name` of a configuration.
 
     A name with a file in configs/bases/ is trained by that run the first time (other processes wait), and found again
@@ -40,13 +42,13 @@ def resolve(name: str, seed: int, build: Build) -> str:
     """
     recipe = config.shipped(f"bases/{name}")
     if recipe:
-        return str(_trained(name, recipe, build))
+        return str(_trained(name, recipe))
     if name.startswith("random-"):
         return str(_random(name.removeprefix("random-"), seed))
     return checkpoint.find(name)
 
 
-def _trained(name: str, recipe: dict[str, Any], build: Build) -> Path:
+def _trained(name: str, recipe: dict[str, Any]) -> Path:
     folder = cache() / "bases" / f"{name}-{_key(recipe)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
@@ -54,9 +56,21 @@ def _trained(name: str, recipe: dict[str, Any], build: Build) -> Path:
             aside = folder.with_name(f".{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
             print(f"model={name}: training its base once, into {folder}", file=sys.stderr)
-            build(recipe, aside)
+            _train(recipe, aside)
             aside.rename(folder)
     return Path(checkpoint.find(str(folder)))
+
+
+def _train(recipe: dict[str, Any], folder: Path) -> None:
+    """Train the run in a process of its own, which leaves this one's random numbers, memory and ranks alone."""
+    file = folder.with_name(f"{folder.name}.yaml")
+    file.write_text(config.dump(recipe))
+    command = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={folder}"]
+    environment = {k: v for k, v in os.environ.items() if k not in TORCHRUN and not k.startswith("TORCHELASTIC")}
+    done = subprocess.run(command, env=environment, check=False)
+    file.unlink()
+    if done.returncode:
+        raise TrainError(f"training the base failed with exit code {done.returncode}; its messages stand above")
 
 
 def _random(architecture: str, seed: int) -> Path:

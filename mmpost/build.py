@@ -21,7 +21,7 @@ from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError
-from mmpost.evaluate import Score, run_benches
+from mmpost.evaluation import Score, run_benches
 from mmpost.job import Job
 from mmpost.listeners import (
     Curves,
@@ -80,7 +80,7 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
 def load(name: str, **settings: Any) -> ChatModel:
     """The model that `model=name` means on the command line, with the fields of the `model` section as arguments."""
     run_config = config.decode(config.ModelSettings, {"name": name, **settings}, "model.")
-    return ChatModel.load(bases.resolve(name, 0, _build_base), run_config)
+    return ChatModel.load(bases.resolve(name, 0), run_config)
 
 
 def make_task(run_config: RunConfig) -> Task:
@@ -108,7 +108,7 @@ class Run:
         self.task = make_task(run_config)
         self.stages = [(stage.name, self._share(stage)) for stage in self.task.stages()]
         self._check_stages()
-        base = bases.resolve(run_config.model.name, run_config.seed, _build_base)
+        base = bases.resolve(run_config.model.name, run_config.seed)
         compute = run_config.compute
         device = torch.device("cuda" if torch.cuda.is_available() and run_config.model.device != "cpu" else "cpu")
         dist.start(device)
@@ -286,8 +286,3 @@ def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
 def _best(evals: Sequence[dict[str, Score]], metric: str) -> dict[str, Score]:
     return max(evals, key=lambda e: e[metric]["value"]) if evals else {}
 
-
-def _build_base(recipe: Mapping[str, Any], folder: Path) -> None:
-    """A base is an ordinary run; it is trained by one process, before any process group exists."""
-    run_config, _ = config.load([recipe])
-    Run(run_config, folder).train()

@@ -99,21 +99,18 @@ def _list_task(name: str) -> int:
     from rich.table import Table
 
     from mmpost import registry
-    from mmpost.config import paths
+    from mmpost.config import fields
+    from mmpost.settings import Settings
     from mmpost.types import Task
 
     kind = registry.exported(registry.module(name, "mmpost.tasks"), Task)
     table = Table("setting", "default", "meaning", title=f"task={name}: {(kind.__doc__ or '').strip()}", box=None)
-    for path in paths(kind):
+    for path, info in fields(kind):
         if path.partition(".")[0] == "data":
             continue
-        owner: type = kind
-        value: object = None
-        for i, key in enumerate(path.split(".")):
-            info = owner.model_fields[key]  # type: ignore[attr-defined]
-            value = info.get_default(call_default_factory=True) if i == 0 else getattr(value, key, None)
-            owner = type(value)
-        table.add_row(f"task.{path}", "" if hasattr(owner, "model_fields") else str(value), info.description or "")
+        default = info.get_default(call_default_factory=True, validated_data={})
+        value = "" if isinstance(default, Settings) or info.is_required() else str(default)
+        table.add_row(f"task.{path}", value, info.description or "")
     Console().print(table)
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from mmpost.errors import ConfigError
 from mmpost.settings import (
@@ -40,7 +41,7 @@ FOREIGN = {
     "max_steps": "steps",
     "per_device_train_batch_size": "task.prompts (over all ranks) and compute.micro_tokens",
     "gradient_accumulation_steps": "compute.micro_tokens",
-    "max_completion_length": "task.max_tokens",
+    "max_completion_length": "task.sampling.max_tokens",
     "loss_type": "task.policy.loss",
     "freeze_vision_tower": "model.freeze=[vision]",
     "freeze_vit": "model.freeze=[vision]",
@@ -192,7 +193,7 @@ def _explain(kind: type[BaseModel], error: Mapping[str, Any], prefix: str) -> st
     if error["type"] != "extra_forbidden":
         return f"{path}: {error['msg'].lower()}, found {error.get('input')!r}"
     last = path.rsplit(".", 1)[-1]
-    valid = [prefix + p for p in paths(kind)]
+    valid = [prefix + path for path, _ in fields(kind)]
     if last in FOREIGN:
         return f"unknown key {path}: here it is {FOREIGN[last]}"
     close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
@@ -203,12 +204,12 @@ def _explain(kind: type[BaseModel], error: Mapping[str, Any], prefix: str) -> st
     return f"unknown key {path}{hint}"
 
 
-def paths(kind: type[BaseModel]) -> Iterator[str]:
+def fields(kind: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """Dotted paths of all fields, sections included."""
     for name, info in kind.model_fields.items():
-        yield name
+        yield name, info
         for section in _sections(info.annotation):
-            yield from (f"{name}.{rest}" for rest in paths(section))
+            yield from ((f"{name}.{rest}", inner) for rest, inner in fields(section))
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

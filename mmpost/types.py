@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from mmpost.settings import DataSettings, Settings
@@ -152,16 +153,17 @@ class Loss:
     """(sum, count) by name, for the log."""
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(Settings):
     """How replies are drawn. Only these apply: a checkpoint's own generation settings are ignored."""
 
-    max_tokens: int
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """0 keeps every token."""
+    max_tokens: int = Field(ge=1)
+    """Most tokens of a reply; one that reaches it without an end is truncated."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Logits are divided by it; 0 takes the most likely token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the most likely tokens that together reach this probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Only that many most likely tokens; 0 keeps all."""
 
 
 @runtime_checkable

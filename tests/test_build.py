@@ -77,7 +77,7 @@ def test_the_summary_says_what_was_run(run: Path) -> None:
     assert summary["eval_after"].keys() == summary["eval_before"].keys()
     assert "target/f1" in summary["eval_best"]
     assert len(summary["base_hash"]) == 64
-    assert summary["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(summary["versions"]["torch"])
 
 
 def test_samples_hold_every_reply_with_its_scores(run: Path) -> None:

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "job": BASIC | {"dist"},
     "feed": BASIC | {"dist", "job"},
     "trainer": BASIC | {"dist", "job", "feed", "listeners", "checkpoint"},
-    "evaluate": BASIC | {"dist", "job", "listeners", "checkpoint"},
+    "evaluation": BASIC | {"dist", "job", "listeners", "checkpoint"},
     "rl": BASIC | {"objectives", "transforms"},
     "tasks": BASIC | {"rl", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
     "bases": BASIC | {"checkpoint", "config", "registry"},
@@ -236,7 +236,7 @@ def test_the_loop_knows_no_modality_method_task_or_engine() -> None:
     tasks = {module.split(".")[1] for module in MODULES if module.startswith("tasks.")}
     seen = {
         "trainer": words(MODULES["trainer"].read_text()),  # its messages and comments, too
-        **{name: words(names(parse(name))) - {"text"} for name in ("feed", "job", "evaluate", "checkpoint")},
+        **{name: words(names(parse(name))) - {"text"} for name in ("feed", "job", "evaluation", "checkpoint")},
     }
     found = {name: sorted(these & (FORBIDDEN_IN_THE_LOOP | tasks)) for name, these in seen.items()}
     assert not any(found.values()), found

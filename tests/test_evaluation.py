@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from mmpost.evaluate import intervals, run_benches
+from mmpost.evaluation import intervals, run_benches
 from mmpost.job import Job
 from mmpost.types import Bench, Context, Part, Reply, Sample
 
