@@ -40,5 +40,5 @@ def test_another_score_decides():
 
 def test_bounds_on_the_mean_of_the_rollouts():
     drop = DropFlat(bounds=(0.2, 0.8))
-    samples = [group([1, 1, 1, 1, 0.9]), group([1, 0], uid="b"), group([0, 0.1], 6, uid="c")]
+    samples = [group([1, 1, 1, 1, 0.9]), group([1, 0], uid="b"), group([0, 0.1], 0.9, uid="c")]
     assert [s.uid for s in drop(samples, FakeContext())] == ["b"]
