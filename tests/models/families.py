@@ -107,9 +107,7 @@ def build(name: str, folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def _tokenizer(
-    template: str, special: tuple[str, ...] = (), bos: str | None = None, **named: str
-) -> hf.PreTrainedTokenizerFast:
+def _tokenizer(template: str, special: tuple[str, ...] = (), bos: str | None = None, **named: str) -> Any:
     """The tiny tokenizer with more special tokens; `bos` is written before every text, as Llama and Gemma do."""
     inner = tiny_tokenizer().backend_tokenizer
     inner.add_special_tokens([*special, *([bos] if bos else []), *named.values()])
@@ -240,8 +238,13 @@ def _utterances(version: str) -> Callable[[], tuple[Any, Any]]:
 
 
 def _internvl() -> tuple[Any, Any]:
-    named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
-    tokenizer = _tokenizer(INTERN_TEMPLATE, **named, video_token="<video>")
+    tokenizer = _tokenizer(
+        INTERN_TEMPLATE,
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
     processor = hf.InternVLProcessor(
         image_processor=hf.GotOcr2ImageProcessor(
             size={"height": 28, "width": 28}, crop_to_patches=True, min_patches=1, max_patches=4

@@ -106,7 +106,7 @@ def test_images_reach_the_reply(folders: dict[str, Path], name: str) -> None:
 @each
 def test_greedy_replies_are_those_of_transformers(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
-    module = AutoModelForImageTextToText.from_pretrained(folders[name], dtype=torch.float32)
+    module: Any = AutoModelForImageTextToText.from_pretrained(folders[name], dtype=torch.float32)
     for sample in job(model).generate(mixed(), 1, Sampling(max_tokens=10, temperature=0)):
         inputs = bare(model, sample)
         written = module.generate(

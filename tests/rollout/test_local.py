@@ -55,13 +55,18 @@ class Dice:
         return Reply((Part("text", " ".join(map(str, token_ids)), "assistant"),), "policy", tuple(token_ids))
 
 
+def tokens(reply: Reply) -> tuple[int, ...]:
+    assert reply.token_ids is not None
+    return reply.token_ids
+
+
 def draw(sampling: Sampling, n: int = 4000, logits: Tensor = LOGITS, seed: int = 0, uid: str = "a") -> list[Reply]:
     return list(LocalRollout(Dice(logits), replies=10000).generate([Sample(uid, ())], n, sampling, seed)[0].replies)
 
 
 def assert_drawn_from(replies: Sequence[Reply], wanted: Tensor) -> None:
     """Frequencies of first tokens within four standard errors; what has no probability never appears."""
-    counts = torch.bincount(torch.tensor([(r.token_ids or ())[0] for r in replies]), minlength=len(wanted))
+    counts = torch.bincount(torch.tensor([tokens(r)[0] for r in replies]), minlength=len(wanted))
     error = (wanted * (1 - wanted) / len(replies)).sqrt()
     assert ((counts / len(replies) - wanted).abs() <= 4 * error).all()
 
@@ -73,9 +78,7 @@ def test_temperature(temperature: float) -> None:
     assert_drawn_from(replies, wanted)
     for reply in replies[:50]:
         assert reply.columns["temperature"] == temperature
-        assert reply.columns["behaviour_logp"] == pytest.approx(
-            [math.log(wanted[(reply.token_ids or ())[0]])], abs=1e-6
-        )
+        assert reply.columns["behaviour_logp"] == pytest.approx([math.log(wanted[tokens(reply)[0]])], abs=1e-6)
 
 
 def test_zero_temperature_is_greedy_and_scored_at_one() -> None:
@@ -103,7 +106,7 @@ def test_nucleus_and_top_k(sampling: Sampling, kept: list[int]) -> None:
     replies = draw(sampling)
     assert_drawn_from(replies, wanted / wanted.sum())
     first = replies[0]
-    assert first.columns["behaviour_logp"] == pytest.approx([math.log(probs[(first.token_ids or ())[0]])], abs=1e-6)
+    assert first.columns["behaviour_logp"] == pytest.approx([math.log(probs[tokens(first)[0]])], abs=1e-6)
 
 
 def test_each_reply_stops_at_its_own_end() -> None:
@@ -111,7 +114,7 @@ def test_each_reply_stops_at_its_own_end() -> None:
     replies = draw(Sampling(max_tokens=6), n=300, logits=logits)
     lengths = set()
     for reply in replies:
-        ids = reply.token_ids or ()
+        ids = tokens(reply)
         lengths.add(len(ids))
         assert STOP not in ids[:-1]
         assert reply.columns["truncated"] == float(ids[-1] != STOP)
