@@ -36,7 +36,7 @@ KINDS = (
     "above",
     "below",
 )
-"""What a question can ask: one digit by its value, all of a value, all but one, an extreme, or a neighbour of a digit."""
+"""What a question can ask: a digit by its value, all of a value, all but one, an extreme, or a neighbour of a digit."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -86,7 +86,7 @@ def _scans() -> tuple[list[np.ndarray], np.ndarray]:
     """Every scan cut to its ink, values 0..255, and what it shows."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     cut = []
     for image in bunch.images:
         ink = image > 2
@@ -135,7 +135,8 @@ EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
 
 def prompt_text(question: str) -> str:
     """The instruction that follows the picture."""
-    return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {json.dumps(EXAMPLE)}'
+    like = json.dumps(EXAMPLE)
+    return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {like}'
 
 
 def answer_text(truth: Mapping[str, Any], frame: Frame | None = None, thought: str | None = None) -> str:
@@ -163,9 +164,9 @@ def where(truth: Mapping[str, Any]) -> str:
 
 
 class Scenes(Sequence[Sample]):
-    """`n` questions about scenes of digits; sample i depends on the arguments and i alone, and is drawn on demand.
+    """`n` questions about scenes of digits; sample i depends on the arguments and i alone, drawn on demand.
 
-    The truth holds `boxes` (x1, y1, x2, y2) and `points` (x, y), left to right, and their `frame`: pixels of the canvas.
+    The truth holds `boxes` (x1, y1, x2, y2) and `points` (x, y), left to right, and their `frame`: canvas pixels.
     """
 
     def __init__(
@@ -179,8 +180,10 @@ class Scenes(Sequence[Sample]):
         heights: tuple[int, int] = (16, 34),
         none: float = 0.1,
     ) -> None:
-        """`kinds` take turns (repeat one to see more of it); `count` digits of `heights` pixels a scene, both inclusive;
-        `none` is the share of questions with no such object."""
+        """`kinds` take turns (repeat one to see more of it); `count` digits of `heights` pixels a scene, inclusive.
+
+        `none` is the share of questions with no such object. Raises ConfigError for a kind or split that is unknown.
+        """
         self.kinds = [k for name in kinds for k in GROUPS.get(name, (name,))]
         unknown = sorted(set(self.kinds) - set(KINDS))
         if unknown or not self.kinds:
@@ -189,7 +192,7 @@ class Scenes(Sequence[Sample]):
         if split not in ("train", "val", "test"):
             raise ConfigError(f"split must be train, val or test; found {split!r}; choose one of them.")
         self.split, self.n, self.seed, self.size, self.none = split, n, seed, size, none
-        self.count, self.heights = count, heights
+        self.many, self.heights = count, heights
 
     def __len__(self) -> int:
         return self.n
@@ -233,7 +236,7 @@ class Scenes(Sequence[Sample]):
             if scene is not None:
                 return scene
         raise ConfigError(
-            f"found no room for {self.count[1]} digits of {self.heights} pixels in {self.size}; "
+            f"found no room for {self.many[1]} digits of {self.heights} pixels in {self.size}; "
             "lower count or heights, or raise size."
         )
 
@@ -274,29 +277,29 @@ def _others(rng: random.Random, n: int, than: int) -> list[int]:
 
 
 def _single(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    value, n = rng.randrange(10), rng.randint(*scenes.many)
     digits = scenes.some(rng, [value] * (not none) + _others(rng, n - (not none), value))
-    return digits and Scene(digits, f"the {value}", [d for d in digits if d.value == value])
+    return Scene(digits, f"the {value}", [d for d in digits if d.value == value]) if digits else None
 
 
 def _all(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    value, n = rng.randrange(10), rng.randint(*scenes.many)
     alike = 0 if none else rng.randint(1, min(n, 3))
     digits = scenes.some(rng, [value] * alike + _others(rng, n - alike, value))
-    return digits and Scene(digits, f"all the {value}s", [d for d in digits if d.value == value])
+    return Scene(digits, f"all the {value}s", [d for d in digits if d.value == value]) if digits else None
 
 
 def _others_than(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    value, n = rng.randrange(10), rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
     digits = scenes.some(rng, [value] + ([] if none else _others(rng, n - 1, value)))
-    return digits and Scene(digits, f"all digits but the {value}", digits[1:])
+    return Scene(digits, f"all digits but the {value}", digits[1:]) if digits else None
 
 
 def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
     question = f"the {kind} digit"
     if none:
         return Scene([], question, [])
-    n, (low, high) = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1])), scenes.heights
+    n, (low, high) = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1])), scenes.heights
     # The winner is a quarter larger or smaller than every other digit, so the answer is plain to see.
     if kind == "largest":
         best = rng.randint(min(high, round(low * 1.25) + 1), high)
@@ -305,14 +308,14 @@ def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene
         best = rng.randint(low, max(low, int(high / 1.25) - 1))
         rest = [rng.randint(min(high, round(best * 1.25)), high) for _ in range(n - 1)]
     digits = scenes.place(rng, [rng.randrange(10) for _ in range(n)], [best, *rest])
-    return digits and Scene(digits, question, digits[:1])
+    return Scene(digits, question, digits[:1]) if digits else None
 
 
 def _by_side(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
     question = f"the {kind} digit"
     if none:
         return Scene([], question, [])
-    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    n = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
     digits = scenes.some(rng, [rng.randrange(10) for _ in range(n)])
     if digits is None:
         return None
@@ -325,11 +328,13 @@ def _by_side(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene
 def _relation(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
     value = rng.randrange(10)
     question = f"the digit {RELATION[kind]} the {value}"
-    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    n = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
     absent = none and rng.random() < 0.5
     digits = scenes.some(rng, [value] * (not absent) + _others(rng, n - (not absent), value))
-    if digits is None or absent:
-        return digits and Scene(digits, question, [])
+    if digits is None:
+        return None
+    if absent:
+        return Scene(digits, question, [])
     axis, sign = WAYS[kind]
     ahead = [sign * (d.centre[axis] - digits[0].centre[axis]) for d in digits[1:]]
     hits = [d for d, a in zip(digits[1:], ahead, strict=True) if a > 0]

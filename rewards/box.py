@@ -1,8 +1,8 @@
 """Rewards and measures for answers that are a JSON list of boxes and points.
 
-An answer is `<answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`, an empty list where there is no such
-object; it is written in the frame of the model (`Sample.frame`) and scored in the frame of the truth. The truth is
-`{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. No reply makes these functions raise.
+An answer is `<answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`, an empty list where there is
+no such object. It is written in the frame of the model (`Sample.frame`) and scored in the frame of the truth, which is
+`{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. No reply makes a reward raise.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def pair_scores(found: Objects, truth: Objects, frame: Sequence[float], inclusiv
     gap = np.abs(found.boxes[:, None] - truth.boxes[None]) / np.tile(sides, 2)
     off = np.linalg.norm((found.points[:, None] - truth.points[None]) / sides, axis=-1)
     inside = ((found.points >= found.boxes[:, :2]) & (found.points <= found.boxes[:, 2:])).all(-1)
-    return overlap.astype(float) + (gap.mean(-1) < NEAR_BOX) + ((off < NEAR_POINT) & inside[:, None])
+    near_box, near_point = gap.mean(-1) < NEAR_BOX, (off < NEAR_POINT) & np.expand_dims(inside, 1)
+    return np.stack([overlap, near_box, near_point]).astype(np.float64).sum(axis=0)
 
 
 def best_total(scores: NDArray[np.float64]) -> float:

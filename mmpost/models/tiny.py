@@ -1,6 +1,6 @@
-"""A Qwen2.5-VL of a million parameters with its own tokenizer and processor, made in code: the model of tests and demos.
+"""A Qwen2.5-VL of a million parameters with tokenizer and processor, made in code: the model of tests and demos.
 
-`write_tiny(folder)` leaves a checkpoint that `AutoModelForImageTextToText` and `AutoProcessor` load like a published one.
+`write_tiny(folder)` leaves a checkpoint that transformers' Auto classes load like a published one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -51,159 +52,15 @@ PIECES = (
 They keep a prompt near 30 tokens and an answer under 20: on a processor, that is most of the cost of a step.
 """
 
-WORDS = [
-    "a",
-    "above",
-    "after",
-    "all",
-    "an",
-    "and",
-    "answer",
-    "are",
-    "at",
-    "before",
-    "below",
-    "between",
-    "big",
-    "biggest",
-    "black",
-    "blue",
-    "bottom",
-    "box",
-    "boxes",
-    "brown",
-    "but",
-    "by",
-    "center",
-    "circle",
-    "color",
-    "colour",
-    "corner",
-    "count",
-    "counts",
-    "different",
-    "digit",
-    "digits",
-    "does",
-    "each",
-    "eight",
-    "equal",
-    "even",
-    "every",
-    "example",
-    "false",
-    "fewer",
-    "find",
-    "first",
-    "five",
-    "form",
-    "four",
-    "frame",
-    "frames",
-    "from",
-    "gray",
-    "green",
-    "has",
-    "highest",
-    "how",
-    "i",
-    "image",
-    "in",
-    "is",
-    "it",
-    "its",
-    "json",
-    "largest",
-    "last",
-    "left",
-    "leftmost",
-    "less",
-    "like",
-    "look",
-    "lower",
-    "lowest",
-    "many",
-    "middle",
-    "more",
-    "most",
-    "moves",
-    "near",
-    "nearest",
-    "next",
-    "nine",
-    "no",
-    "none",
-    "not",
-    "number",
-    "object",
-    "objects",
-    "odd",
-    "of",
-    "on",
-    "one",
-    "or",
-    "orange",
-    "other",
-    "over",
-    "pink",
-    "point",
-    "points",
-    "purple",
-    "red",
-    "reply",
-    "right",
-    "rightmost",
-    "row",
-    "same",
-    "second",
-    "see",
-    "seven",
-    "shape",
-    "six",
-    "small",
-    "smallest",
-    "sorry",
-    "square",
-    "step",
-    "sum",
-    "that",
-    "the",
-    "their",
-    "then",
-    "there",
-    "these",
-    "they",
-    "thing",
-    "things",
-    "think",
-    "third",
-    "this",
-    "three",
-    "tiny",
-    "to",
-    "top",
-    "total",
-    "true",
-    "two",
-    "under",
-    "up",
-    "upper",
-    "video",
-    "what",
-    "when",
-    "where",
-    "which",
-    "white",
-    "wide",
-    "with",
-    "yellow",
-    "yes",
-    "you",
-    "zero",
-    "assistant",
-    "system",
-    "user",
-]
+WORDS = """
+a above after all an and answer are at before below between big biggest black blue bottom box boxes brown but by center
+circle color colour corner count counts different digit digits does each eight equal even every example false fewer find
+first five form four frame frames from gray green has highest how i image in is it its json largest last left leftmost
+less like look lower lowest many middle more most moves near nearest next nine no none not number object objects odd of
+on one or orange other over pink point points purple red reply right rightmost row same second see seven shape six small
+smallest sorry square step sum that the their then there these they thing things think third this three tiny to top
+total true two under up upper video what when where which white wide with yellow yes you zero assistant system user
+"""
 """With and without a space before them; every other text is spelt out in bytes."""
 
 CHAT_TEMPLATE = """\
@@ -235,10 +92,11 @@ SPREAD = 0.08
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, numbers below 100 and JSON scaffolding as single tokens, all other text as bytes: nothing is lost."""
+    """Whole words, numbers below 100 and JSON scaffolding as single tokens, other text as bytes: nothing is lost."""
     numbers = [str(n) for n in range(100)]
-    spaced = [*(f" {w}" for w in (*WORDS, *PIECES, *numbers)), *(f", {n}" for n in numbers)]
-    symbols = [*PIECES, *WORDS, *numbers, *spaced]
+    words = WORDS.split()
+    spaced = [*(f" {w}" for w in (*words, *PIECES, *numbers)), *(f", {n}" for n in numbers)]
+    symbols = [*PIECES, *words, *numbers, *spaced]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     spelt = [as_bytes.pre_tokenize_str(s)[0][0] for s in symbols]
@@ -262,7 +120,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_processor() -> Qwen2_5_VLProcessor:
-    """Qwen2.5-VL's processor over the tiny tokenizer; images from 28 x 28 up keep their size (in steps of 28 pixels)."""
+    """Qwen2.5-VL's processor over the tiny tokenizer; images whose sides are multiples of 28 keep their size."""
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 4096}
     vision = {
         "patch_size": 14,
@@ -283,7 +141,7 @@ def tiny_processor() -> Qwen2_5_VLProcessor:
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Sizes at which the model learns from real images within two minutes on two cores."""
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    ids = {name: tokenizer.get_vocab()[name] for name in SPECIAL}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -321,14 +179,14 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 @torch.no_grad()
 def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give near numbers near embeddings, in and out, as every pretrained model has: a wave of 32 periods for each number.
+    """Give near numbers near embeddings, in and out, as pretrained models have: waves of 32 periods for each number.
 
     Only for numbers as coordinates are written ("36" and ", 36"); after a space, as in "the 7", they stay names.
     """
     periods = torch.exp(torch.linspace(math.log(12), math.log(250), 32))
     angles = 2 * math.pi * torch.arange(100)[:, None] / periods
     waves = torch.cat([angles.cos(), angles.sin()], dim=1) / math.sqrt(32)
-    for weight, scale in ((model.get_input_embeddings().weight, 1.0), (model.get_output_embeddings().weight, 2.0)):
+    for weight, scale in ((model.model.language_model.embed_tokens.weight, 1.0), (model.lm_head.weight, 2.0)):
         dim = weight.shape[1]
         shared = 0.9 * scale * SPREAD * waves @ torch.randn(waves.shape[1], dim)
         for form in ("{}", ", {}"):
@@ -346,8 +204,7 @@ def write_tiny(folder: Path | str, seed: int = 0) -> None:
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(tiny_config(processor.tokenizer))
         _order_numbers(model, processor.tokenizer)
-    model.generation_config.update(
-        eos_token_id=model.config.text_config.eos_token_id, pad_token_id=model.config.text_config.pad_token_id
-    )
+    tokenizer = processor.tokenizer
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

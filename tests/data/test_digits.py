@@ -17,7 +17,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 def test_splits_share_no_scan_and_cover_all() -> None:
     scans = {split: {i for value in _by_value(split) for i in value} for split in SPLITS}
-    assert not scans["train"] & scans["val"] and not scans["train"] & scans["test"] and not scans["val"] & scans["test"]
+    assert not scans["train"] & scans["val"]
+    assert not (scans["train"] | scans["val"]) & scans["test"]
     assert sum(map(len, scans.values())) == 1797
     assert all(len(value) >= 10 for split in SPLITS for value in _by_value(split))
 
@@ -25,7 +26,8 @@ def test_splits_share_no_scan_and_cover_all() -> None:
 def test_an_index_always_gives_the_same_sample() -> None:
     a, b = (Scenes("train", KINDS, n=30, seed=3) for _ in range(2))
     backwards = [b[i] for i in reversed(range(30))][::-1]
-    assert list(a) == backwards and a[-1] == a[29] and list(a[2:4]) == [a[2], a[3]]
+    assert list(a) == backwards
+    assert [a[-1], *a[2:4]] == [a[29], a[2], a[3]]
     assert len({s.uid for s in a}) == 30
     other = Scenes("train", KINDS, n=30, seed=4)
     assert all(x.truth != y.truth or not x.truth["boxes"] for x, y in zip(a, other, strict=True))
@@ -75,10 +77,11 @@ def test_boxes_lie_on_the_canvas_around_ink_and_apart() -> None:
         covered = np.zeros_like(picture, dtype=int)
         for d in digits:
             x1, y1, x2, y2 = d.box
-            assert 0 <= x1 < x2 <= 84 and 0 <= y1 < y2 <= 84
+            assert 0 <= x1 < x2 <= 84
+            assert 0 <= y1 < y2 <= 84
             covered[y1:y2, x1:x2] += 1
             ink = picture[y1:y2, x1:x2] > 25
-            assert ink[0].any() and ink[-1].any() and ink[:, 0].any() and ink[:, -1].any()
+            assert all(edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
         assert covered.max() == 1
         assert not picture[covered == 0].any()
 
@@ -92,7 +95,8 @@ def test_the_label_is_written_as_the_example_and_in_the_frame_of_the_model() -> 
     assert double[0]["bbox_2d"][0] == 2 * items[0]["bbox_2d"][0]
     assert double[0]["bbox_2d"][1] == items[0]["bbox_2d"][1]
     assert json.dumps(items) in answer_text(sample.truth, thought=where(sample.truth))
-    assert sample.prompt[0].kind == "image" and sample.meta["question"] in sample.prompt[1].value
+    assert sample.prompt[0].kind == "image"
+    assert sample.meta["question"] in sample.prompt[1].value
 
 
 def test_thoughts_say_where() -> None:

@@ -89,6 +89,6 @@ def test_the_seed_decides_the_weights_and_the_random_state_is_kept(tmp_path: Pat
 
 def test_near_numbers_start_near(tiny_folder: str) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_folder)
-    for weight in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+    for weight in (model.model.language_model.embed_tokens.weight, model.lm_head.weight):
         rows = {n: weight[TOKENIZER.encode(f", {n}")[0]] for n in (40, 41, 80)}
         assert (rows[40] - rows[41]).norm() < 0.3 * (rows[40] - rows[80]).norm()
