@@ -34,9 +34,7 @@ class ChatDecoder:
         self._cache = out.past_key_values
         self._mask = self._inputs["attention_mask"]
         if self.n > 1:
-            self._cache.batch_repeat_interleave(self.n)
-            self._mask = self._mask.repeat_interleave(self.n, 0)
-            self._next = self._next.repeat_interleave(self.n)
+            self.keep(torch.arange(len(self._mask), device=self._mask.device).repeat_interleave(self.n))
         return out.logits[:, -1]
 
     def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
@@ -56,7 +54,8 @@ class ChatDecoder:
 
     def keep(self, live: Int[Tensor, " live"]) -> None:
         """Drop all replies but those at the indices `live`."""
-        self._cache.batch_select_indices(live)
+        # Meant for beams, but a gather by rows all the same, and the only one that recurrent layers have.
+        self._cache.reorder_cache(live)
         self._mask, self._next = self._mask[live], self._next[live]
 
     def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:

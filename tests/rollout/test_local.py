@@ -91,12 +91,12 @@ def test_zero_temperature_is_greedy_and_scored_at_one() -> None:
 @pytest.mark.parametrize(
     ("sampling", "kept"),
     [
-        (Sampling(1, top_k=1), [0]),
-        (Sampling(1, top_k=2), [0, 3]),
-        (Sampling(1, top_p=0.4), [0]),
-        (Sampling(1, top_p=0.7), [0, 3]),
-        (Sampling(1, top_p=0.99), [0, 1, 2, 3]),
-        (Sampling(1, top_p=0.99, top_k=3), [0, 1, 3]),
+        (Sampling(max_tokens=1, top_k=1), [0]),
+        (Sampling(max_tokens=1, top_k=2), [0, 3]),
+        (Sampling(max_tokens=1, top_p=0.4), [0]),
+        (Sampling(max_tokens=1, top_p=0.7), [0, 3]),
+        (Sampling(max_tokens=1, top_p=0.99), [0, 1, 2, 3]),
+        (Sampling(max_tokens=1, top_p=0.99, top_k=3), [0, 1, 3]),
     ],
     ids=str,
 )
