@@ -31,6 +31,8 @@ KINDS = (
     "rightmost",
     "top",
     "bottom",
+    "last from the left",
+    "last from the top",
     "left",
     "right",
     "above",
@@ -41,6 +43,7 @@ KINDS = (
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
     "side": ("leftmost", "rightmost", "top", "bottom"),
+    "far": ("last from the left", "last from the top"),
     "relation": ("left", "right", "above", "below"),
 }
 """Names for several kinds at once."""
@@ -49,6 +52,7 @@ RELATION = {"left": "left of", "right": "right of", "above": "above", "below": "
 WAYS: dict[str, tuple[int, int]] = {
     "left": (0, -1), "leftmost": (0, -1), "right": (0, 1), "rightmost": (0, 1),
     "above": (1, -1), "top": (1, -1), "below": (1, 1), "bottom": (1, 1),
+    "last from the left": (0, 1), "last from the top": (1, 1),
 }  # fmt: skip
 """Axis and direction of a word."""
 
@@ -176,8 +180,8 @@ class Scenes(Sequence[Sample]):
         n: int = 1000,
         seed: int = 0,
         size: int = 84,
-        count: tuple[int, int] = (2, 4),
-        heights: tuple[int, int] = (16, 34),
+        count: tuple[int, int] = (1, 3),
+        heights: tuple[int, int] = (20, 32),
         none: float = 0.1,
     ) -> None:
         """`kinds` take turns (repeat one to see more of it); `count` digits of `heights` pixels a scene, inclusive.
@@ -312,7 +316,7 @@ def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene
 
 
 def _by_side(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    question = f"the {kind} digit"
+    question = f"the digit {kind}" if kind in GROUPS["far"] else f"the {kind} digit"
     if none:
         return Scene([], question, [])
     n = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
@@ -347,6 +351,6 @@ _MAKERS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] =
     "all": _all,
     "others": _others_than,
     **dict.fromkeys(GROUPS["extreme"], _by_size),
-    **dict.fromkeys(GROUPS["side"], _by_side),
+    **dict.fromkeys((*GROUPS["side"], *GROUPS["far"]), _by_side),
     **dict.fromkeys(GROUPS["relation"], _relation),
 }

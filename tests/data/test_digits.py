@@ -58,10 +58,10 @@ def test_the_answer_is_what_the_question_asks(kind: str) -> None:
             right = [d for d in digits if d.value != value]
         elif kind in ("largest", "smallest"):
             right = sorted(digits, key=lambda d: d.height, reverse=kind == "largest")[:1]
-        elif kind in ("leftmost", "rightmost"):
-            right = sorted(digits, key=lambda d: centre(d, 0), reverse=kind == "rightmost")[:1]
-        elif kind in ("top", "bottom"):
-            right = sorted(digits, key=lambda d: centre(d, 1), reverse=kind == "bottom")[:1]
+        elif kind in ("leftmost", "rightmost", "last from the left"):
+            right = sorted(digits, key=lambda d: centre(d, 0), reverse=kind != "leftmost")[:1]
+        elif kind in ("top", "bottom", "last from the top"):
+            right = sorted(digits, key=lambda d: centre(d, 1), reverse=kind != "top")[:1]
         else:
             axis, sign = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}[kind]
             right = [d for d in digits for a in same if sign * (centre(d, axis) - centre(a, axis)) > 0]
