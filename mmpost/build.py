@@ -179,7 +179,7 @@ class Run:
             line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
         self.listeners.on_metrics(line)
         if self.config.log.samples_every and step % self.config.log.samples_every == 0:
-            self.listeners.on_samples(step, samples)
+            self.listeners.on_samples(step, [s for part in dist.gather(list(samples)) for s in part])
         if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
             self._save(self.job.label)
 

@@ -14,11 +14,11 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class DigitsBase(Task):
     """Supervised answers, with a short thought, to the kinds of question that a base should know."""
 
-    kinds: tuple[str, ...] = ("single", "all")
+    kinds: tuple[str, ...] = ("single", "all", "leftmost", "top")
     """Kinds of question (data/digits.py)."""
-    scenes: int = 20000
-    """Scenes to train on."""
-    prompts: int = 64
+    scenes: int = 100_000
+    """Scenes to train on; they are made on demand."""
+    prompts: int = 32
     """Scenes per step."""
 
     def stages(self) -> Iterator[Stage]:
@@ -32,5 +32,5 @@ class DigitsBase(Task):
 
 
 def thoughtful(sample: Sample) -> str:
-    """The answer after a thought that says what was asked for."""
-    return answer_text(sample.truth, sample.frame, thought=sample.meta["question"])
+    """The answer after the shortest of thoughts; one that repeats the question breaks on words never seen."""
+    return answer_text(sample.truth, sample.frame, thought="look")

@@ -18,9 +18,9 @@ class ViSurf(GroupTask):
 
     best = "target/f1"
 
-    target: tuple[str, ...] = ("extreme",)
+    target: tuple[str, ...] = ("last from the top",)
     """Kinds of question to learn on the built-in scenes (data/digits.py)."""
-    old: tuple[str, ...] = ("single", "all")
+    old: tuple[str, ...] = ("single", "all", "leftmost", "top")
     """Kinds that the base knows; only evaluated, to see what is forgotten."""
     scenes: int = 512
     """Built-in scenes to train on."""
@@ -54,8 +54,8 @@ class ViSurf(GroupTask):
         return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
 
     def truth(self, sample: Sample) -> str:
-        """The label as a reply: no reasoning, the separators of the prompt's example."""
-        text = answer_text(sample.truth, sample.frame)
+        """The label as a reply: the model's own form and separators, with nothing thought."""
+        text = answer_text(sample.truth, sample.frame, thought="")
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:

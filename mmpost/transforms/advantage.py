@@ -219,9 +219,9 @@ def _log_groups(samples: Sequence[Sample], groups: Sequence[Rewards], context: C
         rollouts = [r for r, reply in zip(rewards, sample.replies, strict=True) if reply.origin != "truth"]
         scored = [r for r in rollouts if r is not None]
         for value in rollouts:
-            context.log("reward/unscorable", float(value is None))
+            context.log("advantage/unscorable", float(value is None))
         if scored:
-            context.log("reward/group_std", _std(scored, 1))
+            context.log("advantage/group_std", _std(scored, 1))
             context.log("reward/flat_groups", float(not any(_deviations(scored))))
 
 
