@@ -203,7 +203,7 @@ class Run:
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, summary: dict[str, Any], seconds: float) -> None:
-        best = _best([e for e in self._evals if self.task.best in e], self.task.best)
+        best = _best(self._evals, self.task.best)
         summary |= {"eval_best": best} if best else {}
         summary |= {
             "format": FORMAT,
@@ -284,5 +284,7 @@ def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
 
 
 def _best(evals: Sequence[dict[str, Score]], metric: str) -> dict[str, Score]:
-    return max(evals, key=lambda e: e[metric]["value"]) if evals else {}
-
+    """The evaluation with the highest `metric` (the lowest, with a minus before its name); empty where none has it."""
+    name, sign = metric.removeprefix("-"), -1 if metric.startswith("-") else 1
+    found = [e for e in evals if name in e]
+    return max(found, key=lambda e: sign * e[name]["value"]) if found else {}

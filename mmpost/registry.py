@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from importlib import resources
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmpost.errors import PluginError
 
@@ -53,6 +53,24 @@ def module(name: str, package: str) -> ModuleType:
         hint = f"did you mean {close[0]}? " if close else ""
         raise PluginError(f"no {kind} named {name!r}: {hint}There are {', '.join(known)}; or give a dotted path")
     return importlib.import_module(path)
+
+
+def member(name: str, package: str) -> Any:
+    """The object `module.name` of `package`, or `dotted.module:name` from anywhere.
+
+    Raises PluginError where the module has no such public name.
+    """
+    path, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
+    if not path:
+        kind = package.rsplit(".", 1)[-1]
+        raise PluginError(f"{name!r} is no name of one of the {kind}; write module.function, or a.module:function")
+    mod = module(path, package)
+    found = getattr(mod, attribute, None)
+    if found is None or attribute.startswith("_"):
+        public = [n for n, value in vars(mod).items() if callable(value) and not n.startswith("_")]
+        close = difflib.get_close_matches(attribute, public, n=1, cutoff=0.4)
+        raise PluginError(f"{mod.__name__} has no {attribute!r}{f'; did you mean {close[0]}?' if close else ''}")
+    return found
 
 
 def exported(mod: ModuleType, base: type[T]) -> type[T]:

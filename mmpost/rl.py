@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GroupAdvantage
+from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.logp import OldLogp, RefLogp
 from mmpost.transforms.score import Score
@@ -51,7 +52,7 @@ class GroupTask(Task):
         `smooth`: the truth's reward becomes the rollouts' mean once one of them reaches it.
         """
         changes: dict[str, object] = {"injected": truth is not None}
-        if self.epochs * self.minibatches > 1 or self.policy.mismatch != "off":
+        if self.epochs * self.minibatches > 1:
             changes["old"] = "column"
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
         steps = self._transforms(score, truth, smooth, old=policy.old == "column")
@@ -60,6 +61,7 @@ class GroupTask(Task):
     def _transforms(
         self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
     ) -> Iterator[Transform | Collect]:
+        yield PromptOnly()
         yield Generate(n=self.group, sampling=self.sampling)
         if truth is not None:
             yield InjectTruth(text=truth)

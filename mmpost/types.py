@@ -308,7 +308,7 @@ class Task(Settings):
     """The run's `data:` section; a task reads from it what it can train on, besides its built-in data."""
 
     best: ClassVar[str] = ""
-    """The metric that tells which checkpoint is best, as "bench/metric"; empty: none is chosen."""
+    """The metric that tells which checkpoint is best, as "bench/metric", or "-bench/metric" where less is better."""
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:

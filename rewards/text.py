@@ -32,3 +32,20 @@ def non_repeat(sample: Sample, reply: Reply) -> float:
         repeats += clean in seen
         seen.add(clean)
     return float(repeats < 2)
+
+
+def answer_match(sample: Sample, reply: Reply) -> float | None:
+    """1 where the answer (inside answer tags, else the whole reply) is the truth but for case and white space.
+
+    None for a sample whose truth is not text or a number.
+    """
+    if not isinstance(sample.truth, str | int | float):
+        return None
+    inside = answer(reply.text)
+    return float(
+        _plain(reply.text if inside is None else inside) == _plain(answer(str(sample.truth)) or str(sample.truth))
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -18,7 +18,7 @@ class DigitsBase(Task):
     """Kinds of question (data/digits.py)."""
     scenes: int = 100_000
     """Scenes to train on; they are made on demand."""
-    prompts: int = 32
+    prompts: int = 64
     """Scenes per step."""
 
     def stages(self) -> Iterator[Stage]:

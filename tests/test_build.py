@@ -92,7 +92,8 @@ def test_samples_hold_every_reply_with_its_scores(run: Path) -> None:
 
 def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: Path) -> None:
     folder = run / "checkpoints" / "last"
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
     mine = mmpost.load(str(run), device="cpu")
     from mmpost.data.digits import Scenes
     from mmpost.rollout.local import LocalRollout

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainer": BASIC | {"dist", "job", "feed", "listeners", "checkpoint"},
     "evaluation": BASIC | {"dist", "job", "listeners", "checkpoint"},
     "rl": BASIC | {"objectives", "transforms"},
-    "tasks": BASIC | {"rl", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
+    "tasks": BASIC | {"rl", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
     "bases": BASIC | {"checkpoint", "config", "registry"},
     "build": ANYTHING,
     "cli": ANYTHING,

@@ -28,8 +28,8 @@ class Lora:
             raise ConfigError(f"model.lora.parts names {unknown}; this model has {sorted(known)}")
         if getattr(model.module, "peft_config", None):
             raise ConfigError(
-                "model.lora asks for adapters, but the model was loaded with some already; export them into the weights "
-                "first, or leave model.lora out to go on training the ones it has"
+                "model.lora asks for adapters, but the model was loaded with some already: export them into the "
+                "first, or leave model.lora out and train the ones it has"
             )
         prefixes = {p for part in self.settings.parts for p in known[part]}
         others = {p for ps in known.values() for p in ps} - prefixes
@@ -42,7 +42,7 @@ class Lora:
             raise ConfigError(f"model.lora.parts={list(self.settings.parts)}: no linear layer there")
         adapters = LoraConfig(
             r=self.settings.rank,
-            lora_alpha=self.settings.alpha,  # pyright: ignore[reportArgumentType] - peft divides it, nothing more
+            lora_alpha=self.settings.alpha,  # pyright: ignore[reportArgumentType] - peft only divides it
             lora_dropout=self.settings.dropout,
             target_modules=targets,
         )

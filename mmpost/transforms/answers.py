@@ -24,6 +24,15 @@ class Encode(Settings):
         return replace(reply, token_ids=context.reply(reply.text, reply.origin).token_ids)
 
 
+class PromptOnly(Settings):
+    """Drop the data's own replies, so that groups hold rollouts alone."""
+
+    makes: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        return [replace(s, replies=()) for s in samples]
+
+
 class Answer(Settings):
     """One reply to each sample, written from its truth; a sample without usable truth is dropped and counted."""
 

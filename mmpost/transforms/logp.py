@@ -34,6 +34,22 @@ class RefLogp(Settings):
         return _write(samples, context.logp(samples, "reference"), "ref_logp")
 
 
+class ScoreLogp(Settings):
+    """Score each reply by its own log-probs: `nll` (their negative sum, in nats) and `tokens`."""
+
+    makes: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        out = []
+        for sample, rows in zip(samples, context.logp(samples, "policy"), strict=True):
+            pairs = zip(sample.replies, rows, strict=True)
+            replies = [
+                replace(r, scores={**r.scores, "nll": -sum(logp), "tokens": float(len(logp))}) for r, logp in pairs
+            ]
+            out.append(replace(sample, replies=tuple(replies)))
+        return out
+
+
 def _write(
     samples: list[Sample], values: list[list[list[float]]], name: str, default: str | None = None
 ) -> list[Sample]:

@@ -1,0 +1,39 @@
+"""Supervised fine-tuning on your own conversations: data.train=FILE (JSONL, JSON, Parquet or a folder of datasets)."""
+
+from collections.abc import Iterator, Sequence
+
+from mmpost.data.readers import read
+from mmpost.errors import ConfigError
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.transforms.answers import Encode
+from mmpost.transforms.logp import ScoreLogp
+from mmpost.types import Bench, Sample, Split, Stage, Task
+
+
+class Sft(Task):
+    """Maximum likelihood of the assistant's turns."""
+
+    best = "-data/nll"
+
+    prompts: int = 16
+    """Rows (turns) per step, over all ranks."""
+    objective: Likelihood = Likelihood()
+    """How tokens are averaged."""
+
+    def stages(self) -> Iterator[Stage]:
+        if not self.data.train:
+            raise ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
+        source = read(self.data.train, self.data.root, self.data.loss)
+        yield Stage("sft", source, self.objective, self.prompts, (Encode(),))
+
+    def benches(self, split: Split) -> list[Bench]:
+        path = getattr(self.data, split)
+        if not path:
+            return []
+        return [Bench("data", read(path, self.data.root, self.data.loss), (Encode(), ScoreLogp()), likelihood)]
+
+
+def likelihood(samples: Sequence[Sample]) -> dict[str, float]:
+    """Negative log-likelihood per token, in nats."""
+    scores = [reply.scores for sample in samples for reply in sample.replies]
+    return {"nll": sum(s["nll"] for s in scores) / max(1.0, sum(s["tokens"] for s in scores))}

@@ -1,0 +1,53 @@
+"""What every task must do, besides training: the rest is in tests/test_settings_read.py, which runs them all."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from mmpost import config, registry
+from mmpost.build import make_task
+from mmpost.types import Task
+
+TASKS = list(registry.modules("mmpost.tasks"))
+
+
+def kind(name: str) -> type[Task]:
+    return registry.exported(registry.module(name, "mmpost.tasks"), Task)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_setting_says_what_it_means(name: str) -> None:
+    assert kind(name).__doc__
+    silent = [path for path, info in config.fields(kind(name)) if not info.description]
+    assert not silent
+
+
+def test_every_setting_of_a_run_says_what_it_means() -> None:
+    assert not [path for path, info in config.fields(config.RunConfig) if not info.description]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_stages_and_benches_have_names_of_their_own(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("own") / "rows.jsonl"
+    file.write_text('{"query": "1 + 1?", "response": "2", "solution": "2"}\n')
+    needs_data = name in ("sft", "grpo")
+    data = {"train": str(file), "val": str(file), "test": str(file)} if needs_data else {}
+    run, _ = config.load([{"task": name, "data": data}])
+    task = make_task(run)
+    names = [stage.name for stage in task.stages()]
+    assert names
+    assert len(set(names)) == len(names)
+    assert names == [stage.name for stage in task.stages()], "stages() must be pure"
+    for split in ("val", "test"):
+        benches = [bench.name for bench in task.benches(split)]
+        assert benches
+        assert len(set(benches)) == len(benches)
+        if task.best:
+            assert task.best.lstrip("-").partition("/")[0] in benches
+
+
+def test_the_fields_of_a_task_are_frozen() -> None:
+    task: BaseModel = kind("visurf")()
+    with pytest.raises(ValueError, match="frozen"):
+        task.group = 3  # type: ignore[attr-defined]

@@ -1,0 +1,114 @@
+"""What every update must do: leave alone what it does not own, and go on where it was saved."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+from mmpost import registry
+from mmpost.errors import ConfigError
+from mmpost.settings import OptimSettings
+from mmpost.types import Update
+from mmpost.updates.plain import Plain, schedule
+
+PARTS = {"body": ["0"], "head": ["1"]}
+OPTIM = OptimSettings(lr=0.1, weight_decay=0.1, schedule="cosine", warmup=3, rates={"head": 0.5})
+
+UPDATES = [
+    value
+    for name in registry.modules("mmpost.updates")
+    for value in vars(registry.module(name, "mmpost.updates")).values()
+    if inspect.isclass(value) and issubclass(value, Update) and value is not Update
+]
+
+
+def make(kind: type[Update], frozen: bool = False) -> tuple[torch.nn.Sequential, Update]:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    if frozen:
+        module[0].requires_grad_(False)
+    update = kind(OPTIM)  # type: ignore[call-arg]
+    update.start(module, PARTS, steps=20)
+    return module, update
+
+
+def run(module: torch.nn.Module, update: Update, steps: int, seed: int) -> list[float]:
+    rates = []
+    for step in range(steps):
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed + step))
+        module(x).square().sum().backward()
+        rates.append(update.step()["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("kind", UPDATES)
+def test_what_is_frozen_is_bit_identical_with_weight_decay_on(kind: type[Update]) -> None:
+    module, update = make(kind, frozen=True)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    run(module, update, 10, seed=1)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("0."), name
+
+
+@pytest.mark.parametrize("kind", UPDATES)
+def test_saved_and_resumed_is_uninterrupted(kind: type[Update]) -> None:
+    whole, update = make(kind)
+    run(whole, update, 10, seed=1)
+    first, before = make(kind)
+    run(first, before, 4, seed=1)
+    second, after = make(kind)
+    second.load_state_dict(first.state_dict())
+    after.load_state_dict(before.state_dict())
+    run(second, after, 6, seed=5)
+    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    module, update = make(Plain)
+    before = [p.clone() for p in module.parameters()]
+    (module(torch.ones(1, 3)).sum() * float("inf")).backward()
+    assert not torch.isfinite(torch.tensor(update.step()["grad_norm"]))
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_one_step_is_that_of_torch() -> None:
+    module, update = make(Plain)
+    other, _ = make(Plain)
+    oracle = torch.optim.AdamW(
+        [
+            {"params": [other[0].weight], "lr": 0.1 * 0.25, "weight_decay": 0.1},
+            {"params": [other[0].bias], "lr": 0.1 * 0.25, "weight_decay": 0.0},
+            {"params": [other[1].weight], "lr": 0.05 * 0.25, "weight_decay": 0.1},
+            {"params": [other[1].bias], "lr": 0.05 * 0.25, "weight_decay": 0.0},
+        ]
+    )
+    for m in (module, other):
+        (m(torch.ones(1, 3)).sum() * 0.01).backward()
+    torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+    update.step()
+    oracle.step()
+    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [1, 1, 1, 1, 1]),
+        ({"warmup": 3}, [0.25, 0.5, 0.75, 1, 1]),
+        ({"warmup": 0.4, "schedule": "linear"}, [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]),
+        ({"schedule": "cosine", "floor": 0.5}, [1, 0.952254, 0.827254, 0.672746, 0.547746]),
+    ],
+)
+def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
+    optim = OptimSettings.model_validate(settings)
+    assert [schedule(optim, step, 5) for step in range(5)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rates_of_parts_that_are_not_there_are_refused() -> None:
+    update = Plain(OptimSettings(rates={"vison": 0.1}))
+    with pytest.raises(ConfigError, match=r"\['vison'\]; this model has \['body', 'head'\]"):
+        update.start(torch.nn.Linear(2, 2), PARTS, 1)
