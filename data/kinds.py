@@ -43,6 +43,8 @@ class Kind:
     """A value in memory -> what a file of it would hold; by default the .npy format of an array."""
     size: Callable[[Any], int] = _nbytes
     """Bytes that a decoded value takes, for the bound of the cache; by default its `nbytes`."""
+    blank: Callable[[Any], Any] | None = None
+    """Decoded value -> one of the same sizes that says nothing; probes put it in a medium's place."""
     preview_options: Mapping[str, Any] | None = None
     """Options with which a medium is opened for its preview."""
 

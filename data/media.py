@@ -84,6 +84,11 @@ class Media:
         kind = find_kind(self.kind)
         return (kind.preview or preview.array)(self.open(**(kind.preview_options or {})))
 
+    def blank(self) -> Media | None:
+        """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
+        blank = find_kind(self.kind).blank
+        return None if blank is None else media(blank(self.open()), self.kind)
+
     def describe(self) -> str:
         """One line: kind, sizes, name."""
         sizes = " ".join(f"{name}={value:g}" for name, value in self._header.items())
@@ -244,6 +249,7 @@ register(
         preview=preview.picture,
         encode=encode.image,
         size=lambda image: 3 * image.width * image.height,
+        blank=lambda image: Image.new("RGB", image.size, (128, 128, 128)),
     )
 )
 register(

@@ -117,7 +117,8 @@ def _key(recipe: dict[str, Any]) -> str:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"log", "eval", "checkpoint"})
+    unread: dict[str, Any] = dict.fromkeys(("log", "eval", "checkpoint"), True)
+    return settings.model_dump(mode="json", exclude={**unread, "data": {"on_error"}})
 
 
 def _digest(texts: list[str]) -> str:

@@ -13,7 +13,7 @@ from mmpost.transforms.score import Score
 from mmpost.transforms.select import DropFlat
 from mmpost.transforms.shaping import OverlongPenalty
 from mmpost.transforms.truth import InjectTruth, SmoothTruth
-from mmpost.types import Collect, Sample, Sampling, Source, Stage, Task, Transform
+from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
 
 
 class GroupTask(Task):
@@ -46,6 +46,7 @@ class GroupTask(Task):
         truth: Callable[[Sample], str | None] | None = None,
         smooth: bool = True,
         share: float = 1.0,
+        gold: tuple[Gold, ...] = (),
     ) -> Stage:
         """Rollouts, scores, advantages and the policy loss; with `truth`, that text joins each group as a reply.
 
@@ -56,7 +57,9 @@ class GroupTask(Task):
             changes["old"] = "column"
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
         steps = self._transforms(score, truth, smooth, old=policy.old == "column")
-        return Stage(name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share)
+        return Stage(
+            name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share, gold=gold
+        )
 
     def _transforms(
         self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool

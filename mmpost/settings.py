@@ -1,5 +1,6 @@
 """Everything a user can configure, section by section, apart from what tasks and plug-ins bring. No torch."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,12 @@ class Settings(BaseModel):
     )
 
 
+def weighted(text: str) -> tuple[str, float | None]:
+    """"NAME*0.5" as name and weight; None where no number stands behind the last star."""
+    found = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
+    return (found[1], float(found[2])) if found else (text, None)
+
+
 class DataSettings(Settings):
     """The user's own data; a task uses its built-in data for each split that is empty."""
 
@@ -33,6 +40,8 @@ class DataSettings(Settings):
     """Folder that relative media paths start from; by default the folder of the data file."""
     loss: Literal["all", "last"] = "all"
     """Rows with several assistant turns: learn all of them, or the last."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
 
 
 class LoraSettings(Settings):

@@ -84,6 +84,10 @@ class Model(Protocol):
         """A reply with token ids as the model would have written it, end of turn included."""
         ...
 
+    def read(self, sample: Sample) -> None:
+        """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...
@@ -264,6 +268,21 @@ Source = Sequence[Sample]
 
 
 @dataclass(frozen=True)
+class Gold:
+    """What a right reply is: the task's own word for it, against which `mmpost check` tries the rewards."""
+
+    text: Callable[[Sample], str | None]
+    """The reply, in the frame of the sample; None where the sample has no usable truth."""
+    reward: float | None = None
+    """The reward that every such reply must get; None: not declared, so it must only beat empty and junk replies."""
+    name: str = "gold"
+    origin: Origin = "data"
+    """As whose reply it is scored."""
+    parses: Callable[[str], bool] | None = None
+    """Whether the rewards can read this text at all; what they cannot read is counted apart."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stretch of training."""
 
@@ -284,6 +303,8 @@ class Stage:
     """None: AdamW with the settings of `optim`."""
     optim: Mapping[str, Any] = field(default_factory=dict)
     """This stage's changes to `optim`; the user's own settings win."""
+    gold: tuple[Gold, ...] = ()
+    """Right replies, the plainest first; only checks and probes read them."""
 
     @property
     def updates(self) -> int:

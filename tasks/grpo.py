@@ -9,7 +9,7 @@ from mmpost.rl import GroupTask
 from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage
+from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
 class Grpo(GroupTask):
@@ -23,7 +23,9 @@ class Grpo(GroupTask):
     def stages(self) -> Iterator[Stage]:
         if not self.data.train:
             raise ConfigError("task=grpo learns from your own data: say data.train=FILE (README, Your own data)")
-        yield self.rl_stage("rl", self._source(self.data.train), self._score())
+        yield self.rl_stage(
+            "rl", self._source(self.data.train), self._score(), gold=(Gold(plain), Gold(tagged, name="tagged"))
+        )
 
     def benches(self, split: Split) -> list[Bench]:
         path = getattr(self.data, split)
@@ -49,3 +51,14 @@ def means(samples: Sequence[Sample]) -> dict[str, float]:
     return {"reward": sum(float(r.columns["reward"]) for r in replies) / max(1, len(replies))} | {  # type: ignore[arg-type]
         name: sum(values) / len(values) for name, values in found.items()
     }
+
+
+def plain(sample: Sample) -> str | None:
+    """The row's solution as it stands."""
+    return str(sample.truth) if isinstance(sample.truth, str | int | float) else None
+
+
+def tagged(sample: Sample) -> str | None:
+    """The solution after a thought, in the tags that formats ask for; as it stands where it has tags of its own."""
+    text = plain(sample)
+    return text if text is None or "<answer>" in text else f"<think>look</think><answer>{text}</answer>"

@@ -7,7 +7,7 @@ from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.transforms.answers import Encode
 from mmpost.transforms.logp import ScoreLogp
-from mmpost.types import Bench, Sample, Split, Stage, Task
+from mmpost.types import Bench, Gold, Sample, Split, Stage, Task
 
 
 class Sft(Task):
@@ -24,7 +24,7 @@ class Sft(Task):
         if not self.data.train:
             raise ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
         source = read(self.data.train, self.data.root, self.data.loss)
-        yield Stage("sft", source, self.objective, self.prompts, (Encode(),))
+        yield Stage("sft", source, self.objective, self.prompts, (Encode(),), gold=(Gold(said),))
 
     def benches(self, split: Split) -> list[Bench]:
         path = getattr(self.data, split)
@@ -37,3 +37,8 @@ def likelihood(samples: Sequence[Sample]) -> dict[str, float]:
     """Negative log-likelihood per token, in nats."""
     scores = [reply.scores for sample in samples for reply in sample.replies]
     return {"nll": sum(s["nll"] for s in scores) / max(1.0, sum(s["tokens"] for s in scores))}
+
+
+def said(sample: Sample) -> str | None:
+    """What the data replies."""
+    return sample.replies[0].text if sample.replies else None

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from mmpost.data.digits import Scenes, answer_text
 from mmpost.data.grounding import Grounding
 from mmpost.objectives.likelihood import Likelihood
-from mmpost.rewards.box import REWARDS, detection, detection_summary
+from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
 from mmpost.rl import GroupTask
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage
+from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
 class ViSurf(GroupTask):
@@ -40,11 +40,19 @@ class ViSurf(GroupTask):
     def stages(self) -> Iterator[Stage]:
         source = self._source("train", self.target, self.scenes, seed=0)
         if self.warm_up:
-            yield Stage("sft", source, Likelihood(), self.prompts, (Answer(text=self.truth),), share=self.warm_up)
+            yield Stage(
+                "sft",
+                source,
+                Likelihood(),
+                self.prompts,
+                (Answer(text=self.truth),),
+                share=self.warm_up,
+                gold=self.gold(),
+            )
         if self.warm_up < 1:
             score = Score(rewards=REWARDS, zero_for_truth=() if self.think_for_truth else ("think_format",))
             truth = self.truth if self.inject else None
-            yield self.rl_stage("rl", source, score, truth, self.smooth, share=1 - self.warm_up)
+            yield self.rl_stage("rl", source, score, truth, self.smooth, 1 - self.warm_up, self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
@@ -58,6 +66,22 @@ class ViSurf(GroupTask):
         text = answer_text(sample.truth, sample.frame, thought="")
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
+    def gold(self) -> tuple[Gold, ...]:
+        """The label, which is not paid for thinking, and the same as a rollout might write it."""
+        paid = 7.0 if self.think_for_truth else 6.0
+        label = Gold(self.truth, paid, "label", origin="truth", parses=readable)
+        return label, Gold(thoughtful, 7.0, "label with a thought", parses=readable)
+
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
         path = getattr(self.data, split)
         return Grounding(path, self.prompt, self.data.root) if path else Scenes(split, kinds, n=n, seed=seed)
+
+
+def thoughtful(sample: Sample) -> str:
+    """The label as the best of rollouts: after a thought."""
+    return answer_text(sample.truth, sample.frame, thought="look")
+
+
+def readable(text: str) -> bool:
+    """Whether boxes and points can be read from a reply."""
+    return parse_answer(text) is not None
