@@ -256,7 +256,7 @@ class Run:
     def _listeners(self) -> Iterable[Listener]:
         log = self.config.log
         yield JsonlMetrics()
-        yield SamplesLog()
+        yield SamplesLog(self.model.pieces)
         yield Curves()
         if log.progress:
             yield Progress()

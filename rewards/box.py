@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mmpost.marks import Mark, register
 from mmpost.rewards.text import answer, non_repeat, think_format
 from mmpost.types import Frame, Reply, Reward, Sample
 
@@ -153,6 +154,19 @@ def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float
         return 0.0 if len(found) else 3.0
     total = best_total(pair_scores(found, truth, sample.truth["frame"], inclusive))
     return total / max(len(found), len(truth))
+
+
+@register
+def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
+    """Boxes and points as shares of the truth's frame, for the log and the report; malformed ones are left out."""
+    if not isinstance(sample.truth, Mapping) or not {"boxes", "points", "frame"} <= sample.truth.keys():
+        return []
+    objects = expected(sample) if reply is None else predicted(sample, reply)
+    if objects is None:
+        return []
+    sides = np.array(sample.truth["frame"], float)
+    drawn = [Mark("box", tuple(box / np.tile(sides, 2))) for box in objects.boxes if np.isfinite(box).all()]
+    return [*drawn, *(Mark("point", tuple(point / sides)) for point in objects.points if np.isfinite(point).all())]
 
 
 REWARDS: Mapping[str, Reward] = {

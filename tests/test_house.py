@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors"},
     "columns": {"types", "errors"},
     "dist": {"errors"},
-    "rewards": BASIC | {"rewards"},
+    "marks": BASIC,
+    "runs": {"errors"},
+    "rewards": BASIC | {"rewards", "marks"},
     "data": BASIC | {"data"},
     "objectives": BASIC | {"dist", "objectives"},
     "updates": BASIC | {"dist", "updates"},
@@ -49,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BASIC | {"columns", "data.media", "data.cache", "models"},
     "engine": BASIC | {"dist", "engine"},
     "rollout": BASIC | {"dist", "rollout"},
-    "listeners": BASIC | {"listeners"},
+    "listeners": BASIC | {"listeners", "marks", "runs"},
     "checkpoint": BASIC | {"dist"},
     "job": BASIC | {"dist"},
     "feed": BASIC | {"dist", "job"},
@@ -75,7 +77,7 @@ ONLY_IN = {
 }
 """Packages with one home."""
 
-LIGHT = ("", "errors", "settings", "config", "registry", "cli")
+LIGHT = ("", "errors", "settings", "config", "registry", "cli", "runs")
 NOT_AT_MODULE_LEVEL = {
     **{name: {"torch", "transformers", "peft", "datasets", "mmpost.types"} for name in LIGHT},
     "rewards": {"torch", "transformers", "datasets"},

@@ -28,7 +28,7 @@ from mmpost.listeners import (
     Wandb,
 )
 from mmpost.listeners.curves import panels
-from mmpost.listeners.files import read_metrics
+from mmpost.runs import read_lines
 from mmpost.types import Frame, Part, Reply, Sample
 
 
@@ -73,7 +73,7 @@ def test_metrics_are_on_disk_after_each_step(tmp_path: Path) -> None:
     log = JsonlMetrics()
     log.on_start(tmp_path, {}, 2)
     log.on_metrics(step(1, loss=0.5))
-    assert read_metrics(tmp_path / "metrics.jsonl") == [step(1, loss=0.5)]
+    assert read_lines(tmp_path / "metrics.jsonl") == [step(1, loss=0.5)]
     log.on_end({})
 
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_replaces_what_it_does_again(tmp_path: Path) -> None:
     log.on_metrics(step(3, loss=30.0))
     log.on_metrics(step(4, loss=40.0))
     log.on_end({})
-    assert [line["loss"] for line in read_metrics(path)] == [1.0, 2.0, 30.0, 40.0]
+    assert [line["loss"] for line in read_lines(path)] == [1.0, 2.0, 30.0, 40.0]
 
 
 @dataclass
@@ -107,6 +107,9 @@ class Picture:
     kind: str = "image"
     name: str = "a.jpg"
     previews: int = 0
+
+    def header(self) -> dict[str, float]:
+        return {"width": 8, "height": 4}
 
     def preview(self) -> bytes:
         self.previews += 1
@@ -124,7 +127,7 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
         Sample("a", prompt, replies, truth=[3, 4], frame=Frame(84, 56)),
         Sample("b", prompt[1:], (Reply((Part("image", picture, "assistant"),), "policy"),)),
     ]
-    log = SamplesLog()
+    log = SamplesLog(lambda ids: [f"<{i}>" for i in ids])
     log.on_start(tmp_path, {}, 1)
     log.on_samples(12, samples)
 
@@ -134,17 +137,19 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
         ("a", 0, "truth"),
         ("b", 1, "policy"),
     ]
-    first = lines[0]
+    first, sizes = lines[0], {"width": 8, "height": 4}
     assert first["prompt"] == [
         {"role": "system", "kind": "text", "text": "Be brief."},
-        {"role": "user", "kind": "image", "media": "media/abc.png", "name": "a.jpg"},
+        {"role": "user", "kind": "image", "media": "media/abc.png", "name": "a.jpg", "sizes": sizes},
         {"role": "user", "kind": "text", "text": "Where?"},
     ]
     assert (first["text"], first["token_ids"], first["scores"]) == ("[1, 2]", [5, 6], {"iou": 0.25})
     assert first["columns"] == {"old_logp": [-0.5, None], "credit": 2}
     assert (first["truth"], first["frame"]) == ([3, 4], [84, 56])
-    assert lines[1]["token_ids"] is None
-    assert lines[2]["parts"] == [{"role": "assistant", "kind": "image", "media": "media/abc.png", "name": "a.jpg"}]
+    assert first["pieces"] == ["<5>", "<6>"]
+    assert first["marks"] == first["truth_marks"] == []
+    assert lines[1]["token_ids"] is lines[1]["pieces"] is None
+    assert lines[2]["parts"] == [{**first["prompt"][1], "role": "assistant"}]
     assert [path.name for path in (tmp_path / "samples" / "media").iterdir()] == ["abc.png"]
     assert picture.previews == 1
 
@@ -269,7 +274,7 @@ def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
     picture = (tmp_path / "curves.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
-    found = panels(read_metrics(tmp_path / "metrics.jsonl"))
+    found = panels(read_lines(tmp_path / "metrics.jsonl"))
     assert list(found) == ["reward", "reward parts", "groups without contrast", "loss", "time per step"]
     assert set(found["reward parts"]) == {"iou", "format"}
     assert found["reward"]["reward/total"][0] == list(range(21, 41))

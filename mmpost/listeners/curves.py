@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpost.listeners.base import Listener
-from mmpost.listeners.files import read_metrics
+from mmpost.runs import read_lines
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
 """Told apart by people with any colour vision (Okabe and Ito)."""
@@ -43,7 +43,7 @@ class Curves(Listener):
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         assert self._run is not None, "on_start comes first"
-        lines = read_metrics(self._run / "metrics.jsonl")
+        lines = read_lines(self._run / "metrics.jsonl")
         if lines:
             draw(lines, self._run / "curves.png", title=self._run.name)
 

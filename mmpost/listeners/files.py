@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from mmpost.listeners.base import Listener, Metrics
+from mmpost.marks import Mark, marks
+from mmpost.runs import read_lines
 from mmpost.types import Part, Reply, Sample
+
+Pieces = Callable[[Sequence[int]], Sequence[str]]
+"""Token ids -> the text of each, so that a report can show tokens without the model's tokenizer."""
 
 
 class JsonlMetrics(Listener):
@@ -44,7 +49,8 @@ class JsonlMetrics(Listener):
 class SamplesLog(Listener):
     """samples/step-000012.jsonl: one line per reply; the preview of each medium once, as samples/media/<hash>.png."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Pieces | None = None) -> None:
+        self._pieces = pieces
         self._folder: Path | None = None
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
@@ -53,19 +59,14 @@ class SamplesLog(Listener):
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         assert self._folder is not None, "on_start comes first"
+        folder = self._folder
         lines = [
-            json.dumps(_reply_line(self._folder, group, sample, reply), allow_nan=False, default=str)
+            json.dumps(line, allow_nan=False, default=str)
             for group, sample in enumerate(samples)
-            for reply in sample.replies
+            for line in sample_lines(group, sample, self._pieces, lambda part: _store(folder, part))
         ]
         path = self._folder / f"step-{step:06d}.jsonl"
         _replace(path, "".join(line + "\n" for line in lines).encode())
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that a kill cut off is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def finite(metrics: Metrics) -> dict[str, float | int | str]:
@@ -76,7 +77,7 @@ def finite(metrics: Metrics) -> dict[str, float | int | str]:
 
 
 def _reopen(path: Path, step: int) -> TextIO:
-    kept = [line for line in read_metrics(path) if line["step"] < step]
+    kept = [line for line in read_lines(path) if line["step"] < step]
     _replace(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return path.open("a")
 
@@ -88,27 +89,48 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(beside, path)
 
 
-def _reply_line(folder: Path, group: int, sample: Sample, reply: Reply) -> dict[str, Any]:
-    return {
+def sample_lines(
+    group: int, sample: Sample, pieces: Pieces | None, store: Callable[[Part], str | None]
+) -> list[dict[str, Any]]:
+    """What the log says of each reply of `sample`; `store` keeps the preview of a medium and tells where it lies."""
+    shared = {
         "uid": sample.uid,
         "group": group,
-        "origin": reply.origin,
-        "prompt": [_part(folder, part) for part in sample.prompt],
-        "text": reply.text,
-        "parts": [_part(folder, part) for part in reply.parts if part.kind != "text"],
-        "token_ids": None if reply.token_ids is None else list(reply.token_ids),
-        "scores": {name: _jsonable(value) for name, value in reply.scores.items()},
-        "columns": {name: _jsonable(value) for name, value in reply.columns.items()},
+        "prompt": [_part(part, store) for part in sample.prompt],
         "sample_columns": {name: _jsonable(value) for name, value in sample.columns.items()},
         "truth": _jsonable(sample.truth),
+        "truth_marks": [_mark(mark) for mark in marks(sample, None)],
         "frame": None if sample.frame is None else [sample.frame.width, sample.frame.height],
+    }
+    return [{**shared, **_reply_line(sample, reply, pieces, store)} for reply in sample.replies]
+
+
+def _reply_line(
+    sample: Sample, reply: Reply, pieces: Pieces | None, store: Callable[[Part], str | None]
+) -> dict[str, Any]:
+    ids = None if reply.token_ids is None else list(reply.token_ids)
+    return {
+        "origin": reply.origin,
+        "text": reply.text,
+        "parts": [_part(part, store) for part in reply.parts if part.kind != "text"],
+        "token_ids": ids,
+        "pieces": None if ids is None or pieces is None else list(pieces(ids)),
+        "scores": {name: _jsonable(value) for name, value in reply.scores.items()},
+        "columns": {name: _jsonable(value) for name, value in reply.columns.items()},
+        "marks": [_mark(mark) for mark in marks(sample, reply)],
     }
 
 
-def _part(folder: Path, part: Part) -> dict[str, Any]:
+def _part(part: Part, store: Callable[[Part], str | None]) -> dict[str, Any]:
     if part.kind == "text":
         return {"role": part.role, "kind": "text", "text": part.value}
-    return {"role": part.role, "kind": part.kind, "media": _store(folder, part), "name": part.value.name}
+    about = {"name": part.value.name, "sizes": part.value.header()}
+    return {"role": part.role, "kind": part.kind, "media": store(part), **about}
+
+
+def _mark(mark: Mark) -> list[Any]:
+    """[shape, numbers, which medium, label]"""
+    return [mark.shape, [round(float(v), 5) for v in mark.at], mark.medium, mark.label]
 
 
 def _store(folder: Path, part: Part) -> str:

@@ -126,6 +126,22 @@ class ChatModel:
         text = self.tokenizer.decode([i for i in token_ids if i not in self.recipe.end], skip_special_tokens=False)
         return Reply((Part("text", text.removeprefix(self.recipe.lead), "assistant"),), "policy", tuple(token_ids))
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; of a character that several tokens share, the last one has it."""
+        decode = self.tokenizer.decode
+        alone = [decode([i]) for i in ids]
+        if "".join(alone) == decode(list(ids)):
+            return alone
+        # Decoders that look at neighbours (spaces before words, bytes of one character): what each token adds to the
+        # few before it.
+        found, start = [], 0
+        for end in range(1, len(ids) + 1):
+            before, now = decode(list(ids[max(0, start - 4) : start])), decode(list(ids[max(0, start - 4) : end]))
+            whole = not now.endswith("\ufffd") or end - start > 4
+            found.append(now.removeprefix(before) if whole else "")
+            start = end if whole else start
+        return found
+
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
             if part.kind == "image":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpost.marks import marks
 from mmpost.rewards.box import (
     REWARDS,
     Objects,
@@ -185,3 +186,14 @@ def test_thousands_of_replies_a_second() -> None:
     for _ in range(300):
         total(s, r)
     assert time.perf_counter() - start < 0.6
+
+
+def test_marks_are_shares_of_the_picture_whatever_frame_the_model_speaks() -> None:
+    s = sample({"bbox_2d": [84, 168, 420, 840], "point_2d": [210, 630]}, frame=Frame(1000, 1000))
+    r = written({"bbox_2d": [100, 200, 500, 1000], "point_2d": [250, 750]}, {"bbox_2d": [1, 2], "point_2d": "x"})
+    drawn = [(mark.shape, mark.at) for mark in marks(s, r)]
+    assert [shape for shape, _ in drawn] == ["box", "point"]  # what cannot be drawn is left out
+    assert drawn == [(mark.shape, pytest.approx(mark.at)) for mark in marks(s, None)]
+    assert drawn[0][1] == pytest.approx((0.1, 0.2, 0.5, 1.0))
+    assert marks(s, reply("no list")) == []
+    assert marks(Sample("other", (), truth="a word"), None) == []

@@ -1,0 +1,49 @@
+"""Reading a run's folder: its lines of metrics, its files of replies, its summary. No torch here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mmpost.errors import ConfigError
+
+
+def find(name: str) -> Path:
+    """The run's folder. Raises ConfigError for a folder that no run has written."""
+    run = Path(name)
+    if not run.is_dir():
+        raise ConfigError(f"wanted the folder of a run, found nothing at {run}")
+    if not (run / "metrics.jsonl").exists() and not (run / "samples").is_dir():
+        raise ConfigError(f"wanted the folder of a run, found no metrics.jsonl and no samples in {run}")
+    return run
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file; a last line that a kill cut off is left out, a missing file has none."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a .json file; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def replies_of(run: Path) -> dict[int, Path]:
+    """The files of logged replies by step, in order."""
+    found = {}
+    for path in sorted((run / "samples").glob("step-*.jsonl")):
+        number = re.fullmatch(r"step-(\d+)\.jsonl", path.name)
+        if number:
+            found[int(number[1])] = path
+    return dict(sorted(found.items()))
+
+
+def groups_of(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Lines of one file of replies, group by group."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for line in lines:
+        found.setdefault(line["group"], []).append(line)
+    return list(found.values())
