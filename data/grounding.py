@@ -24,6 +24,10 @@ class Grounding(Sequence[Sample]):
     def __init__(self, path: str, prompt: str, root: str | None = None) -> None:
         self.rows, self.prompt = read(path, root, loss="last"), prompt
 
+    def where(self, index: int) -> str:
+        """File and row of a sample, as its messages name them."""
+        return self.rows.where(index)
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -60,6 +60,10 @@ class Rows(Sequence[Sample]):
         turn = at - (self._ends[row - 1] if row else 0)
         return self._samples(row)[turn]
 
+    def where(self, index: int) -> str:
+        """File and row of a sample, as its messages name them."""
+        return f"{self.table.name}:{self.table.number(bisect_right(self._ends, index))}"
+
     def _samples(self, row: int) -> list[Sample]:
         where = f"{self.table.name}:{self.table.number(row)}"
         try:

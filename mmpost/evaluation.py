@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from rich.table import Table
 
 from mmpost import dist
 from mmpost.job import Job
@@ -34,7 +35,7 @@ def run_benches(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, 
 
 def _scored(job: Job, bench: Bench, most: int) -> list[Sample]:
     count = min(most or len(bench.source), len(bench.source))
-    samples = [job.framed(bench.source[i]) for i in range(dist.rank(), count, dist.world())]
+    samples = job.take(bench.source, range(dist.rank(), count, dist.world()))
     for transform in bench.transforms:
         samples = transform(samples, job)
     return [s for part in dist.gather(samples) for s in part]
@@ -58,3 +59,18 @@ def intervals(
 def _score(value: float, n: int, drawn: Sequence[float]) -> Score:
     low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
     return {"value": value, "n": float(n), "low": float(low), "high": float(high)}
+
+
+def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
+    """Scores side by side: value and 95 % interval."""
+    out = Table(title=title, title_justify="left")
+    out.add_column("metric")
+    for name in columns:
+        out.add_column(name or "value", justify="right")
+    for metric in dict.fromkeys(m for scores in columns.values() for m in scores):
+        cells = []
+        for scores in columns.values():
+            s = scores.get(metric)
+            cells.append(f"{s['value']:.4g}  [dim]{s['low']:.4g} to {s['high']:.4g}" if s else "")
+        out.add_row(metric, *cells)
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,19 +13,23 @@ import torch
 from torch import Tensor
 
 from mmpost import dist
-from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling
+from mmpost.errors import DataError
+from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
 
 class Job:
     """Implements `Context`."""
 
-    def __init__(self, model: Model, rollout: Rollout, seed: int) -> None:
-        self.model, self.rollout, self.seed = model, rollout, seed
+    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False) -> None:
+        self.model, self.rollout, self.seed, self.skips = model, rollout, seed, skips
+        self.skipped: dict[str, None] = {}
+        """What was said of each sample that was left out, the first first."""
         self.step = 0
         self.version = 0
         self.label = ""
         self._numbers: dict[str, tuple[float, float]] = {}
-        self._weights: dict[str, dict[str, Tensor]] = {}
+        self.kept: dict[str, dict[str, Tensor]] = {}
+        """Weights by name, as they were when they were kept."""
 
     # What transforms ask.
 
@@ -62,6 +67,35 @@ class Job:
         digest = hashlib.sha256(f"{self.seed}/{self.label}/{self.step}/{name}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
 
+    def take(self, source: Source, indices: Sequence[int]) -> list[Sample]:
+        """Samples of `source`, each with its frame. One that cannot be used raises DataError, or is left out (`skips`).
+
+        What is left out is counted (data/skipped, a mean over ranks), told once, and kept in `skipped`.
+        """
+        samples, lost = [], 0
+        for index in indices:
+            try:
+                samples.append(self._ready(source[index]))
+            except DataError as e:
+                if not self.skips:
+                    raise
+                lost += 1
+                if str(e) not in self.skipped:
+                    print(f"skipped (data.on_error=skip): {e}", file=sys.stderr)
+                self.skipped.setdefault(str(e))
+        if self.skips:
+            self.log("data/skipped", float(lost))
+        return samples
+
+    def _ready(self, sample: Sample) -> Sample:
+        try:
+            framed = self.framed(sample)
+            if self.skips:
+                self.model.read(framed)
+        except DataError as e:
+            raise e if sample.uid in str(e) else DataError(f"sample {sample.uid!r}: {e}") from e
+        return framed
+
     def framed(self, sample: Sample) -> Sample:
         """`sample` with the frame in which the model writes coordinates for it."""
         return replace(sample, frame=self.model.frame(sample))
@@ -97,15 +131,15 @@ class Job:
     def keep_weights(self, name: str) -> None:
         """Remember what trains, as it is now, under `name` ("reference")."""
         trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
-        self._weights[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+        self.kept[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
 
     @contextmanager
     def _under(self, name: str) -> Iterator[None]:
         if name == "policy":
             yield
             return
-        assert name in self._weights, f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
-        now = self._swap(self._weights[name])
+        assert name in self.kept, f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
+        now = self._swap(self.kept[name])
         try:
             yield
         finally:

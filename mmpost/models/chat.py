@@ -142,6 +142,9 @@ class ChatModel:
             start = end if whole else start
         return found
 
+    def read(self, sample: Sample) -> None:
+        self.prompt(sample)
+
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
             if part.kind == "image":
