@@ -12,7 +12,10 @@ from mmpost.errors import MmpostError
 COMMANDS = {
     "train": "train a task: mmpost train task=visurf model=Qwen/Qwen2.5-VL-7B-Instruct optim.lr=1e-6",
     "eval": "evaluate a model or run on a task's test split: mmpost eval task=visurf model=RUN",
+    "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
+    "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
     "list": "tasks, rewards, objectives and the other plug-ins; `mmpost list TASK` shows a task's settings",
+    "new-task": "write a file that is a working task, to change into your own: mmpost new-task NAME [out=FOLDER]",
     "doctor": "what works on this machine, and what to do about what does not",
 }
 
@@ -26,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
-        meta = {"list": "[TASK]", "doctor": ""}.get(name, "KEY=VALUE")
+        meta = {"list": "[TASK]", "doctor": "", "new-task": "NAME", "report": "RUN"}.get(name, "KEY=VALUE")
         sub.add_argument("words", nargs="*", metavar=meta or None, help="settings; out=DIR is where results go")
     return top
 
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 on an error that has a message, 130 on Ctrl-C."""
     args = parser().parse_args(argv)
     try:
-        return {"train": _train, "eval": _eval, "list": _list, "doctor": _doctor}[args.command](args.words)
+        return globals()[f"_{args.command.replace('-', '_')}"](args.words)
     except MmpostError as e:
         if os.environ.get("MMPOST_TRACEBACK"):
             raise
@@ -52,8 +55,7 @@ def _train(words: Sequence[str]) -> int:
     config.load(words)  # a wrong key must not wait for torch
     from mmpost.build import train
 
-    train(words)
-    return 0
+    return 130 if train(words)["status"] == "stopped" else 0
 
 
 def _eval(words: Sequence[str]) -> int:
@@ -64,6 +66,33 @@ def _eval(words: Sequence[str]) -> int:
 
     evaluate(words)
     return 0
+
+
+def _new_task(words: Sequence[str]) -> int:
+    from mmpost import config
+    from mmpost.errors import ConfigError
+    from mmpost.new_task import write
+
+    names = [word for word in words if "=" not in word]
+    given = config.words([word for word in words if "=" in word], ("out",))
+    if len(names) != 1:
+        raise ConfigError(f"wanted one name, found {names}; write mmpost new-task NAME [out=FOLDER]")
+    file = write(names[0], given.get("out", "."))
+    shown = file if file.is_absolute() else f"./{file}"
+    print(f"written: {file}\nTry it:  mmpost train task={shown} model=random-tiny steps=2")
+    return 0
+
+
+def _show(words: Sequence[str]) -> int:
+    from mmpost.show import main as show
+
+    return show(words)
+
+
+def _report(words: Sequence[str]) -> int:
+    from mmpost.report import main as report
+
+    return report(words)
 
 
 def _doctor(words: Sequence[str]) -> int:
@@ -82,7 +111,8 @@ def _list(words: Sequence[str]) -> int:
     if words:
         return _list_task(words[0])
     tasks = Table("task", "what it learns", title="mmpost train task=...", title_justify="left", box=None)
-    for name, doc in registry.modules("mmpost.tasks").items():
+    brought = {name: f"from {path}" for name, path in registry.installed("mmpost.tasks").items()}
+    for name, doc in {**brought, **registry.modules("mmpost.tasks")}.items():
         tasks.add_row(f"[bold]{name}", doc)
     console.print(tasks)
     for package in ("objectives", "transforms", "rewards", "edits", "updates"):
@@ -104,7 +134,9 @@ def _list_task(name: str) -> int:
     from mmpost.types import Task
 
     kind = registry.exported(registry.module(name, "mmpost.tasks"), Task)
-    table = Table("setting", "default", "meaning", title=f"task={name}: {(kind.__doc__ or '').strip()}", box=None)
+    table = Table(
+        "setting", "default", "meaning", title=f"task={registry.label(name)}: {(kind.__doc__ or '').strip()}", box=None
+    )
     for path, info in fields(kind):
         if path.partition(".")[0] == "data":
             continue

@@ -56,6 +56,10 @@ FOREIGN = {
 """What users of other trainers type, and the name here."""
 
 
+ON_RESUME = ("steps", "checkpoint", "log")
+"""Sections that may change when a run goes on."""
+
+
 class RunConfig(Settings):
     """Everything that decides a run, besides where it is written."""
 
@@ -65,6 +69,8 @@ class RunConfig(Settings):
     """`model=NAME`, or its fields as `model.FIELD=VALUE`."""
     data: DataSettings = DataSettings()
     """Your own data in place of the task's."""
+    rewards: dict[str, str] = {}
+    """More rewards for what is scored: `rewards.NAME=path.py:function`, or with a weight `path.py:function*0.5`."""
     optim: OptimSettings = OptimSettings()
     """For all stages; what a task or `stages.NAME.optim` says of one stage comes on top as described there."""
     stages: dict[str, StageSettings] = {}
@@ -81,6 +87,12 @@ class RunConfig(Settings):
     """Optimiser steps of the whole run, shared out among its stages."""
     seed: int = 0
     """Seed of everything random."""
+    stop_if_flat: int = Field(default=20, ge=0)
+    """Stop after that many steps in a row without any gradient, when nothing can be learnt; 0: never."""
+
+
+AS_TEXT = ("out", "resume", "config", "task", "task.name", "model", "model.name")
+"""Words whose value is a name or path, whatever it looks like."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,6 +114,15 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """A leading zero is just a zero (version 1.1 made it octal)."""
+    text = str(loader.construct_scalar(node))
+    return int(text, 16 if "x" in text else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The YAML document in `text`; raises ConfigError with `where` and the line."""
     try:
@@ -115,6 +136,8 @@ def parse_word(word: str) -> dict[str, Any]:
     key, sep, value = word.partition("=")
     if not sep or not key:
         raise ConfigError(f"expected key=value, found {word!r}; write it as e.g. optim.lr=1e-6")
+    if key in AS_TEXT:
+        return nest(key, value)
     try:
         parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
@@ -152,7 +175,7 @@ def shipped(name: str) -> dict[str, Any]:
 
 
 def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str, str]]:
-    """The resolved configuration, and the words about the run that are not part of it (`out`).
+    """The resolved configuration, and the words about the run that are not part of it (`out`, `resume`).
 
     Raises ConfigError: a missing task, an unknown key (with its full path and the nearest valid one), a value that
     does not fit.
@@ -160,7 +183,12 @@ def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str,
     given: dict[str, Any] = {}
     for word in words:
         given = merge(given, parse_word(word) if isinstance(word, str) else word)
-    aside = {key: str(given.pop(key)) for key in ("out",) if key in given}
+    aside = {
+        key: str(Path(str(given.pop(key))).expanduser()) for key in ("out", "resume") if given.get(key) is not None
+    }
+    given = {k: v for k, v in given.items() if v is not None}
+    if "resume" in aside:
+        given["config"] = _of_run(aside, given)
     file = given.pop("config", None)
     if file is not None:
         path = Path(str(file))
@@ -174,10 +202,61 @@ def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str,
     if not isinstance(name, str):
         raise ConfigError("no task: say task=NAME; `mmpost list` shows them")
     base = shipped(name)
-    model = merge(base, given).get("model", {}).get("name", ModelSettings().name)
-    if re.fullmatch(r"[\w-]+", str(model)):
-        base = merge(base, shipped(f"{name}-{str(model).removeprefix('random-')}"))
+    model = str(merge(base, given).get("model", {}).get("name", ModelSettings().name))
+    trained = run_of(model)
+    model = str(trained.get("model", {}).get("origin") or trained.get("model", {}).get("name") or model)
+    if re.fullmatch(r"[\w-]+", model):
+        base = merge(base, shipped(f"{name}-{model.removeprefix('random-')}"))
+    if trained:
+        base = merge(base, _recipe(trained, name))
     return decode(RunConfig, merge(base, given)), aside
+
+
+def run_of(name: str) -> dict[str, Any]:
+    """The configuration of the run that a model's name stands for; empty where it is no run folder."""
+    folder = Path(name)
+    if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+        return {}
+    return parse_yaml((folder / "config.yaml").read_text(), str(folder / "config.yaml"))
+
+
+def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
+    model = trained["model"]
+    out: dict[str, Any] = {"model": {k: model[k] for k in ("system", "min_pixels", "max_pixels") if k in model}}
+    out["model"]["origin"] = model.get("origin") or model["name"]
+    if trained["task"]["name"] == task:
+        out["task"] = trained["task"]
+    return out
+
+
+def _of_run(aside: Mapping[str, str], given: Mapping[str, Any]) -> str:
+    """The configuration of the run to resume; refuses words that would make it another run."""
+    path = Path(aside["resume"])
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"resume={path}: no run there (it would have a config.yaml); name its folder")
+    other = sorted({*given, *(set(aside) - {"resume"})} - set(ON_RESUME))
+    if other:
+        raise ConfigError(
+            f"resume takes {', '.join(ON_RESUME)} besides, found {', '.join(other)}: that would be another run; "
+            f"start one with config={run / 'config.yaml'}"
+        )
+    return str(run / "config.yaml")
+
+
+def words(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """The key=value words of a command that takes only the keys `known`; raises ConfigError for any other."""
+    found: dict[str, str] = {}
+    for word in given:
+        key, sep, value = word.partition("=")
+        if not sep or key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ConfigError(
+                f"unknown word {word!r}; this command takes {', '.join(known)}; did you mean {close[0]}=?"
+            )
+        found[key] = value
+    return found
 
 
 def decode(kind: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
@@ -191,7 +270,8 @@ def decode(kind: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
 def _explain(kind: type[BaseModel], error: Mapping[str, Any], prefix: str) -> str:
     path = prefix + ".".join(str(p) for p in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{path}: {error['msg'].lower()}, found {error.get('input')!r}"
+        said = error["msg"].removeprefix("Value error, ")
+        return f"{path}: {said[:1].lower()}{said[1:]}, found {error.get('input')!r}"
     last = path.rsplit(".", 1)[-1]
     valid = [prefix + path for path, _ in fields(kind)]
     if last in FOREIGN:

@@ -63,15 +63,23 @@ def barrier() -> None:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up gradients over the ranks in place; a rank that had nothing to do contributes zeros.
+    """Add up gradients over the ranks in place; a rank that has none for a parameter contributes zeros.
 
-    Every rank must pass the same parameters in the same order.
+    A parameter without gradient on every rank keeps none, so that its weights and moments stay as one process would
+    leave them. Every rank must pass the same parameters in the same order.
     """
     if world() == 1:
         return
+    everything = list(parameters)
+    if not everything:
+        return
+    has = torch.tensor([float(p.grad is not None) for p in everything], device=everything[0].device)
+    td.all_reduce(has)
     bucket: list[torch.Tensor] = []
     size = 0
-    for p in parameters:
+    for p, count in zip(everything, has.tolist(), strict=True):
+        if not count:
+            continue
         if p.grad is None:
             p.grad = torch.zeros_like(p)
         bucket.append(p.grad)
@@ -79,7 +87,8 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         if size >= BUCKET:
             _sum(bucket)
             bucket, size = [], 0
-    _sum(bucket)
+    if bucket:
+        _sum(bucket)
 
 
 def _sum(tensors: Sequence[torch.Tensor]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -39,11 +38,15 @@ class Feed:
             "look at what drops samples (groups with equal rewards?)"
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.drawn = int(state["drawn"])
+    def again(self, uids: Collection[str]) -> dict[str, Sample]:
+        """Samples of the last rollout batch as they were drawn, by uid: for going on in the middle of one."""
+        found: dict[str, Sample] = {}
+        for number in range(self.drawn - 1, -1, -1):
+            if len(found) == len(set(uids)):
+                break
+            # take() again leaves out what it left out before.
+            found |= {s.uid: s for s in self.job.take(self.stage.source, [self._index(number)]) if s.uid in uids}
+        return found
 
     def _round(self) -> list[Sample]:
         samples: list[Sample] | None = None
@@ -76,7 +79,7 @@ class Feed:
     def _draw(self) -> list[Sample]:
         indices = [self._index(self.drawn + i) for i in range(self.stage.prompts)]
         self.drawn += self.stage.prompts
-        return [self.job.framed(self.stage.source[i]) for i in indices[dist.rank() :: dist.world()]]
+        return self.job.take(self.stage.source, indices[dist.rank() :: dist.world()])
 
     def _index(self, number: int) -> int:
         """The index of the number-th sample drawn: each pass over the source has an order of its own."""

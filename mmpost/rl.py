@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+from pydantic import Field
 
 from mmpost.objectives.policy import PolicyLoss
-from mmpost.transforms.advantage import GroupAdvantage
+from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.logp import OldLogp, RefLogp
@@ -15,27 +17,31 @@ from mmpost.transforms.shaping import OverlongPenalty
 from mmpost.transforms.truth import InjectTruth, SmoothTruth
 from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
 
+PUBLISHED: Mapping[str, Transform] = {"rloo": LeaveOneOut(), "dr_grpo": GroupAdvantage(scale="none")}
+"""Advantages of the losses that were published with others than the group's normalised rewards."""
+
 
 class GroupTask(Task):
     """A task that learns from groups of sampled replies (GRPO and its relatives)."""
 
-    group: int = 8
+    group: int = Field(default=8, ge=1)
     """Rollouts per prompt."""
-    prompts: int = 16
+    prompts: int = Field(default=16, ge=1)
     """Prompts per rollout batch, over all ranks."""
-    epochs: int = 1
+    epochs: int = Field(default=1, ge=1)
     """Passes over each rollout batch."""
-    minibatches: int = 1
+    minibatches: int = Field(default=1, ge=1)
     """Optimiser steps per pass."""
-    sampling: Sampling = Sampling(max_tokens=1024)
+    sampling: Sampling = Sampling()
     """How rollouts are drawn."""
-    advantage: GroupAdvantage = GroupAdvantage()
-    """From rewards to advantages."""
+    advantage: GroupAdvantage | LeaveOneOut | GlobalWhiten | None = None
+    """From rewards to advantages; by default as the loss was published: leave-one-out for rloo, undivided by the
+    standard deviation for dr_grpo, normalised within the group for the others."""
     policy: PolicyLoss = PolicyLoss()
     """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
     overlong: OverlongPenalty | None = None
     """Soft punishment of long replies (DAPO)."""
-    refill: int = 0
+    refill: int = Field(default=0, ge=0)
     """Rounds of dynamic sampling: groups with equal rewards are dropped and replaced; 0 keeps them."""
 
     def rl_stage(
@@ -55,6 +61,8 @@ class GroupTask(Task):
         changes: dict[str, object] = {"injected": truth is not None}
         if self.epochs * self.minibatches > 1:
             changes["old"] = "column"
+        if self.policy.form.reduction == "constant" and self.policy.max_tokens is None:
+            changes["max_tokens"] = self.sampling.max_tokens
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
         steps = self._transforms(score, truth, smooth, old=policy.old == "column")
         return Stage(
@@ -76,7 +84,7 @@ class GroupTask(Task):
         if self.refill:
             yield DropFlat()
             yield Collect(self.prompts, self.refill)
-        yield self.advantage
+        yield self.advantage or PUBLISHED.get(self.policy.loss, GroupAdvantage())
         if old:
             yield OldLogp()
         if self.policy.beta:

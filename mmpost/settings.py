@@ -3,7 +3,7 @@
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
 
 def weighted(text: str) -> tuple[str, float | None]:
-    """"NAME*0.5" as name and weight; None where no number stands behind the last star."""
+    """ "NAME*0.5" as name and weight; None where no number stands behind the last star."""
     found = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
     return (found[1], float(found[2])) if found else (text, None)
 
@@ -30,18 +30,29 @@ def weighted(text: str) -> tuple[str, float | None]:
 class DataSettings(Settings):
     """The user's own data; a task uses its built-in data for each split that is empty."""
 
-    train: str | None = None
-    """A file (.jsonl, .json, .parquet) or a folder of `datasets` to train on."""
-    val: str | None = None
+    train: str | tuple[str, ...] | None = None
+    """A file (.jsonl, .json, .parquet), a folder of `datasets` or of images, or several: [a.jsonl*0.7, b.jsonl*0.3]."""
+    val: str | tuple[str, ...] | None = None
     """Chooses the best checkpoint; evaluated during training."""
-    test: str | None = None
+    test: str | tuple[str, ...] | None = None
     """Evaluated before and after training, and by `mmpost eval`."""
     root: str | None = None
     """Folder that relative media paths start from; by default the folder of the data file."""
     loss: Literal["all", "last"] = "all"
     """Rows with several assistant turns: learn all of them, or the last."""
+    split: tuple[float, float, float] | None = None
+    """Shares of data.train for train, val and test, such as [0.9, 0.05, 0.05]; a row stays where its id puts it."""
+    prompt: str = ""
+    """What rows without a question of their own ask, such as the images of a folder."""
     on_error: Literal["stop", "skip"] = "stop"
     """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
+
+    @field_validator("split")
+    @classmethod
+    def _shares(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value is not None and not (min(value) >= 0 and abs(sum(value) - 1) < 1e-6):
+            raise ValueError("three shares that add up to 1 are wanted")
+        return value
 
 
 class LoraSettings(Settings):
@@ -62,6 +73,8 @@ class ModelSettings(Settings):
 
     name: str = "tiny"
     """A base made here ("tiny"), a folder, a run folder (its last checkpoint), or a hub id."""
+    origin: str = ""
+    """The name of the model that a run folder was trained from; filled in by itself."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -6,6 +6,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -13,56 +15,97 @@ from mmpost import dist
 from mmpost.errors import TrainError
 from mmpost.feed import Feed
 from mmpost.job import Job
-from mmpost.types import Engine, Model, Objective, Sample, Stage
+from mmpost.stop import Stop
+from mmpost.types import Engine, Model, Objective, Sample
 
 Numbers = dict[str, float]
 Watch = Callable[[Numbers, Sequence[Sample]], None]
 """Called after every optimiser step with its numbers and the samples it used."""
 
 
-def run(job: Job, stage: Stage, engine: Engine, steps: int, watch: Watch) -> None:
-    """Train one stage for `steps` optimiser steps."""
-    feed = Feed(stage, job)
-    done = rollout = 0
-    while done < steps:
-        rollout += 1
+@dataclass
+class Cursor:
+    """Where a stage stands after its last whole step: with weights and update, all that resuming needs."""
+
+    done: int = 0
+    """Optimiser steps of the stage."""
+    rollout: int = 0
+    """Number of the rollout batch."""
+    place: int = 0
+    """Updates made on it."""
+    samples: list[Sample] | None = None
+    """The rollout batch, as long as updates on it are to come."""
+    drawn: int = 0
+    """Samples that the feed has drawn for it and all before."""
+    idle: int = 0
+    """Steps in a row whose gradient was zero."""
+    rng: torch.Tensor | None = None
+    """State of torch's generator on the CPU."""
+
+
+@dataclass(frozen=True)
+class Until:
+    """When a stage ends."""
+
+    steps: int
+    """Optimiser steps of the stage."""
+    stop: Stop
+    """Asked to stop, the loop ends after the step at hand."""
+    idle: int = 0
+    """Steps in a row without any gradient, after which the run fails; 0: never."""
+
+
+def run(job: Job, feed: Feed, engine: Engine, cursor: Cursor, until: Until, watch: Watch) -> None:
+    """Train the stage of `feed` from where `cursor` stands."""
+    stage, stop = feed.stage, until.stop
+    feed.drawn = cursor.drawn
+    while cursor.done < until.steps:
         start = time.perf_counter()
-        samples = feed.next()
-        pieces = cut(samples, stage.minibatches)
+        if cursor.samples is None:
+            with stop.interruptible():
+                samples = feed.next()
+            cursor.samples, cursor.drawn = samples, feed.drawn
+            cursor.rollout, cursor.place = cursor.rollout + 1, 0
+        pieces = cut(cursor.samples, stage.minibatches)
         counts = denominators(stage.objective, job.model, pieces)
-        for piece, count in [pair for _ in range(stage.epochs) for pair in zip(pieces, counts, strict=True)]:
-            if done == steps:
-                break
-            with job.clock("train"):
-                optimise(job, engine, stage.objective, piece, count)
-            done += 1
-            job.step += 1
-            job.version += 1
-            numbers = job.numbers()
-            watch({**numbers, "rollout": rollout, "time/step": time.perf_counter() - start}, piece)
-            start = time.perf_counter()
+        place = cursor.place % stage.minibatches
+        with job.clock("train"):
+            moved = optimise(job, engine, stage.objective, pieces[place], counts[place], stop.interruptible)
+        job.step, job.version = job.step + 1, job.version + 1
+        cursor.done, cursor.place = cursor.done + 1, cursor.place + 1
+        if cursor.place == stage.updates:
+            cursor.samples = None
+        cursor.idle = cursor.idle + 1 if moved.get("grad_norm") == 0.0 else 0
+        cursor.rng = torch.get_rng_state()
+        numbers = {**job.numbers(), "rollout": cursor.rollout, "time/step": time.perf_counter() - start}
+        watch(numbers, pieces[place])
+        if until.idle and cursor.idle >= until.idle:
+            raise TrainError(
+                f"no gradient in the last {cursor.idle} steps: nothing can be learnt from these samples. Look at "
+                "samples/ and at the share of groups with equal scores; `stop_if_flat` says after how many steps"
+            )
+        if any(dist.gather(stop.asked)):
+            return
 
 
 def optimise(
-    job: Job, engine: Engine, objective: Objective, samples: Sequence[Sample], counts: Mapping[str, float]
-) -> None:
-    """One optimiser step on `samples`: micro-batches forward and backward, each term over its own count, then move."""
-    model = job.model
-    plan = model.plan(samples, objective.columns, objective.unit)
-    total = 0.0
-    with model.step(plan):
-        for batch in plan:
-            outputs = model(batch, objective.wants)
-            loss = objective(outputs, batch)
-            value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
-            engine.backward(value)
-            total += float(value.detach())
-            for name, (number, count) in loss.metrics.items():
-                job.log(name, float(number), float(count))
+    job: Job,
+    engine: Engine,
+    objective: Objective,
+    samples: Sequence[Sample],
+    counts: Mapping[str, float],
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Mapping[str, float]:
+    """One optimiser step on `samples`: micro-batches forward and backward, each term over its own count, then move.
+
+    Returns the numbers of the update. Raises TrainError, with the weights unmoved, where one is not finite.
+    """
+    with interruptible():
+        total = accumulate(job, engine, objective, samples, counts)
     # Terms are divided by counts of all ranks, so the loss of the step is the sum over the ranks, as the gradient is.
     total = sum(dist.gather(total))
     moved = engine.step() if math.isfinite(total) else {}
-    model.after_step()
+    job.model.after_step()
     for name, number in {"loss": total, **moved}.items():
         job.log(name, number)
     if not all(math.isfinite(v) for v in (total, *moved.values())):
@@ -70,6 +113,25 @@ def optimise(
             f"step {job.step + 1}: the loss is {total} and the step reports {dict(moved)}; the weights were not moved. "
             f"Its samples: {', '.join(s.uid for s in samples)}"
         )
+    return moved
+
+
+def accumulate(
+    job: Job, engine: Engine, objective: Objective, samples: Sequence[Sample], counts: Mapping[str, float]
+) -> float:
+    """Forward and backward of all micro-batches; returns this rank's share of the loss."""
+    model = job.model
+    plan = model.plan(samples, objective.columns, objective.unit)
+    total = 0.0
+    with model.step(plan):
+        for batch in plan:
+            loss = objective(model(batch, objective.wants), batch)
+            value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
+            engine.backward(value)
+            total += float(value.detach())
+            for name, (number, count) in loss.metrics.items():
+                job.log(name, float(number), float(count))
+    return total
 
 
 def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[Sample]]) -> list[Numbers]:

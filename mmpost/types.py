@@ -50,7 +50,7 @@ from mmpost.settings import DataSettings, Settings
 class Sampling(Settings):
     """How replies are drawn. Only these apply: a checkpoint's own generation settings are ignored."""
 
-    max_tokens: int = Field(ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
     """Most tokens of a reply; one that reaches it without an end is truncated."""
     temperature: float = Field(default=1.0, ge=0)
     """Logits are divided by it; 0 takes the most likely token."""

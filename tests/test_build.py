@@ -52,7 +52,7 @@ def test_the_folder_holds_what_it_promises(run: Path) -> None:
     names = {"config.yaml", "metrics.jsonl", "samples", "checkpoints", "summary.json", "curves.png", "tensorboard"}
     assert names <= {p.name for p in run.iterdir()}
     kept = sorted(p.name for p in (run / "checkpoints").iterdir())
-    assert kept == ["last", "step-3", "step-4"]
+    assert kept == ["best", "last", "step-2", "step-3", "step-4"]
     assert (run / "checkpoints" / "last").resolve().name == "step-4"
 
 
@@ -120,7 +120,7 @@ def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -
             k: v for k, v in b.items() if not k.startswith(timed)
         }
     first, second = (
-        torch.load(r / "checkpoints/last/trainer/update.pt", weights_only=True) for r in (run, tmp_path / "again")
+        torch.load(r / "checkpoints/last/trainer/tensors.pt", weights_only=True) for r in (run, tmp_path / "again")
     )
     assert first["update"]["done"] == second["update"]["done"]
 

@@ -45,7 +45,7 @@ def test_the_order_follows_from_the_seed_and_the_number_drawn() -> None:
     drawn = [uids(one.next()) for _ in range(5)]
     assert drawn == [uids(other.next()) for _ in range(5)]
     resumed = feed()
-    resumed.load_state_dict({"drawn": 12})
+    resumed.drawn = 12
     assert uids(resumed.next()) == drawn[3]
     assert uids(feed(seed=1).next()) != drawn[0]
 

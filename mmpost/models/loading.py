@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
@@ -16,25 +17,13 @@ from mmpost.settings import ModelSettings
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
     """Module (fp32) and processor. Raises ConfigError where transformers cannot load them, and for unfit settings."""
-    trust = settings.trust_remote_code
-    try:
-        with quiet():
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
-            module = AutoModelForImageTextToText.from_pretrained(
-                folder, trust_remote_code=trust, dtype=torch.float32, attn_implementation=settings.attention
-            )
-    except (OSError, ValueError, ImportError, KeyError) as e:
-        hint = ""
-        if "trust_remote_code" in str(e):
-            hint = "Its code comes with the checkpoint: set model.trust_remote_code=true if you trust its author. "
-        raise ConfigError(
-            f"model={settings.name}: wanted an image chat model of transformers, found {folder}, which it cannot load. "
-            f"{hint}transformers says: {e}"
-        ) from e
-    if getattr(processor, "image_processor", None) is None:
-        raise ConfigError(
-            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: put the "
-            "processor's files (processor_config.json or preprocessor_config.json) beside the weights"
+    processor = load_processor(folder, settings)
+    with _explained(folder, settings):
+        module = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            trust_remote_code=settings.trust_remote_code,
+            dtype=torch.float32,
+            attn_implementation=settings.attention,
         )
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
@@ -45,9 +34,37 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         # Newer releases of transformers call it so, and warn of the older name.
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+    return module, processor
+
+
+@contextmanager
+def _explained(folder: str, settings: ModelSettings) -> Iterator[None]:
+    """What transformers raises on loading, with what to do about it."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
+        hint = ""
+        if "trust_remote_code" in str(e):
+            hint = "Its code comes with the checkpoint: set model.trust_remote_code=true if you trust its author. "
+        raise ConfigError(
+            f"model={settings.name}: wanted an image chat model of transformers, found {folder}, which it cannot load. "
+            f"{hint}transformers says: {e}"
+        ) from e
+
+
+def load_processor(folder: str, settings: ModelSettings) -> Any:
+    """The processor alone, with the settings' pixel budget."""
+    with _explained(folder, settings):
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    if getattr(processor, "image_processor", None) is None:
+        raise ConfigError(
+            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: put the "
+            "processor's files (processor_config.json or preprocessor_config.json) beside the weights"
+        )
     if settings.min_pixels is not None or settings.max_pixels is not None:
         _set_pixels(processor, settings)
-    return module, processor
+    return processor
 
 
 @contextmanager

@@ -138,7 +138,7 @@ class PolicyLoss(Objective):
                 raise ValueError(
                     f"{name} has no effect on the surrogate {form.surrogate!r} of loss={self.loss}; drop it"
                 )
-        if (form.reduction == "constant") != (self.max_tokens is not None):
+        if form.reduction != "constant" and self.max_tokens is not None:
             raise ValueError(
                 f"max_tokens goes with reduction=constant (dr_grpo) and with nothing else; found "
                 f"reduction={form.reduction}, max_tokens={self.max_tokens}"
@@ -204,7 +204,9 @@ class PolicyLoss(Objective):
         reduction = self.form.reduction
         tokens = float(self._mask(batch).sum())
         count = tokens if reduction in ("step_tokens", "rollout_tokens") else float(batch.replies)
-        if self.max_tokens is not None:
+        if reduction == "constant":
+            if self.max_tokens is None:
+                raise ValueError("reduction=constant (dr_grpo) divides by max_tokens, found none; set it")
             count *= self.max_tokens
         return {"policy": count, "entropy": tokens} if self.entropy else {"policy": count}
 

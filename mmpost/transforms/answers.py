@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
+from mmpost.errors import DataError
 from mmpost.settings import Settings
 from mmpost.types import Context, Reply, Sample
 
 
 class Encode(Settings):
-    """Give the data's own replies their tokens, as the model would have written them."""
+    """Give the data's own replies their tokens, as the model would have written them.
+
+    Of a preference only the preferred replies stay (column `label` not negative). Raises DataError for a sample
+    without a reply to learn.
+    """
 
     makes: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        return [replace(s, replies=tuple(self._tokens(r, context) for r in s.replies)) for s in samples]
+        out = []
+        for sample in samples:
+            good = [r for r in sample.replies if float(cast(float, r.columns.get("label", 1.0))) >= 0]
+            if not good:
+                raise DataError(
+                    f"{sample.uid}: wanted a reply to learn, found a prompt alone; give the row an assistant's turn (or "
+                    "`response`), or choose a task that samples its replies"
+                )
+            out.append(replace(sample, replies=tuple(self._tokens(r, context) for r in good)))
+        return out
 
     def _tokens(self, reply: Reply, context: Context) -> Reply:
         if reply.token_ids is not None:

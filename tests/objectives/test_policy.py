@@ -276,7 +276,6 @@ def test_eight_by_one_is_two_by_four(loss):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"loss": "dr_grpo"}, "max_tokens"),
         ({"loss": "grpo", "max_tokens": 5}, "max_tokens"),
         ({"loss": "cispo", "cispo_cap": 0.2}, "at least 1"),
         ({"loss": "cispo", "clip_high": 0.2}, "no effect"),
@@ -302,3 +301,8 @@ def test_a_loss_is_a_point_on_the_grid():
     assert PolicyLoss(loss="bnpo").span == "step"
     assert PolicyLoss().single_update
     assert not PolicyLoss(old="column").single_update
+
+
+def test_a_constant_denominator_needs_its_constant() -> None:
+    with pytest.raises(ValueError, match="divides by max_tokens, found none"):
+        PolicyLoss(loss="dr_grpo").counts(batch([2], advantage=[1.0]))

@@ -1,0 +1,378 @@
+"""One run: its stages in order, and everything that is written about it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mmpost import bases, checkpoint, config, dist, trainer
+from mmpost.checkpoint import Snapshot
+from mmpost.config import RunConfig
+from mmpost.edits.freeze import Freeze
+from mmpost.edits.lora import Lora
+from mmpost.engine.local import LocalEngine
+from mmpost.errors import ConfigError, TrainError
+from mmpost.evaluation import Score, run_benches, table
+from mmpost.feed import Feed
+from mmpost.job import Job
+from mmpost.listeners import (
+    Curves,
+    JsonlMetrics,
+    Listener,
+    Listeners,
+    Progress,
+    SamplesLog,
+    TensorBoard,
+    Trackio,
+    Wandb,
+)
+from mmpost.models.chat import ChatModel
+from mmpost.rollout.local import LocalRollout
+from mmpost.stop import Now, Stop
+from mmpost.types import Bench, Sample, Split, Stage, Task, Update
+from mmpost.updates.plain import Plain
+
+FORMAT = 1
+"""Version of the run folder's layout."""
+NAMED = 100
+"""Skipped rows that summary.json names."""
+NAMED = 100
+"""Skipped rows that summary.json names."""
+LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
+
+
+class Run:
+    """A configured run in its folder, new or going on from a checkpoint."""
+
+    def __init__(self, run_config: RunConfig, task: Task, folder: Path, resume: Path | None = None) -> None:
+        self.config, self.task, self.resume = run_config, task, resume
+        if run_config.compute.threads:
+            torch.set_num_threads(run_config.compute.threads)
+        base = bases.resolve(run_config.model.name, run_config.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() and run_config.model.device != "cpu" else "cpu")
+        dist.start(device)
+        self.folder = Path(dist.gather(str(folder))[0])
+        self.base_hash = checkpoint.weights_hash(base)
+        self.before = checkpoint.load(resume) if resume else None
+        whole = resume is not None and not (resume / "trainer" / checkpoint.ADAPTERS).exists()
+        compute = run_config.compute
+        self.model = ChatModel.load(
+            str(resume) if whole else base,
+            run_config.model,
+            micro_tokens=compute.micro_tokens,
+            micro_replies=compute.micro_replies,
+            head_chunk=compute.head_chunk,
+        )
+        rollout = LocalRollout(self.model, compute.rollout_replies)
+        self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+        self.cursor = trainer.Cursor()
+        self.update: Update | None = None
+        self.stop = Stop()
+        self.listeners = Listeners(list(self._listeners()) if dist.rank() == 0 else [])
+        self.results: dict[str, Any] = {}
+        """Evaluations so far, as the summary will hold them."""
+        self._start, self._earlier = time.time(), 0.0
+        self._plan: dict[str, int] = {}
+        self._made: list[Stage] = []
+        self._benches: dict[str, list[Bench]] = {}
+
+    def train(self) -> dict[str, Any]:
+        """Evaluate, train all stages, evaluate; leaves the run folder. Stopped by a signal, it saves and says so."""
+        self._prepare()
+        self._open()
+        status, reason = "failed", ""
+        try:
+            with self.stop:
+                if self.config.eval.before and "eval_before" not in self.results:
+                    self.results["eval_before"] = self._evaluate("test")
+                try:
+                    self._stages()
+                except Now:
+                    self._rewind()
+                self._save(last=True)
+                if self.stop.asked:
+                    status, reason = "stopped", "by a signal"
+                else:
+                    if self.config.eval.after:
+                        self.results["eval_after"] = self._evaluate("test")
+                    status = "done"
+        except BaseException as e:
+            reason = f"{type(e).__name__}: {e}"
+            raise
+        finally:
+            summary = self._close(status, reason)
+        return summary
+
+    # Stages.
+
+    def _prepare(self) -> None:
+        """The stages, and the user's edits: what is wrong with them must show before anything is computed."""
+        self._made = list(self.task.stages())
+        self.stages = [(stage.name, self._share(stage)) for stage in self._made]
+        self._check_stages()
+        if self.before is not None:
+            self._check_resume(self.before.state)
+        # Every rank draws the same adapters; what ranks draw afterwards is their own.
+        torch.manual_seed(self.config.seed)
+        if self.config.model.lora is not None:
+            Lora(self.config.model.lora)(self.model)
+        if self.config.model.freeze:
+            Freeze(self.config.model.freeze)(self.model)
+        for stage in self._made:
+            optim = config.stage_optim(self.config, stage.name, stage.optim)
+            (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
+        torch.manual_seed(self.config.seed + dist.rank())
+
+    def _stages(self) -> None:
+        self._plan = self._steps()
+        at = self.before.state["stage"] if self.before else None
+        for stage in self._made:
+            if not self._plan[stage.name]:
+                continue
+            self._edit(stage)
+            if at is not None and stage.name != at:
+                continue  # finished before the checkpoint; its edits are in place again
+            self._enter(stage, self.before if at == stage.name else None)
+            at = None
+            feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
+            if self.before is not None and self.cursor.drawn:
+                self._refill(feed)
+            self.before = None
+            until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
+            trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
+            if self.stop.asked:
+                return
+
+    def _edit(self, stage: Stage) -> None:
+        """The stage's own edits, drawn alike on every rank."""
+        self.job.label = stage.name
+        with torch.random.fork_rng():
+            torch.manual_seed(self.job.number("edits"))
+            for edit in stage.edits:
+                edit(self.model)
+
+    def _enter(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        """Make the stage's update and kept weights, or take them from a checkpoint."""
+        optim = config.stage_optim(self.config, stage.name, stage.optim)
+        self.update = stage.update or Plain(optim)
+        self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
+        self.cursor = trainer.Cursor()
+        if any(getattr(t, "reference", False) for t in stage.transforms):
+            self.job.keep_weights("reference")
+        if snapshot is None:
+            return
+        state, tensors = snapshot.state, snapshot.tensors
+        assert self.resume is not None
+        if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
+            checkpoint.load_adapters(self.resume, self.model.module)
+        if tensors["kept"]:
+            self.job.kept = dict(tensors["kept"])
+        self.update.load_state_dict(tensors["update"])
+        self.job.step = self.job.version = state["step"]
+        self.cursor = trainer.Cursor(**state["cursor"])
+        torch.set_rng_state(tensors["rng"][dist.rank()])
+
+    def _refill(self, feed: Feed) -> None:
+        """The rollout batch that the checkpoint stood in, if it stood in one."""
+        assert self.before is not None
+        packed = self.before.state["buffer"][dist.rank()]
+        if packed is not None:
+            feed.drawn = self.cursor.drawn
+            self.cursor.samples = checkpoint.unpack(packed, feed.again([row["uid"] for row in packed]))
+
+    def _update(self) -> Update:
+        assert self.update is not None
+        return self.update
+
+    def _steps(self) -> dict[str, int]:
+        """Steps of each stage; finished stages of a resumed run keep theirs, the others share what is left."""
+        if self.before is None:
+            return trainer.share_out(self.config.steps, self.stages)
+        plan, at = dict(self.before.state["plan"]), self.before.state["stage"]
+        names = [name for name, _ in self.stages]
+        ahead = [(n, share) for n, share in self.stages[names.index(at) :] if plan[n]]
+        past = sum(plan[n] for n in names[: names.index(at)])
+        if sum(plan.values()) != self.config.steps:
+            plan |= trainer.share_out(self.config.steps - past, ahead)
+        return plan
+
+    def _rewind(self) -> None:
+        """Cut off between two steps: random numbers as after the last whole one."""
+        if self.cursor.rng is not None:
+            torch.set_rng_state(self.cursor.rng)
+
+    # After each step.
+
+    def _watch(self, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
+        step, every = self.job.step, self.config.checkpoint.every
+        line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
+        better = False
+        if self.config.eval.every and step % self.config.eval.every == 0:
+            scores = self._evaluate("val")
+            line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
+            better = self._better(scores)
+        self.listeners.on_metrics(line)
+        if self.config.log.samples_every and step % self.config.log.samples_every == 0:
+            self.listeners.on_samples(step, [s for part in dist.gather(list(samples)) for s in part])
+        if better or (every and step % every == 0):
+            self._save(best=better)
+
+    def _evaluate(self, split: Split) -> dict[str, Score]:
+        if split not in self._benches:
+            self._benches[split] = self.task.benches(split)
+        return run_benches(self.job, self._benches[split], self.config.eval.samples)
+
+    def _better(self, scores: dict[str, Score]) -> bool:
+        """Whether these are the best so far by the task's own metric."""
+        name, sign = self.task.best.removeprefix("-"), -1 if self.task.best.startswith("-") else 1
+        best = self.results.get("eval_best", {})
+        if name not in scores or (name in best and sign * scores[name]["value"] <= sign * best[name]["value"]):
+            return False
+        self.results["eval_best"] = scores
+        return True
+
+    def _save(self, best: bool = False, last: bool = False) -> None:
+        """Write a checkpoint; a full disk costs this checkpoint, not the run, unless it is the last."""
+        buffer = dist.gather(checkpoint.pack(self.cursor.samples))
+        rng = dist.gather(torch.get_rng_state())
+        if dist.rank() == 0:
+            root = self.folder / "checkpoints"
+            try:
+                checkpoint.save(root, self.job.step, self.model, Snapshot(self._state(buffer), self._tensors(rng)))
+                if best:
+                    checkpoint.point(root / "best", f"step-{self.job.step}")
+                checkpoint.prune(root, self.config.checkpoint.keep)
+            except OSError as e:
+                if last:
+                    raise TrainError(f"{e}; the last good checkpoint is {(root / 'last').resolve()}") from e
+                print(f"mmpost: {e}; training goes on, the last good one stays", file=sys.stderr)
+        dist.barrier()
+
+    def _state(self, buffer: list[Any]) -> dict[str, Any]:
+        kept = ("done", "rollout", "place", "drawn", "idle")
+        return {
+            "format": FORMAT,
+            "step": self.job.step,
+            "stage": self.job.label,
+            "stages": [name for name, _ in self.stages],
+            "plan": self._plan,
+            "cursor": {name: getattr(self.cursor, name) for name in kept},
+            "buffer": buffer,
+            "world": dist.world(),
+            "recipe": self.model.recipe.hash,
+            "base_hash": self.base_hash,
+            "wall_s": self._wall(),
+            "results": self.results,
+        }
+
+    def _tensors(self, rng: list[torch.Tensor]) -> dict[str, Any]:
+        return {"update": self.update.state_dict() if self.update else {}, "kept": self.job.kept, "rng": rng}
+
+    # Start and end.
+
+    def _check_resume(self, state: Mapping[str, Any]) -> None:
+        """Refuse to go on where the result would be another run."""
+        wanted = {
+            "stages": [name for name, _ in self.stages],
+            "world": dist.world(),
+            "base_hash": self.base_hash,
+            "format": FORMAT,
+        }
+        for name, value in wanted.items():
+            if state[name] != value:
+                raise ConfigError(f"{self.resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
+        if state["step"] >= self.config.steps:
+            raise ConfigError(f"{self.resume} is at step {state['step']} of {self.config.steps}; say steps=N for more")
+
+    def _open(self) -> None:
+        if self.before is not None:
+            self.results, self._earlier = dict(self.before.state["results"]), self.before.state["wall_s"]
+            self.results.pop("eval_after", None)
+        if dist.rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(config.dump(self._resolved()))
+        self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
+
+    def _close(self, status: str, reason: str) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            **self.results,
+            **({"skipped": list(self.job.skipped)[:NAMED]} if self.job.skipped else {}),
+            "format": FORMAT,
+            "steps": self.job.step,
+            "wall_s": self._wall(),
+            "base_hash": self.base_hash,
+            "recipe_hash": self.model.recipe.hash,
+            "seed": self.config.seed,
+            "versions": {"python": platform.python_version(), **{n: metadata.version(n) for n in LIBRARIES}},
+        }
+        # A rank that failed is alone here: the others' rows are asked for only where all have come.
+        skipped = dist.gather(list(self.job.skipped)) if status == "done" else [list(self.job.skipped)]
+        if any(skipped):
+            rows = list(dict.fromkeys(row for part in skipped for row in part))
+            summary["skipped"] = {"rows": len(rows), "named": rows[:NAMED]}
+        if dist.rank() == 0:
+            (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
+            self.listeners.on_end(summary)
+            shown = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
+            console = Console()
+            if shown and status == "done":
+                console.print(table("test split", shown))
+            console.print(f"{status}: {self.folder}", highlight=False, soft_wrap=True)
+            if status == "stopped":
+                console.print(f"go on with: mmpost train resume={self.folder}", highlight=False, soft_wrap=True)
+        dist.stop()
+        return summary
+
+    def _wall(self) -> float:
+        return round(self._earlier + time.time() - self._start, 2)
+
+    def _resolved(self) -> dict[str, Any]:
+        """All settings as they apply, stage by stage, so that `config=RUN/config.yaml` repeats the run."""
+        resolved = self.config.model_dump(mode="json")
+        task = self.task.model_dump(mode="json", exclude={"data"})
+        resolved["task"] = {"name": self.config.task["name"], **task}
+        # A field that a stage of the task sets must stay open to it; the others are written out.
+        theirs = {field for stage in self._made for field in stage.optim} - self.config.optim.model_fields_set
+        resolved["optim"] = {k: v for k, v in resolved["optim"].items() if k not in theirs}
+        return resolved
+
+    def _share(self, stage: Stage) -> float:
+        own = self.config.stages.get(stage.name)
+        return stage.share if own is None or own.share is None else own.share
+
+    def _check_stages(self) -> None:
+        names = [name for name, _ in self.stages]
+        unknown = sorted(set(self.config.stages) - set(names))
+        if unknown:
+            raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
+        for stage in self._made:
+            if stage.objective.single_update and stage.updates > 1:
+                raise ConfigError(
+                    f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
+                    "takes the policy as it is for the old one; give it the column old_logp (transform OldLogp)"
+                )
+
+    def _listeners(self) -> Iterable[Listener]:
+        log = self.config.log
+        yield JsonlMetrics()
+        yield SamplesLog(self.model.pieces)
+        yield Curves()
+        if log.progress:
+            yield Progress()
+        if log.tensorboard:
+            yield TensorBoard()
+        if log.wandb:
+            yield Wandb(log.wandb)
+        if log.trackio:
+            yield Trackio(log.trackio)

@@ -1,0 +1,194 @@
+"""A run that was stopped and goes on is the run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mmpost
+from mmpost import checkpoint, config
+from mmpost.errors import ConfigError, DataError, TrainError
+
+SMALL: dict[str, Any] = {
+    "task": {
+        "name": "visurf",
+        "prompts": 4,
+        "group": 2,
+        "minibatches": 2,
+        "warm_up": 0.34,
+        "policy": {"beta": 0.1},
+        "sampling": {"max_tokens": 6},
+    },
+    "model": {"name": "random-tiny"},
+    "eval": {"samples": 2},
+    "log": {"progress": False, "tensorboard": False},
+    "checkpoint": {"every": 1, "keep": 9},
+    "steps": 6,
+}
+"""Two stages, two updates on each rollout batch, a reference."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    mmpost.train(**SMALL, out=str(out))
+    return out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / "last"
+    return load_file(next(iter(sorted(folder.glob("*.safetensors")))))
+
+
+def same(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_going_on_from_any_step_ends_in_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    mmpost.train(resume=str(run / "checkpoints" / f"step-{step}"))
+    same(run, whole)
+    assert steps(run) == steps(whole)
+    a, b = (json.loads((r / "summary.json").read_text()) for r in (run, whole))
+    assert (a["eval_before"], a["eval_after"], a["status"]) == (b["eval_before"], b["eval_after"], "done")
+
+
+def test_adapters_go_on_in_the_same_bits(tmp_path: Path) -> None:
+    settings = config.merge(SMALL, {"model": {"lora": {"rank": 2, "dropout": 0.2}}, "steps": 4})
+    mmpost.train(**settings, out=str(tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
+    mmpost.train(resume=str(tmp_path / "run" / "checkpoints" / "step-2"))
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_more_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    with pytest.raises(ConfigError, match="found optim: that would be another run"):
+        mmpost.train(resume=str(run), optim={"lr": 1.0})
+    with pytest.raises(ConfigError, match="is at step 6 of 6; say steps=N for more"):
+        mmpost.train(resume=str(run))
+    assert mmpost.train(resume=str(run), steps=8)["steps"] == 8
+    with pytest.raises(ConfigError, match="no run there"):
+        mmpost.train(resume=str(tmp_path / "nowhere"))
+
+
+def test_a_broken_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    file = run / "checkpoints" / "step-3" / "trainer" / "tensors.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(DataError, match="step-3 is no whole checkpoint"):
+        mmpost.train(resume=str(run / "checkpoints" / "step-3"))
+    (run / "checkpoints" / "step-2" / "model.safetensors").write_bytes(b"0" * 100)
+    with pytest.raises(ConfigError, match="step-2"):
+        mmpost.train(resume=str(run / "checkpoints" / "step-2"))
+
+
+def test_a_full_disk_costs_a_checkpoint_but_not_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = torch.save
+    written: list[int] = []
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        written.append(1)
+        if len(written) in (2, 4):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.torch, "save", fails)
+    with pytest.raises(TrainError, match=r"No space left on device.*last good checkpoint is .*step-3"):
+        mmpost.train(**config.merge(SMALL, {"steps": 3}), out=str(tmp_path / "run"))
+    assert "checkpoint of step 2 could not be written" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["last", "step-1", "step-3"]
+
+
+def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
+    task = {"inject": False, "warm_up": 0.0, "policy": {"beta": 0.0}, "minibatches": 1}
+    settings = config.merge(SMALL, {"task": task, "stop_if_flat": 2})
+    with pytest.raises(TrainError, match="no gradient in the last 2 steps"):
+        mmpost.train(**settings, out=str(tmp_path / "run"))
+
+
+def start(out: Path, cache: Path) -> subprocess.Popen[str]:
+    """The same run in a process of its own; goes on where there is something to go on from."""
+    file = out.with_suffix(".yaml")
+    file.write_text(config.dump(SMALL))
+    words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
+    command = [sys.executable, "-m", "mmpost.cli", "train", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(3000):
+        if path.exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not come")
+
+
+def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out, tmp_path)
+    wait_for(out / "checkpoints" / "last", process)
+    process.send_signal(signal.SIGTERM)
+    shown, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "finishing this step" in said
+    assert "go on with: mmpost train resume=" in shown
+    assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+    assert start(out, tmp_path).wait(timeout=240) == 0
+    same(out, whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
+    """SIGKILL inside a rollout, a step or a save, resumed each time: the final weights are those of the whole run."""
+    rng = torch.Generator().manual_seed(0)
+    out, kills = tmp_path / "run", 0
+    for attempt in range(200):
+        process = start(out, tmp_path)
+        if kills < 20:
+            # From the moment that something is computed, so that kills spread over what a run does.
+            begin = time.time()
+            wait_for(out / "metrics.jsonl" if attempt == 0 else out / "config.yaml", process)
+            time.sleep(6 + 3 * float(torch.rand((), generator=rng)) - min(6, time.time() - begin))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+            if (out / "checkpoints" / "last" / "trainer").exists():
+                done = json.loads((out / "checkpoints" / "last" / "trainer" / "state.json").read_text())["step"]
+                print(f"kill {kills} at step {done}")
+                if done >= 5:
+                    shutil.rmtree(out)  # again from the start: the run is short, the kills are many
+        elif process.wait() == 0:
+            break
+    assert kills == 20
+    same(out, whole)
