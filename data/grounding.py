@@ -8,21 +8,20 @@ from dataclasses import replace
 from typing import Any, overload
 
 from mmpost.data.media import Media
-from mmpost.data.readers import read
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
 
 
 class Grounding(Sequence[Sample]):
-    """A file whose rows have an image, a question and `solution`: a JSON list of {"bbox_2d", "point_2d"} in pixels.
+    """Rows with an image, a question and `solution`: a JSON list of {"bbox_2d", "point_2d"} in pixels.
 
     The question (`problem`, or the user's text) is put into `prompt` at {question}; rows with whole `messages` that ask
     for the <answer> format themselves stay as they are. The truth's frame is `img_width` x `img_height` where the row
     has them, else the size of its first image. Raises DataError, naming the row, for a solution that cannot be read.
     """
 
-    def __init__(self, path: str, prompt: str, root: str | None = None) -> None:
-        self.rows, self.prompt = read(path, root, loss="last"), prompt
+    def __init__(self, rows: Sequence[Sample], prompt: str) -> None:
+        self.rows, self.prompt = rows, prompt
 
     def where(self, index: int) -> str:
         """File and row of a sample, as its messages name them."""

@@ -6,10 +6,11 @@ opening, one pass over the rows without their media counts the samples.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -21,26 +22,31 @@ from mmpost.errors import DataError
 from mmpost.types import Sample
 
 
-def read(path: str | Path, root: str | Path | None = None, loss: Literal["all", "last"] = "all") -> Rows:
+def read(
+    path: str | Path, root: str | Path | None = None, loss: Literal["all", "last"] = "all", prompt: str = ""
+) -> Rows:
     """The samples of a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of these or `datasets`.
 
-    Relative media paths start from `root`, which they may not leave, or without one from the folder of the data. Raises
-    DataError for a source that cannot be opened; a broken row raises when it is read, with file and number.
+    A folder may also hold media files, whose truth is the name of the folder in it that they lie in. `prompt` is what
+    rows without a question ask. Relative media paths start from `root`, which they may not leave, or without one from
+    the folder of the data. Raises DataError for a source that cannot be opened; a broken row raises when it is read,
+    with file and number.
     """
-    return Rows(open_table(path), root, loss)
+    return Rows(open_table(path), root, loss, prompt)
 
 
 class Rows(Sequence[Sample]):
     """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
 
-    def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"]) -> None:
-        self.table = table
+    def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"], prompt: str = "") -> None:
+        self.table, self.prompt = table, prompt
         self.root = root
         self.loss: Literal["all", "last"] = loss
         self._counts = array("q")
+        self._places = array("d")
         self._again: set[int] = set()
         self._survey()
-        self._ends = list(accumulate(self._counts))
+        self._ends = array("q", accumulate(self._counts))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -64,10 +70,24 @@ class Rows(Sequence[Sample]):
         """File and row of a sample, as its messages name them."""
         return f"{self.table.name}:{self.table.number(bisect_right(self._ends, index))}"
 
+    def between(self, low: float, high: float) -> Subset:
+        """The samples whose rows fall in [low, high) of [0, 1), by a hash of their id (without one: their number)."""
+        ends = [0, *self._ends]
+        return Subset(
+            self, [i for row, at in enumerate(self._places) if low <= at < high for i in range(*ends[row : row + 2])]
+        )
+
+    def _asking(self, row: Any) -> Any:
+        """`row`, with the prompt where it has no question of its own."""
+        if not self.prompt or not isinstance(row, Mapping):
+            return row
+        asks = any(row.get(name) is not None for name in (*rows.TURNS, *rows.ASKS, "chosen"))
+        return row if asks else {**row, rows.ASKS[-1]: self.prompt}
+
     def _samples(self, row: int) -> list[Sample]:
         where = f"{self.table.name}:{self.table.number(row)}"
         try:
-            parsed = rows.parse(self.table.row(row))
+            parsed = rows.parse(self._asking(self.table.row(row)))
             uid = parsed.uid if parsed.uid is not None else where
             uid = f"{uid}@{self.table.number(row)}" if row in self._again else uid
             return rows.samples(parsed, uid, self.loss, self._media)
@@ -83,7 +103,7 @@ class Rows(Sequence[Sample]):
         for number, row in enumerate(self.table.light()):
             count = 1
             try:
-                parsed = rows.parse(row) if row is not None else None
+                parsed = rows.parse(self._asking(row)) if row is not None else None
             except DataError:
                 # The row raises when it is read, with its place.
                 parsed = None
@@ -94,9 +114,34 @@ class Rows(Sequence[Sample]):
                 elif parsed.uid is not None:
                     seen.add(parsed.uid)
             self._counts.append(count)
+            self._places.append(_place(parsed.uid if parsed and parsed.uid is not None else str(number)))
 
     def _count(self, parsed: rows.Row) -> int:
         try:
             return max(1, len(rows.spans(parsed, self.loss)))
         except DataError:
             return 1
+
+
+class Subset(Sequence[Sample]):
+    """Some samples of a source, by their indices there."""
+
+    def __init__(self, source: Sequence[Sample], indices: Sequence[int]) -> None:
+        self.source, self.indices = source, array("q", indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.source[i] for i in self.indices[index]]
+        return self.source[self.indices[index]]
+
+
+def _place(name: str) -> float:
+    """A number in [0, 1) that depends on `name` alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48

@@ -175,7 +175,8 @@ def _turns(fields: Fields, chosen: Any, rejected: list[Any]) -> list[Turn]:
         turns = [turn for pair in history for turn in _pair(pair)] + _asked(fields)
     if not turns and not (_conversation(chosen) and rejected and all(map(_conversation, rejected))):
         raise DataError(
-            f"Wanted one of the known formats: {FORMATS}. Found the keys {', '.join(fields.names) or 'none'}."
+            f"Wanted one of the known formats: {FORMATS}. Found the keys {', '.join(fields.names) or 'none'}. "
+            "Where all rows ask the same, say it with data.prompt."
         )
     if system and not (turns and turns[0].role == "system"):
         turns.insert(0, Turn("system", system))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ class Table(Protocol):
 
 
 def open_table(path: str | Path) -> Table:
-    """A .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets` or of Parquet files."""
+    """A .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media."""
     place = Path(path).expanduser()
     if "*" in place.name:
         return _parquet(sorted(place.parent.glob(place.name)), place)
@@ -188,9 +189,14 @@ def _folder(place: Path) -> Table:
         assert not isinstance(data, datasets.DatasetDict)
         return Arrow(data, place.name, place)
     files = sorted(place.rglob("*.parquet"))
+    media = [] if files else _media_rows(place)
+    if media:
+        return Listed(media, place.name, place)
     if not files:
         found = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
-        raise DataError(f"Wanted Parquet files or a folder saved by `datasets`, found {found} in {place}. Name a file.")
+        raise DataError(
+            f"Wanted media files, Parquet files or a folder saved by `datasets`, found {found} in {place}. Name a file."
+        )
     names = {re.split(r"[-_.]", file.name)[0] for file in files} | {file.parent.name for file in files}
     splits = sorted(names & set(SPLITS))
     if len(splits) > 1:
@@ -199,6 +205,22 @@ def _folder(place: Path) -> Table:
             f"Give a pattern, such as {files[0].parent}/{splits[0]}*.parquet."
         )
     return _parquet(files, place)
+
+
+def _media_rows(place: Path) -> list[dict[str, Any]]:
+    """A row for each file in `place`, or in a folder in it, whose ending is that of a registered kind of media.
+
+    Its id is the path within `place`; files in a folder have that folder's name as solution.
+    """
+    names = {kind.name for kind in kinds()}
+    found = []
+    for file in sorted(place.rglob("*")):
+        kind = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+        if kind in names and file.is_file():
+            inner = file.relative_to(place)
+            row = {"id": inner.as_posix(), kind: str(file.absolute())}
+            found.append({**row, "solution": inner.parts[0]} if len(inner.parts) > 1 else row)
+    return found
 
 
 def _parquet(files: Sequence[Path], place: Path) -> Table:

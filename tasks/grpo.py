@@ -1,15 +1,16 @@
 """GRPO and its relatives on your own questions: data.train=FILE with a prompt and a solution in each row."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from mmpost import registry
-from mmpost.data.readers import read
+from mmpost.data.own import own
 from mmpost.errors import ConfigError
 from mmpost.rl import GroupTask
 from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
+from mmpost.types import Bench, Gold, Sample, Sampling, Split, Stage
 
 
 class Grpo(GroupTask):
@@ -21,23 +22,17 @@ class Grpo(GroupTask):
     """Rewards (`mmpost list` shows them, or a.module:function) and their weights."""
 
     def stages(self) -> Iterator[Stage]:
-        if not self.data.train:
+        source = own(self.data, "train", loss="last")
+        if source is None:
             raise ConfigError("task=grpo learns from your own data: say data.train=FILE (README, Your own data)")
-        yield self.rl_stage(
-            "rl", self._source(self.data.train), self._score(), gold=(Gold(plain), Gold(tagged, name="tagged"))
-        )
+        yield self.rl_stage("rl", source, self._score(), gold=(Gold(plain), Gold(tagged, name="tagged")))
 
     def benches(self, split: Split) -> list[Bench]:
-        path = getattr(self.data, split)
-        if not path:
+        source = own(self.data, split, loss="last")
+        if source is None:
             return []
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        return [
-            Bench("data", self._source(path), (PromptOnly(), Generate(n=1, sampling=sampling), self._score()), means)
-        ]
-
-    def _source(self, path: str) -> Source:
-        return read(path, self.data.root, loss="last")
+        return [Bench("data", source, (PromptOnly(), Generate(n=1, sampling=sampling), self._score()), means)]
 
     def _score(self) -> Score:
         rewards = {name: registry.member(name, "mmpost.rewards") for name in self.rewards}
@@ -46,11 +41,13 @@ class Grpo(GroupTask):
 
 def means(samples: Sequence[Sample]) -> dict[str, float]:
     """The mean reward and the mean of each score."""
-    replies = [reply for sample in samples for reply in sample.replies]
-    found = {name: [r.scores[name] for r in replies if name in r.scores] for r in replies for name in r.scores}
-    return {"reward": sum(float(r.columns["reward"]) for r in replies) / max(1, len(replies))} | {  # type: ignore[arg-type]
-        name: sum(values) / len(values) for name, values in found.items()
-    }
+    found: dict[str, list[float]] = {}
+    for reply in (reply for sample in samples for reply in sample.replies):
+        reward = float(reply.columns["reward"])  # type: ignore[arg-type]
+        for name, value in {"reward": reward, **reply.scores}.items():
+            if not math.isnan(value):  # no reward applies to this reply
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def plain(sample: Sample) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from mmpost.data.readers import read
+from mmpost.data.own import own
 from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.transforms.answers import Encode
@@ -21,16 +21,16 @@ class Sft(Task):
     """How tokens are averaged."""
 
     def stages(self) -> Iterator[Stage]:
-        if not self.data.train:
+        source = own(self.data, "train")
+        if source is None:
             raise ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
-        source = read(self.data.train, self.data.root, self.data.loss)
         yield Stage("sft", source, self.objective, self.prompts, (Encode(),), gold=(Gold(said),))
 
     def benches(self, split: Split) -> list[Bench]:
-        path = getattr(self.data, split)
-        if not path:
+        source = own(self.data, split)
+        if source is None:
             return []
-        return [Bench("data", read(path, self.data.root, self.data.loss), (Encode(), ScoreLogp()), likelihood)]
+        return [Bench("data", source, (Encode(), ScoreLogp()), likelihood)]
 
 
 def likelihood(samples: Sequence[Sample]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mmpost.data.digits import Scenes, answer_text
 from mmpost.data.grounding import Grounding
+from mmpost.data.own import own
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
 from mmpost.rl import GroupTask
@@ -57,7 +58,7 @@ class ViSurf(GroupTask):
     def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
-        kinds = {"target": self.target} if getattr(self.data, split) else {"target": self.target, "old": self.old}
+        kinds = {"target": self.target} if own(self.data, split) else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, k, 256, seed=3) for name, k in kinds.items()}
         return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
 
@@ -73,8 +74,8 @@ class ViSurf(GroupTask):
         return label, Gold(thoughtful, 7.0, "label with a thought", parses=readable)
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
-        path = getattr(self.data, split)
-        return Grounding(path, self.prompt, self.data.root) if path else Scenes(split, kinds, n=n, seed=seed)
+        rows = own(self.data, split, loss="last")
+        return Scenes(split, kinds, n=n, seed=seed) if rows is None else Grounding(rows, self.prompt)
 
 
 def thoughtful(sample: Sample) -> str:

@@ -1,0 +1,61 @@
+"""Several sources as one, in shares that the user chooses."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import overload
+
+import numpy as np
+
+from mmpost.errors import DataError
+from mmpost.types import Sample
+
+
+class Mix(Sequence[Sample]):
+    """As many samples as the sources have together; source j gives weights[j] of them, evenly spread.
+
+    Which sample an index means follows from the sizes and weights alone. A source whose share is more than it has
+    begins again, one whose share is less is not used up; without weights each sample comes once. Uids are those of the
+    sources behind the number of the source, with ~1, ~2, ... at repeats. Raises DataError for unfit weights.
+    """
+
+    def __init__(self, sources: Sequence[Sequence[Sample]], weights: Sequence[float] | None = None) -> None:
+        sizes = np.array([len(source) for source in sources])
+        shares = sizes.astype(float) if weights is None else np.array(weights, float)
+        if len(shares) != len(sources) or not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
+            raise DataError(f"Wanted a weight of at least 0 for each of {len(sources)} sources, found {weights}.")
+        empty = [j for j, size in enumerate(sizes) if not size and shares[j]]
+        if empty:
+            raise DataError(f"Wanted samples in every source that is mixed in, found none in number {empty[0] + 1}.")
+        self.sources = sources
+        exact = shares / shares.sum() * sizes.sum()
+        counts = np.floor(exact).astype(int)
+        short = int(sizes.sum() - counts.sum())
+        counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+        # The k-th of n samples of a source stands at (k + 1/2) / n of the way.
+        places = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts])
+        order = np.argsort(places, kind="stable")
+        kind = np.min_scalar_type(len(sources))
+        self._source = np.repeat(np.arange(len(sources), dtype=kind), counts)[order]
+        self._number = np.concatenate([np.arange(n) for n in counts])[order]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = operator.index(index)
+        at = at + len(self) if at < 0 else at
+        if not 0 <= at < len(self):
+            raise IndexError(f"sample {index} of {len(self)} in a mix")
+        source = int(self._source[at])
+        again, number = divmod(int(self._number[at]), len(self.sources[source]))
+        sample = self.sources[source][number]
+        return replace(sample, uid=f"{source + 1}/{sample.uid}" + (f"~{again}" if again else ""))
