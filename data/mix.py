@@ -44,6 +44,12 @@ class Mix(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._source)
 
+    def where(self, index: int) -> str:
+        """File and row of a sample; the number of its source and its own number where the source knows no rows."""
+        source, number = int(self._source[index]), int(self._number[index]) % len(self.sources[self._source[index]])
+        where = getattr(self.sources[source], "where", None)
+        return where(number) if where else f"source {source + 1}, sample {number}"
+
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload

@@ -126,8 +126,12 @@ class Rows(Sequence[Sample]):
 class Subset(Sequence[Sample]):
     """Some samples of a source, by their indices there."""
 
-    def __init__(self, source: Sequence[Sample], indices: Sequence[int]) -> None:
+    def __init__(self, source: Rows, indices: Sequence[int]) -> None:
         self.source, self.indices = source, array("q", indices)
+
+    def where(self, index: int) -> str:
+        """File and row of a sample, as its messages name them."""
+        return self.source.where(self.indices[index])
 
     def __len__(self) -> int:
         return len(self.indices)

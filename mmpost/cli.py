@@ -14,7 +14,11 @@ COMMANDS = {
     "eval": "evaluate a model or run on a task's test split: mmpost eval task=visurf model=RUN",
     "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
+    "check": "find what is wrong before training (rows, media, rewards, model): mmpost check task=visurf",
     "list": "tasks, rewards, objectives and the other plug-ins; `mmpost list TASK` shows a task's settings",
+    "predict": "replies to your prompts: mmpost predict model=RUN data.test=FILE_OR_FOLDER out=FILE.jsonl [task=...]",
+    "score": "a file of answers by a task's rewards and metrics: mmpost score task=visurf answers=FILE.jsonl",
+    "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file that is a working task, to change into your own: mmpost new-task NAME [out=FOLDER]",
     "doctor": "what works on this machine, and what to do about what does not",
 }
@@ -68,6 +72,27 @@ def _eval(words: Sequence[str]) -> int:
     return 0
 
 
+def _predict(words: Sequence[str]) -> int:
+    from mmpost.predict import predict
+
+    predict(words)
+    return 0
+
+
+def _score(words: Sequence[str]) -> int:
+    from mmpost.score_answers import score
+
+    score(words)
+    return 0
+
+
+def _export(words: Sequence[str]) -> int:
+    from mmpost.export import export
+
+    print(f"written: {export(words)}")
+    return 0
+
+
 def _new_task(words: Sequence[str]) -> int:
     from mmpost import config
     from mmpost.errors import ConfigError
@@ -93,6 +118,15 @@ def _report(words: Sequence[str]) -> int:
     from mmpost.report import main as report
 
     return report(words)
+
+
+def _check(words: Sequence[str]) -> int:
+    from mmpost import config
+
+    config.load(words)
+    from mmpost.checks import check
+
+    return check(words)
 
 
 def _doctor(words: Sequence[str]) -> int:

@@ -100,15 +100,15 @@ def switch_off_dropout(module: torch.nn.Module) -> None:
                 setattr(child, name, 0.0)
 
 
-def frame(config: Any, processor: Any, width: int, height: int) -> Frame:
+def frame(config: Any, processor: Any, width: int, height: int, chosen: str = "auto") -> Frame:
     """Where a model of this family writes coordinates for an image of width x height pixels.
 
     Qwen2.5-VL: pixels of the resized image (its own resizing rule); families in THOUSAND: 0 to 1000; others: pixels
-    of the image as it is.
+    of the image as it is. `chosen` (the setting model.frame) says it for a model that was taught otherwise.
     """
-    if config.model_type in THOUSAND:
+    if chosen == "thousand" or (chosen == "auto" and config.model_type in THOUSAND):
         return Frame(1000, 1000)
-    if config.model_type == "qwen2_5_vl":
+    if chosen == "auto" and config.model_type == "qwen2_5_vl":
         image = processor.image_processor
         return Frame(*_resized(width, height, image.patch_size * image.merge_size, *_budget(image)))
     return Frame(width, height)

@@ -30,6 +30,10 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
             f"model={settings.name}: wanted a module made of `model` and a language head, found "
             f"{type(module).__name__}; choose a family with transformers' usual layout"
         )
+    if getattr(module, "peft_config", None):
+        # transformers loads adapters frozen; here they are what goes on training.
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_("lora_" in name)
     if settings.gradient_checkpointing:
         # Newer releases of transformers call it so, and warn of the older name.
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable

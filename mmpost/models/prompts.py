@@ -68,7 +68,7 @@ class Prompter:
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        module: torch.nn.Module | None,
         processor: Any,
         system: str | None = None,
         banned: Sequence[int] = (),
@@ -160,18 +160,15 @@ class Prompter:
         return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
 
     def _render(self, parts: Sequence[Part]) -> Prompt:
-        given: dict[str, list[Any]] = {}
-        for part in parts:
-            if part.kind != "text":
-                given.setdefault(part.kind, []).append(part.value.open())
-        unknown = set(given) - {"image"}
-        if unknown:
-            raise DataError(f"this model takes text and images, but the prompt has {', '.join(sorted(unknown))}")
+        others = sorted({part.kind for part in parts} - {"text", "image"})
+        if others:
+            raise DataError(f"this model takes text and images, but the prompt has {', '.join(others)}")
+        pictures = [part.value.open() for part in parts if part.kind == "image"]
         text = self.text(parts)
-        images = {"images": [given["image"]]} if given else {}
+        images = {"images": [pictures]} if pictures else {}
         # Processors prefer the text as a list; the template has written the first token if the tokenizer would.
         features = dict(
-            self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text))
+            self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self.adds_bos(text))
         )
         ids = features.pop("input_ids")
         features.pop("attention_mask", None)
@@ -180,7 +177,13 @@ class Prompter:
         rest = {k: v for k, v in tensors.items() if k not in aligned}
         return Prompt(ids[0], aligned, rest, self._positions(ids, aligned, rest))
 
-    def _adds_bos(self, text: str) -> bool:
+    def marker(self) -> str:
+        """What the template writes to open the assistant's turn; empty where it does not care to."""
+        turn = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+        closed = self._template(turn, add_generation_prompt=False)
+        return self._template(turn, add_generation_prompt=True).removeprefix(closed)
+
+    def adds_bos(self, text: str) -> bool:
         """Whether the tokenizer must write the first token: not where the template has written it already."""
         bos = getattr(self.tokenizer, "bos_token", None)
         return not (bos and text.startswith(bos))

@@ -1,0 +1,116 @@
+"""`mmpost check`: everything that can be known to be wrong before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpost import bases, config
+from mmpost.build import make_task
+from mmpost.checks.data import Reading, check_data, check_lengths, sources
+from mmpost.checks.hops import check_hops
+from mmpost.checks.model import check_media_use, check_model, right_replies
+from mmpost.checks.report import Report
+from mmpost.checks.rewards import SCORED, check_rewards
+from mmpost.config import RunConfig
+from mmpost.edits.freeze import Freeze
+from mmpost.edits.lora import Lora
+from mmpost.job import Job
+from mmpost.models.chat import ChatModel
+from mmpost.models.lengths import Lengths
+from mmpost.probe import MOST
+from mmpost.rollout.local import LocalRollout
+from mmpost.types import Sampling, Stage, Task
+
+HOPPED = 4
+"""Samples that go through every hop."""
+
+
+def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None) -> int:
+    """Check a configuration: data, rewards, model, gradient. Prints what it finds; 0 where a run can start, else 1."""
+    run_config, _ = config.load(words)
+    report = report or Report()
+    with report.guard():
+        task = make_task(run_config)
+        stages = list(task.stages())
+        readings = sources(task, stages)
+        _check(run_config, task, stages, readings, report)
+    return report.verdict()
+
+
+def _check(
+    run_config: RunConfig, task: Task, stages: Sequence[Stage], readings: Sequence[Reading], report: Report
+) -> None:
+    skips = run_config.data.on_error == "skip"
+    check_data(readings, report, skips)
+    lengths = None
+    with report.guard():
+        lengths = Lengths(_processor(run_config), run_config.model)
+        _check_template(lengths, report)
+        check_lengths(readings, lengths, _longest_reply(stages), report, skips)
+    by_source = {id(r.source): r for r in readings}
+    for stage in stages:
+        with report.guard():
+            samples = by_source[id(stage.source)].samples(SCORED)
+            check_rewards(stage, samples, lengths, run_config.rewards, report)
+    if lengths is None or not any(r.good for r in readings if r.training):
+        report.say("the model is not loaded: nothing could be given to it")
+        return
+    with report.guard():
+        _check_model(run_config, stages, by_source, report)
+
+
+def _check_template(lengths: Lengths, report: Report) -> None:
+    if not lengths.prompt.marker():
+        report.error(
+            "the chat template writes nothing to open the assistant's turn (no add_generation_prompt in it): replies "
+            "would follow the user's words without a mark. Mend chat_template.jinja in the model's folder"
+        )
+
+
+def _check_model(
+    run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
+) -> None:
+    compute = run_config.compute
+    model = ChatModel.load(
+        bases.resolve(run_config.model.name, run_config.seed),
+        run_config.model,
+        micro_tokens=compute.micro_tokens,
+        micro_replies=compute.micro_replies,
+        head_chunk=compute.head_chunk,
+    )
+    job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
+    if run_config.model.lora is not None:
+        Lora(run_config.model.lora)(model)
+    if run_config.model.freeze:
+        Freeze(run_config.model.freeze)(model)
+    for stage in stages:
+        reading = by_source[id(stage.source)]
+        if not reading.good:
+            continue
+        for edit in stage.edits:
+            edit(model)
+        if any(getattr(t, "reference", False) for t in stage.transforms):
+            job.keep_weights("reference")
+        job.label = stage.name
+        if stage is stages[0]:
+            right = right_replies(reading.samples(MOST), stage.gold, job)
+            with report.guard():
+                check_model(job, model, right[:HOPPED], compute.micro_tokens, report)
+            with report.guard():
+                check_media_use(job, right, report)
+        with report.guard():
+            check_hops(stage, reading.samples(HOPPED), job, model, report)
+
+
+def _longest_reply(stages: Sequence[Stage]) -> int:
+    """Most tokens that any transform lets a reply have."""
+    samplings = [getattr(t, "sampling", None) for stage in stages for t in stage.transforms]
+    return max((s.max_tokens for s in samplings if isinstance(s, Sampling)), default=0)
+
+
+def _processor(run_config: RunConfig) -> str:
+    """Where the processor lies: a base that is made here has that of its architecture, so it need not exist yet."""
+    name = run_config.model.name
+    recipe = config.shipped(f"bases/{name}")
+    return bases.resolve(config.merge({}, recipe)["model"]["name"] if recipe else name, run_config.seed)

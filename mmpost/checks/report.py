@@ -1,0 +1,100 @@
+"""What a check found, on the screen as it goes, with a verdict at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from mmpost.errors import MmpostError
+
+WIDTH = 100
+"""Columns where the output is no terminal."""
+SHOWN = 10
+"""Findings of one sort that are printed in full."""
+
+
+class Report:
+    """Sections, tables, errors and warnings."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        if not self.console.is_terminal:
+            self.console.width = WIDTH
+        self.errors = self.warnings = 0
+
+    def section(self, title: str) -> None:
+        self.console.print()
+        self.console.rule(f"[bold]{escape(title)}", align="left", style="dim")
+
+    def say(self, text: str) -> None:
+        """A line of plain text."""
+        self.console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+
+    def table(self, *columns: str, rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+        """A table of plain text; `right` are the columns of numbers."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for i, name in enumerate(columns):
+            table.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self.console.print(Padding(table, (0, 0, 0, 2)))
+
+    def error(self, *texts: str) -> None:
+        """Findings of one sort that a run would not survive, or should not."""
+        self.errors += len(texts)
+        self._list("[bold red]error  [/]", texts)
+
+    def warn(self, *texts: str) -> None:
+        self.warnings += len(texts)
+        self._list("[bold yellow]warning[/]", texts)
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """An error with a message, inside, becomes a finding; the check goes on after it."""
+        try:
+            yield
+        except MmpostError as e:
+            self.error(str(e))
+
+    def verdict(self) -> int:
+        """Print it; 1 where there was an error, else 0."""
+        self.console.print()
+        counts = f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}"
+        if self.errors:
+            self.console.print(f"[bold red]not ready[/]: {counts}", highlight=False)
+            return 1
+        self.console.print(f"[bold green]ready to train[/]: {counts}", highlight=False)
+        return 0
+
+    def _list(self, mark: str, texts: Sequence[str]) -> None:
+        for text in texts[:SHOWN]:
+            table = Table.grid(padding=(0, 1))
+            table.add_column(width=7, no_wrap=True)
+            table.add_column(overflow="fold")
+            table.add_row(mark, escape(text))
+            self.console.print(Padding(table, (0, 0, 0, 2)))
+        if len(texts) > SHOWN:
+            self.say(f"        and {len(texts) - SHOWN} more of this sort")
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
+def number(value: float) -> str:
+    """A number for people: 3,400 or 0.0123."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def memory(n: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}"
+        n /= 1024
+    return f"{n:.1f} GiB"
