@@ -1,0 +1,156 @@
+"use strict";
+/* One reply in full: the medium with what is marked on it, the prompt, the tokens, scores and numbers. */
+
+/* How a mark is drawn, by its shape; coordinates are 0 to 1000 of the medium's sides. Others are shown as words. */
+const DRAW = {
+  box: ([x1, y1, x2, y2]) => svg("rect", { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) }),
+  point: ([x, y]) => svg("path", { class: "point", d: `M${x} ${y}h0` }),
+  span: ([start, end]) => svg("rect", { class: "span", x: start, y: 0, width: end - start, height: 1000 }),
+};
+
+const VIEW = { others: false, gold: true, colour: "" };
+
+const numberOf = (reply, name) => reply.c[DATA.numbers.indexOf(name)] ?? null;
+const scoreOf = (reply, name) => reply.s[DATA.scores.indexOf(name)] ?? null;
+const originOf = (reply) => DATA.origins[reply.o];
+const groupOf = (reply) => DATA.groups[reply.g];
+const promptOf = (reply) => DATA.prompts[groupOf(reply).prompt];
+const mediaOf = (parts) => parts.filter((p) => p.kind !== "text");
+
+function marked(list, medium, name) {
+  return list
+    .filter((m) => m[2] === medium && DRAW[m[0]])
+    .map(([shape, at, , label]) => {
+      const drawn = svg("g", { class: `mark ${name}` }, DRAW[shape](at.map((v) => v * 1000)));
+      drawn.append(svg("title", {}, `${name}: ${shape} ${label}`));
+      return drawn;
+    });
+}
+
+function picture(part, index, layers) {
+  const image = DATA.images[part.image];
+  const sizes = Object.entries(part.sizes || {}).map(([k, v]) => `${k} ${fmt(v)}`).join(", ");
+  const words = el("figcaption", {}, `${part.kind}  ${sizes}`);
+  words.title = part.name || "";
+  if (!image) return el("figure", { className: "medium" }, el("div", { className: "gone" }, `no picture of this ${part.kind}`), words);
+  const shown = el("img", { src: image, alt: part.kind });
+  const place = () => {
+    const grow = Math.max(1, Math.min(4, 400 / shown.naturalWidth, 400 / shown.naturalHeight));
+    shown.style.width = `${Math.round(shown.naturalWidth * grow)}px`;
+    shown.classList.toggle("small", shown.naturalWidth < 150);
+  };
+  if (shown.complete) place();
+  shown.addEventListener("load", place);
+  const over = svg("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", class: "over" });
+  for (const [list, name] of layers) over.append(...marked(list || [], index, name));
+  return el("figure", { className: "medium" }, el("div", { className: "stage" }, shown, over), words);
+}
+
+function legend(reply, siblings, again) {
+  const any = groupOf(reply).marks.length || siblings.some((r) => (r.m || []).length);
+  if (!any) return null;
+  const line = el("div", { className: "legend" });
+  line.append(
+    chip("gold", VIEW.gold, (on) => { VIEW.gold = on; again(); }),
+    el("span", { className: "key predicted" }, "this reply"),
+    chip("others of the group", VIEW.others, (on) => { VIEW.others = on; again(); }),
+  );
+  line.firstChild.classList.add("goldchip");
+  const words = (reply.m || []).filter((m) => !DRAW[m[0]]).map((m) => `${m[0]} ${m[1].map(fmt).join(" ")} ${m[3]}`);
+  if (words.length) line.append(el("span", {}, words.join("; ")));
+  return line;
+}
+
+/* What tokens can be coloured by: numbers per token, and the advantage of the whole reply. */
+function colourings(reply) {
+  const found = Object.keys(reply.t || {}).filter((n) => reply.t[n].length === (reply.p || []).length);
+  if (numberOf(reply, "advantage") !== null && !found.includes("advantage")) found.unshift("advantage");
+  return found;
+}
+
+function tokens(reply, again) {
+  const pieces = (reply.p || []).map((i) => DATA.pieces[i]);
+  if (!pieces.length) return el("div", { className: "text" }, reply.x || "(empty)");
+  const names = colourings(reply);
+  if (!names.includes(VIEW.colour)) VIEW.colour = "";
+  const by = VIEW.colour || names[0] || "";
+  const lists = reply.t || {};
+  const values = lists[by] || pieces.map(() => numberOf(reply, by));
+  const most = Math.max(...values.map((v) => Math.abs(v || 0)), lists[by] ? 0 : STRONGEST[by] || 0);
+  const mask = lists.mask || pieces.map(() => numberOf(reply, "mask") ?? 1);
+  const line = el("div", { className: "text tokens" });
+  pieces.forEach((piece, k) => {
+    const one = el("span", {}, piece === "" ? "\u00b7" : piece);
+    one.style.background = /logp/.test(by) ? surprise(values[k]) : diverging(values[k], most);
+    if (!mask[k]) one.className = "untrained";
+    const about = [`token ${k + 1}: ${JSON.stringify(piece)}`];
+    if (reply.i) about.push(`id ${reply.i[k]}`);
+    for (const [name, list] of Object.entries(lists)) if (list[k] !== undefined) about.push(`${name} ${fmt(list[k])}`);
+    if (!mask[k]) about.push("not trained");
+    one.title = about.join("\n");
+    line.append(one);
+  });
+  const bar = el("div", { className: "bar tight" }, `${pieces.length} tokens`);
+  if (names.length) bar.append(choice("colour by", names.map((n) => [n, n]), (n) => { VIEW.colour = n; again(); }, by));
+  const few = /logp/.test(by) ? "deeper: less likely" : by ? "green: above 0, red: below" : "";
+  bar.append(el("span", { className: "dim" }, few));
+  return el("div", {}, bar, line);
+}
+
+/* The largest absolute value of each number over all replies, so that colours can be compared. */
+const STRONGEST = Object.fromEntries(
+  DATA.numbers.map((name, k) => [name, DATA.replies.reduce((most, r) => Math.max(most, Math.abs(r.c[k] || 0)), 0)]),
+);
+
+function table(pairs) {
+  return el("table", { className: "pairs" }, ...pairs.map(([k, v]) => el("tr", {}, el("th", {}, k), el("td", {}, v))));
+}
+
+function siblingsTable(reply, siblings, pick) {
+  const names = DATA.scores.filter((n) => siblings.some((r) => scoreOf(r, n) !== null));
+  const numbers = ["reward", "advantage"].filter((n) => DATA.numbers.includes(n));
+  const head = el("tr", {}, ...["", ...numbers, ...names, "reply"].map((n) => el("th", {}, n)));
+  const rows = siblings.map((r) => {
+    const row = el("tr", { className: r === reply ? "now" : "", onclick: () => pick(r) });
+    row.append(el("td", {}, badge(r)));
+    for (const n of numbers) row.append(numeric(n === "advantage" ? signed(numberOf(r, n)) : fmt(numberOf(r, n)), n === "advantage" ? diverging(numberOf(r, n), STRONGEST[n]) : ""));
+    for (const n of names) row.append(numeric(fmt(scoreOf(r, n)), ""));
+    row.append(el("td", { className: "snip" }, r.x));
+    return row;
+  });
+  return el("table", { className: "group" }, el("thead", {}, head), el("tbody", {}, ...rows));
+}
+
+function numeric(text, colour) {
+  const cell = el("td", { className: "num" }, text);
+  cell.style.background = colour;
+  return cell;
+}
+
+const badge = (reply) => el("span", { className: `badge ${originOf(reply) === "policy" ? "" : "special"}` }, originOf(reply));
+
+function drawReply(reply, siblings, pick) {
+  const again = () => drawReply(reply, siblings, pick);
+  const group = groupOf(reply);
+  const layers = [];
+  if (VIEW.others) for (const r of siblings) if (r !== reply) layers.push([r.m, "other"]);
+  if (VIEW.gold) layers.push([group.marks, "gold"]);
+  layers.push([reply.m, "predicted"]);
+  const media = mediaOf(promptOf(reply)).map((part, k) => picture(part, k, layers));
+  const prompt = promptOf(reply).filter((p) => p.kind === "text");
+  const told = el("div", { className: "prompt" });
+  for (const part of prompt) told.append(el("div", {}, el("span", { className: "role" }, part.role), part.text));
+  const plain = DATA.numbers.filter((n) => numberOf(reply, n) !== null).map((n) => [n, fmt(numberOf(reply, n))]);
+  const scores = DATA.scores.filter((n) => scoreOf(reply, n) !== null).map((n) => [n, fmt(scoreOf(reply, n))]);
+  const truth = typeof group.truth === "string" ? group.truth : JSON.stringify(group.truth);
+  const facts = el("div", { className: "facts" }, el("div", {}, el("h4", {}, "scores"), table(scores)), el("div", {}, el("h4", {}, "numbers"), table(plain)));
+  byId("detail").replaceChildren(
+    el("div", { className: "title" }, badge(reply), el("b", {}, group.uid), el("span", { className: "dim" }, `step ${group.step}`)),
+    el("div", { className: "upper" }, el("div", {}, ...media, legend(reply, siblings, again) || ""), facts),
+    tokens(reply, again),
+    ...mediaOf(reply.q || []).map((part, k) => picture(part, k, [])),
+    el("h4", {}, siblings.length > 1 ? `the ${siblings.length} replies of its group` : "its group"), siblingsTable(reply, siblings, pick),
+    el("h4", {}, "prompt"), told,
+    el("h4", {}, "truth"), el("div", { className: "text dim" }, truth ?? "none"),
+  );
+}

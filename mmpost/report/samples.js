@@ -1,0 +1,160 @@
+"use strict";
+/* The list of replies: filters, order, and only those rows in the page that can be seen. */
+const ROW = 58;
+const ASK = { step: "all", origin: "all", score: "reward", low: "", high: "", text: "", sort: "", down: "1" };
+let FOUND = [];
+let CHOSEN = null;
+
+const MEMBERS = new Map();
+DATA.replies.forEach((r, k) => {
+  r.k = k;
+  if (!MEMBERS.has(r.g)) MEMBERS.set(r.g, []);
+  MEMBERS.get(r.g).push(r);
+});
+
+const valueOf = (reply, name) => {
+  if (name === "length") return (reply.i || []).length;
+  return DATA.numbers.includes(name) ? numberOf(reply, name) : scoreOf(reply, name);
+};
+
+function measures() {
+  const first = ["reward", "advantage"].filter((n) => DATA.numbers.includes(n));
+  const rest = [...DATA.scores, ...DATA.numbers].filter((n) => !first.includes(n));
+  return [...first, ...new Set(rest), "length"];
+}
+
+/* What is searched: the reply, the text of its prompt, its name; in small letters, made once. */
+function searched(reply) {
+  reply.z ??= `${reply.x}\n${promptOf(reply).map((p) => p.text || "").join("\n")}\n${groupOf(reply).uid}`.toLowerCase();
+  return reply.z;
+}
+
+function search() {
+  const step = ASK.step === "all" ? null : Number(ASK.step);
+  const low = ASK.low === "" ? -Infinity : Number(ASK.low);
+  const high = ASK.high === "" ? Infinity : Number(ASK.high);
+  const bounded = ASK.low !== "" || ASK.high !== "";
+  const text = ASK.text.toLowerCase();
+  FOUND = DATA.replies.filter((r) => {
+    if (step !== null && groupOf(r).step !== step) return false;
+    if (ASK.origin !== "all" && originOf(r) !== ASK.origin) return false;
+    if (bounded) {
+      const value = valueOf(r, ASK.score);
+      if (value === null || value < low || value > high) return false;
+    }
+    return !text || searched(r).includes(text);
+  });
+  if (ASK.sort) {
+    const sign = ASK.down === "1" ? -1 : 1;
+    const key = new Map(FOUND.map((r) => [r, valueOf(r, ASK.sort)]));
+    FOUND.sort((a, b) => {
+      const [one, two] = [key.get(a), key.get(b)];
+      if (one === null || two === null) return (one === null) - (two === null) || a.k - b.k;
+      return sign * (one - two) || a.k - b.k;
+    });
+  }
+}
+
+function refresh() {
+  search();
+  byId("count").textContent = `${FOUND.length.toLocaleString("en")} of ${DATA.replies.length.toLocaleString("en")}` +
+    (DATA.left_out ? `; ${DATA.left_out} steps of the log are left out` : "");
+  byId("rows").style.height = `${FOUND.length * ROW}px`;
+  byId("list").scrollTop = 0;
+  drawRows();
+  if (FOUND.length) pick(FOUND[0]);
+  else byId("detail").replaceChildren(el("p", { className: "dim" }, "No reply is like that; widen the filters."));
+}
+
+function drawRows() {
+  const list = byId("list");
+  const from = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
+  const to = Math.min(FOUND.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 4);
+  const rows = [];
+  for (let i = from; i < to; i++) rows.push(row(FOUND[i], i));
+  byId("rows").replaceChildren(...rows);
+}
+
+function row(reply, i) {
+  const first = mediaOf(promptOf(reply)).find((p) => DATA.images[p.image]);
+  const thumb = first ? el("img", { src: DATA.images[first.image], alt: "" }) : el("span", { className: "nothumb" });
+  const advantage = numberOf(reply, "advantage");
+  const tag = el("span", { className: "tag" }, advantage === null ? "" : signed(advantage));
+  tag.style.background = diverging(advantage, STRONGEST.advantage);
+  const reward = numberOf(reply, "reward");
+  const top = el("div", { className: "line" }, badge(reply), el("b", {}, reward === null ? "" : fmt(reward)), tag,
+    el("span", { className: "dim right" }, `step ${groupOf(reply).step}`));
+  const one = el("div", { className: reply === CHOSEN ? "row now" : "row", role: "option", onclick: () => { pick(reply); drawRows(); } },
+    thumb, el("div", { className: "words" }, top, el("div", { className: "snippet" }, reply.x || "(empty)")));
+  one.style.top = `${i * ROW}px`;
+  one.title = groupOf(reply).uid;
+  return one;
+}
+
+function pick(reply) {
+  CHOSEN = reply;
+  drawReply(reply, MEMBERS.get(reply.g), (other) => { pick(other); drawRows(); });
+  byId("rows").querySelectorAll(".now").forEach((n) => n.classList.remove("now"));
+}
+
+function move(by) {
+  const at = Math.max(0, Math.min(FOUND.length - 1, FOUND.indexOf(CHOSEN) + by));
+  if (!FOUND.length) return;
+  const list = byId("list");
+  if (at * ROW < list.scrollTop) list.scrollTop = at * ROW;
+  if ((at + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (at + 1) * ROW - list.clientHeight;
+  pick(FOUND[at]);
+  drawRows();
+}
+
+let waiting = 0;
+function soon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(refresh, 120);
+}
+
+function goToStep(step) {
+  if (!DATA.steps.length) return;
+  const nearest = DATA.steps.reduce((best, s) => (Math.abs(s - step) < Math.abs(best - step) ? s : best), DATA.steps[0]);
+  const select = document.querySelector('[aria-label="step"]');
+  select.value = String(nearest);
+  ASK.step = select.value;
+  refresh();
+  byId("samples").scrollIntoView({ behavior: "smooth" });
+}
+
+function drawSamples() {
+  if (!DATA.replies.length) return;
+  byId("samples").hidden = false;
+  const set = (name) => (value) => { ASK[name] = value; refresh(); };
+  const type = (name) => (value) => { ASK[name] = value; soon(); };
+  const names = measures().map((n) => [n, n]);
+  ASK.score = names[0][0];
+  ASK.step = String(DATA.steps[DATA.steps.length - 1]);
+  const turn = (by) => () => {
+    const at = ASK.step === "all" ? DATA.steps.length - 1 : DATA.steps.indexOf(Number(ASK.step)) + by;
+    const select = document.querySelector('[aria-label="step"]');
+    select.value = ASK.step = String(DATA.steps[Math.max(0, Math.min(DATA.steps.length - 1, at))]);
+    refresh();
+  };
+  byId("filters").append(
+    choice("step", [["all", "all"], ...DATA.steps.map((s) => [s, s])], set("step"), ASK.step),
+    el("button", { type: "button", title: "earlier step", onclick: turn(-1) }, "\u2039"),
+    el("button", { type: "button", title: "later step", onclick: turn(1) }, "\u203a"),
+    choice("origin", [["all", "all"], ...DATA.origins.map((o) => [o, o])], set("origin")),
+    choice("where", names, set("score"), ASK.score),
+    entry("from", "number", "4.5em", type("low")),
+    entry("to", "number", "4.5em", type("high")),
+    entry("text", "search", "11em", type("text")),
+    choice("sort by", [["", "order of the log"], ...names], set("sort"), ""),
+    choice("order", [["1", "highest first"], ["0", "lowest first"]], set("down"), "1"),
+  );
+  const list = byId("list");
+  list.addEventListener("scroll", () => requestAnimationFrame(drawRows), { passive: true });
+  list.addEventListener("keydown", (event) => {
+    const by = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 10, PageUp: -10 }[event.key];
+    if (by) { event.preventDefault(); move(by); }
+  });
+  window.addEventListener("resize", drawRows);
+  refresh();
+}
