@@ -28,13 +28,16 @@ class Job:
         self.version = 0
         self.label = ""
         self._numbers: dict[str, tuple[float, float]] = {}
+        self._calls = 0
+        """Rollouts of this step so far: a second one of the same samples draws other replies."""
         self.kept: dict[str, dict[str, Tensor]] = {}
         """Weights by name, as they were when they were kept."""
 
     # What transforms ask.
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
-        return self.rollout.generate(samples, n, sampling, self.number("generate"))
+        self._calls += 1
+        return self.rollout.generate(samples, n, sampling, self.number(f"generate {self._calls}"))
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         flat: list[list[float]] = []
@@ -77,23 +80,21 @@ class Job:
             try:
                 samples.append(self._ready(source[index]))
             except DataError as e:
+                told = placed(source, index, str(e))
                 if not self.skips:
-                    raise
+                    raise DataError(told) from e
                 lost += 1
-                if str(e) not in self.skipped:
-                    print(f"skipped (data.on_error=skip): {e}", file=sys.stderr)
-                self.skipped.setdefault(str(e))
+                if told not in self.skipped:
+                    print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
+                self.skipped.setdefault(told)
         if self.skips:
             self.log("data/skipped", float(lost))
         return samples
 
     def _ready(self, sample: Sample) -> Sample:
-        try:
-            framed = self.framed(sample)
-            if self.skips:
-                self.model.read(framed)
-        except DataError as e:
-            raise e if sample.uid in str(e) else DataError(f"sample {sample.uid!r}: {e}") from e
+        framed = self.framed(sample)
+        if self.skips:
+            self.model.read(framed)
         return framed
 
     def framed(self, sample: Sample) -> Sample:
@@ -105,7 +106,7 @@ class Job:
         sums = dist.total(
             {f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)}
         )
-        self._numbers = {}
+        self._numbers, self._calls = {}, 0
         names = [k[1:] for k in sums if k[0] == "s"]
         return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
 
@@ -120,13 +121,14 @@ class Job:
     @contextmanager
     def aside(self, label: str) -> Iterator[None]:
         """Work that must leave no trace in the run: its log, its place among the random numbers, torch's generators."""
-        kept, self._numbers, self.label = (self._numbers, self.label), {}, label
+        kept = (self._numbers, self._calls, self.label)
+        self._numbers, self._calls, self.label = {}, 0, label
         devices = list(range(torch.cuda.device_count()))
         try:
             with torch.random.fork_rng(devices):
                 yield
         finally:
-            self._numbers, self.label = kept
+            self._numbers, self._calls, self.label = kept
 
     def keep_weights(self, name: str) -> None:
         """Remember what trains, as it is now, under `name` ("reference")."""
@@ -153,3 +155,9 @@ class Job:
                     before[name] = p.detach().clone()
                     p.copy_(weights[name])
         return before
+
+
+def placed(source: Source, index: int, text: str) -> str:
+    """The message with the sample's place in front, as the source calls it (`where`), if it does not name it."""
+    where = source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]
+    return text if where in text else f"{where}: {text}"

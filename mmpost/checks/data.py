@@ -12,6 +12,7 @@ import numpy as np
 from mmpost.checks.report import Report, number
 from mmpost.data.media import media
 from mmpost.errors import DataError
+from mmpost.job import placed
 from mmpost.models.lengths import Length, Lengths
 from mmpost.types import Sample, Source, Stage, Task
 
@@ -106,15 +107,9 @@ def _read(reading: Reading) -> None:
                         medium.open()
                         reading.decoded += 1
         except DataError as e:
-            reading.broken.append(_placed(reading.source, index, str(e)))
+            reading.broken.append(placed(reading.source, index, str(e)))
         else:
             reading.good.append(index)
-
-
-def _placed(source: Any, index: int, text: str) -> str:
-    """The message with file and row in front, where the source knows them."""
-    where = source.where(index) if hasattr(source, "where") else f"sample {index}"
-    return text if text.startswith(f"{where}:") else f"{where}: {text}"
 
 
 def check_lengths(readings: Sequence[Reading], lengths: Lengths, reply: int, report: Report, skips: bool) -> None:
@@ -150,7 +145,7 @@ def _lengths(reading: Reading, lengths: Lengths, report: Report, skips: bool) ->
         try:
             measured = lengths.exact(sample)
         except DataError as e:
-            (report.warn if skips else report.error)(_placed(reading.source, index, str(e)))
+            (report.warn if skips else report.error)(placed(reading.source, index, str(e)))
             reading.good.remove(index)
             continue
         exact.append(measured)

@@ -68,7 +68,8 @@ def _hops(
         if batch is plan[0]:
             found = {k: v for k, v in vars(outputs).items() if isinstance(v, torch.Tensor)}
             line("forward of the first", f"{batch.tokens} reply tokens", shapes(found))
-        value.backward()
+        if value.requires_grad:  # nothing may be left to train
+            value.backward()
         total += float(value.detach())
     line("loss", f"{total:.4g}", ", ".join(f"{k} over {number(v)}" for k, v in counts.items()))
     norms = gradients(model.module, model.parts())

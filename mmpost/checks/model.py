@@ -100,7 +100,8 @@ def _likelihood(model: Any, samples: Sequence[Sample]) -> Held:
             widths = [len(model.prompt(s).ids) + len(r.token_ids or ()) for s in batch.inputs for r in s.replies]
             found.tokens = max(widths) * len(widths)
             first = max(first, found, key=lambda h: h.bytes)
-            (-logp.sum() / total).backward()
+            if logp.requires_grad:  # nothing may be left to train
+                (-logp.sum() / total).backward()
     return first
 
 

@@ -11,7 +11,7 @@ from mmpost.checks.report import Report, number
 from mmpost.errors import DataError
 from mmpost.models.lengths import Lengths
 from mmpost.transforms.score import Score
-from mmpost.types import Gold, Origin, Part, Reply, Sample, Stage
+from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
 
 SCORED = 1000
 """Samples of a stage whose gold is scored, at most."""
@@ -34,7 +34,7 @@ class Tally:
     """Samples to which no reward applies."""
 
 
-class _NoLog:
+class _NoLog(Context):
     """The context of a Score that nobody listens to."""
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
@@ -110,8 +110,8 @@ def _text(gold: Gold, sample: Sample) -> str | None:
 
 def _reward(score: Score, sample: Sample, text: str, origin: Origin) -> float:
     reply = Reply((Part("text", text, "assistant"),), origin)
-    context: Any = _NoLog()
-    return float(score([replace(sample, replies=(reply,))], context)[0].replies[0].columns["reward"])  # type: ignore[arg-type]
+    scored = score([replace(sample, replies=(reply,))], _NoLog())[0].replies[0]
+    return float(scored.columns["reward"])  # type: ignore[arg-type]
 
 
 def _add(tally: Tally, sample: Sample, value: float) -> None:
