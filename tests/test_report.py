@@ -12,12 +12,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mmpost import report
+from mmpost.data import kinds
 from mmpost.data.media import media
 from mmpost.errors import ConfigError
 from mmpost.listeners.files import SamplesLog
+from mmpost.marks import Mark
 from mmpost.report.collect import series
 from mmpost.rewards import box
 from mmpost.types import Frame, Part, Reply, Sample
@@ -26,8 +29,6 @@ EVIL = '</script><script>document.body.dataset.evil = "yes"</script><img src=x o
 
 
 def picture(shade: int) -> Any:
-    import numpy as np
-
     return media(np.full((40, 60, 3), shade, np.uint8), "image")
 
 
@@ -163,6 +164,9 @@ seen.middle = [...document.querySelectorAll(".row")].length;
 pick(FOUND[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");
 pick(FOUND[0]);
 seen.boxes = document.querySelectorAll("#detail .mark rect").length;
+seen.spans = document.querySelectorAll("#detail .mark .span").length;
+seen.legend = (document.querySelector("#detail .legend") || {}).textContent || "";
+seen.media = document.querySelectorAll("#detail img").length;
 seen.tokens = document.querySelectorAll("#detail .tokens span").length;
 seen.curves = document.querySelectorAll("#curves-body polyline").length;
 seen.evil = document.body.dataset.evil || "";
@@ -211,6 +215,25 @@ def test_the_page_draws_itself_from_disk_and_runs_nothing_of_the_run(page: str, 
     assert (seen["boxes"], seen["tokens"], seen["curves"]) == (2, 20, 2)
     assert seen["sorted"]
     assert seen["low_right"]
+
+
+@needs_chromium
+def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def times(sample: Sample, reply: Reply | None) -> list[Mark]:
+        return [Mark("span", (0.25, 0.5)), Mark("cell", (3, 4), label="row 3")] if reply else []
+
+    monkeypatch.setattr("mmpost.marks._readers", {"times": times})
+    monkeypatch.setitem(kinds._kinds, "spectrum", kinds.Kind("spectrum", np.load, lambda file: {"bins": 64}))
+    sound = Part("spectrum", media(np.sin(np.arange(64.0)), "spectrum"))
+    reply = Reply((Part("text", "loud"), Part("spectrum", sound.value, "assistant")), "policy", None)
+    log = SamplesLog()
+    log.on_start(tmp_path / "run", {}, 1)
+    log.on_samples(1, [Sample("a", (sound, Part("text", "when?")), (reply, reply))])
+    seen = driven(report.report(str(tmp_path / "run")).read_text(), tmp_path)
+    assert (seen["spans"], seen["media"], seen["tokens"]) == (1, 2, 0)
+    assert "cell 3 4 row 3" in seen["legend"]
 
 
 @needs_chromium

@@ -53,19 +53,21 @@ function legend(reply, siblings, again) {
   line.append(
     chip("gold", VIEW.gold, (on) => { VIEW.gold = on; again(); }),
     el("span", { className: "key predicted" }, "this reply"),
-    chip("others of the group", VIEW.others, (on) => { VIEW.others = on; again(); }),
   );
+  if (siblings.length > 1) line.append(chip("others of the group", VIEW.others, (on) => { VIEW.others = on; again(); }));
   line.firstChild.classList.add("goldchip");
   const words = (reply.m || []).filter((m) => !DRAW[m[0]]).map((m) => `${m[0]} ${m[1].map(fmt).join(" ")} ${m[3]}`);
   if (words.length) line.append(el("span", {}, words.join("; ")));
   return line;
 }
 
-/* What tokens can be coloured by: numbers per token, and the advantage of the whole reply. */
+const TRAINED = "what is trained";
+
+/* What tokens can be coloured by: numbers per token, the advantage of the whole reply, whether they train. */
 function colourings(reply) {
   const found = Object.keys(reply.t || {}).filter((n) => reply.t[n].length === (reply.p || []).length);
   if (numberOf(reply, "advantage") !== null && !found.includes("advantage")) found.unshift("advantage");
-  return found;
+  return [...found, TRAINED];
 }
 
 function tokens(reply, again) {
@@ -81,7 +83,8 @@ function tokens(reply, again) {
   const line = el("div", { className: "text tokens" });
   pieces.forEach((piece, k) => {
     const one = el("span", {}, piece === "" ? "\u00b7" : piece);
-    one.style.background = /logp/.test(by) ? surprise(values[k]) : diverging(values[k], most);
+    if (by === TRAINED) one.style.background = mask[k] ? "rgba(36,99,181,.16)" : "transparent";
+    else one.style.background = /logp/.test(by) ? surprise(values[k]) : diverging(values[k], most);
     if (!mask[k]) one.className = "untrained";
     const about = [`token ${k + 1}: ${JSON.stringify(piece)}`];
     if (reply.i) about.push(`id ${reply.i[k]}`);
@@ -91,8 +94,8 @@ function tokens(reply, again) {
     line.append(one);
   });
   const bar = el("div", { className: "bar tight" }, `${pieces.length} tokens`);
-  if (names.length) bar.append(choice("colour by", names.map((n) => [n, n]), (n) => { VIEW.colour = n; again(); }, by));
-  const few = /logp/.test(by) ? "deeper: less likely" : by ? "green: above 0, red: below" : "";
+  bar.append(choice("colour by", names.map((n) => [n, n]), (n) => { VIEW.colour = n; again(); }, by));
+  const few = /logp/.test(by) ? "deeper: less likely" : by === TRAINED ? "blue: trained" : "green: above 0, red: below";
   bar.append(el("span", { className: "dim" }, few));
   return el("div", {}, bar, line);
 }
@@ -134,8 +137,8 @@ function drawReply(reply, siblings, pick) {
   const group = groupOf(reply);
   const layers = [];
   if (VIEW.others) for (const r of siblings) if (r !== reply) layers.push([r.m, "other"]);
-  if (VIEW.gold) layers.push([group.marks, "gold"]);
   layers.push([reply.m, "predicted"]);
+  if (VIEW.gold) layers.push([group.marks, "gold"]); // dashed, on top: what is right shows as both colours
   const media = mediaOf(promptOf(reply)).map((part, k) => picture(part, k, layers));
   const prompt = promptOf(reply).filter((p) => p.kind === "text");
   const told = el("div", { className: "prompt" });
@@ -143,13 +146,17 @@ function drawReply(reply, siblings, pick) {
   const plain = DATA.numbers.filter((n) => numberOf(reply, n) !== null).map((n) => [n, fmt(numberOf(reply, n))]);
   const scores = DATA.scores.filter((n) => scoreOf(reply, n) !== null).map((n) => [n, fmt(scoreOf(reply, n))]);
   const truth = typeof group.truth === "string" ? group.truth : JSON.stringify(group.truth);
-  const facts = el("div", { className: "facts" }, el("div", {}, el("h4", {}, "scores"), table(scores)), el("div", {}, el("h4", {}, "numbers"), table(plain)));
+  const facts = el("div", { className: "facts" });
+  for (const [title, pairs] of [["scores", scores], ["numbers", plain]]) {
+    if (pairs.length) facts.append(el("div", {}, el("h4", {}, title), table(pairs)));
+  }
+  const others = siblings.length > 1 ? [el("h4", {}, `the ${siblings.length} replies of its group`), siblingsTable(reply, siblings, pick)] : [];
   byId("detail").replaceChildren(
     el("div", { className: "title" }, badge(reply), el("b", {}, group.uid), el("span", { className: "dim" }, `step ${group.step}`)),
     el("div", { className: "upper" }, el("div", {}, ...media, legend(reply, siblings, again) || ""), facts),
     tokens(reply, again),
     ...mediaOf(reply.q || []).map((part, k) => picture(part, k, [])),
-    el("h4", {}, siblings.length > 1 ? `the ${siblings.length} replies of its group` : "its group"), siblingsTable(reply, siblings, pick),
+    ...others,
     el("h4", {}, "prompt"), told,
     el("h4", {}, "truth"), el("div", { className: "text dim" }, truth ?? "none"),
   );
