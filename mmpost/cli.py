@@ -104,7 +104,9 @@ def _new_task(words: Sequence[str]) -> int:
         raise ConfigError(f"wanted one name, found {names}; write mmpost new-task NAME [out=FOLDER]")
     file = write(names[0], given.get("out", "."))
     shown = file if file.is_absolute() else f"./{file}"
-    print(f"written: {file}\nTry it:  mmpost train task={shown} model=random-tiny steps=2")
+    print(f"written: {file}")
+    print(f"mmpost check task={shown} model=random-tiny")
+    print(f"mmpost train task={shown} model=random-tiny steps=2")
     return 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from mmpost.errors import ConfigError
 from mmpost.settings import LoraSettings
@@ -47,6 +49,25 @@ class Lora:
             target_modules=targets,
         )
         model.module.add_adapter(adapters)  # type: ignore[operator]
+
+
+def merged(module: Any) -> Any:
+    """The module with its adapters added to the weights they adapt, for saving alone; itself where it has none.
+
+    A module that was loaded with adapters remembers how their checkpoint named things and would save its weights under
+    those names, so the merged weights are handed to a new one.
+    """
+    adapted = [(name, m) for name, m in module.named_modules() if isinstance(m, BaseTunerLayer)]
+    if not adapted:
+        return module
+    for name, layer in adapted:
+        layer.merge(safe_merge=True)
+        module.set_submodule(name, layer.get_base_layer())
+    with torch.device("meta"):
+        plain = type(module)(module.config)
+    plain.load_state_dict(module.state_dict(), assign=True)
+    plain.tie_weights()
+    return plain
 
 
 def _longest(name: str, prefixes: set[str]) -> int:

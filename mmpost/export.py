@@ -1,0 +1,124 @@
+"""`mmpost export`: a run's weights as a folder that any transformers script loads, with a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from mmpost import bases, config
+from mmpost.edits.lora import merged
+from mmpost.errors import ConfigError
+from mmpost.models.chat import ChatModel
+from mmpost.settings import ModelSettings, Settings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+USE = """```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+messages = [{"role": "user", "content": [{"type": "image", "url": "a.jpg"}, {"type": "text", "text": "What is this?"}]}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+reply = model.generate(**inputs, max_new_tokens=256, do_sample=False)
+print(processor.decode(reply[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
+
+
+class ExportWords(Settings):
+    """What `mmpost export` takes."""
+
+    model: str
+    """A run (its last checkpoint), a checkpoint, a base or a hub id."""
+    out: str
+    """The new folder."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Type of the numbers in the files; fp32 changes nothing."""
+
+
+def export(words: Sequence[str]) -> Path:
+    """Merge adapters, cast, and write safetensors, processor and card; returns the folder, which must be new.
+
+    The generation settings written bring greedy decoding, the ends of a turn, and the tokens that no reply may hold.
+    """
+    given = config.decode(ExportWords, config.words(words, tuple(ExportWords.model_fields)))
+    out = Path(given.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"out={out} is not empty; name a new folder")
+    settings, summary, task = _origin(given.model)
+    model = ChatModel.load(bases.resolve(given.model, 0), settings)
+    model.module = merged(model.module).to(DTYPES[given.dtype])
+    model.module.config.dtype = DTYPES[given.dtype]
+    end = list(model.recipe.end)
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    model.module.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=end[0] if pad is None else pad,
+        suppress_tokens=sorted(model.recipe.banned) or None,
+    )
+    aside = out.with_name(f".{out.name}")
+    model.save(aside)
+    (aside / "README.md").write_text(_card(given, settings, summary, task, model))
+    if out.exists():
+        out.rmdir()
+    aside.rename(out)
+    return out
+
+
+def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
+    """Model settings, summary and configuration of the run that `name` is, or is a checkpoint of; else none."""
+    path = Path(name).expanduser().resolve()
+    for folder in (path, *path.parents[:2]):
+        file = folder / "config.yaml"
+        if file.is_file() and (folder / "checkpoints").is_dir():
+            run: dict[str, Any] = config.parse_yaml(file.read_text(), str(file))
+            summary = folder / "summary.json"
+            kept = {k: run["model"].get(k) for k in ("trust_remote_code", "system", "min_pixels", "max_pixels")}
+            settings = config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
+            return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
+    return ModelSettings(name=name, device="cpu"), {}, {}
+
+
+def _card(
+    given: ExportWords, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: ChatModel
+) -> str:
+    base = run.get("model", {}).get("name", given.model)
+    scores = summary.get("eval_after", {})
+    rows = [
+        f"| {name} | {s['value']:.4g} | {s['low']:.4g} to {s['high']:.4g} | {s['n']:g} |" for name, s in scores.items()
+    ]
+    facts = {
+        "Base": f"{base} (weights {str(summary.get('base_hash') or 'not hashed')[:16]})",
+        "Task": run.get("task", {}).get("name", "none"),
+        "Steps": summary.get("steps", 0),
+        "Seed": summary.get("seed", "none"),
+        "Prompt recipe": model.recipe.hash,
+        "System prompt": json.dumps(settings.system) if settings.system else "none",
+        "Numbers": given.dtype,
+        "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", _versions()).items()),
+    }
+    front = [f"base_model: {json.dumps(str(base))}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    lines = ["---", *front, "tags: [mmpost]", "---", "", f"# {Path(given.out).name}", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    if rows:
+        lines += [
+            "Test split, with 95 % intervals:",
+            "",
+            "| metric | value | interval | samples |",
+            "|---|---|---|---|",
+        ]
+        lines += [*rows, ""]
+    return "\n".join([*lines, USE, ""])
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("mmpost", "torch", "transformers")}
