@@ -101,6 +101,9 @@ def _group(group: Sequence[Line], console: Console, about: str = "", read: str |
     console.print(Padding(Text(plain(read.rstrip("\n")), "dim"), (0, 0, 0, 2)))
     if first["truth"] is not None:
         console.print(Text.assemble(("truth ", "bold"), plain(json.dumps(first["truth"], ensure_ascii=False))))
+    if first.get("frame"):
+        width, height = first["frame"]
+        console.print(Text.assemble(("frame ", "bold"), f"replies write coordinates in {width:g} x {height:g}"))
     for line in group:
         _reply(line, console)
 

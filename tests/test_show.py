@@ -30,6 +30,7 @@ def line(text: str = "[1]", group: int = 0, **extra: Any) -> dict[str, Any]:
         "scores": {"iou": 0.25},
         "columns": {"reward": 1.5, "advantage": -0.75},
         "truth": {"boxes": []},
+        "frame": [1000, 1000],
         **extra,
     }
 
@@ -56,6 +57,7 @@ def test_a_step_of_a_run_with_media_prompt_truth_scores_and_advantages(tmp_path:
         "image  width=84  a.jpg",
         "Where is [bold]it[/bold]?",  # no markup is read
         'truth {"boxes": []}',
+        "frame replies write coordinates in 1000 x 1000",
         "reward 1.5 advantage -0.75  iou 0.25  trains 2 of 2 tokens",
         "[1]<end>",
     ):
