@@ -158,7 +158,7 @@ ASK.text = "CUP 1 "; refresh(); seen.found_text = FOUND.length;
 ASK.origin = "truth"; refresh(); seen.found_truth = FOUND.length;
 ASK.text = ""; ASK.origin = "policy"; ASK.low = "0.5"; refresh();
 seen.found_low = FOUND.length; seen.low_right = FOUND.every((r) => numberOf(r, "reward") >= 0.5);
-ASK.low = ""; ASK.origin = "all"; ASK.sort = ""; refresh();
+[...document.querySelectorAll("#filters button")].find((b) => b.textContent === "reset").click();
 const list = byId("list"); list.scrollTop = FOUND.length * ROW / 2; timed("scroll", drawRows);
 seen.middle = [...document.querySelectorAll(".row")].length;
 pick(FOUND[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");

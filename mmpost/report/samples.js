@@ -123,6 +123,13 @@ function goToStep(step) {
   byId("samples").scrollIntoView({ behavior: "smooth" });
 }
 
+function reset() {
+  Object.assign(ASK, { step: "all", origin: "all", score: measures()[0], low: "", high: "", text: "", sort: "", down: "1" });
+  const shown = { step: "step", origin: "origin", where: "score", from: "low", to: "high", text: "text", "sort by": "sort", order: "down" };
+  for (const [label, name] of Object.entries(shown)) document.querySelector(`#filters [aria-label="${label}"]`).value = ASK[name];
+  refresh();
+}
+
 function drawSamples() {
   if (!DATA.replies.length) return;
   byId("samples").hidden = false;
@@ -148,6 +155,7 @@ function drawSamples() {
     entry("text", "search", "11em", type("text")),
     choice("sort by", [["", "order of the log"], ...names], set("sort"), ""),
     choice("order", [["1", "highest first"], ["0", "lowest first"]], set("down"), "1"),
+    el("button", { type: "button", onclick: reset }, "reset"),
   );
   const list = byId("list");
   list.addEventListener("scroll", () => requestAnimationFrame(drawRows), { passive: true });
