@@ -9,6 +9,7 @@ The functions take what the command line takes, as nested arguments:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ __all__ = ["evaluate", "load", "train"]
 __version__ = "0.1.0"
 
 
-def train(*words: str, **settings: Any) -> dict[str, Any]:
+def train(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Train a task; returns the content of the run's summary.json."""
     from mmpost import build
 
     return build.train([*words, settings])
 
 
-def evaluate(*words: str, **settings: Any) -> dict[str, Any]:
+def evaluate(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Evaluate a model on a task's test split; returns the content of eval.json."""
     from mmpost import build
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 import json
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 import transformers
 
 from mmpost import checkpoint, config, registry
-from mmpost.errors import TrainError
+from mmpost.errors import ConfigError, TrainError
 from mmpost.settings import Settings
 from mmpost.types import Task
 
@@ -54,6 +56,9 @@ def resolve(name: str, seed: int) -> str:
         return str(_trained(name, recipe))
     if name.startswith("random-"):
         return str(_random(name.removeprefix("random-"), seed))
+    known = sorted(f.name.removesuffix(".yaml") for f in resources.files("mmpost.configs").joinpath("bases").iterdir())
+    if "/" not in name and not Path(name).exists() and (close := difflib.get_close_matches(name, known, n=1)):
+        raise ConfigError(f"model={name}: no base, folder or run of that name; did you mean {close[0]}?")
     return checkpoint.find(name)
 
 
@@ -99,6 +104,9 @@ def _random(architecture: str, seed: int) -> Path:
 
 def _writer(architecture: str) -> Callable[..., Any]:
     """`write_<architecture>` of the module mmpost.models.<architecture>."""
+    known = [m for m, name, _ in registry.definitions("mmpost.models") if name == f"write_{m}"]
+    if architecture not in known:
+        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {', '.join(known)}")
     return getattr(registry.module(architecture, "mmpost.models"), f"write_{architecture}")
 
 

@@ -13,7 +13,7 @@ from mmpost.transforms.generate import Generate
 from mmpost.transforms.logp import OldLogp, RefLogp
 from mmpost.transforms.score import Score
 from mmpost.transforms.select import DropFlat
-from mmpost.transforms.shaping import OverlongPenalty
+from mmpost.transforms.shaping import KLReward, OverlongPenalty
 from mmpost.transforms.truth import InjectTruth, SmoothTruth
 from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
 
@@ -41,6 +41,8 @@ class GroupTask(Task):
     """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
     overlong: OverlongPenalty | None = None
     """Soft punishment of long replies (DAPO)."""
+    kl_reward: KLReward | None = None
+    """KL against the reference as a part of the reward (RLOO, REINFORCE++); in the loss it is policy.beta."""
     refill: int = Field(default=0, ge=0)
     """Rounds of dynamic sampling: groups with equal rewards are dropped and replaced; 0 keeps them."""
 
@@ -84,8 +86,11 @@ class GroupTask(Task):
         if self.refill:
             yield DropFlat()
             yield Collect(self.prompts, self.refill)
-        yield self.advantage or PUBLISHED.get(self.policy.loss, GroupAdvantage())
-        if old:
+        charged = self.kl_reward is not None
+        if old or charged:
             yield OldLogp()
-        if self.policy.beta:
+        if self.policy.beta or charged:
             yield RefLogp()
+        if self.kl_reward is not None:
+            yield self.kl_reward
+        yield self.advantage or PUBLISHED.get(self.policy.loss, GroupAdvantage())

@@ -36,6 +36,7 @@ from mmpost.listeners import (
     Wandb,
 )
 from mmpost.models.chat import ChatModel
+from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.stop import Now, Stop
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
@@ -216,6 +217,8 @@ class Run:
         step, every = self.job.step, self.config.checkpoint.every
         line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
         better = False
+        if self.config.log.probe_every and step % self.config.log.probe_every == 1 % self.config.log.probe_every:
+            line |= self._probe(samples)
         if self.config.eval.every and step % self.config.eval.every == 0:
             scores = self._evaluate("val")
             line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
@@ -225,6 +228,14 @@ class Run:
             self.listeners.on_samples(step, [s for part in dist.gather(list(samples)) for s in part])
         if better or (every and step % every == 0):
             self._save(best=better)
+
+    def _probe(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """How far log-probs move without the media, on the first rank's samples."""
+        if dist.rank():
+            return {}
+        with self.job.aside("probe"):
+            use = media_use(samples, self.job)
+        return use.numbers() if use else {}
 
     def _evaluate(self, split: Split) -> dict[str, Score]:
         if split not in self._benches:
@@ -311,6 +322,8 @@ class Run:
             "format": FORMAT,
             "steps": self.job.step,
             "wall_s": self._wall(),
+            "model": self.config.model.name,
+            "origin": self.config.model.origin or self.config.model.name,
             "base_hash": self.base_hash,
             "recipe_hash": self.model.recipe.hash,
             "seed": self.config.seed,

@@ -91,6 +91,8 @@ class ModelSettings(Settings):
     """Largest image area after resizing."""
     system: str | None = None
     """System prompt for samples that bring none."""
+    frame: Literal["auto", "pixels", "thousand"] = "auto"
+    """Where the model writes coordinates: as its family was taught (README), pixels of the image, or 0 to 1000."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that do not train, e.g. [vision, projector]."""
     lora: LoraSettings | None = None
@@ -171,6 +173,8 @@ class LogSettings(Settings):
 
     samples_every: int = Field(default=1, ge=0)
     """Steps between files of replies in samples/; 0: none."""
+    probe_every: int = Field(default=50, ge=0)
+    """Steps between probes of whether the media are used (probe/blank, probe/swap, probe/noise); 0: none."""
     tensorboard: bool = True
     """Write events for TensorBoard into the run folder."""
     wandb: str = ""

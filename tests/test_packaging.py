@@ -50,7 +50,7 @@ def test_the_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
         wanted |= {
             (prefix / path.relative_to(ROOT / name)).as_posix()
             for path in (ROOT / name).rglob("*")
-            if path.suffix in {".py", ".yaml"}
+            if path.suffix in {".py", ".yaml", ".html", ".css", ".js"}
         }
     names = set(zipfile.ZipFile(wheel).namelist())
     assert not wanted - names

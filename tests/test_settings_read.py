@@ -40,7 +40,15 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     ],
     "digits_base": [{"task": {"prompts": 2}}],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
-    "grpo": [{"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}}],
+    "grpo": [
+        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
+        for more in (
+            {"advantage": {"scale": "batch"}},
+            {"advantage": {"normalize": True}},
+            {"advantage": {"baseline": True}},
+            {"advantage": {"penalty": True}, "kl_reward": {"beta": 0.1, "per_token": True}},
+        )
+    ],
 }
 """What each task is run with; a new task needs a line here."""
 
@@ -88,7 +96,7 @@ def test_every_setting_is_read(tmp_path: Path, own_data: dict[str, str], monkeyp
         for number, settings in enumerate(OF_TASK[name]):
             settings = {**settings, **({"data": own_data} if settings.get("data") == "OWN" else {})}
             words = config.merge(config.merge(QUICK, {"task": name}), settings)
-            mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))  # type: ignore[arg-type]
+            mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {
         (next(c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)
         for kind, name in sections

@@ -149,7 +149,9 @@ class ChatModel:
         for part in sample.prompt:
             if part.kind == "image":
                 header = self.prompt.medium(part).header()
-                return families.frame(self.module.config, self.processor, int(header["width"]), int(header["height"]))
+                return families.frame(
+                    self.module.config, self.processor, int(header["width"]), int(header["height"]), self.settings.frame
+                )
         return None
 
     def parts(self) -> Mapping[str, Sequence[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,17 +31,24 @@ class LocalRollout:
         not on which other samples are in the batch.
         """
         done = []
+        times: Counter[str] = Counter()
+        keys = []
+        for sample in samples:  # a sample that is there twice draws twice
+            keys.append(f"{sample.uid}/{times[sample.uid]}" if times[sample.uid] else sample.uid)
+            times[sample.uid] += 1
         size = max(1, self.replies // n)
         for start in range(0, len(samples), size):
             chunk = samples[start : start + size]
-            replies = self._draw(chunk, n, sampling, seed)
+            replies = self._draw(chunk, keys[start : start + size], n, sampling, seed)
             done += [replace(s, replies=(*s.replies, *replies[i * n : i * n + n])) for i, s in enumerate(chunk)]
         return done
 
-    def _draw(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Reply]:
+    def _draw(
+        self, samples: Sequence[Sample], keys: Sequence[str], n: int, sampling: Sampling, seed: int
+    ) -> list[Reply]:
         decoder = self.model.decoder(samples, n)
         ends = torch.tensor(self.model.recipe.end)
-        uniform = torch.cat([_uniform(seed, s.uid, n, sampling.max_tokens) for s in samples])
+        uniform = torch.cat([_uniform(seed, key, n, sampling.max_tokens) for key in keys])
         logits = decoder.start()
         logits = logits.repeat_interleave(n, 0)
         live = torch.arange(len(uniform))

@@ -26,8 +26,8 @@ class Encode(Settings):
             good = [r for r in sample.replies if float(cast(float, r.columns.get("label", 1.0))) >= 0]
             if not good:
                 raise DataError(
-                    f"{sample.uid}: wanted a reply to learn, found a prompt alone; give the row an assistant's turn (or "
-                    "`response`), or choose a task that samples its replies"
+                    f"{sample.uid}: wanted a reply to learn, found a prompt alone; give the row an assistant's turn "
+                    "(or `response`), or choose a task that samples its replies"
                 )
             out.append(replace(sample, replies=tuple(self._tokens(r, context) for r in good)))
         return out

@@ -1,0 +1,162 @@
+"""Mistakes and combinations that once went wrong in silence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mmpost
+from mmpost import cli, config
+from mmpost.build import make_task
+from mmpost.errors import ConfigError, DataError
+from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
+
+QUICK: dict[str, Any] = {"model": "random-tiny", "eval": {"samples": 2}, "log": {"progress": False}, "steps": 2}
+RL: dict[str, Any] = {"task": {"name": "visurf", "prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def rows(path: Path, *lines: dict[str, Any]) -> str:
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return str(path)
+
+
+def last(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
+    words = [
+        "task=visurf",
+        "model=random-tiny",
+        "model.lora.rank=2",
+        "steps=2",
+        "eval.before=false",
+        "eval.after=false",
+    ]
+    words += ["task.prompts=4", "task.group=2", "task.sampling.max_tokens=6", "log.progress=false", "optim.clip=0"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert cli.main(["train", *words, f"out={one}"]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
+    subprocess.run([*torchrun, "train", *words, f"out={two}"], check=True, timeout=300)
+    for a, b in zip(*(load_metrics(r) for r in (one, two)), strict=True):
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+        assert b["reward/total"] == pytest.approx(a["reward/total"], rel=1e-6)
+
+
+def load_metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resolved_configuration_can_still_be_changed(tmp_path: Path) -> None:
+    mmpost.train(config.merge(QUICK, RL), out=str(tmp_path / "a"))
+    mmpost.train(f"config={tmp_path / 'a' / 'config.yaml'}", optim={"lr": 0.5, "warmup": 0}, out=str(tmp_path / "b"))
+    assert last(tmp_path / "b")["lr"] == 0.5
+
+
+def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
+    settings = config.merge(config.merge(QUICK, RL), {"model": {"name": "random-tiny", "system": "be brief"}})
+    mmpost.train(settings, out=str(tmp_path / "a"))
+    run, _ = config.load(["task=visurf", f"model={tmp_path / 'a'}"])
+    assert run.model.system == "be brief"
+    assert run.task["sampling"]["max_tokens"] == 4
+    assert run.optim.lr == config.load(["task=visurf", "model=tiny"])[0].optim.lr
+    scores = mmpost.evaluate(task="visurf", model=str(tmp_path / "a"), eval={"samples": 2})["scores"]
+    assert scores == json.loads((tmp_path / "a" / "summary.json").read_text())["eval_after"]
+
+
+def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path: Path) -> None:
+    pairs = rows(tmp_path / "pairs.jsonl", {"query": "1 + 1?", "chosen": "2", "rejected": "3"})
+    mmpost.train(QUICK, task={"name": "sft", "prompts": 1}, data={"train": pairs}, out=str(tmp_path / "a"))
+    learnt = [
+        json.loads(line) for file in (tmp_path / "a/samples").glob("*.jsonl") for line in file.read_text().splitlines()
+    ]
+    assert {row["text"] for row in learnt} == {"2"}
+    bare = rows(tmp_path / "bare.jsonl", {"query": "1 + 1?", "solution": "2"})
+    with pytest.raises(DataError, match=r"bare.jsonl:1: wanted a reply to learn"):
+        mmpost.train(QUICK, task="sft", data={"train": bare}, out=str(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ([], GroupAdvantage()),
+        (["task.policy.loss=rloo"], LeaveOneOut()),
+        (["task.policy.loss=dr_grpo"], GroupAdvantage(scale="none")),
+        (["task.advantage.scale=batch"], GroupAdvantage(scale="batch")),
+        (["task.advantage.baseline=true"], GlobalWhiten(baseline=True)),
+    ],
+)
+def test_a_loss_brings_the_advantages_it_was_published_with(words: list[str], kind: Any) -> None:
+    task = make_task(config.load(["task=visurf", *words])[0])
+    stage = next(iter(task.stages()))
+    assert kind in stage.transforms
+    if words == ["task.policy.loss=dr_grpo"]:
+        assert stage.objective.max_tokens == 40  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("word", ["task.epochs=0", "task.group=0", "task.minibatches=0", "task.prompts=0"])
+def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "task=visurf", "model=random-tiny", word]) == 1
+    assert f"{word.partition('=')[0]}: input should be greater than or equal to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model=tinny"], "did you mean tiny?"),
+        (["model=random-foo"], "no such architecture; there are tiny"),
+        (["model=7"], "model=7: wanted an image chat model"),
+        (["model=random-tiny", "model.freeze=[vison]"], "this model has"),
+        (["model=random-tiny", "model.freeze=[vision,projector,language,head]"], "nothing trains"),
+        (["model=random-tiny", "optim.rates={hed: 1}"], "optim.rates names the parts ['hed']"),
+    ],
+)
+def test_a_wrong_model_is_refused_before_anything_is_computed(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "task=visurf", *words, f"out={tmp_path / 'x'}"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_and_paths_are_text_and_numbers_are_decimal(tmp_path: Path) -> None:
+    assert config.load(["task=visurf", "out=0123"])[1] == {"out": "0123"}
+    assert config.load(["task=visurf", "out=a #1"])[1] == {"out": "a #1"}
+    assert config.load(["task=visurf", {"out": None}])[1] == {}
+    assert config.load(["task=visurf", "seed=010"])[0].seed == 10
+    with pytest.raises(ConfigError, match=r"task\.sampling\.max_toknes; did you mean task\.sampling\.max_tokens"):
+        make_task(config.load(["task=visurf", "task.sampling.max_toknes=3"])[0])
+
+
+def test_training_goes_on_from_adapters(tmp_path: Path) -> None:
+    settings = config.merge(config.merge(QUICK, RL), {"model": {"name": "random-tiny", "lora": {"rank": 2}}})
+    mmpost.train(settings, out=str(tmp_path / "a"))
+    again = config.merge(config.merge(QUICK, RL), {"model": {"name": str(tmp_path / "a")}})
+    mmpost.train(again, out=str(tmp_path / "b"))
+    assert last(tmp_path / "b")["grad_norm"] > 0
+
+
+def test_a_sample_that_is_there_twice_draws_twice(tiny_folder: str) -> None:
+    from mmpost.data.digits import Scenes
+    from mmpost.rollout.local import LocalRollout
+    from mmpost.types import Sampling
+
+    torch.manual_seed(0)
+    sample = Scenes(n=1)[0]
+    twice = LocalRollout(mmpost.load(tiny_folder, device="cpu")).generate(
+        [sample, sample], 1, Sampling(max_tokens=8), 0
+    )
+    assert twice[0].replies[0].token_ids != twice[1].replies[0].token_ids
