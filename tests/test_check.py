@@ -147,6 +147,7 @@ def test_undeclared_gold_must_beat_empty_and_junk(own: Path, tiny_folder: str) -
     out = io.StringIO()
     words = ["task=grpo", *QUICK, {"model": tiny_folder, "data": {"train": file}}]
     assert check([*words, "task.rewards={text.answer_match: 1}"], Report(Console(file=out))) == 0, out.getvalue()
+    assert "left nothing" not in out.getvalue()
     code = check([*words, "task.rewards={text.non_repeat: 1}"], Report(Console(file=out)))
     assert code == 1
     assert "qa.jsonl:1: gold gets 1, wanted more than the 1 of empty" in flat(out.getvalue())
@@ -296,6 +297,8 @@ def test_broken_rows_stop_a_run_unless_it_skips_them(
     assert told.count("skipped (data.on_error=skip)") == len(wanted)
     metrics = [json.loads(line) for line in (own / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["data/skipped"] for line in metrics] == [6.0, 6.0]
+    assert metrics[0]["probe/blank"] > 100 * metrics[0]["probe/noise"]
+    assert "probe/blank" not in metrics[1]
 
 
 def test_a_run_that_skips_gets_warnings_for_broken_rows(own: Path, tiny_folder: str) -> None:
@@ -304,3 +307,20 @@ def test_a_run_that_skips_gets_warnings_for_broken_rows(own: Path, tiny_folder: 
     assert code == 0
     assert f"0 errors, {len(wanted)} warnings" in out
     assert "6 rows will be skipped (75.0%" in flat(out)
+
+
+def test_a_bug_in_a_users_own_code_is_told_in_one_line(
+    own: Path, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpost.tasks.visurf import ViSurf
+
+    def broken(self: ViSurf) -> Any:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(ViSurf, "stages", broken)
+    code, out = run(own, tiny_folder)
+    assert code == 1
+    assert "KeyError: 'no such thing' (MMPOST_TRACEBACK=1 shows where)" in flat(out)
+    monkeypatch.setenv("MMPOST_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        run(own, tiny_folder)

@@ -21,10 +21,12 @@ def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, re
     """Print a line for each hop: what there is, what it added, of which shape."""
     report.section(f"{len(samples)} samples through stage {stage.name}")
     lines: list[tuple[str, str, str, str]] = []
+    notes: list[str] = []
     try:
-        _hops(stage, samples, job, model, lines, report)
+        _hops(stage, samples, job, model, lines, notes)
     finally:
         report.table("hop", "holds", "what it added", "s", rows=lines, right=(3,))
+        report.warn(*notes)
 
 
 def _hops(
@@ -33,7 +35,7 @@ def _hops(
     job: Job,
     model: Any,
     lines: list[tuple[str, str, str, str]],
-    report: Report,
+    notes: list[str],
 ) -> None:
     start = time.perf_counter()
 
@@ -54,8 +56,8 @@ def _hops(
         before = current
         current = hop(list(current), job)
         line(type(hop).__name__, _count(current), _added(before, current))
-        if not any(s.replies for s in current) and any(s.replies for s in before):
-            report.warn(f"{type(hop).__name__} left nothing of these samples; the hops after it saw those before it")
+        if before and not current:
+            notes.append(f"{type(hop).__name__} left nothing of these samples; the hops after it saw those before it")
             current = before
     plan = model.plan(current, stage.objective.columns, stage.objective.unit)
     line("micro-batches", f"{len(plan)}", _batches(plan))
@@ -75,14 +77,14 @@ def _hops(
     norms = gradients(model.module, model.parts())
     model.module.zero_grad(set_to_none=True)
     line("gradient norm", "", ", ".join(f"{part} {norm:.3g}" for part, norm in norms.items()))
-    _judge(total, norms, report)
+    _judge(total, norms, notes)
 
 
-def _judge(total: float, norms: Mapping[str, float], report: Report) -> None:
+def _judge(total: float, norms: Mapping[str, float], notes: list[str]) -> None:
     if total != total or any(n != n or n == float("inf") for n in norms.values()):
         raise TrainError(f"the loss of these samples is {total}, with the gradient norms {dict(norms)}")
     if not any(norms.values()):
-        report.warn("these samples give no gradient: do all replies of each group get the same reward?")
+        notes.append("these samples give no gradient: do all replies of each group get the same reward?")
 
 
 def shapes(tensors: Mapping[str, torch.Tensor]) -> str:

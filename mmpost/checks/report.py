@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -55,11 +56,14 @@ class Report:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """An error with a message, inside, becomes a finding; the check goes on after it."""
+        """An error inside becomes a finding; the check goes on after it. MMPOST_TRACEBACK=1 lets it through."""
         try:
             yield
-        except MmpostError as e:
-            self.error(str(e))
+        except Exception as e:
+            if os.environ.get("MMPOST_TRACEBACK"):
+                raise
+            known = isinstance(e, MmpostError)
+            self.error(str(e) if known else f"{type(e).__name__}: {e} (MMPOST_TRACEBACK=1 shows where)")
 
     def verdict(self) -> int:
         """Print it; 1 where there was an error, else 0."""

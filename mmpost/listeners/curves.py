@@ -24,6 +24,7 @@ PANELS = (
     ("KL to the reference", "kl", "nats"),
     ("entropy", "entropy", "nats"),
     ("gradient norm", "grad_norm", ""),
+    ("log-prob without the media", "probe/", "nats"),
     ("learning rate", "lr", ""),
     ("time per step", "time/", "seconds"),
 )
