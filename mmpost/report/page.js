@@ -63,6 +63,7 @@ function drawAbout() {
   const versions = Object.entries(DATA.summary.versions || {});
   const more = ["base_hash", "recipe_hash", "format"].filter((k) => DATA.summary[k] !== undefined).map((k) => [k, String(DATA.summary[k])]);
   const body = byId("about-body");
+  byId("about").hidden = !versions.length && !DATA.config;
   if (versions.length) body.append(table([...versions, ...more]));
   if (DATA.config) body.append(el("details", {}, el("summary", {}, "config.yaml"), el("pre", {}, DATA.config)));
 }
