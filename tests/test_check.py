@@ -17,7 +17,7 @@ from rich.console import Console
 
 import mmpost
 from mmpost.checks import check
-from mmpost.checks.data import Reading, check_data
+from mmpost.checks.data import Reading, check_data, check_lengths
 from mmpost.checks.model import held, owner
 from mmpost.checks.report import Report
 from mmpost.cli import main
@@ -30,6 +30,7 @@ from mmpost.probe import media_use, with_gold
 from mmpost.rollout.local import LocalRollout
 from mmpost.settings import ModelSettings
 from mmpost.types import Part, Reply, Sample
+from tests.models.families import build
 
 SOLUTION = '[{"bbox_2d": [10, 20, 40, 50], "point_2d": [25, 35]}]'
 QUICK = ("task.sampling.max_tokens=4", "task.group=2", "compute.threads=1")
@@ -204,6 +205,22 @@ def test_header_sizes_tell_the_lengths_that_the_processor_makes(
     lengths = Lengths(tiny_folder, ModelSettings(name=tiny_folder))
     assert lengths.estimate(sample) == lengths.exact(sample)
     assert lengths.exact(sample).media > 1
+
+
+def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("qwen3_vl", "idefics3", "gemma3"):
+        build(name, tmp_path / name)
+        lengths = Lengths(str(tmp_path / name), ModelSettings(name=name))
+        out = io.StringIO()
+        reading = Reading("train", read(own / "good.jsonl"), True, good=[0, 1, 2, 3])
+        check_lengths([reading], lengths, 10, Report(Console(file=out)), skips=False)
+        found[name] = "exact on 4" in out.getvalue()
+        assert ("processor, on 4" in out.getvalue()) is not found[name]
+        assert lengths.exact(reading.source[0]).media >= 4
+        assert lengths.frame(reading.source[0]) is not None
+        assert lengths.prompt.marker().strip()
+    assert found == {"qwen3_vl": True, "idefics3": True, "gemma3": False}
 
 
 def job(folder: str) -> tuple[Job, ChatModel]:

@@ -20,7 +20,7 @@ from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
-from mmpost.types import Sampling, Stage, Task
+from mmpost.types import Gold, Sampling, Stage, Task
 
 HOPPED = 4
 """Samples that go through every hop."""
@@ -94,13 +94,18 @@ def _check_model(
             job.keep_weights("reference")
         job.label = stage.name
         if stage is stages[0]:
-            right = right_replies(reading.samples(MOST), stage.gold, job)
+            right = right_replies(reading.samples(MOST), _gold(stage), job)
             with report.guard():
                 check_model(job, model, right[:HOPPED], compute.micro_tokens, report)
             with report.guard():
                 check_media_use(job, right, report)
         with report.guard():
             check_hops(stage, reading.samples(HOPPED), job, model, report)
+
+
+def _gold(stage: Stage) -> tuple[Gold, ...]:
+    """The stage's right replies, or what one of its transforms writes from the truth."""
+    return stage.gold or tuple(Gold(t.text) for t in stage.transforms if callable(getattr(t, "text", None)))  # type: ignore[union-attr]
 
 
 def _longest_reply(stages: Sequence[Stage]) -> int:

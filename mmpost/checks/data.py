@@ -149,7 +149,8 @@ def _lengths(reading: Reading, lengths: Lengths, report: Report, skips: bool) ->
             reading.good.remove(index)
             continue
         exact.append(measured)
-        agree = agree and lengths.estimate(sample) == measured
+        estimate = lengths.estimate(sample)
+        agree = agree and estimate is not None and estimate.tokens == measured.tokens
         if agree and len(exact) == EXACT:
             break
     if agree and exact:

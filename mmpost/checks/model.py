@@ -70,12 +70,14 @@ def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: i
         count[0] += p.numel()
         count[1] += p.numel() if p.requires_grad else 0
     rows = [
-        (part, number(a), number(t), f"{norms[part]:.3g}" if part in norms else "frozen")
+        (part, number(a), number(t), "frozen" if part not in norms else f"{norms[part]:.3g}" if samples else "")
         for part, (a, t) in counts.items()
     ]
     whole, trains = (sum(c[i] for c in counts.values()) for i in (0, 1))
     rows.append(("all", number(whole), number(trains), ""))
     report.table("part", "parameters", "train", "gradient of right replies", rows=rows, right=(1, 2, 3))
+    if not samples:
+        report.warn("no right replies are known, so gradients, activations and the use of media are not measured")
     if not trains:
         report.error("nothing trains: every part of the model is frozen (model.freeze)")
     for part, norm in norms.items():
@@ -107,7 +109,7 @@ def _likelihood(model: Any, samples: Sequence[Sample]) -> Held:
 
 def _memory(model: Any, whole: int, trains: int, kept: Held, micro_tokens: int, report: Report) -> None:
     """Weights and moments in fp32; activations from what one forward kept, scaled to a full micro-batch."""
-    activations = kept.bytes / max(1, kept.tokens) * micro_tokens
+    activations = kept.bytes / max(1, kept.tokens) * micro_tokens  # 0 where nothing could be measured
     sizes = [
         ("weights (fp32)", 4.0 * whole),
         ("gradients", 4.0 * trains),
@@ -133,7 +135,7 @@ def check_media_use(job: Job, samples: Sequence[Sample], report: Report) -> Medi
     report.section("are the media used?")
     use = media_use(samples, job)
     if use is None:
-        report.warn("no sample has both media and a right reply; the probe has nothing to measure")
+        report.say("no sample has both media and a right reply")
         return None
     rows = [
         (

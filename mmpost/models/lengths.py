@@ -22,7 +22,7 @@ class Length:
     tokens: int
     """All of them."""
     media: int
-    """Those that stand for media."""
+    """Those that stand for media; as estimated from headers, with the brackets that some families put around them."""
 
 
 class Lengths:
@@ -42,7 +42,7 @@ class Lengths:
         self.prompt = Prompter(None, self.processor, settings.system, families.banned_ids(self.config, self.processor))
         self._count = getattr(self.processor, "_get_num_multimodal_tokens", None)
         names = ("image_token_id", "image_token_index")
-        owners = (self.processor, self.config)
+        owners = (self.config, self.processor)
         found = [getattr(owner, name, None) for owner in owners for name in names]
         self._placeholder = next((i for i in found if isinstance(i, int)), None)
 
