@@ -175,7 +175,7 @@ def test_a_parquet_file_with_a_wrong_column_is_named(
 ) -> None:
     import datasets
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", own / "cache")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", own / "cache")
     file = own / "rows.parquet"
     datasets.Dataset.from_dict({"picture": ["0.jpg"], "label": ["x"]}).to_parquet(str(file))
     code, out = run(own, tiny_folder, train="rows.parquet")

@@ -110,7 +110,8 @@ def _text(gold: Gold, sample: Sample) -> str | None:
 
 def _reward(score: Score, sample: Sample, text: str, origin: Origin) -> float:
     reply = Reply((Part("text", text, "assistant"),), origin)
-    scored = score([replace(sample, replies=(reply,))], _NoLog())[0].replies[0]
+    context = _NoLog()  # pyright: ignore[reportAbstractUsage] - a Score only logs
+    scored = score([replace(sample, replies=(reply,))], context)[0].replies[0]
     return float(scored.columns["reward"])  # type: ignore[arg-type]
 
 
