@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, overload
 
 from mmpost.data.media import Media
+from mmpost.data.own import Own
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
 
@@ -20,7 +21,7 @@ class Grounding(Sequence[Sample]):
     has them, else the size of its first image. Raises DataError, naming the row, for a solution that cannot be read.
     """
 
-    def __init__(self, rows: Sequence[Sample], prompt: str) -> None:
+    def __init__(self, rows: Own, prompt: str) -> None:
         self.rows, self.prompt = rows, prompt
 
     def where(self, index: int) -> str:

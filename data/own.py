@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from mmpost.data.mix import Mix
-from mmpost.data.readers import Rows, read
-from mmpost.errors import ConfigError
+from mmpost.data.readers import Rows, Subset, read
+from mmpost.errors import ConfigError, DataError
 from mmpost.settings import DataSettings, weighted
-from mmpost.types import Sample, Split
+from mmpost.types import Split
 
+Own = Rows | Subset | Mix
+"""What `own` makes; each has `where(index)`, the place of a sample as messages name it."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-def own(
-    data: DataSettings, split: Split, loss: Literal["all", "last"] | None = None, prompt: str = ""
-) -> Sequence[Sample] | None:
+def own(data: DataSettings, split: Split, loss: Literal["all", "last"] | None = None, prompt: str = "") -> Own | None:
     """The samples of `data.train`, `data.val` or `data.test`; None where the user names none for this split.
 
     With `data.split`, all three are parts of `data.train`. `loss` is the task's word over `data.loss`; `prompt` asks
@@ -26,13 +25,13 @@ def own(
     named = _names(data.train if data.split else getattr(data, split))
     if data.split:
         _check(data)
-    if not named:
+    if not named or (data.split and not data.split[SPLITS.index(split)]):
         return None
     pairs = [weighted(name) for name in named]
     weights = [weight for _, weight in pairs if weight is not None]
     if weights and len(weights) < len(pairs):
         raise ConfigError(f"data.{split}: give a weight to each source or to none (FILE*0.5), found {list(named)}")
-    sources: list[Sequence[Sample]] = []
+    sources: list[Rows | Subset] = []
     for path, _ in pairs:
         rows = read(path, data.root, loss or data.loss, data.prompt or prompt)
         sources.append(_part(rows, data.split, split) if data.split else rows)
@@ -54,6 +53,12 @@ def _check(data: DataSettings) -> None:
         raise ConfigError("data.split splits your own data: say data.train=FILE")
 
 
-def _part(rows: Rows, shares: tuple[float, float, float], split: Split) -> Sequence[Sample]:
+def _part(rows: Rows, shares: tuple[float, float, float], split: Split) -> Subset:
     place = SPLITS.index(split)
-    return rows.between(sum(shares[:place]), 1.0 if place == 2 else sum(shares[: place + 1]))
+    part = rows.between(sum(shares[:place]), 1.0 if place == 2 else sum(shares[: place + 1]))
+    if not part:
+        raise DataError(
+            f"{rows.table.name}: data.split wants {shares[place]:g} of it for {split}, found no row of {len(rows)} "
+            "samples there; give it a larger share, or more rows"
+        )
+    return part

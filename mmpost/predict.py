@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost import bases, checkpoint, config, dist
+from mmpost import bases, checkpoint, config
 from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.job import Job
@@ -38,13 +39,14 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     benches = make_task(run_config).benches("test")
     if not benches:
         raise ConfigError("nothing to answer: say data.test=FILE, or a folder of images with data.prompt=QUESTION")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("predict is one process: start it without torchrun, and split data.test for several")
     if run_config.compute.threads:
         torch.set_num_threads(run_config.compute.threads)
     base = bases.resolve(run_config.model.name, run_config.seed)
     stamp = checkpoint.weights_hash(base)[:16] or base
     out = Path(aside["out"])
     done = _continue(out, stamp)
-    dist.start(torch.device("cpu"))
     model = ChatModel.load(base, run_config.model)
     rollout = LocalRollout(model, run_config.compute.rollout_replies)
     job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
@@ -56,7 +58,6 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
                 file.write("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
                 file.flush()
                 count += len(samples)
-    dist.stop()
     Console().print(f"{count} answered, {len(done)} were there: {out}", highlight=False, soft_wrap=True)
     return count
 

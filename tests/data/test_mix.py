@@ -103,6 +103,10 @@ def test_contradicting_settings_are_refused(tmp_path: Path) -> None:
         own(DataSettings(train="x", test="y", split=(0.8, 0.1, 0.1)), "train")
     with pytest.raises(ConfigError, match=r"say data\.train=FILE"):
         own(DataSettings(split=(0.8, 0.1, 0.1)), "train")
+    few = write(tmp_path / "few.jsonl", 2)
+    with pytest.raises(DataError, match=r"few\.jsonl: data\.split wants 0\.0001 of it for test, found no row of 2"):
+        own(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "test")
+    assert own(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "val") is None
     with pytest.raises(ValueError, match="add up to 1"):
         DataSettings(train="x", split=(0.8, 0.1, 0.2))
 
