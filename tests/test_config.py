@@ -95,7 +95,16 @@ def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
 )
 def test_every_shipped_file_loads(file: str) -> None:
     name = file.removesuffix(".yaml").partition("-")[0]
-    config.load([{"task": name}, config.shipped(file.removesuffix(".yaml"))])
+    run, _ = config.load([{"task": name}, config.shipped(file.removesuffix(".yaml"))])
+    assert run.task["name"] == name
+
+
+def test_every_shipped_base_loads() -> None:
+    files = [f.name for f in resources.files("mmpost.configs").joinpath("bases").iterdir()]
+    assert "tiny.yaml" in files
+    for file in files:
+        run, _ = config.load([config.shipped(f"bases/{file.removesuffix('.yaml')}")])
+        assert run.model.name.startswith("random-")
 
 
 def test_not_yaml_is_named(tmp_path: Path) -> None:
