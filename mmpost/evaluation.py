@@ -19,8 +19,10 @@ Score = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
 
 
-def run_benches(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, Score]:
-    """All metrics as "bench/metric", on at most `most` samples of each bench (0: all).
+def run_benches(
+    job: Job, benches: Sequence[Bench], most: int = 0, seen: Callable[[str, Sequence[Sample]], None] | None = None
+) -> dict[str, Score]:
+    """All metrics as "bench/metric", on at most `most` samples of each bench (0: all); `seen` gets the scored samples.
 
     Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.
     """
@@ -28,6 +30,8 @@ def run_benches(job: Job, benches: Sequence[Bench], most: int = 0) -> dict[str, 
     for bench in benches:
         with job.aside(f"eval/{bench.name}"):
             samples = _scored(job, bench, most)
+        if seen is not None:
+            seen(bench.name, samples)
         for name, score in intervals(bench.summary, samples).items():
             results[f"{bench.name}/{name}"] = score
     return results

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.listeners import (
     Curves,
+    EvalLog,
     JsonlMetrics,
     Listener,
     Listeners,
@@ -44,8 +46,6 @@ from mmpost.updates.plain import Plain
 
 FORMAT = 1
 """Version of the run folder's layout."""
-NAMED = 100
-"""Skipped rows that summary.json names."""
 NAMED = 100
 """Skipped rows that summary.json names."""
 LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
@@ -94,7 +94,7 @@ class Run:
         try:
             with self.stop:
                 if self.config.eval.before and "eval_before" not in self.results:
-                    self.results["eval_before"] = self._evaluate("test")
+                    self.results["eval_before"] = self._evaluate("test", "before")
                 try:
                     self._stages()
                 except Now:
@@ -104,7 +104,7 @@ class Run:
                     status, reason = "stopped", "by a signal"
                 else:
                     if self.config.eval.after:
-                        self.results["eval_after"] = self._evaluate("test")
+                        self.results["eval_after"] = self._evaluate("test", "after")
                     status = "done"
         except BaseException as e:
             reason = f"{type(e).__name__}: {e}"
@@ -220,7 +220,7 @@ class Run:
         if self.config.log.probe_every and step % self.config.log.probe_every == 1 % self.config.log.probe_every:
             line |= self._probe(samples)
         if self.config.eval.every and step % self.config.eval.every == 0:
-            scores = self._evaluate("val")
+            scores = self._evaluate("val", f"step-{step:06d}")
             line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
             better = self._better(scores)
         self.listeners.on_metrics(line)
@@ -237,10 +237,11 @@ class Run:
             use = media_use(samples, self.job)
         return use.numbers() if use else {}
 
-    def _evaluate(self, split: Split) -> dict[str, Score]:
+    def _evaluate(self, split: Split, name: str) -> dict[str, Score]:
         if split not in self._benches:
             self._benches[split] = self.task.benches(split)
-        return run_benches(self.job, self._benches[split], self.config.eval.samples)
+        log = partial(self.listeners.on_eval, name)
+        return run_benches(self.job, self._benches[split], self.config.eval.samples, log)
 
     def _better(self, scores: dict[str, Score]) -> bool:
         """Whether these are the best so far by the task's own metric."""
@@ -379,6 +380,7 @@ class Run:
     def _listeners(self) -> Iterable[Listener]:
         log = self.config.log
         yield JsonlMetrics()
+        yield EvalLog()
         yield SamplesLog(self.model.pieces)
         yield Curves()
         if log.progress:

@@ -25,6 +25,8 @@ class ViSurf(GroupTask):
     """Kinds that the base knows; only evaluated, to see what is forgotten."""
     scenes: int = 512
     """Built-in scenes to train on."""
+    bench_scenes: int = 256
+    """Built-in scenes to evaluate on, of each kind of bench."""
     prompt: str = "{question}"
     """Instruction for your own data; {question} is replaced by the row's question."""
     inject: bool = True
@@ -59,7 +61,7 @@ class ViSurf(GroupTask):
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
         kinds = {"target": self.target} if own(self.data, split) else {"target": self.target, "old": self.old}
-        sources = {name: self._source(split, k, 256, seed=3) for name, k in kinds.items()}
+        sources = {name: self._source(split, k, self.bench_scenes, seed=5) for name, k in kinds.items()}
         return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
 
     def truth(self, sample: Sample) -> str:

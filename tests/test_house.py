@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bases": BASIC | {"checkpoint", "config", "registry"},
     "probe": BASIC | {"data"},
     "checks": ANYTHING,
+    "compare": ANYTHING,
     "build": ANYTHING,
     "cli": ANYTHING,
     "doctor": ANYTHING,

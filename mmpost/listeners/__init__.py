@@ -2,12 +2,13 @@
 
 from mmpost.listeners.base import Listener, Listeners, Metrics
 from mmpost.listeners.curves import Curves
-from mmpost.listeners.files import JsonlMetrics, SamplesLog
+from mmpost.listeners.files import EvalLog, JsonlMetrics, SamplesLog
 from mmpost.listeners.screen import Progress
 from mmpost.listeners.trackers import TensorBoard, Trackio, Wandb
 
 __all__ = [
     "Curves",
+    "EvalLog",
     "JsonlMetrics",
     "Listener",
     "Listeners",

@@ -26,6 +26,9 @@ class Listener:
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         """The scored samples behind a step."""
 
+    def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
+        """The scored samples of one bench in the evaluation `name` ("before", "after", "step-20")."""
+
     def on_end(self, summary: Mapping[str, Any]) -> None:
         """The run is over, whatever the reason; `summary` is what summary.json holds."""
 
@@ -45,6 +48,9 @@ class Listeners(Listener):
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         self._each("on_samples", lambda one: one.on_samples(step, samples))
+
+    def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
+        self._each("on_eval", lambda one: one.on_eval(name, bench, samples))
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         self._each("on_end", lambda one: one.on_end(summary))

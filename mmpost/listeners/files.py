@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from mmpost.listeners.base import Listener, Metrics
 from mmpost.marks import Mark, marks
 from mmpost.runs import read_lines
-from mmpost.types import Part, Reply, Sample
+from mmpost.types import Frame, Part, Reply, Sample
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 """Token ids -> the text of each, so that a report can show tokens without the model's tokenizer."""
@@ -67,6 +67,49 @@ class SamplesLog(Listener):
         ]
         path = self._folder / f"step-{step:06d}.jsonl"
         _replace(path, "".join(line + "\n" for line in lines).encode())
+
+
+class EvalLog(Listener):
+    """eval/after.jsonl and the like: one line per scored reply, without media; `mmpost score` reads it again."""
+
+    def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
+        self._folder = run / "eval"
+
+    def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"{name}.jsonl"
+        others = [line for line in read_lines(path) if line["bench"] != bench]
+        lines = [*others, *(eval_line(bench, sample, reply) for sample in samples for reply in sample.replies)]
+        _replace(path, "".join(json.dumps(line, allow_nan=False, default=str) + "\n" for line in lines).encode())
+
+
+def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
+    """A scored reply of an evaluation: what its metrics are made of."""
+    return {
+        "bench": bench,
+        "uid": sample.uid,
+        "reply": reply.text,
+        "origin": reply.origin,
+        "scores": {name: _jsonable(value) for name, value in reply.scores.items()},
+        "columns": {name: value for name, value in reply.columns.items() if isinstance(value, int | float)},
+        "truth": _jsonable(sample.truth),
+        "meta": _jsonable(sample.meta),
+        "frame": None if sample.frame is None else [sample.frame.width, sample.frame.height],
+    }
+
+
+def eval_samples(path: Path) -> dict[str, list[Sample]]:
+    """The samples of each bench again, as far as metrics look at them: uid, truth, meta, replies with their scores."""
+    found: dict[str, dict[str, Sample]] = {}
+    for line in read_lines(path):
+        scores = {name: math.nan if value is None else value for name, value in line["scores"].items()}
+        reply = Reply((Part("text", line["reply"], "assistant"),), line["origin"], None, scores, line["columns"])
+        of_bench = found.setdefault(line["bench"], {})
+        old = of_bench.get(line["uid"])
+        frame = None if line["frame"] is None else Frame(*line["frame"])
+        whole = (*(old.replies if old else ()), reply)
+        of_bench[line["uid"]] = Sample(line["uid"], (), whole, line["truth"], line["meta"], frame=frame)
+    return {bench: list(samples.values()) for bench, samples in found.items()}
 
 
 def finite(metrics: Metrics) -> dict[str, float | int | str]:

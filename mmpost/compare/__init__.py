@@ -1,0 +1,219 @@
+"""`mmpost compare`: arms of a study against each other, tuned alike, at equal steps and at equal time."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmpost import bases, checkpoint, config, registry
+from mmpost.build import make_task
+from mmpost.compare.bootstrap import hierarchical, interval
+from mmpost.compare.cells import Result, Runner
+from mmpost.compare.code import fingerprint
+from mmpost.compare.picture import draw
+from mmpost.compare.study import WORDS, Study, cell, chosen, grid, read, settings_of
+from mmpost.compare.tables import markdown
+from mmpost.config import RunConfig
+from mmpost.errors import ConfigError, TrainError
+
+
+def compare(words: Sequence[str]) -> dict[str, Any]:
+    """Train the cells of a study and write study.json, study.md and study.png; returns what the JSON holds."""
+    own, rest = _split(words)
+    name = own.get("study") or own.get("task")
+    if name is None:
+        raise ConfigError("wanted task=NAME (its study in configs/studies/) or study=FILE.yaml")
+    study = read(name)
+    if own.get("task", study.task) != study.task:
+        raise ConfigError(f"study={name} is about task={study.task}, not {own['task']}")
+    over: dict[str, Any] = {}
+    for word in rest:
+        over = config.merge(over, config.parse_word(word))
+    study = chosen(study, own.get("arms")).model_copy(update={"set": config.merge(study.set, over)})
+    if "tune_seeds" in own:
+        study = study.model_copy(update={"tune_seeds": _count(own, "tune_seeds", 1)})
+    folder = Path(own.get("out") or f"runs/compare/{Path(name).stem}")
+    result = Comparison(study, folder, own).run()
+    write(folder, result)
+    Console().print(markdown(result), markup=False, highlight=False, soft_wrap=True)
+    print(f"written: {folder / 'study.json'}, study.md, study.png")
+    return result
+
+
+class Comparison:
+    """A study at work in its folder."""
+
+    def __init__(self, study: Study, folder: Path, own: Mapping[str, str]) -> None:
+        self.study = study
+        self.seeds = list(range(_count(own, "seeds", 3)))
+        self.budgets = [b for b in (own.get("budgets") or "steps,time").split(",") if b]
+        if self.budgets not in (["steps"], ["steps", "time"]):
+            raise ConfigError(f"budgets={own['budgets']}: wanted steps, or steps,time (the seconds of steps tell time)")
+        self.run_config = self._checked()
+        self.task = make_task(self.run_config)
+        self.benches = {bench.name: bench for bench in self.task.benches("test")}
+        if not self.benches or not self.task.best:
+            raise ConfigError(f"task={study.task} has no bench on test, or no `best` metric to tune by")
+        base = bases.resolve(self.run_config.model.name, 0)
+        self.base = checkpoint.weights_hash(base) or base
+        self.code = fingerprint(str(registry.module(study.task, "mmpost.tasks").__file__))
+        self.runner = Runner(
+            folder,
+            self.base,
+            self.code,
+            jobs=_count(own, "jobs", 1),
+            launch=own.get("launch", ""),
+            keep=own.get("keep", "false") == "true",
+        )
+
+    def _checked(self) -> RunConfig:
+        """The first arm's configuration; a wrong setting of any arm must show before the first hour is spent."""
+        study = self.study
+        made = [config.load([settings_of(study, arm, values)])[0] for arm in study.arms for values in grid(study, arm)]
+        for one in made:
+            list(make_task(one).stages())
+        for name in ("steps", "model"):
+            found = {str(getattr(one, name)) for one in made}
+            if len(found) > 1:
+                raise ConfigError(f"the arms differ in {name} ({'; '.join(sorted(found))}): wanted the same for all")
+        return made[0]
+
+    def run(self) -> dict[str, Any]:
+        """Everything that study.json holds."""
+        first = next(iter(self.study.arms))
+        start = self.runner.run([cell(self.study, first, grid(self.study, first)[0], 0, 0)])[0]
+        result: dict[str, Any] = {
+            "task": self.study.task,
+            "model": self.run_config.model.name,
+            "against": self.against,
+            "metrics": list(self.study.metrics),
+            "seeds": self.seeds,
+            "samples": {name: len(samples) for name, samples in start.scored.items()},
+            "arms": self.study.arms,
+            "set": self.study.set,
+            "base_hash": self.base,
+            "code_hash": self.code,
+            "base": self._table([start]),
+            "budgets": {},
+        }
+        steps = dict.fromkeys(self.study.arms, self.run_config.steps)
+        for budget in self.budgets:
+            result["budgets"][budget] = self._budget(steps)
+            slowest = max(found["seconds_per_step"] for found in result["budgets"]["steps"].values())
+            seconds = slowest * self.run_config.steps
+            steps = {
+                arm: max(1, round(seconds / found["seconds_per_step"]))
+                for arm, found in result["budgets"]["steps"].items()
+            }
+        return result
+
+    @property
+    def against(self) -> str:
+        return self.study.against or list(self.study.arms)[-1]
+
+    def _budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
+        """Tune all arms, train them on all seeds, and compare."""
+        tuned = self._tune(steps)
+        best = {arm: max(tried, key=lambda point: point["val"])["values"] for arm, tried in tuned.items()}
+        wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in self.study.arms]
+        done = self.runner.run(wanted)
+        for one in done:
+            if one.failed:
+                raise TrainError(f"{one.cell.title} failed: {one.failed}; its folder is {one.folder}")
+        arms = {arm: [one for one in done if one.cell.arm == arm] for arm in self.study.arms}
+        drawn = {arm: self._drawn(found) for arm, found in arms.items()}
+        return {
+            arm: {
+                "steps": steps[arm],
+                "chosen": best[arm],
+                "tuning": tuned[arm],
+                "seconds": [round(one.seconds, 2) for one in found],
+                "seconds_per_step": statistics.median(one.seconds / steps[arm] for one in found),
+                "scores": self._table(found, drawn[arm]),
+                "difference": _difference(drawn[arm], drawn[self.against]) if arm != self.against else {},
+            }
+            for arm, found in arms.items()
+        }
+
+    def _tune(self, steps: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+        """For each arm the points of its grid with the metric on val."""
+        points = {arm: grid(self.study, arm) for arm in self.study.arms}
+        seeds = range(self.study.tune_seeds)
+        wanted = [
+            cell(self.study, arm, values, seed, steps[arm], tuning=True)
+            for arm, tried in points.items()
+            if len(tried) > 1
+            for values in tried
+            for seed in seeds
+        ]
+        done = iter(self.runner.run(wanted))
+        found: dict[str, list[dict[str, Any]]] = {}
+        for arm, tried in points.items():
+            one = len(tried) == 1
+            vals = [[] if one else [next(done).val(self.task.best) for _ in seeds] for _ in tried]
+            found[arm] = [
+                {"values": values, "val": statistics.mean(v) if v else 0.0, "seeds": v}
+                for values, v in zip(tried, vals, strict=True)
+            ]
+        return found
+
+    def _drawn(self, found: Sequence[Result]) -> dict[str, list[float]]:
+        """Resamples of all metrics as "bench/metric"."""
+        return {
+            f"{name}/{metric}": values
+            for name, bench in self.benches.items()
+            for metric, values in hierarchical(bench.summary, [one.scored[name] for one in found]).items()
+        }
+
+    def _table(self, found: Sequence[Result], drawn: Mapping[str, list[float]] | None = None) -> dict[str, Any]:
+        """Each metric: the value of each seed, their mean, and its interval."""
+        drawn = self._drawn(found) if drawn is None else drawn
+        table = {}
+        for metric, values in drawn.items():
+            bench, _, name = metric.partition("/")
+            seeds = [self.benches[bench].summary(one.scored[bench])[name] for one in found]
+            low, high = interval(values)
+            table[metric] = {"seeds": seeds, "mean": statistics.mean(seeds), "low": low, "high": high}
+        return table
+
+
+def _difference(drawn: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The interval of an arm's mean less another's, resample by resample."""
+    found = {}
+    for metric in drawn.keys() & other.keys():
+        gaps = [a - b for a, b in zip(drawn[metric], other[metric], strict=True)]
+        low, high = interval(gaps)
+        found[metric] = {"mean": statistics.mean(gaps), "low": low, "high": high}
+    return dict(sorted(found.items()))
+
+
+def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The command's own words, and the settings of all arms."""
+    own, rest = {}, []
+    for word in words:
+        key, sep, value = word.partition("=")
+        if sep and key in WORDS:
+            own[key] = value
+        else:
+            rest.append(word)
+    return own, rest
+
+
+def _count(own: Mapping[str, str], name: str, default: int) -> int:
+    text = own.get(name, str(default))
+    if not text.isdigit() or not int(text):
+        raise ConfigError(f"{name}={text}: wanted a whole number from 1")
+    return int(text)
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> None:
+    """study.json, study.md and study.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (folder / "study.md").write_text(markdown(result), encoding="utf-8")
+    draw(result, folder / "study.png")

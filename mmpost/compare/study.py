@@ -1,0 +1,132 @@
+"""A study: named arms of one task, the values that are tuned for each, and the cells that this comes to."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mmpost import config
+from mmpost.errors import ConfigError
+from mmpost.settings import Settings
+
+Budget = Literal["steps", "time"]
+
+WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
+"""Words of the command itself; all others are settings of every arm."""
+
+TUNING_SEED = 1000
+"""Seeds of tuning runs start here, so that no tuned run is evaluated on the seed that chose its values."""
+
+QUIET: dict[str, Any] = {
+    "eval": {"before": False},
+    "log": {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0},
+    "checkpoint": {"every": 0, "keep": 1},
+    "stop_if_flat": 0,
+}
+"""A cell is compared by its evaluation alone, and a policy that has nothing to learn is a result too."""
+
+
+class Study(Settings):
+    """A file of configs/studies/: what `mmpost compare` trains."""
+
+    task: str
+    """The task of all arms."""
+    model: str | None = None
+    """The model that all arms start from; by default the task's."""
+    set: dict[str, Any] = {}
+    """Settings of all arms."""
+    arms: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Settings of each arm by its name. `tune` among them replaces the study's grid for this arm."""
+    tune: dict[str, tuple[float, ...]] = {}
+    """Values to try for a setting; each arm takes what is best on val, by the task's own metric."""
+    tune_seeds: int = Field(default=1, ge=1)
+    """Runs behind each point of the grid."""
+    against: str = ""
+    """The arm that the others are compared with, scene by scene; empty: the last."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of the tables and the picture, as "bench/metric"; the first two are the picture's axes. Empty: all."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    arm: str
+    values: Mapping[str, float]
+    """The tuned settings."""
+    seed: int
+    steps: int
+    settings: Mapping[str, Any]
+    """All settings, as `mmpost train config=` takes them."""
+    tuning: bool = False
+    """Evaluated on val alone, to choose values."""
+
+    def key(self, base: str, code: str) -> str:
+        """Decides the result: the configuration in full, the weights it starts from, the code that computes it."""
+        run, _ = config.load([dict(self.settings)])
+        text = json.dumps([run.model_dump(mode="json"), base, code], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        values = " ".join(f"{name}={value:g}" for name, value in self.values.items())
+        return f"{self.arm} seed={self.seed} steps={self.steps} {values}".rstrip()
+
+
+def read(name: str) -> Study:
+    """The study of that name in configs/studies/, or in a YAML file of your own."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ConfigError(f"study={name}: no such file")
+        raw = config.parse_yaml(path.read_text(encoding="utf-8"), name)
+    else:
+        raw = config.shipped(f"studies/{name}")
+    if not raw:
+        raise ConfigError(
+            f"no study {name!r}: wanted configs/studies/{name}.yaml, or study=FILE.yaml of your own with task and arms"
+        )
+    return config.decode(Study, raw, f"{name}: ")
+
+
+def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
+    """What `arm` with tuned `values` asks of `mmpost train`, but for seed and steps."""
+    settings = config.merge(QUIET, {"task": study.task, **({"model": study.model} if study.model else {})})
+    settings = config.merge(settings, study.set)
+    settings = config.merge(settings, {k: v for k, v in study.arms[arm].items() if k != "tune"})
+    for name, value in values.items():
+        settings = config.merge(settings, config.nest(name, value))
+    return settings
+
+
+def cell(study: Study, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False) -> Cell:
+    """The run of `arm` with tuned `values`; one for tuning is evaluated on val alone."""
+    own: dict[str, Any] = {"seed": seed + TUNING_SEED * tuning, "steps": steps}
+    if tuning:
+        own["eval"] = {"after": False, "every": steps}
+    return Cell(arm, dict(values), own["seed"], steps, config.merge(settings_of(study, arm, values), own), tuning)
+
+
+def grid(study: Study, arm: str) -> list[dict[str, float]]:
+    """Every combination of the values that are tried for `arm`."""
+    tried: Mapping[str, Sequence[float]] = study.arms[arm].get("tune", study.tune)
+    return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+
+
+def chosen(study: Study, words: str | None) -> Study:
+    """`study` with only the arms that `arms=` names, in that order."""
+    if words is None:
+        return study
+    names = [name for name in words.split(",") if name]
+    unknown = [name for name in names if name not in study.arms]
+    if unknown or not names:
+        raise ConfigError(f"arms={words}: the study has the arms {', '.join(study.arms)}")
+    against = study.against if study.against in names else ""
+    return study.model_copy(update={"arms": {name: study.arms[name] for name in names}, "against": against})
