@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost import bases, checkpoint, config, dist, trainer
+from mmpost import bases, checkpoint, config, dist, runs, trainer
 from mmpost.checkpoint import Snapshot
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
@@ -135,7 +135,7 @@ class Run:
 
     def _stages(self) -> None:
         self._plan = self._steps()
-        at = self.before.state["stage"] if self.before else None
+        at = self.before.state["stage"] or None if self.before else None
         for stage in self._made:
             if not self._plan[stage.name]:
                 continue
@@ -196,7 +196,7 @@ class Run:
 
     def _steps(self) -> dict[str, int]:
         """Steps of each stage; finished stages of a resumed run keep theirs, the others share what is left."""
-        if self.before is None:
+        if self.before is None or not self.before.state["stage"]:
             return trainer.share_out(self.config.steps, self.stages)
         plan, at = dict(self.before.state["plan"]), self.before.state["stage"]
         names = [name for name, _ in self.stages]
@@ -302,7 +302,8 @@ class Run:
         for name, value in wanted.items():
             if state[name] != value:
                 raise ConfigError(f"{self.resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
-        if state["step"] >= self.config.steps:
+        # A run that was cut off after its last step still owes its evaluation.
+        if state["step"] >= self.config.steps and runs.read_json(self.folder / "summary.json").get("status") == "done":
             raise ConfigError(f"{self.resume} is at step {state['step']} of {self.config.steps}; say steps=N for more")
 
     def _open(self) -> None:

@@ -104,12 +104,8 @@ class Comparison:
         steps = dict.fromkeys(self.study.arms, self.run_config.steps)
         for budget in self.budgets:
             result["budgets"][budget] = self._budget(steps)
-            slowest = max(found["seconds_per_step"] for found in result["budgets"]["steps"].values())
-            seconds = slowest * self.run_config.steps
-            steps = {
-                arm: max(1, round(seconds / found["seconds_per_step"]))
-                for arm, found in result["budgets"]["steps"].items()
-            }
+            pace = {arm: found["seconds_per_step"] for arm, found in result["budgets"]["steps"].items()}
+            steps = equal_time(self.run_config.steps, pace)
         return result
 
     @property
@@ -180,6 +176,12 @@ class Comparison:
             low, high = interval(values)
             table[metric] = {"seeds": seeds, "mean": statistics.mean(seeds), "low": low, "high": high}
         return table
+
+
+def equal_time(steps: int, pace: Mapping[str, float]) -> dict[str, int]:
+    """The steps of each arm that take as long as `steps` of the slowest; `pace` is in seconds per step."""
+    seconds = steps * max(pace.values())
+    return {arm: max(1, round(seconds / each)) for arm, each in pace.items()}
 
 
 def _difference(drawn: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, Any]:

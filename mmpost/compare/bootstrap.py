@@ -13,7 +13,7 @@ RESAMPLES = 1000
 
 Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
 Drawn = dict[str, list[float]]
-"""By metric, the value of each resample."""
+"""By metric, the value of each resample; NaN where a resample lacks the metric."""
 
 
 def hierarchical(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples: int = RESAMPLES) -> Drawn:
@@ -24,15 +24,13 @@ def hierarchical(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples:
     of samples serves them all: their luck does not average out, and differences between arms stay paired.
     """
     generator = np.random.default_rng(0)
-    drawn: Drawn = {}
+    drawn: Drawn = {name: [] for samples in seeds for name in summary(samples)}
     for _ in range(resamples):
-        places = generator.integers(len(seeds), size=len(seeds))
+        places = generator.integers(len(seeds), size=len(seeds)).tolist()
         index = generator.integers(len(seeds[0]), size=len(seeds[0]))
-        values: dict[int, Mapping[str, float]] = {}
-        for place in set(places.tolist()):
-            values[place] = summary([seeds[place][i] for i in index])
-        for name in values[int(places[0])]:
-            drawn.setdefault(name, []).append(float(np.mean([values[p].get(name, math.nan) for p in places.tolist()])))
+        values = {place: summary([seeds[place][i] for i in index]) for place in set(places)}
+        for name, found in drawn.items():
+            found.append(float(np.mean([values[place].get(name, math.nan) for place in places])))
     return drawn
 
 

@@ -1,0 +1,81 @@
+"""What decides a cell, and the code it depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmpost.compare import code
+from mmpost.compare.study import TUNING_SEED, Study, cell, chosen, grid, read
+from mmpost.errors import ConfigError
+
+STUDY = Study.model_validate(
+    {
+        "task": "visurf",
+        "set": {"task": {"scenes": 8}},
+        "tune": {"optim.lr": [1e-4, 1e-3]},
+        "arms": {"a": {"task": {"warm_up": 1.0}}, "b": {"tune": {"optim.lr": [1.0], "optim.clip": [1, 2]}}},
+    }
+)
+
+
+def test_a_grid_has_every_combination_and_an_arm_may_have_its_own() -> None:
+    assert grid(STUDY, "a") == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert grid(STUDY, "b") == [{"optim.lr": 1.0, "optim.clip": 1.0}, {"optim.lr": 1.0, "optim.clip": 2.0}]
+
+
+def test_settings_come_from_the_study_the_arm_and_the_grid() -> None:
+    made = cell(STUDY, "a", {"optim.lr": 1e-3}, 2, 5)
+    assert made.settings["task"] == {"name": "visurf", "scenes": 8, "warm_up": 1.0}
+    assert made.settings["optim"] == {"lr": 1e-3}
+    assert (made.settings["seed"], made.settings["steps"], made.settings["eval"]) == (2, 5, {"before": False})
+    tuning = cell(STUDY, "b", {}, 2, 5, tuning=True)
+    assert tuning.settings["seed"] == TUNING_SEED + 2
+    assert tuning.settings["eval"] == {"before": False, "after": False, "every": 5}
+
+
+def test_a_key_changes_with_settings_base_and_code_alone() -> None:
+    made = cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 5)
+    key = made.key("base", "code")
+    assert key == cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 5).key("base", "code")
+    others = [cell(STUDY, "a", {"optim.lr": 1e-3}, 1, 5), cell(STUDY, "a", {"optim.lr": 1e-4}, 0, 5)]
+    others += [cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 6), cell(STUDY, "b", {"optim.lr": 1e-3}, 0, 5)]
+    keys = [one.key("base", "code") for one in others] + [made.key("other", "code"), made.key("base", "other")]
+    assert len({key, *keys}) == 7
+
+
+def test_arms_are_picked_in_order_and_the_one_to_compare_with_stays_if_it_is_there() -> None:
+    study = read("visurf")
+    picked = chosen(study, "visurf,sft")
+    assert (list(picked.arms), picked.against) == (["visurf", "sft"], "visurf")
+    assert chosen(study, "sft,grpo").against == ""
+    with pytest.raises(ConfigError, match="arms=: the study has the arms"):
+        chosen(study, "")
+
+
+def test_a_study_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: visurf\narms: {a: {}}\nmetric: [x]\n")
+    with pytest.raises(ConfigError, match=r"unknown key .*metric; did you mean .*metrics"):
+        read(str(file))
+
+
+def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: Path) -> None:
+    run = code.source("mmpost.run")
+    assert run is not None
+    seen, todo = set(), list(code.imported(run))
+    while todo:
+        name = todo.pop()
+        file = code.source(name)
+        if file is not None and name not in seen:
+            seen.add(name)
+            todo += list(code.imported(file))
+    assert {"mmpost.trainer", "mmpost.models.chat", "mmpost.rollout.local", "mmpost.updates.plain"} <= seen
+    assert not [name for name in seen if name.startswith(code.SILENT)]
+    task = tmp_path / "task.py"
+    task.write_text("from mmpost.types import Task\n")
+    first = code.fingerprint(str(task))
+    assert code.fingerprint(str(task)) == first
+    task.write_text("from mmpost.types import Stage, Task\n")
+    assert code.fingerprint(str(task)) != first
