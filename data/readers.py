@@ -7,15 +7,15 @@ opening, one pass over the rows without their media counts the samples.
 from __future__ import annotations
 
 import hashlib
-import operator
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from mmpost.data import rows
+from mmpost.data.indexed import Indexed
 from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
 from mmpost.errors import DataError
@@ -35,11 +35,12 @@ def read(
     return Rows(open_table(path), root, loss, prompt)
 
 
-class Rows(Sequence[Sample]):
+class Rows(Indexed):
     """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
 
     def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"], prompt: str = "") -> None:
         self.table, self.prompt = table, prompt
+        self.name = table.name
         self.root = root
         self.loss: Literal["all", "last"] = loss
         self._counts = array("q")
@@ -51,19 +52,9 @@ class Rows(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = operator.index(index)
-        at = at + len(self) if at < 0 else at
-        if not 0 <= at < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in {self.table.name}")
-        row = bisect_right(self._ends, at)
-        turn = at - (self._ends[row - 1] if row else 0)
+    def sample(self, index: int) -> Sample:
+        row = bisect_right(self._ends, index)
+        turn = index - (self._ends[row - 1] if row else 0)
         return self._samples(row)[turn]
 
     def where(self, index: int) -> str:
@@ -123,11 +114,12 @@ class Rows(Sequence[Sample]):
             return 1
 
 
-class Subset(Sequence[Sample]):
+class Subset(Indexed):
     """Some samples of a source, by their indices there."""
 
     def __init__(self, source: Rows, indices: Sequence[int]) -> None:
         self.source, self.indices = source, array("q", indices)
+        self.name = f"a part of {source.name}"
 
     def where(self, index: int) -> str:
         """File and row of a sample, as its messages name them."""
@@ -136,14 +128,8 @@ class Subset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self.source[i] for i in self.indices[index]]
-        return self.source[self.indices[index]]
+    def sample(self, index: int) -> Sample:
+        return self.source.sample(self.indices[index])
 
 
 def _place(name: str) -> float:
