@@ -55,6 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "listeners": BASIC | {"listeners", "marks", "runs"},
     "checkpoint": BASIC | {"dist"},
     "stop": set(),
+    "recipes": set(),
+    "summary": {"evaluation"},
     "run": ANYTHING,
     "job": BASIC | {"dist"},
     "feed": BASIC | {"dist", "job"},
