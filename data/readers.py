@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from mmpost.data import rows
 from mmpost.data.indexed import Indexed
@@ -20,6 +21,9 @@ from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
 from mmpost.errors import DataError
 from mmpost.types import Sample
+
+_IN_USE: WeakValueDictionary[tuple[Any, ...], Rows] = WeakValueDictionary()
+"""Sources that somebody holds: stages and benches that ask for the same unchanged files share one, counted once."""
 
 
 def read(
@@ -32,7 +36,12 @@ def read(
     the folder of the data. Raises DataError for a source that cannot be opened; a broken row raises when it is read,
     with file and number.
     """
-    return Rows(open_table(path), root, loss, prompt)
+    place = Path(path).expanduser().absolute()
+    key = (place, None if root is None else str(root), loss, prompt, _stamp(place))
+    found = _IN_USE.get(key)
+    if found is None:
+        found = _IN_USE[key] = Rows(open_table(path), root, loss, prompt)
+    return found
 
 
 class Rows(Indexed):
@@ -130,6 +139,16 @@ class Subset(Indexed):
 
     def sample(self, index: int) -> Sample:
         return self.source.sample(self.indices[index])
+
+
+def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, time of change and size of each file of a source; empty where there is none."""
+    if "*" in place.name:
+        files = sorted(place.parent.glob(place.name))
+    else:
+        files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    stats = [(str(file), file.stat()) for file in files if file.exists()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def _place(name: str) -> float:

@@ -41,8 +41,7 @@ class Run:
         if run_config.compute.threads:
             torch.set_num_threads(run_config.compute.threads)
         base = bases.resolve(run_config.model.name, run_config.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() and run_config.model.device != "cpu" else "cpu")
-        dist.start(device)
+        dist.start(run_config.model.device)
         self.folder = Path(dist.gather(str(folder))[0])
         self.base_hash = checkpoint.weights_hash(base)
         self.before = checkpoint.load(resume) if resume else None
