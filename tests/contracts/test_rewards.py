@@ -63,11 +63,12 @@ def replies(sample: Sample) -> list[Reply]:
 
 
 def kinds_scored(function: Reward) -> list[str]:
-    """The kinds of truth that a reward can compare with: it refuses the others at once."""
+    """The kinds of truth that a reward can compare with: it refuses the others on some reply."""
     found = []
     for kind, samples in SAMPLES.items():
         try:
-            function(samples[0], replies(samples[0])[-1])
+            for reply in replies(samples[0]):
+                function(samples[0], reply)
         except (TypeError, LookupError):
             continue
         found.append(kind)
