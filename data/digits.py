@@ -10,11 +10,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from mmpost.data.indexed import Indexed
 from mmpost.data.media import media
 from mmpost.errors import ConfigError
 from mmpost.types import Frame, Part, Sample
@@ -167,7 +168,7 @@ def where(truth: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "none"
 
 
-class Scenes(Sequence[Sample]):
+class Scenes(Indexed):
     """`n` questions about scenes of digits; sample i depends on the arguments and i alone, drawn on demand.
 
     The truth holds `boxes` (x1, y1, x2, y2) and `points` (x, y), left to right, and their `frame`: canvas pixels.
@@ -201,21 +202,12 @@ class Scenes(Sequence[Sample]):
     def __len__(self) -> int:
         return self.n
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.n))]
-        if not -self.n <= index < self.n:
-            raise IndexError(f"sample {index} of {self.n}")
-        i = index % self.n
-        kind = self.kinds[i % len(self.kinds)]
-        scene = self.scene(i)
+    def sample(self, index: int) -> Sample:
+        kind = self.kinds[index % len(self.kinds)]
+        scene = self.scene(index)
         chosen = [item(d) for d in sorted(scene.answer, key=lambda d: (d.x, d.y))]
         return Sample(
-            uid=f"digits-{self.split}-{self.seed}-{i}",
+            uid=f"digits-{self.split}-{self.seed}-{index}",
             prompt=(
                 Part("image", media(draw(scene.digits, self.size), "image")),
                 Part("text", prompt_text(scene.question)),

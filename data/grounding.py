@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
+from mmpost.data.indexed import Indexed
 from mmpost.data.media import Media
 from mmpost.data.own import Own
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
 
 
-class Grounding(Sequence[Sample]):
+class Grounding(Indexed):
     """Rows with an image, a question and `solution`: a JSON list of {"bbox_2d", "point_2d"} in pixels.
 
     The question (`problem`, or the user's text) is put into `prompt` at {question}; rows with whole `messages` that ask
@@ -31,13 +31,7 @@ class Grounding(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def sample(self, index: int) -> Sample:
         row = self.rows[index]
         pictures = [p for p in row.prompt if p.kind == "image"]
         if not pictures:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import overload
 
 import numpy as np
 
+from mmpost.data.indexed import Indexed
 from mmpost.errors import DataError
 from mmpost.types import Sample
 
 
-class Mix(Sequence[Sample]):
+class Mix(Indexed):
     """As many samples as the sources have together; source j gives weights[j] of them, evenly spread.
 
     Which sample an index means follows from the sizes and weights alone. A source whose share is more than it has
     begins again, one whose share is less is not used up; without weights each sample comes once. Uids are those of the
     sources behind the number of the source, with ~1, ~2, ... at repeats. Raises DataError for unfit weights.
     """
+
+    name = "a mix"
 
     def __init__(self, sources: Sequence[Sequence[Sample]], weights: Sequence[float] | None = None) -> None:
         sizes = np.array([len(source) for source in sources])
@@ -50,18 +51,8 @@ class Mix(Sequence[Sample]):
         where = getattr(self.sources[source], "where", None)
         return where(number) if where else f"source {source + 1}, sample {number}"
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = operator.index(index)
-        at = at + len(self) if at < 0 else at
-        if not 0 <= at < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in a mix")
-        source = int(self._source[at])
-        again, number = divmod(int(self._number[at]), len(self.sources[source]))
+    def sample(self, index: int) -> Sample:
+        source = int(self._source[index])
+        again, number = divmod(int(self._number[index]), len(self.sources[source]))
         sample = self.sources[source][number]
         return replace(sample, uid=f"{source + 1}/{sample.uid}" + (f"~{again}" if again else ""))

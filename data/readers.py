@@ -7,19 +7,23 @@ opening, one pass over the rows without their media counts the samples.
 from __future__ import annotations
 
 import hashlib
-import operator
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from mmpost.data import rows
+from mmpost.data.indexed import Indexed
 from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
 from mmpost.errors import DataError
 from mmpost.types import Sample
+
+_IN_USE: WeakValueDictionary[tuple[Any, ...], Rows] = WeakValueDictionary()
+"""Sources that somebody holds: stages and benches that ask for the same unchanged files share one, counted once."""
 
 
 def read(
@@ -32,14 +36,20 @@ def read(
     the folder of the data. Raises DataError for a source that cannot be opened; a broken row raises when it is read,
     with file and number.
     """
-    return Rows(open_table(path), root, loss, prompt)
+    place = Path(path).expanduser().absolute()
+    key = (place, None if root is None else str(root), loss, prompt, _stamp(place))
+    found = _IN_USE.get(key)
+    if found is None:
+        found = _IN_USE[key] = Rows(open_table(path), root, loss, prompt)
+    return found
 
 
-class Rows(Sequence[Sample]):
+class Rows(Indexed):
     """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
 
     def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"], prompt: str = "") -> None:
         self.table, self.prompt = table, prompt
+        self.name = table.name
         self.root = root
         self.loss: Literal["all", "last"] = loss
         self._counts = array("q")
@@ -51,19 +61,9 @@ class Rows(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = operator.index(index)
-        at = at + len(self) if at < 0 else at
-        if not 0 <= at < len(self):
-            raise IndexError(f"sample {index} of {len(self)} in {self.table.name}")
-        row = bisect_right(self._ends, at)
-        turn = at - (self._ends[row - 1] if row else 0)
+    def sample(self, index: int) -> Sample:
+        row = bisect_right(self._ends, index)
+        turn = index - (self._ends[row - 1] if row else 0)
         return self._samples(row)[turn]
 
     def where(self, index: int) -> str:
@@ -123,11 +123,12 @@ class Rows(Sequence[Sample]):
             return 1
 
 
-class Subset(Sequence[Sample]):
+class Subset(Indexed):
     """Some samples of a source, by their indices there."""
 
     def __init__(self, source: Rows, indices: Sequence[int]) -> None:
         self.source, self.indices = source, array("q", indices)
+        self.name = f"a part of {source.name}"
 
     def where(self, index: int) -> str:
         """File and row of a sample, as its messages name them."""
@@ -136,14 +137,18 @@ class Subset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self.source[i] for i in self.indices[index]]
-        return self.source[self.indices[index]]
+    def sample(self, index: int) -> Sample:
+        return self.source.sample(self.indices[index])
+
+
+def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, time of change and size of each file of a source; empty where there is none."""
+    if "*" in place.name:
+        files = sorted(place.parent.glob(place.name))
+    else:
+        files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    stats = [(str(file), file.stat()) for file in files if file.exists()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def _place(name: str) -> float:

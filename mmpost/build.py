@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost import bases, config, dist, registry
+from mmpost import bases, config, dist, recipes, registry
 from mmpost.config import RunConfig
 from mmpost.errors import ConfigError
 from mmpost.evaluation import run_benches, table
@@ -59,7 +59,10 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
 def load(name: str, **settings: Any) -> ChatModel:
     """The model that `model=name` means on the command line, with the fields of the `model` section as arguments."""
     run_config = config.decode(config.ModelSettings, {"name": name, **settings}, "model.")
-    return ChatModel.load(bases.resolve(name, 0), run_config)
+    folder = bases.resolve(name, 0)
+    model = ChatModel.load(folder, run_config)
+    recipes.warn(folder, model.recipe)
+    return model
 
 
 def make_task(run_config: RunConfig) -> Task:

@@ -13,12 +13,13 @@ BUCKET = 64 << 20
 """Bytes of gradients that are added up over the ranks in one call."""
 
 
-def start(device: torch.device) -> None:
-    """Join the process group that torchrun announced, if any: NCCL on GPUs, gloo on CPUs."""
+def start(device: str) -> None:
+    """Join the process group that torchrun announced, if any: NCCL on GPUs, gloo on CPUs or with device "cpu"."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not td.is_initialized():
-        if device.type == "cuda":
+        cuda = device != "cpu" and torch.cuda.is_available()
+        if cuda:
             torch.cuda.set_device(local_rank())
-        td.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        td.init_process_group("nccl" if cuda else "gloo")
 
 
 def stop() -> None:

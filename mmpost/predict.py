@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost import bases, checkpoint, config
+from mmpost import bases, checkpoint, config, dist, recipes
 from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.job import Job
@@ -27,8 +26,9 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     """Write a line for each reply to `out=FILE.jsonl`; returns how many samples were answered now.
 
     What is asked and how replies are drawn and scored is the task's word (its benches on `data.test`). A file that is
-    there is continued: samples whose uid it has are passed over, a line cut short is written again. Raises ConfigError
-    where it was written by other weights.
+    there is continued: samples whose uid it has are passed over, a line cut short is written again. Ranks share the
+    samples, and the first one writes, in the order of the data. Raises ConfigError where the file was written by other
+    weights.
     """
     given: dict[str, Any] = {}
     for word in words:
@@ -39,39 +39,54 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     benches = make_task(run_config).benches("test")
     if not benches:
         raise ConfigError("nothing to answer: say data.test=FILE, or a folder of images with data.prompt=QUESTION")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("predict is one process: start it without torchrun, and split data.test for several")
     if run_config.compute.threads:
         torch.set_num_threads(run_config.compute.threads)
     base = bases.resolve(run_config.model.name, run_config.seed)
+    dist.start(run_config.model.device)
     stamp = checkpoint.weights_hash(base)[:16] or base
     out = Path(aside["out"])
-    done = _continue(out, stamp)
+    first = dist.rank() == 0
+    done = dist.gather(_continue(out, stamp) if first else set())[0]
     model = ChatModel.load(base, run_config.model)
+    if first:
+        recipes.warn(base, model.recipe)
     rollout = LocalRollout(model, run_config.compute.rollout_replies)
     job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
-    out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with out.open("a", encoding="utf-8") as file:
-        for bench in benches:
-            for samples in _answered(job, bench, done, run_config.compute.rollout_replies, run_config.eval.samples):
-                file.write("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
-                file.flush()
-                count += len(samples)
-    Console().print(f"{count} answered, {len(done)} were there: {out}", highlight=False, soft_wrap=True)
+    for bench in benches:
+        for samples in _answered(job, bench, done, run_config.compute.rollout_replies, run_config.eval.samples):
+            lines = dist.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
+            count += sum(dist.gather(len(samples)))
+            if first:
+                _append(out, "".join(lines))
+    if first:
+        Console().print(f"{count} answered, {len(done)} were there: {out}", highlight=False, soft_wrap=True)
+    dist.stop()
     return count
 
 
 def _answered(job: Job, bench: Bench, done: set[tuple[str, str]], size: int, most: int) -> Iterator[list[Sample]]:
-    """The bench's samples that are not done, through its transforms, as many at a time as are sampled side by side."""
-    count = min(most or len(bench.source), len(bench.source))
-    with job.aside(f"eval/{bench.name}"):
-        for start in range(0, count, size):
-            samples = job.take(bench.source, range(start, min(start + size, count)))
+    """The bench's samples that are not done, through its transforms, as many at a time as are sampled side by side.
+
+    Of each round, the ranks in their order have consecutive samples. What is drawn depends on neither rounds nor ranks.
+    """
+    indices = range(min(most or len(bench.source), len(bench.source)))
+    size = min(size, -(-len(indices) // dist.world()))
+    for start in range(0, len(indices), size * dist.world()):
+        mine = start + dist.rank() * size
+        with job.aside(f"eval/{bench.name}"):
+            samples = job.take(bench.source, indices[mine : mine + size])
             samples = [s for s in samples if (bench.name, s.uid) not in done]
-            for transform in bench.transforms if samples else ():
+            # A transform may speak with the other ranks: all of them call it, or none.
+            for transform in bench.transforms if any(dist.gather(bool(samples))) else ():
                 samples = transform(samples, job)
-            yield samples
+        yield samples
+
+
+def _append(out: Path, lines: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(lines)
 
 
 def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:

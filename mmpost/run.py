@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from mmpost import bases, checkpoint, config, dist, runs, trainer
+from mmpost import bases, checkpoint, config, dist, recipes, runs, summary, trainer
 from mmpost.checkpoint import Snapshot
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError, TrainError
-from mmpost.evaluation import Score, run_benches, table
+from mmpost.evaluation import Score, run_benches
 from mmpost.feed import Feed
 from mmpost.job import Job
-from mmpost.listeners import (
-    Curves,
-    EvalLog,
-    JsonlMetrics,
-    Listener,
-    Listeners,
-    Progress,
-    SamplesLog,
-    TensorBoard,
-    Trackio,
-    Wandb,
-)
+from mmpost.listeners import Listeners
+from mmpost.listeners.chosen import chosen
 from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
@@ -46,9 +32,6 @@ from mmpost.updates.plain import Plain
 
 FORMAT = 1
 """Version of the run folder's layout."""
-NAMED = 100
-"""Skipped rows that summary.json names."""
-LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
 
 
 class Run:
@@ -59,8 +42,7 @@ class Run:
         if run_config.compute.threads:
             torch.set_num_threads(run_config.compute.threads)
         base = bases.resolve(run_config.model.name, run_config.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() and run_config.model.device != "cpu" else "cpu")
-        dist.start(device)
+        dist.start(run_config.model.device)
         self.folder = Path(dist.gather(str(folder))[0])
         self.base_hash = checkpoint.weights_hash(base)
         self.before = checkpoint.load(resume) if resume else None
@@ -73,12 +55,14 @@ class Run:
             micro_replies=compute.micro_replies,
             head_chunk=compute.head_chunk,
         )
+        if resume is None and dist.rank() == 0:
+            recipes.warn(base, self.model.recipe)
         rollout = LocalRollout(self.model, compute.rollout_replies)
         self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
         self.cursor = trainer.Cursor()
         self.update: Update | None = None
         self.stop = Stop()
-        self.listeners = Listeners(list(self._listeners()) if dist.rank() == 0 else [])
+        self.listeners = Listeners(list(chosen(run_config.log, self.model.pieces)) if dist.rank() == 0 else [])
         self.results: dict[str, Any] = {}
         """Evaluations so far, as the summary will hold them."""
         self._start, self._earlier = time.time(), 0.0
@@ -110,8 +94,8 @@ class Run:
             reason = f"{type(e).__name__}: {e}"
             raise
         finally:
-            summary = self._close(status, reason)
-        return summary
+            ended = self._close(status, reason)
+        return ended
 
     # Stages.
 
@@ -216,6 +200,9 @@ class Run:
     def _watch(self, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
         step, every = self.job.step, self.config.checkpoint.every
         line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
+        escaped = sum(dist.gather(sum(map(self.model.prompt.escapes, samples))))
+        if escaped:
+            line["data/escaped"] = escaped
         better = False
         if self.config.log.probe_every and step % self.config.log.probe_every == 1 % self.config.log.probe_every:
             line |= self._probe(samples)
@@ -280,7 +267,7 @@ class Run:
             "cursor": {name: getattr(self.cursor, name) for name in kept},
             "buffer": buffer,
             "world": dist.world(),
-            "recipe": self.model.recipe.hash,
+            **recipes.described(self.model.recipe),
             "base_hash": self.base_hash,
             "wall_s": self._wall(),
             "results": self.results,
@@ -302,6 +289,12 @@ class Run:
         for name, value in wanted.items():
             if state[name] != value:
                 raise ConfigError(f"{self.resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
+        other = recipes.changed(state, self.model.recipe)
+        if other:
+            raise ConfigError(
+                f"{self.resume}: prompts would be made otherwise than so far, in {'; '.join(other)}; put it back as it "
+                f"was, or start a new run with model={self.folder}"
+            )
         # A run that was cut off after its last step still owes its evaluation.
         if state["step"] >= self.config.steps and runs.read_json(self.folder / "summary.json").get("status") == "done":
             raise ConfigError(f"{self.resume} is at step {state['step']} of {self.config.steps}; say steps=N for more")
@@ -316,11 +309,13 @@ class Run:
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, status: str, reason: str) -> dict[str, Any]:
-        summary: dict[str, Any] = {
+        # A rank that failed is alone here: the others' rows are asked for only where all have come.
+        skipped = dist.gather(list(self.job.skipped)) if status == "done" else [list(self.job.skipped)]
+        ended: dict[str, Any] = {
             "status": status,
             "reason": reason,
             **self.results,
-            **({"skipped": list(self.job.skipped)[:NAMED]} if self.job.skipped else {}),
+            **summary.skipped(row for part in skipped for row in part),
             "format": FORMAT,
             "steps": self.job.step,
             "wall_s": self._wall(),
@@ -329,25 +324,14 @@ class Run:
             "base_hash": self.base_hash,
             "recipe_hash": self.model.recipe.hash,
             "seed": self.config.seed,
-            "versions": {"python": platform.python_version(), **{n: metadata.version(n) for n in LIBRARIES}},
+            "versions": summary.versions(),
         }
-        # A rank that failed is alone here: the others' rows are asked for only where all have come.
-        skipped = dist.gather(list(self.job.skipped)) if status == "done" else [list(self.job.skipped)]
-        if any(skipped):
-            rows = list(dict.fromkeys(row for part in skipped for row in part))
-            summary["skipped"] = {"rows": len(rows), "named": rows[:NAMED]}
         if dist.rank() == 0:
-            (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
-            self.listeners.on_end(summary)
-            shown = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
-            console = Console()
-            if shown and status == "done":
-                console.print(table("test split", shown))
-            console.print(f"{status}: {self.folder}", highlight=False, soft_wrap=True)
-            if status == "stopped":
-                console.print(f"go on with: mmpost train resume={self.folder}", highlight=False, soft_wrap=True)
+            summary.write(self.folder, ended)
+            self.listeners.on_end(ended)
+            summary.tell(self.folder, ended)
         dist.stop()
-        return summary
+        return ended
 
     def _wall(self) -> float:
         return round(self._earlier + time.time() - self._start, 2)
@@ -377,18 +361,3 @@ class Run:
                     f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
                     "takes the policy as it is for the old one; give it the column old_logp (transform OldLogp)"
                 )
-
-    def _listeners(self) -> Iterable[Listener]:
-        log = self.config.log
-        yield JsonlMetrics()
-        yield EvalLog()
-        yield SamplesLog(self.model.pieces)
-        yield Curves()
-        if log.progress:
-            yield Progress()
-        if log.tensorboard:
-            yield TensorBoard()
-        if log.wandb:
-            yield Wandb(log.wandb)
-        if log.trackio:
-            yield Trackio(log.trackio)

@@ -60,7 +60,8 @@ class ViSurf(GroupTask):
     def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
-        kinds = {"target": self.target} if own(self.data, split) else {"target": self.target, "old": self.old}
+        rows = own(self.data, split, loss="last")
+        kinds = {"target": self.target} if rows else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, k, self.bench_scenes, seed=5) for name, k in kinds.items()}
         return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
 

@@ -10,7 +10,7 @@ from mmpost import dist
 
 if __name__ == "__main__":
     folder, out = sys.argv[1:]
-    dist.start(torch.device("cpu"))
+    dist.start("cpu")
     found = {}
     for name, objective in OBJECTIVES.items():
         flat, loss = gradient(folder, objective)

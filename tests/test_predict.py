@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_files_and_folders_without_a_task(place: Path, tmp_path: Path) -> None:
             predict([f"model={place / 'run'}", *more])
     with pytest.raises(DataError, match=r"data\.prompt"):
         predict([*words, f"data.test={folder}", f"out={tmp_path / 'd.jsonl'}"])
+
+
+def test_ranks_share_the_work_and_write_in_order(place: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps({"id": f"{i}", "query": f"What is {i}?"}) + "\n" for i in range(7)))
+    words = [f"model={place / 'run'}", "task.sampling.max_tokens=6", f"data.test={asked}"]
+    assert predict([*words, f"out={tmp_path / 'one.jsonl'}"]) == 7
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
+    words = ["predict", *words, "compute.rollout_replies=2", f"out={tmp_path / 'two.jsonl'}"]
+    # Two rounds of four: in the second, the last rank has one sample.
+    subprocess.run([*torchrun, *words], check=True, timeout=300)
+    assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
 
 
 def test_scores_of_a_file_are_those_of_the_evaluation(place: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from mmpost.checks.report import Report, memory, number
 from mmpost.job import Job
+from mmpost.model_parts import owner
 from mmpost.probe import MediaUse, media_use, with_gold
 from mmpost.types import Gold, Sample
 
@@ -21,12 +22,6 @@ class Held:
 
     bytes: int = 0
     tokens: int = 0
-
-
-def owner(name: str, parts: Mapping[str, Sequence[str]]) -> str:
-    """The part of the model that a parameter belongs to: that of the longest prefix."""
-    fits = [(len(p), part) for part, ps in parts.items() for p in ps if name == p or name.startswith(p + ".")]
-    return max(fits)[1] if fits else "other"
 
 
 @contextmanager

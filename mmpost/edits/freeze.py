@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmpost.errors import ConfigError
+from mmpost.model_parts import owner
 from mmpost.types import Model
 
 
@@ -19,8 +20,6 @@ class Freeze:
         unknown = sorted(set(self.parts) - set(known))
         if unknown:
             raise ConfigError(f"model.freeze names the parts {unknown}; this model has {sorted(known)}")
-        owner = {prefix: part for part, prefixes in known.items() for prefix in prefixes}
         for name, parameter in model.module.named_parameters():
-            fits = [p for p in owner if name == p or name.startswith(p + ".")]
-            if fits and owner[max(fits, key=len)] in self.parts:
+            if owner(name, known) in self.parts:
                 parameter.requires_grad_(False)

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from mmpost.errors import ConfigError
+from mmpost.model_parts import owner
 from mmpost.settings import LoraSettings
 from mmpost.types import Model
 
@@ -33,12 +34,10 @@ class Lora:
                 "model.lora asks for adapters, but the model was loaded with some already: export them into the "
                 "first, or leave model.lora out and train the ones it has"
             )
-        prefixes = {p for part in self.settings.parts for p in known[part]}
-        others = {p for ps in known.values() for p in ps} - prefixes
         targets = [
             name
             for name, child in model.module.named_modules()
-            if isinstance(child, torch.nn.Linear) and _longest(name, prefixes) > _longest(name, others)
+            if isinstance(child, torch.nn.Linear) and owner(name, known) in self.settings.parts
         ]
         if not targets:
             raise ConfigError(f"model.lora.parts={list(self.settings.parts)}: no linear layer there")
@@ -68,7 +67,3 @@ def merged(module: Any) -> Any:
     plain.load_state_dict(module.state_dict(), assign=True)
     plain.tie_weights()
     return plain
-
-
-def _longest(name: str, prefixes: set[str]) -> int:
-    return max((len(p) for p in prefixes if name == p or name.startswith(p + ".")), default=-1)

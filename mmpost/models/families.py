@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpost.model_parts import owner, under
 from mmpost.types import Frame
 
 PARTS = {
@@ -54,24 +55,19 @@ AFTER_HEAD: dict[str, Callable[[float, Tensor], Tensor]] = {
 def parts(module: torch.nn.Module) -> dict[str, list[str]]:
     """Parameter-name prefixes by part, as far as they exist in `module`; the rest is "other"."""
     names = [name for name, _ in module.named_parameters()]
-    found = {part: [p for p in prefixes if any(_under(n, p) for n in names)] for part, prefixes in PARTS.items()}
-    known = [p for prefixes in found.values() for p in prefixes]
-    other = sorted({n.rpartition(".")[0] or n for n in names if not any(_under(n, p) for p in known)})
+    found = {part: [p for p in prefixes if any(under(n, p) for n in names)] for part, prefixes in PARTS.items()}
+    other = sorted({n.rpartition(".")[0] or n for n in names if owner(n, found) == "other"})
     return {part: prefixes for part, prefixes in (found | {"other": other}).items() if prefixes}
-
-
-def _under(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix + ".")
 
 
 def banned_ids(config: Any, processor: Any) -> list[int]:
     """Media placeholders and their brackets: a model that wrote one would break its own next forward."""
     tokenizer = getattr(processor, "tokenizer", processor)
     ids: set[int] = set()
-    for owner in (config, processor, tokenizer):
+    for place in (config, processor, tokenizer):
         for name in PLACEHOLDERS:
-            found = [getattr(owner, name + suffix, None) for suffix in ("_token_id", "_token_index")]
-            token = getattr(owner, name + "_token", None)
+            found = [getattr(place, name + suffix, None) for suffix in ("_token_id", "_token_index")]
+            token = getattr(place, name + "_token", None)
             token = getattr(token, "content", token)
             if isinstance(token, str):
                 found.append(tokenizer.get_vocab().get(token))

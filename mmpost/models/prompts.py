@@ -86,8 +86,6 @@ class Prompter:
         self.template: str = str(self._owner.chat_template)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._special = sorted({*special, *self.strings(banned)} - {""}, key=len, reverse=True)
-        self.escaped = 0
-        """Special-token strings found in user text so far, and written so that they are plain text."""
 
     def __call__(self, sample: Sample) -> Prompt:
         """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
@@ -150,10 +148,12 @@ class Prompter:
     def plain(self, text: str, special: Sequence[str] | None = None) -> str:
         """Text in which none of `special` (by default: no special token) is read; a zero-width space breaks each up."""
         for token in self._special if special is None else special:
-            if token in text:
-                self.escaped += text.count(token)
-                text = text.replace(token, token[0] + "\u200b" + token[1:])
+            text = text.replace(token, token[0] + "\u200b" + token[1:])
         return text
+
+    def escapes(self, sample: Sample) -> int:
+        """How many special tokens stand in the prompt's texts, which are written so that they are plain text."""
+        return sum(len(self.plain(p.value)) - len(p.value) for p in sample.prompt if p.kind == "text")
 
     def strings(self, ids: Sequence[int]) -> list[str]:
         """The strings that these tokens are read from, longest first."""

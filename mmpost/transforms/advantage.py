@@ -52,12 +52,10 @@ class GroupAdvantage(Settings):
         elif self.scale == "batch":
             everything = context.gather([r for group in groups for r in group if r is not None])
             spread = _std(everything, self.ddof) + self.eps
-        out = []
-        for sample, rewards in zip(samples, groups, strict=True):
-            advantages = self._group(sample, rewards, spread)
-            _log_truth(sample, advantages, context)
-            out.append(put_each(sample, "advantage", advantages))
-        return out
+        return [
+            _advantages(sample, self._group(sample, rewards, spread), context)
+            for sample, rewards in zip(samples, groups, strict=True)
+        ]
 
     def _group(self, sample: Sample, rewards: Rewards, spread: float | None) -> list[float]:
         if self.gt_in_group_stats == "only_if_active":
@@ -78,14 +76,8 @@ class GroupAdvantage(Settings):
                     so_far = total[i]
                     total[i] = None if so_far is None else so_far + weight * value
             sums.append(total)
-        everything = context.gather([x for total in sums for x in total if x is not None])
-        mean, spread = fmean(everything or [0.0]), _std(everything, self.ddof) + self.eps
-        out = []
-        for sample, total in zip(samples, sums, strict=True):
-            advantages = [0.0 if x is None else (x - mean) / spread for x in total]
-            _log_truth(sample, advantages, context)
-            out.append(put_each(sample, "advantage", advantages))
-        return out
+        advantages = _standardised(sums, self.ddof, self.eps, context)
+        return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
 class LeaveOneOut(Settings):
@@ -104,21 +96,16 @@ class LeaveOneOut(Settings):
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         groups = [[reward(sample, reply) for reply in sample.replies] for sample in samples]
         _log_groups(samples, groups, context)
-        centred = []
+        centred: list[list[float | None]] = []
         for rewards in groups:
             n = sum(r is not None for r in rewards)
             deviations = _deviations(rewards)
             centred.append([None if d is None or n < 2 else n / (n - 1) * d for d in deviations])
-        mean, spread = 0.0, 1.0
         if self.normalize:
-            everything = context.gather([a for group in centred for a in group if a is not None])
-            mean, spread = fmean(everything or [0.0]), _std(everything, 1) + self.eps
-        out = []
-        for sample, group in zip(samples, centred, strict=True):
-            advantages = [0.0 if a is None else (a - mean) / spread for a in group]
-            _log_truth(sample, advantages, context)
-            out.append(put_each(sample, "advantage", advantages))
-        return out
+            advantages = _standardised(centred, 1, self.eps, context)
+        else:
+            advantages = [[a or 0.0 for a in group] for group in centred]
+        return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
 class GlobalWhiten(Settings):
@@ -208,6 +195,13 @@ def _normalise(rewards: Rewards, ddof: int, eps: float, spread: float | None) ->
     return [0.0 if not d else d / spread for d in deviations]
 
 
+def _standardised(groups: Sequence[Rewards], ddof: int, eps: float, context: Context) -> list[list[float]]:
+    """(x - mean) / (std + eps) over the values of all groups and all ranks; 0 for None."""
+    everything = context.gather([x for group in groups for x in group if x is not None])
+    mean, spread = fmean(everything or [0.0]), _std(everything, ddof) + eps
+    return [[0.0 if x is None else (x - mean) / spread for x in group] for group in groups]
+
+
 def _sums(context: Context, values: Sequence[float]) -> float:
     """The sum over all ranks; independent of how the values lie on them."""
     return math.fsum(context.gather(values))
@@ -225,8 +219,10 @@ def _log_groups(samples: Sequence[Sample], groups: Sequence[Rewards], context: C
             context.log("reward/flat_groups", float(not any(_deviations(scored))))
 
 
-def _log_truth(sample: Sample, advantages: Sequence[float], context: Context) -> None:
+def _advantages(sample: Sample, advantages: Sequence[float], context: Context) -> Sample:
+    """`sample` with the advantages of its replies; logs those of injected ones."""
     for reply, advantage in zip(sample.replies, advantages, strict=True):
         if reply.origin == "truth":
             context.log("truth/active", float(advantage > 0))
             context.log("truth/advantage", advantage)
+    return put_each(sample, "advantage", advantages)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmpost.errors import ConfigError
+from mmpost.model_parts import owner
 from mmpost.settings import OptimSettings
 from mmpost.types import Update
 
@@ -26,7 +27,7 @@ class Plain(Update):
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
         for name, p in module.named_parameters():
             if p.requires_grad:
-                groups.setdefault((_part(name, parts), p.dim() >= 2), []).append(p)
+                groups.setdefault((owner(name, parts), p.dim() >= 2), []).append(p)
         if not groups:
             raise ConfigError("nothing trains: every part of the model is frozen (model.freeze)")
         o = self.optim
@@ -69,8 +70,3 @@ def schedule(optim: OptimSettings, step: int, steps: int) -> float:
     progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
     fall = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}[optim.schedule]
     return 1 - (1 - optim.floor) * fall
-
-
-def _part(name: str, parts: Mapping[str, Sequence[str]]) -> str:
-    fits = [(len(p), part) for part, ps in parts.items() for p in ps if name == p or name.startswith(p + ".")]
-    return max(fits)[1] if fits else "other"

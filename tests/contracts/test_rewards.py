@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import math
 import pkgutil
+from collections.abc import Sequence
 from copy import deepcopy
 
 import pytest
@@ -21,32 +23,84 @@ TEXTS = (
     "<think>.</think><answer>[{}]</answer>",
     "\x00 7",
     "<answer>[1e999]</answer>",
+    "so. so. so. no",
 )
+ASKED = (Part("text", "what is it?"),)
 
 
 def rewards() -> dict[str, Reward]:
-    """Every reward that a module of mmpost.rewards lists in `REWARDS` or `detection`."""
+    """Every public function of a module of mmpost.rewards that takes a sample and a reply first, and asks no more."""
     found: dict[str, Reward] = {}
     for info in pkgutil.iter_modules(mmpost.rewards.__path__):
         module = importlib.import_module(f"mmpost.rewards.{info.name}")
-        for table in ("REWARDS", "detection"):
-            found.update({f"{info.name}.{name}": f for name, f in getattr(module, table, {}).items()})
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            signature = inspect.signature(function)
+            asks = [p.name for p in signature.parameters.values() if p.default is p.empty]
+            scores = asks == ["sample", "reply"] and signature.return_annotation in ("float", "float | None")
+            if scores and function.__module__ == module.__name__ and not name.startswith("_"):
+                found[f"{info.name}.{name}"] = function
     return found
 
 
-BOX = {name: f for name, f in rewards().items() if name.startswith("box.")}
+REWARDS = rewards()
+BOX = importlib.import_module("mmpost.rewards.box")
+SAMPLES: dict[str, Sequence[Sample]] = {
+    "boxes": Scenes("val", KINDS, n=24, none=0.3),
+    "text": [Sample("t", ASKED, truth="A  Cat"), Sample("u", ASKED, truth="<answer>7</answer>")],
+    "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
+    "nothing": [Sample("0", ASKED)],
+}
+"""Samples by what their truth is."""
 
 
-@pytest.mark.parametrize("name", sorted(BOX))
+def replies(sample: Sample) -> list[Reply]:
+    """The label where there is one, plainly and after a thought, and texts that are no answers."""
+    if isinstance(sample.truth, dict):
+        labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
+    else:
+        labels = [str(sample.truth), f"<think>so</think><answer>{sample.truth}</answer>"]
+    return [Reply((Part("text", text),)) for text in (*TEXTS, *labels)]
+
+
+def kinds_scored(function: Reward) -> list[str]:
+    """The kinds of truth that a reward can compare with: it refuses the others on some reply."""
+    found = []
+    for kind, samples in SAMPLES.items():
+        try:
+            for reply in replies(samples[0]):
+                function(samples[0], reply)
+        except (TypeError, LookupError):
+            continue
+        found.append(kind)
+    return found
+
+
+def test_the_rewards_that_tasks_list_are_all_found() -> None:
+    listed = {f for info in pkgutil.iter_modules(mmpost.rewards.__path__) for f in tables(info.name)}
+    assert listed <= set(REWARDS.values())
+    assert {name.partition(".")[0] for name in REWARDS} == {
+        i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__)
+    }
+
+
+def tables(module: str) -> list[Reward]:
+    found = importlib.import_module(f"mmpost.rewards.{module}")
+    return [f for table in ("REWARDS", "detection") for f in getattr(found, table, {}).values()]
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
 def test_any_reply_scores_the_same_finite_number_twice(name: str) -> None:
-    for sample in Scenes("val", KINDS, n=24, none=0.3):
+    kinds = kinds_scored(REWARDS[name])
+    values = []
+    for sample in (sample for kind in kinds for sample in SAMPLES[kind]):
         before = deepcopy(sample.truth)
-        for text in (*TEXTS, answer_text(sample.truth), answer_text(sample.truth, thought="so")):
-            reply = Reply((Part("text", text),))
-            value = BOX[name](sample, reply)
+        for reply in replies(sample):
+            value = REWARDS[name](sample, reply)
             assert value is None or math.isfinite(value)
-            assert BOX[name](sample, reply) == value
+            assert REWARDS[name](sample, reply) == value
+            values.append(value)
         assert sample.truth == before
+    assert len({value for value in values if value is not None}) > 1, f"{name} tells no reply from another"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +109,4 @@ def test_the_label_earns_all_but_the_thought(kind: str) -> None:
         sample = Sample(sample.uid, sample.prompt, truth=json.loads(json.dumps(sample.truth)))
         for thought, most in ((None, 6), ("so", 7)):
             reply = Reply((Part("text", answer_text(sample.truth, thought=thought)),))
-            assert sum(f(sample, reply) or 0 for n, f in BOX.items() if n.split(".")[1] in ROLLOUT) == most
-
-
-ROLLOUT = importlib.import_module("mmpost.rewards.box").REWARDS
+            assert sum(f(sample, reply) or 0 for f in BOX.REWARDS.values()) == most

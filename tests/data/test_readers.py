@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from weakref import finalize
 
 import datasets.config
 import pyarrow as pa
@@ -176,3 +177,26 @@ def test_a_hundred_thousand_rows_open_quickly(folder):
     assert time.process_time() - start < 20, "seconds of processor time"
     assert samples[77_777].uid == "77777"
     assert shown(samples[-1].prompt) == [("user", 10), *PROMPT]
+
+
+def test_a_source_that_somebody_holds_is_opened_once_while_its_files_stay(folder):
+    path = written(folder, {"query": "a", "response": "b"})
+    held = read(path)
+    assert read(str(path)) is held
+    assert read(path, loss="last") is not held
+    assert read(path, prompt="what?") is not held
+    assert read(path, root=folder) is not held
+    written(folder, {"query": "a", "response": "b"}, {"query": "c", "response": "d"})
+    again = read(path)
+    assert (len(held), len(again)) == (1, 2)
+    told = []
+    finalize(again, told.append, "gone")
+    del again
+    assert told == ["gone"]
+
+
+def test_a_folder_of_files_is_opened_again_when_one_is_new(folder):
+    one = read(folder, prompt="what?")
+    assert read(folder, prompt="what?") is one
+    Image.new("RGB", (9, 5)).save(folder / "d.png")
+    assert [len(one), len(read(folder, prompt="what?"))] == [3, 4]

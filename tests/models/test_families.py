@@ -284,7 +284,8 @@ def test_special_strings_in_user_text_stay_text(folders: dict[str, Path], name: 
     special = [i for t in model.tokenizer.all_special_tokens for i in [model.tokenizer.convert_tokens_to_ids(t)]]
     count = [sum(int(i) in special for i in model.prompt(s).ids) for s in (plain, hostile)]
     assert count[0] == count[1]
-    assert model.prompt.escaped >= len(family.banned) + 1
+    assert model.prompt.escapes(plain) == 0
+    assert model.prompt.escapes(hostile) >= len(family.banned) + 1
     reply = model.reply(f"it is {evil}", "data")
     assert not set(reply.token_ids or ()) & set(model.recipe.banned)
     assert [i for i in reply.token_ids or () if i in model.recipe.end] == [model.recipe.end[0]]

@@ -1,0 +1,34 @@
+"""What sources of samples share: an index may be negative or a slice, and one that is too large says so."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import overload
+
+from mmpost.types import Sample
+
+
+class Indexed(Sequence[Sample]):
+    """A source that makes each sample when it is asked for; a subclass says `__len__` and `sample`."""
+
+    name: str | None = None
+    """What messages call the source."""
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """The sample at `index`, which is at least 0 and less than the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.sample(i) for i in range(*index.indices(len(self)))]
+        at = operator.index(index)
+        at = at + len(self) if at < 0 else at
+        if not 0 <= at < len(self):
+            raise IndexError(f"sample {index} of {len(self)}" + (f" in {self.name}" if self.name else ""))
+        return self.sample(at)
