@@ -38,14 +38,13 @@ from mmpost.listeners import (
 from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
+from mmpost.runs import write
 from mmpost.stop import Now, Stop
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
 
 FORMAT = 1
 """Version of the run folder's layout."""
-NAMED = 100
-"""Skipped rows that summary.json names."""
 NAMED = 100
 """Skipped rows that summary.json names."""
 LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
@@ -76,6 +75,8 @@ class Run:
         rollout = LocalRollout(self.model, compute.rollout_replies)
         self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
         self.cursor = trainer.Cursor()
+        self._saved = checkpoint.stamp(self.before) if self.before else ""
+        """Stamp of the checkpoint that was written last, or gone on from."""
         self.update: Update | None = None
         self.stop = Stop()
         self.listeners = Listeners(list(self._listeners()) if dist.rank() == 0 else [])
@@ -256,15 +257,18 @@ class Run:
         buffer = dist.gather(checkpoint.pack(self.cursor.samples))
         rng = dist.gather(torch.get_rng_state())
         if dist.rank() == 0:
-            root = self.folder / "checkpoints"
+            root, folder = self.folder / "checkpoints", f"step-{self.job.step}"
+            now = Snapshot(self._state(buffer), self._tensors(rng))
             try:
-                checkpoint.save(root, self.job.step, self.model, Snapshot(self._state(buffer), self._tensors(rng)))
+                if self._saved != (stamp := checkpoint.stamp(now)) or not (root / folder).is_dir():
+                    checkpoint.save(root, self.job.step, self.model, now)
+                    self._saved = stamp
                 if best:
-                    checkpoint.point(root / "best", f"step-{self.job.step}")
+                    checkpoint.point(root / "best", folder)
                 checkpoint.prune(root, self.config.checkpoint.keep)
             except OSError as e:
                 if last:
-                    raise TrainError(f"{e}; the last good checkpoint is {(root / 'last').resolve()}") from e
+                    raise TrainError(f"{e}; the last good checkpoint is {checkpoint.newest(root)}") from e
                 print(f"mmpost: {e}; training goes on, the last good one stays", file=sys.stderr)
         dist.barrier()
 
@@ -310,7 +314,7 @@ class Run:
             self.results.pop("eval_after", None)
         if dist.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(config.dump(self._resolved()))
+            write(self.folder / "config.yaml", config.dump(self._resolved()).encode())
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, status: str, reason: str) -> dict[str, Any]:
@@ -335,7 +339,7 @@ class Run:
             rows = list(dict.fromkeys(row for part in skipped for row in part))
             summary["skipped"] = {"rows": len(rows), "named": rows[:NAMED]}
         if dist.rank() == 0:
-            (self.folder / "summary.json").write_text(json.dumps(summary, indent=1))
+            write(self.folder / "summary.json", json.dumps(summary, indent=1).encode())
             self.listeners.on_end(summary)
             shown = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
             console = Console()
