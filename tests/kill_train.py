@@ -65,7 +65,7 @@ class Killer:
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self.phase in FILES and self.phase in self.inside and event in FILES[self.phase] and self._count():
-            tell(step=self.step, before=f"{event} {os.path.basename(str(args[0]))}")
+            tell(step=self.step, moment=f"before {event} {os.path.basename(str(args[0]))}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _count(self) -> bool:

@@ -104,12 +104,14 @@ class Trainer:
         process = self.start(self.out, phase, at)
         found: dict[str, Any] = {}
         if phase == "anywhere":
-            time.sleep(share * 20 * (seconds["update"] + seconds["weights"]))
+            delay = share * 20 * (seconds["update"] + seconds["weights"])
+            time.sleep(delay)
+            found["moment"] = f"{delay:.2f} s after its start"
         else:
             found = self.told()
             assert "step" in found, f"the run ended before {phase} {at}: {found} {self.said.read_text()}"
             time.sleep(share * seconds[phase])
-        if "before" not in found:
+        if "moment" not in found or phase == "anywhere":
             os.kill(process, signal.SIGKILL)
         while "status" not in found:
             found |= self.told()
@@ -146,7 +148,7 @@ def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path, monkeypatch: pytest
             inside = f"{kill['share']:.0%} of {seconds.get(phase, 0) * 1000:.1f} ms" + ", at its end" * (
                 "waits" in kill
             )
-            moment = f"before {kill['before']}" if "before" in kill else inside
+            moment = kill.get("moment", inside)
             print(f"{number:4}  {phase:10}  {kill.get('step', '?'):>4}  {saved:>7}  {moment}", flush=True)
         trainer.whole(out)
     assert {kill["phase"] for kill in kills} == set(PHASES)
