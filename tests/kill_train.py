@@ -35,7 +35,7 @@ class Killer:
     def __init__(self, phase: str, at: int) -> None:
         self.phase, self.at = phase, at
         self.seen = 0
-        self.step = 0
+        self.job: Any = None
         self.inside: list[str] = []
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -52,7 +52,7 @@ class Killer:
             self.inside.append(phase)
             try:
                 if mine:
-                    tell(step=self.step)
+                    tell(step=self.step())
                 return plain(*args, **kwargs)
             finally:
                 self.inside.pop()
@@ -63,9 +63,13 @@ class Killer:
 
         setattr(owner, name, wrapped)
 
+    def step(self) -> int:
+        """Steps done."""
+        return self.job.step if self.job else 0
+
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self.phase in FILES and self.phase in self.inside and event in FILES[self.phase] and self._count():
-            tell(step=self.step, moment=f"before {event} {os.path.basename(str(args[0]))}")
+            tell(step=self.step(), moment=f"before {event} {os.path.basename(str(args[0]))}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _count(self) -> bool:
@@ -104,9 +108,9 @@ def train(phase: str, at: int, words: list[str]) -> int:
     killer.within("pruning", checkpoint, "prune")
 
     def note(job: Any, *_: Any) -> None:
-        killer.step = job.step + 1
+        killer.job = job
 
-    after(trainer, "optimise", note)
+    after(trainer, "run", note)
     sys.addaudithook(killer.hook)
     tell(began=os.getpid())
     code = cli.main(["train", *words])

@@ -138,7 +138,7 @@ def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path, monkeypatch: pytest
     kills = []
     with Trainer(out) as trainer:
         seconds = trainer.whole(whole)
-        print(f"\n{'kill':>4}  {'phase':10}  {'step':>4}  {'last':>7}  moment")
+        print(f"\n{'kill':>4}  {'phase':10}  {'done':>4}  {'last':>7}  moment")
         for number, phase in enumerate(order, 1):
             at = rng.randint(1, 4 if phase in ("renames", "pruning", "forward", "backward") else 2)
             kill = trainer.killed(phase, at, 0.8 * rng.random(), seconds)
