@@ -114,7 +114,7 @@ def optimise(
         raise TrainError(
             f"step {job.step + 1}: the loss is {total} and the step reports {dict(moved)}; the weights were not moved. "
             + (f"Not finite by themselves: {', '.join(alone)}. " if alone else "Each sample by itself is finite. ")
-            + "Look at their rewards and replies, or lower optim.lr and go on from the last checkpoint as a new run. "
+            + "Look at them in samples/, or lower optim.lr in a new run from the last checkpoint (model=RUN). "
             f"All samples of the step: {', '.join(everyone)}"
         )
     return moved
