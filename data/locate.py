@@ -21,8 +21,8 @@ _KEYS = ("bytes", "path", "url", "base64")
 def locate(value: Any, root: str | Path | None, folder: str | Path | None) -> tuple[Path | bytes, str] | None:
     """(file or content, name for messages) of a path, URL, bytes or dict of these; None for any other value.
 
-    Relative paths start from `root`, or else from `folder`. With a root, paths that leave it are refused; symbolic
-    links inside it are followed (data hubs store their files behind links).
+    Relative paths start from `root`, or else from `folder`. With a root, paths that leave it are refused, also
+    through symbolic links; but the links of a Hugging Face cache, from snapshots/ to blobs/, are followed.
     """
     if isinstance(value, Mapping) and value and set(value) <= set(_KEYS):
         return _from_dict(value, root, folder)
@@ -78,11 +78,14 @@ def _path(text: str, root: str | Path | None, folder: str | Path | None) -> tupl
         raise DataError(f"A medium needs the path of a file; found {text!r}.")
     start = Path(os.path.abspath(root if root is not None else folder or "."))
     path = Path(os.path.normpath(start / text))
-    if root is not None and not any(path.is_relative_to(top) for top in (start, start.resolve())):
-        raise DataError(
-            f"Media must lie inside the folder {start}; found {text}, which leads to {path}. "
-            "Move the file, or choose a root (data.root) that holds it."
-        )
+    if root is not None:
+        real, top = Path(os.path.realpath(path)), Path(os.path.realpath(start))
+        blobs = [folder.parent / "blobs" for folder in (top, *top.parents) if folder.name == "snapshots"]
+        if not any(real.is_relative_to(allowed) for allowed in (top, *blobs)):
+            raise DataError(
+                f"Media must lie inside the folder {start}; found {text}, which leads to {real}. "
+                "Move the file, or choose a root (data.root) that holds it; without data.root, links may go anywhere."
+            )
     return path, str(path)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageOps
 
-from mmpost.data import encode, preview
+from mmpost.data import encode, limits, preview
 from mmpost.data.cache import Cache
 from mmpost.data.kinds import Kind, register
 from mmpost.data.kinds import kind as find_kind
+from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.locate import locate
 from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, sample_frames, video_header
 from mmpost.errors import DataError
@@ -52,6 +54,8 @@ class Media:
     """A file, or the content of one."""
     name: str
     """What messages call it: its path, or a few words on the bytes."""
+    limits: Limits = DEFAULT
+    """How large it may be; larger raises before it is decoded."""
 
     def open(self, **options: Any) -> Any:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
@@ -61,7 +65,7 @@ class Media:
         """
         kind = find_kind(self.kind)
         chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
-        key = (kind.open, self.hash, tuple(sorted(chosen.items())))
+        key = (kind.open, self.hash, self.limits, tuple(sorted(chosen.items())))
         return copy(cache.get(key, lambda: self._use(lambda file: kind.open(file, **chosen)), kind.size))
 
     def header(self) -> dict[str, float]:
@@ -87,7 +91,7 @@ class Media:
     def blank(self) -> Media | None:
         """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
         blank = find_kind(self.kind).blank
-        return None if blank is None else media(blank(self.open()), self.kind)
+        return None if blank is None else media(blank(self.open()), self.kind, limits=self.limits)
 
     def describe(self) -> str:
         """One line: kind, sizes, name."""
@@ -109,7 +113,7 @@ class Media:
     def _header(self) -> Mapping[str, float]:
         read = find_kind(self.kind).header
         if isinstance(self.source, Path):
-            return self._use(lambda _: _file_header(read, self.source, *self._stamp()))
+            return self._use(lambda _: _file_header(read, self.limits, self.source, *self._stamp()))
         return self._use(read)
 
     def _stamp(self) -> tuple[int, int]:
@@ -119,7 +123,11 @@ class Media:
     def _use(self, read: Callable[[BinaryIO], T]) -> T:
         """Call `read` with the open file; every failure that the file can cause becomes a DataError that names it."""
         try:
-            with open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file:
+            with (
+                limits.under(self.limits),
+                open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file,
+            ):
+                limits.size(len(self.source) if isinstance(self.source, bytes) else os.fstat(file.fileno()).st_size)
                 return read(file)
         except FileNotFoundError as error:
             raise DataError(
@@ -146,17 +154,24 @@ def _file_hash(path: Path, _mtime: int, _size: int) -> str:
 
 @lru_cache(maxsize=2**14)
 def _file_header(
-    read: Callable[[BinaryIO], Mapping[str, float]], path: Path, _mtime: int, _size: int
+    read: Callable[[BinaryIO], Mapping[str, float]], _limits: Limits, path: Path, _mtime: int, _size: int
 ) -> Mapping[str, float]:
     with path.open("rb") as file:
         return read(file)
 
 
-def media(value: Any, kind: str, root: str | Path | None = None, *, folder: str | Path | None = None) -> Media:
+def media(
+    value: Any,
+    kind: str,
+    root: str | Path | None = None,
+    *,
+    folder: str | Path | None = None,
+    limits: Limits = DEFAULT,
+) -> Media:
     """Refer to a medium: a path, file:// or data URL, bytes, {"bytes", "path"}, or a value in memory (see `encode.py`).
 
     Relative paths start from `root`, which no path may leave; without a root they start from `folder`, else from the
-    working directory, and may go anywhere. Paths are not looked at yet; values in memory are encoded at once.
+    working directory, and may go anywhere. Files are not opened yet; values in memory are encoded at once.
     """
     if isinstance(value, Media):
         if value.kind != kind:
@@ -175,7 +190,7 @@ def media(value: Any, kind: str, root: str | Path | None = None, *, folder: str 
                 f"found {type(value).__name__}, which cannot be stored ({error})."
             ) from error
         found = content, f"<{kind} in memory, {len(content)} bytes>"
-    return Media(kind, *found)
+    return Media(kind, *found, limits)
 
 
 _ORIENTATION = 0x0112
@@ -183,19 +198,21 @@ _TURNED = (5, 6, 7, 8)
 """EXIF orientations whose width and height are swapped."""
 
 
+_opening = threading.Lock()
+
+
 @contextmanager
 def _image(file: BinaryIO) -> Iterator[Image.Image]:
-    try:
-        opened = Image.open(file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{error} Shrink the image, or raise PIL.Image.MAX_IMAGE_PIXELS.") from error
+    # PIL has one limit for the whole process, and no other way to open a larger image than to lift it; which only reads
+    # the header here. Decoding comes after the medium's own limit.
+    with _opening:
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            opened = Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
     with opened:
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and opened.width * opened.height > limit:
-            raise DataError(
-                f"Wanted at most {limit} pixels, found an image of {opened.width} x {opened.height}. "
-                "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS."
-            )
+        limits.frame(opened.width, opened.height)
         yield opened
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from mmpost.data.limits import Limits
 from mmpost.data.mix import Mix
 from mmpost.data.readers import Rows, Subset, read
 from mmpost.errors import ConfigError, DataError
@@ -33,7 +34,7 @@ def own(data: DataSettings, split: Split, loss: Literal["all", "last"] | None = 
         raise ConfigError(f"data.{split}: give a weight to each source or to none (FILE*0.5), found {list(named)}")
     sources: list[Rows | Subset] = []
     for path, _ in pairs:
-        rows = read(path, data.root, loss or data.loss, data.prompt or prompt)
+        rows = read(path, data.root, loss or data.loss, data.prompt or prompt, Limits.of(data))
         sources.append(_part(rows, data.split, split) if data.split else rows)
     return sources[0] if len(sources) == 1 else Mix(sources, weights or None)
 

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from mmpost.data import rows
 from mmpost.data.indexed import Indexed
+from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
 from mmpost.errors import DataError
@@ -27,28 +28,39 @@ _IN_USE: WeakValueDictionary[tuple[Any, ...], Rows] = WeakValueDictionary()
 
 
 def read(
-    path: str | Path, root: str | Path | None = None, loss: Literal["all", "last"] = "all", prompt: str = ""
+    path: str | Path,
+    root: str | Path | None = None,
+    loss: Literal["all", "last"] = "all",
+    prompt: str = "",
+    limits: Limits = DEFAULT,
 ) -> Rows:
     """The samples of a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of these or `datasets`.
 
     A folder may also hold media files, whose truth is the name of the folder in it that they lie in. `prompt` is what
     rows without a question ask. Relative media paths start from `root`, which they may not leave, or without one from
-    the folder of the data. Raises DataError for a source that cannot be opened; a broken row raises when it is read,
-    with file and number.
+    the folder of the data. Media beyond `limits` raise when they are looked at. Raises DataError for a source that
+    cannot be opened; a broken row raises when it is read, with file and number.
     """
     place = Path(path).expanduser().absolute()
-    key = (place, None if root is None else str(root), loss, prompt, _stamp(place))
+    key = (place, None if root is None else str(root), loss, prompt, limits, _stamp(place))
     found = _IN_USE.get(key)
     if found is None:
-        found = _IN_USE[key] = Rows(open_table(path), root, loss, prompt)
+        found = _IN_USE[key] = Rows(open_table(path), root, loss, prompt, limits)
     return found
 
 
 class Rows(Indexed):
     """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
 
-    def __init__(self, table: Table, root: str | Path | None, loss: Literal["all", "last"], prompt: str = "") -> None:
-        self.table, self.prompt = table, prompt
+    def __init__(
+        self,
+        table: Table,
+        root: str | Path | None,
+        loss: Literal["all", "last"],
+        prompt: str = "",
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self.table, self.prompt, self.limits = table, prompt, limits
         self.name = table.name
         self.root = root
         self.loss: Literal["all", "last"] = loss
@@ -95,7 +107,7 @@ class Rows(Indexed):
             raise DataError(f"{where}: {error}") from error
 
     def _media(self, value: Any, kind: str) -> Media:
-        return media(value, kind, self.root, folder=self.table.folder)
+        return media(value, kind, self.root, folder=self.table.folder, limits=self.limits)
 
     def _survey(self) -> None:
         """Count the samples of each row, and note the rows whose id came before: uids must differ."""

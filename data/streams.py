@@ -13,10 +13,8 @@ from av.container import InputContainer
 from av.stream import Stream
 from jaxtyping import Float32, Float64, Int64, UInt8
 
+from mmpost.data import limits
 from mmpost.errors import DataError
-
-VIDEO_PIXELS = 2**30
-"""Most pixels (frames x height x width) that one video may be decoded to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +99,7 @@ def _video_index(file: BinaryIO) -> tuple[dict[str, float], list[int]]:
     measured = (len(times) - 1) / span if span else declared or 1.0
     fps = declared if abs(declared - measured) < 0.01 * measured else measured
     with _container(file, "video") as (container, stream):
+        limits.frame(stream.width, stream.height)
         # The rotation is only told with a decoded frame.
         first = next(container.decode(stream))
     width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
@@ -119,11 +118,9 @@ def open_video(
     chosen = sorted(set(frames)) if frames is not None else sample_frames(header, fps, max_frames)
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(times):
         raise DataError(f"Wanted frames {chosen}, found frames 0 to {len(times) - 1}.")
-    if len(chosen) * header["width"] * header["height"] > VIDEO_PIXELS:
-        raise DataError(
-            f"Wanted at most {VIDEO_PIXELS} pixels, found {len(chosen)} frames of {header['width']:.0f} x "
-            f"{header['height']:.0f}. Open it with fewer frames (fps, max_frames)."
-        )
+    width, height = int(header["width"]), int(header["height"])
+    found = f"{len(chosen)} frames of {width} x {height}"
+    limits.total(len(chosen) * width * height, found, "Open it with fewer frames (fps, max_frames)")
     with _container(file, "video") as (container, stream):
         decoded = _decode(container, stream, times, [times[i] for i in chosen])
         seconds = [float((times[i] - times[0]) * stream.time_base) for i in chosen]
@@ -159,9 +156,10 @@ def audio_header(file: BinaryIO) -> dict[str, float]:
 
 def open_audio(file: BinaryIO, rate: int | None = None) -> Audio:
     """The mean of all channels, at `rate` or the file's own."""
+    header = audio_header(file)
     with _container(file, "audio") as (container, stream):
-        _packets(container, stream)
-    with _container(file, "audio") as (container, stream):
+        samples = round(header["duration"] * stream.rate) * stream.channels
+        limits.total(samples, f"{header['duration']:.0f} s of {stream.channels} channels", "Cut it")
         rate = int(rate or stream.rate)
         # Channels are averaged below: the library's own way to mono adds them up to 1.4 times as loud.
         mixer = av.AudioResampler(format="fltp", rate=rate)

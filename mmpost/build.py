@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost import bases, config, dist, recipes, registry
+from mmpost import bases, checkpoint, config, dist, recipes, registry
 from mmpost.config import RunConfig
 from mmpost.errors import ConfigError
 from mmpost.evaluation import run_benches, table
@@ -90,6 +90,5 @@ def resumable(name: str) -> tuple[Path, Path | None]:
     """The folder of a run and the checkpoint to go on from: the newest, or the one named; none: from the start."""
     path = Path(name)
     if path.parent.name == "checkpoints":
-        return path.parent.parent, path.resolve()
-    last = path / "checkpoints" / "last"
-    return path, last.resolve() if last.exists() else None
+        return path.parent.parent, checkpoint.newest(path.parent) if path.name == "last" else path.resolve()
+    return path, checkpoint.newest(path / "checkpoints")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 SHORT = 60
 """Characters of a value that is kept as it is; of a longer one (a template) its hash is."""
@@ -17,7 +17,7 @@ SHORT = 60
 class Recipe(Protocol):
     """A dataclass of all that decides how prompts become tokens."""
 
-    __dataclass_fields__: Any
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def hash(self) -> str: ...

@@ -26,6 +26,7 @@ from mmpost.listeners.chosen import chosen
 from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
+from mmpost.runs import write
 from mmpost.stop import Now, Stop
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
@@ -60,6 +61,8 @@ class Run:
         rollout = LocalRollout(self.model, compute.rollout_replies)
         self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
         self.cursor = trainer.Cursor()
+        self._saved = checkpoint.stamp(self.before) if self.before else ""
+        """Stamp of the checkpoint that was written last, or gone on from."""
         self.update: Update | None = None
         self.stop = Stop()
         self.listeners = Listeners(list(chosen(run_config.log, self.model.pieces)) if dist.rank() == 0 else [])
@@ -244,15 +247,18 @@ class Run:
         buffer = dist.gather(checkpoint.pack(self.cursor.samples))
         rng = dist.gather(torch.get_rng_state())
         if dist.rank() == 0:
-            root = self.folder / "checkpoints"
+            root, folder = self.folder / "checkpoints", f"step-{self.job.step}"
+            now = Snapshot(self._state(buffer), self._tensors(rng))
             try:
-                checkpoint.save(root, self.job.step, self.model, Snapshot(self._state(buffer), self._tensors(rng)))
+                if self._saved != (stamp := checkpoint.stamp(now)) or not (root / folder).is_dir():
+                    checkpoint.save(root, self.job.step, self.model, now)
+                    self._saved = stamp
                 if best:
-                    checkpoint.point(root / "best", f"step-{self.job.step}")
+                    checkpoint.point(root / "best", folder)
                 checkpoint.prune(root, self.config.checkpoint.keep)
             except OSError as e:
                 if last:
-                    raise TrainError(f"{e}; the last good checkpoint is {(root / 'last').resolve()}") from e
+                    raise TrainError(f"{e}; the last good checkpoint is {checkpoint.newest(root)}") from e
                 print(f"mmpost: {e}; training goes on, the last good one stays", file=sys.stderr)
         dist.barrier()
 
@@ -305,7 +311,7 @@ class Run:
             self.results.pop("eval_after", None)
         if dist.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(config.dump(self._resolved()))
+            write(self.folder / "config.yaml", config.dump(self._resolved()).encode())
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, status: str, reason: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Reading a run's folder: its lines of metrics, its files of replies, its summary. No torch here."""
+"""A run's folder: its lines of metrics, its files of replies, its summary. No torch here."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a .json file; empty where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write beside, then rename: a reader or a kill never meets half a file."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_bytes(content)
+    os.replace(beside, path)
 
 
 def replies_of(run: Path) -> dict[int, Path]:

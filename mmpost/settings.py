@@ -46,6 +46,12 @@ class DataSettings(Settings):
     """What rows without a question of their own ask, such as the images of a folder."""
     on_error: Literal["stop", "skip"] = "stop"
     """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
+    max_bytes: int = Field(default=2**31, ge=1)
+    """Largest file of a medium, in bytes."""
+    max_frame_pixels: int = Field(default=89_478_485, ge=1)
+    """Most pixels of a picture, or of one frame, in the file; looked up in its header before anything is decoded."""
+    max_media_pixels: int = Field(default=2**30, ge=1)
+    """Most pixels (frames x height x width) or samples of sound that one medium is decoded to."""
 
     @field_validator("split")
     @classmethod

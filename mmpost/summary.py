@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mmpost import runs
 from mmpost.evaluation import table
 
 NAMED = 100
@@ -30,10 +31,8 @@ def skipped(told: Iterable[str]) -> dict[str, Any]:
 
 
 def write(folder: Path, summary: Mapping[str, Any]) -> None:
-    """summary.json in the run's folder; beside first, so that no reader or kill meets half of it."""
-    beside = folder / "summary.json.partial"
-    beside.write_text(json.dumps(summary, indent=1))
-    beside.replace(folder / "summary.json")
+    """summary.json in the run's folder."""
+    runs.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
 
 
 def tell(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -109,11 +109,27 @@ def optimise(
     for name, number in {"loss": total, **moved}.items():
         job.log(name, number)
     if not all(math.isfinite(v) for v in (total, *moved.values())):
+        alone = [uid for part in dist.gather(_not_finite(job, objective, samples)) for uid in part]
+        everyone = [uid for part in dist.gather([s.uid for s in samples]) for uid in part]
         raise TrainError(
             f"step {job.step + 1}: the loss is {total} and the step reports {dict(moved)}; the weights were not moved. "
-            f"Its samples: {', '.join(s.uid for s in samples)}"
+            + (f"Not finite by themselves: {', '.join(alone)}. " if alone else "Each sample by itself is finite. ")
+            + "Look at them in samples/, or lower optim.lr in a new run from the last checkpoint (model=RUN). "
+            f"All samples of the step: {', '.join(everyone)}"
         )
     return moved
+
+
+def _not_finite(job: Job, objective: Objective, samples: Sequence[Sample]) -> list[str]:
+    """The samples whose own loss is not finite, from one more forward; none where losses are of whole batches only."""
+    found = []
+    with torch.no_grad():
+        for sample in samples if objective.unit != "batch" else ():
+            plan = job.model.plan([sample], objective.columns, objective.unit)
+            terms = [t for batch in plan for t in objective(job.model(batch, objective.wants), batch).terms.values()]
+            if not all(bool(torch.isfinite(term)) for term in terms):
+                found.append(sample.uid)
+    return found
 
 
 def accumulate(

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": BASIC | {"dist"},
     "stop": set(),
     "recipes": set(),
-    "summary": {"evaluation"},
+    "summary": {"evaluation", "runs"},
     "run": ANYTHING,
     "job": BASIC | {"dist"},
     "feed": BASIC | {"dist", "job"},

@@ -120,13 +120,13 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_last_good_one(
 
     def fails(*args: Any, **kwargs: Any) -> None:
         written.append(1)
-        if len(written) in (2, 4):
+        if len(written) in (2, 4, 5):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint.torch, "save", fails)
     with pytest.raises(TrainError, match=r"No space left on device.*last good checkpoint is .*step-3"):
-        mmpost.train(**config.merge(SMALL, {"steps": 3}), out=str(tmp_path / "run"))
+        mmpost.train(**config.merge(SMALL, {"steps": 4}), out=str(tmp_path / "run"))
     assert "checkpoint of step 2 could not be written" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["last", "step-1", "step-3"]
 
@@ -171,27 +171,18 @@ def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) ->
     same(out, whole)
 
 
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments(whole: Path, tmp_path: Path) -> None:
-    """SIGKILL inside a rollout, a step or a save, resumed each time: the final weights are those of the whole run."""
-    rng = torch.Generator().manual_seed(0)
-    out, kills = tmp_path / "run", 0
-    for attempt in range(200):
-        process = start(out, tmp_path)
-        if kills < 20:
-            # From the moment that something is computed, so that kills spread over what a run does.
-            begin = time.time()
-            wait_for(out / "metrics.jsonl" if attempt == 0 else out / "config.yaml", process)
-            time.sleep(6 + 3 * float(torch.rand((), generator=rng)) - min(6, time.time() - begin))
-            process.kill()
-            process.communicate()
-            kills += process.returncode == -signal.SIGKILL
-            if (out / "checkpoints" / "last" / "trainer").exists():
-                done = json.loads((out / "checkpoints" / "last" / "trainer" / "state.json").read_text())["step"]
-                print(f"kill {kills} at step {done}")
-                if done >= 5:
-                    shutil.rmtree(out)  # again from the start: the run is short, the kills are many
-        elif not process.communicate()[1].count("Traceback") and process.returncode == 0:
-            break
-    assert kills == 20
-    same(out, whole)
+def test_nothing_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last save finds the checkpoint of its step there; a stage that ends there is another place to go on from."""
+    saved: list[int] = []
+    save = checkpoint.save
+
+    def counts(root: Path, step: int, *args: Any) -> Path:
+        saved.append(step)
+        return save(root, step, *args)
+
+    monkeypatch.setattr(checkpoint, "save", counts)
+    run = tmp_path / "run"
+    mmpost.train(**config.merge(SMALL, {"steps": 3}), out=str(run))
+    assert saved == [1, 2, 3]
+    mmpost.train(resume=str(run), steps=4)
+    assert saved == [1, 2, 3, 4]

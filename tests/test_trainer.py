@@ -80,6 +80,23 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_samples(tiny_folder: str)
         gradient(tiny_folder, Broken())
 
 
+def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> None:
+    """Longest reply alone, among others in its micro-batch."""
+
+    class Overflows(Likelihood):
+        def __call__(self, outputs, batch) -> Loss:  # type: ignore[no-untyped-def]
+            longest = int(batch.sum(torch.ones(batch.tokens)).max()) >= 8
+            return Loss(
+                {k: v * (math.inf if longest else 1.0) for k, v in super().__call__(outputs, batch).terms.items()}
+            )
+
+    with pytest.raises(TrainError) as raised:
+        gradient(tiny_folder, Overflows())
+    named = str(raised.value).split("Not finite by themselves: ")[1].split(". ")[0]
+    assert 0 < len(named.split(", ")) < 8
+    assert "weights were not moved" in str(raised.value)
+
+
 def test_minibatches_and_shares_add_up() -> None:
     assert [len(p) for p in cut(list(range(7)), 3)] == [2, 3, 2]  # type: ignore[arg-type]
     assert [len(p) for p in cut([], 2)] == [0, 0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from mmpost.listeners.base import Listener, Metrics
 from mmpost.marks import Mark, marks
-from mmpost.runs import read_lines
+from mmpost.runs import read_lines, write
 from mmpost.types import Frame, Part, Reply, Sample
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
@@ -66,7 +65,7 @@ class SamplesLog(Listener):
             for line in sample_lines(group, sample, self._pieces, lambda part: _store(folder, part))
         ]
         path = self._folder / f"step-{step:06d}.jsonl"
-        _replace(path, "".join(line + "\n" for line in lines).encode())
+        write(path, "".join(line + "\n" for line in lines).encode())
 
 
 class EvalLog(Listener):
@@ -80,7 +79,7 @@ class EvalLog(Listener):
         path = self._folder / f"{name}.jsonl"
         others = [line for line in read_lines(path) if line["bench"] != bench]
         lines = [*others, *(eval_line(bench, sample, reply) for sample in samples for reply in sample.replies)]
-        _replace(path, "".join(json.dumps(line, allow_nan=False, default=str) + "\n" for line in lines).encode())
+        write(path, "".join(json.dumps(line, allow_nan=False, default=str) + "\n" for line in lines).encode())
 
 
 def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
@@ -121,15 +120,8 @@ def finite(metrics: Metrics) -> dict[str, float | int | str]:
 
 def _reopen(path: Path, step: int) -> TextIO:
     kept = [line for line in read_lines(path) if line["step"] < step]
-    _replace(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return path.open("a")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader or a kill never meets half a file."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def sample_lines(
@@ -180,7 +172,7 @@ def _store(folder: Path, part: Part) -> str:
     """Save the medium's preview under its hash, unless it is there; returns its path relative to the samples folder."""
     name = f"media/{part.value.hash}.png"
     if not (folder / name).exists():
-        _replace(folder / name, part.value.preview())
+        write(folder / name, part.value.preview())
     return name
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, SupportsFloat
 
 from mmpost.errors import TrainError
 from mmpost.settings import Settings
@@ -16,8 +18,8 @@ class Score(Settings):
     """Score every reply by every reward, and add them up with their weights.
 
     A reward that returns None does not apply to the sample and is left out of the sum; a reply that none applies to
-    has reward NaN, which the advantages leave out. An exception in a reward stops the run: a reply is data, a bug is
-    not.
+    has reward NaN, which the advantages leave out. A reward that raises, or returns what is no finite number, stops the
+    run and shows the sample: a reply is data, a bug is not.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
@@ -46,15 +48,9 @@ class Score(Settings):
             if reply.origin == "truth" and name in self.zero_for_truth:
                 value: float | None = 0.0
             else:
-                try:
-                    value = reward(sample, reply)
-                except Exception as e:
-                    raise TrainError(
-                        f"reward {name!r} raised {type(e).__name__}: {e}\nsample {sample.uid}, truth {sample.truth!r}, "
-                        f"reply {reply.text!r}"
-                    ) from e
+                value = _asked(name, reward, sample, reply)
             if value is not None:
-                scores[name] = float(value)
+                scores[name] = value
         total = sum(self.weights.get(k, 1.0) * v for k, v in scores.items()) if scores else math.nan
         return replace(reply, scores={**reply.scores, **scores}, columns={**reply.columns, "reward": total})
 
@@ -65,3 +61,26 @@ class Score(Settings):
         total = reply.columns["reward"]
         if isinstance(total, float) and not math.isnan(total):
             context.log("reward/total", total)
+
+
+def _asked(name: str, reward: Reward, sample: Sample, reply: Reply) -> float | None:
+    """What the reward says of the reply. Raises TrainError with the sample, and the line that raised."""
+    about = (
+        f"sample {sample.uid!r}, truth {sample.truth!r:.500}, reply {reply.text!r:.2000}. `mmpost check` tries rewards "
+        "before a run; MMPOST_TRACEBACK=1 shows where it comes from"
+    )
+    try:
+        said = reward(sample, reply)
+    except Exception as e:
+        place = traceback.extract_tb(e.__traceback__)[-1]
+        raise TrainError(
+            f"reward {name!r} raised {type(e).__name__}: {e} ({Path(place.filename).name}:{place.lineno})\n{about}"
+        ) from e
+    if said is None:
+        return None
+    value = float(said) if isinstance(said, SupportsFloat) else math.nan
+    if not math.isfinite(value):
+        raise TrainError(
+            f"reward {name!r}: wanted a finite number, or None where it does not apply, found {said!r:.80}\n{about}"
+        )
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def mean(samples: Sequence[Sample]) -> Mapping[str, float]:
     return {"mean": sum(s.replies[0].scores["x"] for s in samples) / len(samples)}
 
 
-def scored(values: Sequence[float]) -> list[Sample]:
+def scored(values: Iterable[float]) -> list[Sample]:
     return [Sample(str(i), (), (Reply((), scores={"x": float(v)}),)) for i, v in enumerate(values)]
 
 

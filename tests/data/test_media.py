@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmpost.data import kinds
 from mmpost.data.kinds import Kind
+from mmpost.data.limits import Limits
 from mmpost.data.media import cache, media
 from mmpost.errors import DataError
 from mmpost.types import Part
@@ -166,15 +167,68 @@ def test_modes_become_rgb():
         media(stored(real, "TIFF"), "image").open()
 
 
-@pytest.mark.parametrize("size", [(50, 50), (35, 35)])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_decompression_bomb_is_refused_with_name_and_size(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    Image.new("RGB", size).save(tmp_path / "bomb.png")
+def png(width: int, height: int) -> bytes:
+    """A black picture of one bit a pixel, written without holding it in memory."""
+    packer = zlib.compressobj(9)
+    line = bytes(1 + (width + 7) // 8)
+    pixels = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png(30_000, 30_000))
     found = media("bomb.png", "image", root=tmp_path)
-    for use in (found.open, found.header):
-        with pytest.raises(DataError, match=rf"bomb\.png.*({size[0] * size[1]} pixels|{size[0]} x {size[1]})"):
+    for use in (found.open, found.header, found.preview):
+        with pytest.raises(
+            DataError,
+            match=r"bomb\.png: .*most 89,478,485 pixels, found 30000 x 30000, which is 900,000,000.*max_frame_pixels",
+        ):
             use()
+
+
+def test_limits_belong_to_the_medium(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    content = png(50, 50)
+    strict, loose = (media(content, "image", limits=Limits(frame=size)) for size in (2499, 2500))
+    assert loose.open().size == (50, 50)
+    with pytest.raises(DataError, match="2,499 pixels"):
+        strict.open()
+    (tmp_path / "a.png").write_bytes(content)
+    strict, loose = (media("a.png", "image", root=tmp_path, limits=Limits(frame=size)) for size in (2499, 2500))
+    assert loose.header() == {"width": 50, "height": 50}
+    with pytest.raises(DataError, match="2,499 pixels"):
+        strict.header()
+    blank = loose.blank()
+    assert blank is not None
+    assert blank.limits == loose.limits
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_what_pil_refuses_opens_where_the_user_says_so(monkeypatch):
+    large, small = png(20_000, 10_000), png(50, 50)
+    assert media(large, "image", limits=Limits(frame=200_000_000)).header() == {"width": 20_000, "height": 10_000}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(small))
+    assert media(small, "image").open().size == (50, 50)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+def test_a_file_that_is_too_large_is_refused_by_its_size(tmp_path, kind):
+    (tmp_path / "large.bin").write_bytes(bytes(2000))
+    small = Limits(bytes=1999)
+    found = media("large.bin", kind, root=tmp_path, limits=small)
+    for use in (found.open, found.header, found.bytes, lambda: found.hash):
+        with pytest.raises(DataError, match=r"large\.bin: .*at most 1,999 bytes, found 2,000.*data\.max_bytes"):
+            use()
+    with pytest.raises(DataError, match="found 2,000"):
+        media(bytes(2000), kind, limits=small).open()
 
 
 def test_what_is_not_an_image_is_refused_by_name(tmp_path):
@@ -195,6 +249,9 @@ def test_addresses_are_refused(address):
         media(address, "image")
     with pytest.raises(DataError, match=r"host|bucket"):
         media({"bytes": None, "path": address}, "image")
+    if "://host/a.png" in address and not address.startswith("file"):
+        with pytest.raises(DataError, match="opens no network connection: download it and put its path into the row"):
+            media(address, "image")
 
 
 def test_paths_stay_in_the_root(tmp_path):
@@ -203,13 +260,38 @@ def test_paths_stay_in_the_root(tmp_path):
     picture().save(tmp_path / "out.png")
     picture().save(inside / "in.png")
     (inside / "link.png").symlink_to(tmp_path / "out.png")
-    for bad in ("../out.png", "x/../../out.png", str(tmp_path / "out.png"), f"file://{tmp_path}/out.png"):
+    (inside / "near.png").symlink_to("in.png")
+    (inside / "away").symlink_to(tmp_path)
+    for bad in (
+        "../out.png",
+        "x/../../out.png",
+        str(tmp_path / "out.png"),
+        f"file://{tmp_path}/out.png",
+        "link.png",
+        "away/out.png",
+        "away/nothing.png",
+    ):
         with pytest.raises(DataError, match="inside the folder"):
             media(bad, "image", root=inside)
-    for good in ("in.png", "../inside/in.png", str(inside / "in.png"), "link.png"):
+    for good in ("in.png", "../inside/in.png", str(inside / "in.png"), "near.png", "away/inside/in.png"):
         assert media(good, "image", root=inside).open().size == (6, 4)
-    assert media("../out.png", "image", folder=inside).open().size == (6, 4)
+    for free in ("../out.png", "link.png"):
+        assert media(free, "image", folder=inside).open().size == (6, 4)
     assert media(str(tmp_path / "out.png"), "image", folder=inside).open().size == (6, 4)
+
+
+def test_links_of_a_hub_cache_are_followed(tmp_path):
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / "0123"
+    blobs = tmp_path / "datasets--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    picture().save(blobs / "89ab", "PNG")
+    (snapshot / "a.png").symlink_to("../../blobs/89ab")
+    (tmp_path / "secret").write_bytes(b"")
+    (snapshot / "b.png").symlink_to("../../../secret")
+    assert media("a.png", "image", root=snapshot).open().size == (6, 4)
+    with pytest.raises(DataError, match=r"b\.png, which leads to .*secret"):
+        media("b.png", "image", root=snapshot)
 
 
 @pytest.mark.parametrize(

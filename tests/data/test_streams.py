@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpost.data.limits import Limits
 from mmpost.data.media import media, sample_frames
 from mmpost.errors import DataError
 
@@ -56,12 +57,22 @@ def test_a_turned_video_is_upright_in_header_and_frames():
     assert max(corner, key=lambda name: corner[name].mean()) == "top right"
 
 
-def test_a_video_of_too_many_pixels_is_refused(monkeypatch):
-    monkeypatch.setattr("mmpost.data.streams.VIDEO_PIXELS", 1000)
-    found = media(np.zeros((8, 16, 16, 3), np.uint8), "video")
-    with pytest.raises(DataError, match=r"8 frames of 16 x 16.*max_frames"):
+def test_a_video_of_too_many_pixels_is_refused():
+    found = media(np.zeros((8, 16, 16, 3), np.uint8), "video", limits=Limits(total=1000))
+    with pytest.raises(DataError, match=r"8 frames of 16 x 16, which is 2,048.*max_frames.*data\.max_media_pixels"):
         found.open()
     assert len(found.open(max_frames=2).frames) == 2
+    for use in ("open", "header"):
+        with pytest.raises(DataError, match=r"at most 255 pixels, found 16 x 16.*data\.max_frame_pixels"):
+            getattr(media(found.bytes(), "video", limits=Limits(frame=255)), use)()
+
+
+def test_a_sound_of_too_many_samples_is_refused():
+    found = media((np.zeros(8000, np.float32), 8000), "audio", limits=Limits(total=7999))
+    assert found.header()["duration"] == 1.0
+    with pytest.raises(DataError, match=r"1 s of 1 channels, which is 8,000.*data\.max_media_pixels"):
+        found.open()
+    assert len(media(found.bytes(), "audio", limits=Limits(total=8000)).open().wave) == 8000
 
 
 def test_a_video_cut_short_is_refused(tmp_path):

@@ -1,0 +1,74 @@
+"""Whatever moment a save is killed at, there is a whole checkpoint to go on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kill_saves import Small, mark, save
+
+from mmpost import build, checkpoint
+
+WORKER = Path(__file__).with_name("kill_saves.py")
+
+
+def test_a_save_may_be_killed_anywhere(tmp_path: Path) -> None:
+    """SIGKILL before every touch of a file: in the weights, the state, between renames, while deleting."""
+    done = subprocess.run([sys.executable, str(WORKER), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout)
+    assert kills["a new step"] > 40
+    assert kills["a step again"] > 50
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "checkpoints"
+    for step in (1, 2, 10):
+        checkpoint.save(root, step, Small(step), checkpoint.Snapshot({"mark": step}, {"rng": [], "mark": step}))  # type: ignore[arg-type]
+    return root
+
+
+@pytest.mark.parametrize("fault", ["dangling", "missing"])
+def test_without_a_good_last_the_newest_whole_one_is_taken(
+    root: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "step-10" / "trainer")  # half deleted
+    (root / "step-note").mkdir()
+    (root / "last").unlink()
+    if fault == "dangling":
+        checkpoint.point(root / "last", "step-11")
+    for found in (
+        checkpoint.newest(root),
+        Path(checkpoint.find(str(root.parent))),
+        build.resumable(str(root.parent))[1],
+    ):
+        assert found is not None
+        assert mark(found) == 2
+    said = capsys.readouterr().err
+    assert "taking step-2, the newest whole checkpoint" in said
+    assert ("leads to step-11, which is not there" in said) == (fault == "dangling")
+    assert build.resumable(str(root / "last"))[1] == root / "step-2"
+    for file in ("model.safetensors", "trainer/tensors.pt", "trainer/state.json"):
+        whole = (root / "step-2" / file).read_bytes()
+        (root / "step-2" / file).write_bytes(whole[: len(whole) // 2])
+        assert checkpoint.newest(root) == root / "step-1"
+        (root / "step-2" / file).write_bytes(whole)
+    assert checkpoint.newest(root) == root / "step-2"
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest(tmp_path / "nowhere") is None
+    assert checkpoint.find(str(tmp_path)) == str(tmp_path)
+
+
+def test_leftovers_go_with_the_next_save(root: Path) -> None:
+    for name in (".step-3", ".step-2.0123"):
+        (root / name / "trainer").mkdir(parents=True)
+    save(root, 11, 11)
+    assert sorted(p.name for p in root.iterdir()) == ["best", "last", "step-11"]

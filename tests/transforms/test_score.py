@@ -1,0 +1,42 @@
+"""Scores add up; a reward that does not do its work stops the run and shows the sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mmpost.errors import TrainError
+from mmpost.transforms.score import Score
+from mmpost.types import Reply, Sample
+from tests.transforms.fakes import FakeContext, column, group
+
+
+def test_scores_add_up_with_their_weights() -> None:
+    rewards = {"a": lambda sample, reply: 2, "b": lambda sample, reply: None, "c": lambda sample, reply: True}
+    context = FakeContext()
+    (found,) = Score(rewards=rewards, weights={"a": 0.5})([group([0.0])], context)
+    assert found.replies[0].scores == {"a": 2.0, "c": 1.0}
+    assert column(found, "reward") == [2.0]
+    assert context.mean("reward/total") == 2.0
+    (none,) = Score(rewards={"b": rewards["b"]})([group([0.0])], FakeContext())
+    assert math.isnan(column(none, "reward")[0])
+
+
+def fails(sample: Sample, reply: Reply) -> float:
+    return sample.meta["missing"]
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (fails, r"reward 'mine' raised KeyError: 'missing' \(test_score\.py:\d+\)"),
+        (lambda sample, reply: math.nan, "wanted a finite number, or None where it does not apply, found nan"),
+        (lambda sample, reply: math.inf, "found inf"),
+        (lambda sample, reply: "high", "found 'high'"),
+    ],
+)
+def test_a_reward_that_fails_stops_and_shows_the_sample(reward: Any, message: str) -> None:
+    with pytest.raises(TrainError, match=message + r"(?s:.)*sample 'a', truth '42', reply 'policy 0'"):
+        Score(rewards={"mine": reward})([group([1.0])], FakeContext())
