@@ -16,31 +16,26 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-# Before torch is imported, here and in the arms, which inherit them: no network, and no notes of torch's profiler.
-QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-for name, value in (QUIET | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}).items():
-    os.environ.setdefault(name, value)
-
-from bench_parts import own, peer, show, sweep
+from bench_parts import own, peer, profile, show, sweep
 from bench_parts.run import ARMS, Plan, measure
 from bench_parts.work import SHAPES, Shape, parse, write_model
+from rich.console import Console
 
 from mmpost.models.loading import quiet
 
 
 def main() -> None:
     wanted = arguments()
-    arms = [arm for arm in wanted.arms or ARMS if arm != "shared" or own.SHARED]
-    missing = peer.installed() if "trl" in arms else None
+    arms = [arm for arm in wanted.arms or ARMS if arm != "shared" or own.SHARED]  # goes once every version has it
+    missing = peer.missing() if "trl" in arms and not wanted.profile else None
     if missing:
         sys.exit(missing)
-    shapes: list[Shape] = sweep.SHAPES if wanted.sweep else wanted.shapes
+    shapes: Sequence[Shape] = sweep.SHAPES if wanted.sweep else wanted.shapes
     os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
     with tempfile.TemporaryDirectory() as folder, quiet():
         write_model(Path(folder), wanted.model_width)
@@ -56,6 +51,10 @@ def main() -> None:
         )
         result: dict[str, Any] = {"machine": show.machine(plan), "model": wanted.model_width, "shapes": []}
         for shape in shapes:
+            if wanted.profile:
+                for found in profile.tables(shape, plan, wanted.profile):
+                    Console().print(found)
+                continue
             floors = show.floors(shape, plan.model)
             measured = {"name": shape.name, **asdict(shape), "floor": floors, "arms": measure(shape, plan)}
             result["shapes"].append(measured)
@@ -79,8 +78,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model-width", choices=("tiny", "qwen2.5-vl-3b"), default="tiny")
     parser.add_argument("--sweep", action="store_true", help="group sizes 2 to 32 and prompts of 60 to 4,000 tokens")
+    parser.add_argument("--profile", choices=("plain", "shared"), help="in place of timing: where a step's time goes")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
-    parser.add_argument("--picture", type=Path, help="draw the sweep")
+    parser.add_argument("--picture", type=Path, help="draw the sweep (with --sweep)")
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
     return parser.parse_args()
 

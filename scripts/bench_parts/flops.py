@@ -1,6 +1,6 @@
 """The floor: multiplications and additions that a step must do, from the sizes of the model alone.
 
-One multiplication and one addition are two FLOPs. Only matrix products count (methods of shared prefixes: Prefix Grouper,
+One multiplication and one addition are two FLOPs. Only matrix products count (the count of Prefix Grouper,
 arXiv 2506.05433): per token 2 x the weights of all linear layers; per layer and visible query-key pair 4 x the query
 width; a backward pass is twice its forward. Norms, rotary positions, softmax and the optimiser are left out.
 """
@@ -25,25 +25,21 @@ class Floor:
         return self.rollout + self.training
 
 
-def floor(shape: Shape, config: Any, shared: bool) -> Floor:
-    """With each prompt and image computed once in the rollout and once in training, or once per reply in training.
+def floor(shape: Shape, config: Any, arm: str) -> Floor:
+    """What an arm cannot do without, computing prompts and images as often as it does.
 
-    The plain path, too, prefills a prompt once. Keys and values of a prompt are read by every reply in both.
+    shared: once in the rollout and once in training; plain: once in the rollout and once per reply in training; trl:
+    once per reply in both. Every reply reads all keys and values of its prompt in each.
     """
     text, p, g, c = config.get_text_config(), shape.prompt, shape.group, shape.reply
-    times = 1 if shared else g
-    tokens, pairs = times * p + g * c, times * p * p / 2 + g * (c * p + c * c / 2)
-    forward = tokens * _text_weights(text) * 2 + pairs * _pair(text) + times * _tower(shape, config)
-    training = 3 * (forward + g * c * _head(text))
-    # The last reply token is drawn and never read, the first is drawn from the prompt's last position.
-    written = g * (c - 1)
-    rollout = (
-        (p + written) * _text_weights(text) * 2
-        + (p * p / 2 + g * ((c - 1) * p + (c - 1) ** 2 / 2)) * _pair(text)
-        + (1 + written) * _head(text)
-        + _tower(shape, config)
-    )
-    return Floor(shape.prompts * rollout, shape.prompts * training)
+    drawn, trained = {"shared": (1, 1), "plain": (1, g), "trl": (g, g)}[arm]
+    prompt = p * _text_weights(text) * 2 + p * p / 2 * _pair(text) + _tower(shape, config)
+    replies = g * c * _text_weights(text) * 2 + g * (c * p + c * c / 2) * _pair(text) + g * c * _head(text)
+    # The last reply token is drawn and never read, and the first is drawn from the prompt's last position.
+    read = c - 1
+    written = g * read * _text_weights(text) * 2 + g * (read * p + read * read / 2) * _pair(text)
+    written += (drawn + g * read) * _head(text)
+    return Floor(shape.prompts * (drawn * prompt + written), shape.prompts * 3 * (trained * prompt + replies))
 
 
 def _text_weights(text: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
+from importlib import metadata
 from typing import Any
 
 from bench_parts.gate import Gate, Order
@@ -15,10 +16,8 @@ WANTED = "1.16.0"
 MISSING = f"the arm trl needs trl {WANTED}: pip install 'trl=={WANTED}' (or leave it out: --arms plain shared)"
 
 
-def installed() -> str | None:
+def missing() -> str | None:
     """What is missing, in words; None where nothing is."""
-    from importlib import metadata
-
     try:
         found = metadata.version("trl")
     except metadata.PackageNotFoundError:
@@ -27,7 +26,11 @@ def installed() -> str | None:
 
 
 def work(order: Order, gate: Gate) -> None:
-    """Steps of its loop, one whenever the gate opens. Raises gate.Finished after the last."""
+    """Steps of its loop, one whenever the gate opens. Raises gate.Finished after the last.
+
+    Gradient checkpointing, on by default there, is off as in the other arms; the rest that is set is equal work.
+    """
+    # Its notes on experimental parts and settings are no part of a measurement.
     warnings.simplefilter("ignore")
     import torch
     from datasets import Dataset, Image, disable_progress_bars

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +16,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from bench_parts import own
 from bench_parts.gate import Finished, Gate, Order
 from bench_parts.meters import Counters
-from bench_parts.work import Shape
+from bench_parts.run import Plan
+from bench_parts.work import Shape, write_rows
 
 MARK = "part:"
 KINDS = {
-    "scaled_dot_product": "attention product",
     "cat": "cat",
     "index_select": "gather",
     "index": "gather",
@@ -68,17 +71,24 @@ class Traced(Gate):
         self.shares[name] = shares(list(self._on.events()))
 
 
-def run(order: Order) -> dict[str, dict[str, float]]:
-    """Share of the time of rollout and training by module, direction and kind of work."""
-    gate = Traced(None, torch.device(order.device))
-    torch.set_num_threads(order.threads)
-    try:
-        own.work(order, gate, mark)
-    except Finished:
-        pass
-    return {
-        part: {name: t / found.total() for name, t in found.most_common()} for part, found in gate.shares.items()
-    }
+def tables(shape: Shape, plan: Plan, arm: str, least: float = 0.01) -> list[Table]:
+    """Rollout and training of one step, in this process: what takes more than `least` of its part."""
+    gate = Traced(None, torch.device(plan.device))
+    torch.set_num_threads(plan.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = write_rows(Path(folder), shape, 2 * shape.prompts, seed=0)
+        order = Order(arm, shape, rows, str(plan.model), 2, plan.device, plan.dtype, plan.threads)
+        with suppress(Finished):
+            own.work(order, gate, mark)
+    found = []
+    for part, times in gate.shares.items():
+        seconds = times.total() / 1e6
+        table = Table("", "share", title=f"{shape.name}, {arm}, {part}: {seconds:.2f} s", title_justify="left")
+        for name, time in times.most_common():
+            if time >= least * times.total():
+                table.add_row(name, f"{time / times.total():.1%}")
+        found.append(table)
+    return found
 
 
 def mark(module: Any) -> None:
@@ -150,16 +160,4 @@ def _part(event: Any) -> str:
 
 def _kind(name: str) -> str:
     bare = name.removeprefix("aten::").lstrip("_")
-    return next((kind for key, kind in KINDS.items() if bare == key or bare.startswith("scaled_dot") and "dot" in key), "pointwise")
-
-
-def table(shape: Shape, found: dict[str, dict[str, float]], least: float = 0.01) -> list[Table]:
-    """What takes more than `least` of its part of the step."""
-    tables = []
-    for part, rows in found.items():
-        t = Table("", "share", title=f"{shape.name}, {part}", title_justify="left")
-        for name, share in rows.items():
-            if share >= least:
-                t.add_row(name, f"{share:.1%}")
-        tables.append(t)
-    return tables
+    return "attention product" if bare.startswith("scaled_dot_product") else KINDS.get(bare, "pointwise")

@@ -14,7 +14,7 @@ from rich.table import Table
 from transformers import AutoConfig
 
 from bench_parts.flops import floor
-from bench_parts.run import Plan
+from bench_parts.run import ARMS, Plan
 from bench_parts.work import Shape
 
 MIB = 1 << 20
@@ -63,10 +63,10 @@ def gemm(plan: Plan, size: int = 1024) -> float:
 
 
 def floors(shape: Shape, model: Path) -> dict[str, dict[str, float]]:
-    """FLOPs of a step by the formulas, with sharing and without."""
+    """FLOPs of a step by the formulas, computing prompts as often as each arm does."""
     config = AutoConfig.from_pretrained(model)
-    found = {name: floor(shape, config, shared=name == "shared") for name in ("plain", "shared")}
-    return {name: {"rollout": f.rollout, "training": f.training, "step": f.step} for name, f in found.items()}
+    found = {arm: floor(shape, config, arm) for arm in ARMS}
+    return {arm: {"rollout": f.rollout, "training": f.training, "step": f.step} for arm, f in found.items()}
 
 
 def cells(measured: dict[str, Any], arm: str) -> list[str]:
@@ -104,13 +104,12 @@ def markdown(result: dict[str, Any]) -> str:
     rate = result["machine"]["gflops"] * 1e9
     lines = [f"| shape | arm | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
     for measured in result["shapes"]:
-        for arm in measured["arms"]:
-            lines.append(f"| {measured['name']} | {arm} | {' | '.join(cells(measured, arm))} |")
-    lines += ["", "| shape | GFLOP plain | GFLOP shared | ratio | training | rollout | seconds at the machine's rate |"]
+        lines += [f"| {measured['name']} | {a} | {' | '.join(cells(measured, a))} |" for a in measured["arms"]]
+    lines += ["", "| shape | GFLOP trl | plain | shared | trl / shared | plain / shared, training | shared, seconds |"]
     lines.append("|" + "---|" * 7)
     for measured in result["shapes"]:
-        plain, shared = measured["floor"]["plain"], measured["floor"]["shared"]
-        ratios = [plain[n] / shared[n] for n in ("step", "training", "rollout")]
-        numbers = [f"{plain['step'] / 1e9:.1f}", f"{shared['step'] / 1e9:.1f}", *(f"{r:.2f}" for r in ratios)]
+        trl, plain, shared = (measured["floor"][arm] for arm in ("trl", "plain", "shared"))
+        numbers = [f"{arm['step'] / 1e9:.1f}" for arm in (trl, plain, shared)]
+        numbers += [f"{trl['step'] / shared['step']:.2f}", f"{plain['training'] / shared['training']:.2f}"]
         lines.append(f"| {measured['name']} | {' | '.join(numbers)} | {shared['step'] / rate:.2f} |")
     return "\n".join(lines)
