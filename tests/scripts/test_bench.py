@@ -14,6 +14,7 @@ from bench_parts import own, show
 from bench_parts.flops import floor
 from bench_parts.meters import Memory, _pictures
 from bench_parts.work import SHAPES, Row, Shape, parse, reward, write_rows
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -57,7 +58,7 @@ def test_prompts_have_the_length_that_the_shape_says(shape: Shape, tmp_path: Pat
     processor = tiny_processor()
     for row in rows:
         content = [{"type": "text", "text": row.text}]
-        content = [{"type": "image", "image": row.image}, *content] if row.image else content
+        content = [{"type": "image", "image": Image.open(row.image)}, *content] if row.image else content
         ids = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
