@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""Time, counts and memory of GRPO steps: mmpost's plain path, its shared path and trl's GRPOTrainer, in turn.
+
+    python scripts/bench.py                                   # all shapes; a few minutes
+    python scripts/bench.py --shapes 1056x8x64 --steps 9 --out bench.json
+    python scripts/bench.py --sweep --out sweep.json --picture docs/bench-sweep.png
+    python scripts/bench.py --device cuda --dtype bf16 --model-width qwen2.5-vl-3b --shapes 1056x8x256
+
+docs/performance.md says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench_parts import own, peer, profile, show, sweep
+from bench_parts.run import ARMS, Plan, measure
+from bench_parts.work import SHAPES, Shape, parse, write_model
+from rich.console import Console
+
+from mmpost.models.loading import quiet
+
+
+def main() -> None:
+    wanted = arguments()
+    arms = [arm for arm in wanted.arms or ARMS if arm != "shared" or own.SHARED]  # goes once every version has it
+    missing = peer.missing() if "trl" in arms and not wanted.profile else None
+    if missing:
+        sys.exit(missing)
+    shapes: Sequence[Shape] = sweep.SHAPES if wanted.sweep else wanted.shapes
+    os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        write_model(Path(folder), wanted.model_width)
+        plan = Plan(
+            Path(folder),
+            tuple(arms),
+            wanted.steps,
+            wanted.warmup,
+            wanted.device,
+            wanted.dtype,
+            wanted.threads,
+            memory=not wanted.sweep,
+        )
+        result: dict[str, Any] = {"machine": show.machine(plan), "model": wanted.model_width, "shapes": []}
+        for shape in shapes:
+            if wanted.profile:
+                for found in profile.tables(shape, plan, wanted.profile):
+                    Console().print(found)
+                continue
+            floors = show.floors(shape, plan.model)
+            measured = {"name": shape.name, **asdict(shape), "floor": floors, "arms": measure(shape, plan)}
+            result["shapes"].append(measured)
+            Console().print(show.table(measured))
+            if wanted.out:
+                wanted.out.write_text(json.dumps(result, indent=1))
+    if wanted.markdown:
+        print(show.markdown(result))
+    if wanted.picture:
+        sweep.picture(result, wanted.picture)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", type=parse, default=SHAPES, help="PROMPTxGROUPxREPLY[text][@PROMPTS]")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="by default all that this version has")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each arm")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before them that do not count")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch in every arm")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--model-width", choices=("tiny", "qwen2.5-vl-3b"), default="tiny")
+    parser.add_argument("--sweep", action="store_true", help="group sizes 2 to 32 and prompts of 60 to 4,000 tokens")
+    parser.add_argument("--profile", choices=("plain", "shared"), help="in place of timing: where a step's time goes")
+    parser.add_argument("--out", type=Path, help="write everything as JSON")
+    parser.add_argument("--picture", type=Path, help="draw the sweep (with --sweep)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The arms of mmpost: the plain path, and the one that pays for each prompt and image once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench_parts.gate import Gate, Order
+from bench_parts.meters import Counters
+from bench_parts.work import Row, Shape, reward, unwritable
+from mmpost import trainer
+from mmpost.config import RunConfig
+from mmpost.engine.local import LocalEngine
+from mmpost.feed import Feed
+from mmpost.rl import GroupTask
+from mmpost.run import Run
+from mmpost.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
+from mmpost.stop import Stop
+from mmpost.transforms.score import Score
+from mmpost.types import Part, Reply, Sample, Sampling, Stage
+from mmpost.updates.plain import Plain
+
+SHARED = "share" in ComputeSettings.model_fields
+"""Whether this version has the shared path."""
+
+
+class Bench(GroupTask):
+    """GRPO with rewards drawn beforehand."""
+
+    rows: tuple[Row, ...]
+
+    def stages(self) -> Iterator[Stage]:
+        yield self.rl_stage("rl", [sample(row) for row in self.rows], Score(rewards={"drawn": drawn}))
+
+
+def sample(row: Row) -> Sample:
+    image = (Part("image", row.image),) if row.image else ()
+    return Sample(row.uid, (*image, Part("text", row.text)))
+
+
+def drawn(sample: Sample, reply: Reply) -> float:
+    """The reward of the reply's place in its group."""
+    return reward(sample.uid, next(i for i, r in enumerate(sample.replies) if r is reply))
+
+
+def settings(order: Order) -> RunConfig:
+    share: dict[str, Any] = {"share": "auto" if order.arm == "shared" else "off"} if SHARED else {}
+    return RunConfig(
+        task={"name": "bench"},
+        model=ModelSettings(name=order.model, device=order.device, precision=order.dtype),  # type: ignore[arg-type]
+        optim=OptimSettings(lr=1e-6),
+        compute=ComputeSettings(threads=order.threads, **share),
+        eval=EvalSettings(before=False, after=False),
+        log=LogSettings(samples_every=0, probe_every=0, tensorboard=False, progress=False),
+        steps=order.steps,
+    )
+
+
+def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None) -> None:
+    """Steps of the real loop, one whenever the gate opens; `prepare` is given the module before the first.
+
+    Raises gate.Finished after the last.
+    """
+    shape: Shape = order.shape
+    with tempfile.TemporaryDirectory() as folder:
+        task = Bench(
+            rows=tuple(order.rows),
+            group=shape.group,
+            prompts=shape.prompts,
+            sampling=Sampling(max_tokens=shape.reply),
+        )
+        run = Run(settings(order), task, Path(folder))
+        model = run.model
+        model.banned[unwritable(model.module, model.processor)] = True
+        if prepare is not None:
+            prepare(model.module)
+        (stage,) = task.stages()
+        update = Plain(run.config.optim)
+        update.start(model.module, model.parts(), order.steps)
+        run.job.label = stage.name
+        clock = run.job.clock
+
+        @contextmanager
+        def measured(name: str) -> Iterator[None]:
+            if name == "train":
+                gate.training(on=True)
+            start = gate.now()
+            with clock(name):
+                yield
+            part = {"train": "training"}.get(name, name)
+            gate.seconds[part] = gate.seconds.get(part, 0.0) + gate.now() - start
+            if name == "train":
+                gate.training(on=False)
+
+        run.job.clock = measured  # type: ignore[method-assign]
+
+        def watch(numbers: dict[str, float], samples: Sequence[Sample]) -> None:
+            lengths = {len(r.token_ids or ()) for s in samples for r in s.replies}
+            assert lengths == {shape.reply}, f"replies of {lengths} tokens in place of {shape.reply}"
+            gate.done()
+
+        gate.ready(Counters(model.module, model.processor, shape.side**2 * 4))
+        engine = LocalEngine(model.module, update)
+        until = trainer.Until(order.steps, Stop())
+        trainer.run(run.job, Feed(stage, run.job), engine, trainer.Cursor(), until, watch)
