@@ -20,8 +20,10 @@ from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
 class Job:
     """Implements `Context`."""
 
-    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False) -> None:
+    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False, share: bool = True) -> None:
         self.model, self.rollout, self.seed, self.skips = model, rollout, seed, skips
+        self.share = share
+        """Whether what cannot change a step is left out of its computation (`compute.share`)."""
         self.skipped: dict[str, None] = {}
         """What was said of each sample that was left out, the first first."""
         self.step = 0
@@ -45,8 +47,7 @@ class Job:
             for batch in self.model.plan(samples, frozenset(), "reply"):
                 logp = self.model(batch, frozenset({"logp"})).logp
                 assert logp is not None
-                lengths = torch.bincount(batch.reply_of, minlength=batch.replies).tolist()
-                flat += [piece.tolist() for piece in logp.split(lengths)]
+                flat += batch.by_reply(logp)
         rest = iter(flat)
         return [[next(rest) for _ in s.replies] for s in samples]
 

@@ -75,7 +75,13 @@ class Run:
             share=compute.share,
         )
         rollout = LocalRollout(self.model, compute.rollout_replies)
-        self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+        self.job = Job(
+            self.model,
+            rollout,
+            run_config.seed,
+            skips=run_config.data.on_error == "skip",
+            share=compute.share == "auto",
+        )
         self.cursor = trainer.Cursor()
         self.update: Update | None = None
         self.stop = Stop()
@@ -374,7 +380,7 @@ class Run:
             if stage.objective.single_update and stage.updates > 1:
                 raise ConfigError(
                     f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
-                    "takes the policy as it is for the old one; give it the column old_logp (transform OldLogp)"
+                    "takes the policy as it is for the old one; set its old=column"
                 )
 
     def _listeners(self) -> Iterable[Listener]:

@@ -141,9 +141,9 @@ class ComputeSettings(Settings):
     rollout_replies: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
     head_chunk: int = Field(default=1 << 25, ge=1)
-    """Logits (reply tokens x vocabulary) that are worked on at one time; up to three times as many fp32 numbers exist."""
+    """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
     share: Literal["auto", "off"] = "auto"
-    """auto: what is shared, or cannot change the result, is computed once or not at all; off: the plain path."""
+    """auto: what several use is computed once, and what changes no result not at all; off: the plain path."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 
