@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def gradient(model: ChatModel, name: str, samples: list[Sample], share: bool) ->
 
 
 @pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Replies that were computed, with gradient and without."""
     count: Counter[str] = Counter()
     call = ChatModel.__call__
@@ -77,7 +76,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return call(self, batch, wants)
 
     monkeypatch.setattr(ChatModel, "__call__", counting)
-    yield count
+    return count
 
 
 @pytest.mark.parametrize("name", FORMS)

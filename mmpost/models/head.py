@@ -101,7 +101,7 @@ class _Plan:
     """Of the products with the head, under autocast."""
     keep: Literal["nothing", "logp", "slope"]
     """What of the forward pass is kept beside its inputs: the log-probs, where one chunk is all; the gradient of each
-    log-prob on its hidden state, where the head does not train; else nothing, and the backward makes the logits again."""
+    log-prob on its hidden state, where the head does not train; else nothing: the backward makes the logits again."""
 
     def cast(self, x: Tensor) -> Tensor:
         return x if self.dtype is None else x.to(self.dtype)
