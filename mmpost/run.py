@@ -39,13 +39,12 @@ from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.stop import Now, Stop
+from mmpost.store import LogpStore
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
 
 FORMAT = 1
 """Version of the run folder's layout."""
-NAMED = 100
-"""Skipped rows that summary.json names."""
 NAMED = 100
 """Skipped rows that summary.json names."""
 LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
@@ -176,6 +175,9 @@ class Run:
         self.cursor = trainer.Cursor()
         if any(getattr(t, "reference", False) for t in stage.transforms):
             self.job.keep_weights("reference")
+            if self.job.share:
+                decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
+                self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
             return
         state, tensors = snapshot.state, snapshot.tensors

@@ -88,6 +88,10 @@ class Model(Protocol):
         """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
         ...
 
+    def key(self, sample: Sample) -> str:
+        """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...

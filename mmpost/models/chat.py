@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -146,6 +147,11 @@ class ChatModel:
 
     def read(self, sample: Sample) -> None:
         self.prompt(sample)
+
+    def key(self, sample: Sample) -> str:
+        prompt = [(p.role, p.kind, p.value if p.kind == "text" else self.prompt.medium(p).hash) for p in sample.prompt]
+        about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
 
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
