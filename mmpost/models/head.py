@@ -131,6 +131,7 @@ def _closed(
     chunk: int,
     entropy: Entropy,
 ) -> Statistics:
+    assert isinstance(head.layer, torch.nn.Linear)
     weight, bias = head.layer.weight, head.layer.bias
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -203,7 +204,7 @@ def _gradients(ctx: Any, of_logp: Tensor, of_entropy: Tensor) -> tuple[Tensor | 
     w, b = plan.cast(weight), None if bias is None else plan.cast(bias)
     of_hidden = torch.empty_like(hidden) if wants[0] else None
     of_weight = torch.zeros_like(weight) if wants[1] else None
-    of_bias = torch.zeros_like(bias) if wants[2] else None
+    of_bias = torch.zeros_like(bias) if bias is not None and wants[2] else None
     for part in _parts(len(hidden), plan.chunk):
         temp, g = temperature[part], of_logp[part, None]
         h = plan.cast(hidden[part])

@@ -122,17 +122,19 @@ def test_a_graph_that_is_kept_gives_the_same_gradient_again(tokens: int) -> None
 
 def test_an_adapter_on_the_head_takes_the_plain_path() -> None:
     torch.manual_seed(0)
-    wrapped = inject_adapter_in_model(
-        LoraConfig(r=2, target_modules=["0"], init_lora_weights=False), nn.Sequential(plain())
-    )[0]
+    settings = LoraConfig(r=2, target_modules=["0"], init_lora_weights=False)
+    wrapped = inject_adapter_in_model(settings, nn.Sequential(plain())).get_submodule("0")
     assert not Head(wrapped, AFTER["nothing"]).linear
     for entropy in ENTROPIES:
         Case(wrapped).against_double(entropy)
 
 
-def test_a_hook_on_the_head_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_on_the_head_is_heard() -> None:
+    def double(module: nn.Module, args: Any, out: Any) -> Tensor:
+        return out * 2.0
+
     layer = plain()
-    layer.register_forward_hook(lambda _m, _i, out: out * 2.0)
+    layer.register_forward_hook(double)
     Case(layer).against_double("gradient")
 
 
