@@ -146,8 +146,10 @@ class ComputeSettings(Settings):
     """Most replies of one forward and backward; 0: no limit but tokens."""
     rollout_replies: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
-    head_chunk: int = Field(default=2048, ge=1)
-    """Reply tokens whose logits exist at one time."""
+    head_chunk: int = Field(default=1 << 25, ge=1)
+    """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
+    share: Literal["auto", "off"] = "auto"
+    """auto: what several use is computed once, and what changes no result not at all; off: the plain path."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 

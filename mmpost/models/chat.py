@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmpost.columns import reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows
 from mmpost.models.decode import ChatDecoder
-from mmpost.models.head import Entropy, token_statistics
+from mmpost.models.head import Entropy, Head, token_statistics
 from mmpost.models.loading import load, quiet
 from mmpost.models.prompts import Prompter, Recipe
 from mmpost.settings import ModelSettings
@@ -32,7 +33,8 @@ class ChatModel:
         settings: ModelSettings = ModelSettings(),
         micro_tokens: int = 16384,
         micro_replies: int = 0,
-        head_chunk: int = 2048,
+        head_chunk: int = 1 << 25,
+        share: str = "auto",
     ) -> None:
         self.module: Any = module
         self.processor, self.settings = processor, settings
@@ -40,6 +42,7 @@ class ChatModel:
         banned = families.banned_ids(self.module.config, processor)
         self.prompt = Prompter(module, processor, settings.system, banned)
         self.micro_tokens, self.micro_replies, self.head_chunk = micro_tokens, micro_replies, head_chunk
+        self.share = share == "auto"
         self.device = torch.device(_device(settings.device))
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
@@ -64,9 +67,9 @@ class ChatModel:
         self._after_head = self._find_after_head()
 
     @classmethod
-    def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
+    def load(cls, folder: str, settings: ModelSettings, **compute: Any) -> ChatModel:
         """From a folder or hub id. Raises ConfigError for what cannot be loaded or trained, and for unfit settings."""
-        return cls(*load(folder, settings), settings, **budget)
+        return cls(*load(folder, settings), settings, **compute)
 
     # What the trainer asks.
 
@@ -106,7 +109,7 @@ class ChatModel:
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
         with self._arithmetic():
             logp, entropy = token_statistics(
-                picked, targets, temperature, self._logits, self.banned, self.head_chunk, kind
+                picked, targets, temperature, self._head(), self.banned, self.head_chunk, kind, closed=self.share
             )
         return Outputs(logp=logp, entropy=entropy)
 
@@ -144,6 +147,11 @@ class ChatModel:
 
     def read(self, sample: Sample) -> None:
         self.prompt(sample)
+
+    def key(self, sample: Sample) -> str:
+        prompt = [(p.role, p.kind, p.value if p.kind == "text" else self.prompt.medium(p).hash) for p in sample.prompt]
+        about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
 
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
@@ -189,8 +197,8 @@ class ChatModel:
         with self._arithmetic():
             return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
 
-    def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
-        return self._after_head(self.module.get_output_embeddings()(hidden))
+    def _head(self) -> Head:
+        return Head(self.module.get_output_embeddings(), self._after_head)
 
     def _find_after_head(self) -> families.AfterHead:
         """What the model does to its head's output; found on a short text, where the whole model gives the answer.
