@@ -36,6 +36,7 @@ from mmpost.listeners import (
     Wandb,
 )
 from mmpost.models.chat import ChatModel
+from mmpost.models.pixels import Kept
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.stop import Now, Stop
@@ -72,6 +73,8 @@ class Run:
             micro_tokens=compute.micro_tokens,
             micro_replies=compute.micro_replies,
             head_chunk=compute.head_chunk,
+            share=compute.share,
+            kept=Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder),
         )
         rollout = LocalRollout(self.model, compute.rollout_replies)
         self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")

@@ -142,6 +142,14 @@ class ComputeSettings(Settings):
     """Most replies that are sampled side by side."""
     head_chunk: int = Field(default=2048, ge=1)
     """Reply tokens whose logits exist at one time."""
+    share: Literal["auto", "off"] = "auto"
+    """Pay for each image and prompt once, with the same results; off: the plain path, row by row."""
+    pixel_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of processed images in memory; an image that has left is processed again when it is needed."""
+    feature_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of features of images in memory (on the host); they are kept as long as what makes them is frozen."""
+    feature_folder: str | None = None
+    """Also keep the features of a frozen vision tower here, over runs; made by other weights they are other files."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 

@@ -88,6 +88,10 @@ class Model(Protocol):
         """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
         ...
 
+    def soon(self, samples: Sequence[Sample]) -> None:
+        """These come next: their media may be read in the background; what fails then fails again in its place."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...

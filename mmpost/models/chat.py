@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from mmpost.models import families, rows
 from mmpost.models.decode import ChatDecoder
 from mmpost.models.head import Entropy, token_statistics
 from mmpost.models.loading import load, quiet
+from mmpost.models.pixels import Kept
 from mmpost.models.prompts import Prompter, Recipe
+from mmpost.models.tower import Tower
 from mmpost.settings import ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
+
+WORKERS = 2
+"""Threads that read and process what the next batch needs."""
 
 
 class ChatModel:
@@ -33,18 +39,23 @@ class ChatModel:
         micro_tokens: int = 16384,
         micro_replies: int = 0,
         head_chunk: int = 2048,
+        share: str = "auto",
+        kept: Kept = Kept(),
     ) -> None:
         self.module: Any = module
         self.processor, self.settings = processor, settings
         self.tokenizer = getattr(processor, "tokenizer", processor)
         banned = families.banned_ids(self.module.config, processor)
-        self.prompt = Prompter(module, processor, settings.system, banned)
+        self.prompt = Prompter(module, processor, settings.system, banned, kept.pixel_bytes)
         self.micro_tokens, self.micro_replies, self.head_chunk = micro_tokens, micro_replies, head_chunk
+        self.share = share == "auto"
         self.device = torch.device(_device(settings.device))
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
+        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, self.share, kept)
+        self._workers: ThreadPoolExecutor | None = None
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.banned[[i for i in banned if i < size]] = True
@@ -64,9 +75,9 @@ class ChatModel:
         self._after_head = self._find_after_head()
 
     @classmethod
-    def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
+    def load(cls, folder: str, settings: ModelSettings, **compute: Any) -> ChatModel:
         """From a folder or hub id. Raises ConfigError for what cannot be loaded or trained, and for unfit settings."""
-        return cls(*load(folder, settings), settings, **budget)
+        return cls(*load(folder, settings), settings, **compute)
 
     # What the trainer asks.
 
@@ -87,7 +98,9 @@ class ChatModel:
         return reply_space(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> Any:
-        return nullcontext()
+        if not (self.share and self.tower.trains):
+            return nullcontext()
+        return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
@@ -95,7 +108,8 @@ class ChatModel:
         pairs = [(self.prompt(s), torch.tensor(r.token_ids)) for s in samples for r in s.replies]
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled())
-        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
+        prompts, replies = [p for p, _ in pairs], [r for _, r in pairs]
+        hidden = self._hidden(rows.training(prompts, replies, self._filler), self.tower.inputs(prompts, batch))
         width = hidden.shape[1]
         # A reply token is predicted by the column before it.
         index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
@@ -145,6 +159,15 @@ class ChatModel:
     def read(self, sample: Sample) -> None:
         self.prompt(sample)
 
+    def soon(self, samples: Sequence[Sample]) -> None:
+        if not self.share:
+            return
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(WORKERS, "read ahead")
+        pixels = self.tower.trains or not self.tower.share
+        for sample in samples:
+            self._workers.submit(self.prompt.ahead, sample, pixels)
+
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
             if part.kind == "image":
@@ -158,7 +181,7 @@ class ChatModel:
         return families.parts(self.module)
 
     def after_step(self) -> None:
-        return None
+        self.tower.forget()
 
     def save(self, folder: Path) -> None:
         with quiet():
@@ -185,9 +208,9 @@ class ChatModel:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
-    def _hidden(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row len dim"]:
+    def _hidden(self, inputs: Mapping[str, Tensor], media: Mapping[str, Any] = {}) -> Float[Tensor, "row len dim"]:
         with self._arithmetic():
-            return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
+            return self.module.model(**self._to_device(inputs), **media, use_cache=False).last_hidden_state
 
     def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
         return self._after_head(self.module.get_output_embeddings()(hidden))
