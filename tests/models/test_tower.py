@@ -154,7 +154,7 @@ def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> Non
         calls.append(model.tower.calls)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
-    assert calls[0] == PICTURES < calls[1] < calls[2]
+    assert calls[0] == PICTURES < calls[1] <= calls[2]
 
 
 def test_the_folder_serves_the_next_run_and_only_the_same_weights(tiny_folder: str, tmp_path: Path) -> None:
@@ -222,5 +222,5 @@ def test_reading_ahead_changes_when_and_not_what(tiny_folder: str, tmp_path: Pat
         for a, b in zip(ahead.prompt(sample).pictures, plain.prompt(sample).pictures, strict=True):
             assert a.key == b.key
     assert ahead.prompt.pixels.processed == PICTURES
-    with pytest.raises(Exception, match="missing.png"):
+    with pytest.raises(Exception, match=r"missing\.png"):
         ahead.prompt(bad)
