@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import mmpost
 from mmpost import trainer
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
-from mmpost.models.pixels import Kept
+from mmpost.models.pixels import Kept, Picture, Pixels
+from mmpost.models.tower import Tower
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
 from mmpost.settings import LoraSettings, ModelSettings
@@ -224,3 +227,36 @@ def test_reading_ahead_changes_when_and_not_what(tiny_folder: str, tmp_path: Pat
     assert ahead.prompt.pixels.processed == PICTURES
     with pytest.raises(Exception, match=r"missing\.png"):
         ahead.prompt(bad)
+
+
+def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processed: Counter[Any] = Counter()
+    passes: list[tuple[bool, str]] = []
+    process, run, after_step = Pixels._process, Tower._run, ChatModel.after_step
+
+    def counted_process(self: Pixels, group: Any, options: Any) -> Any:
+        processed[tuple(m.hash for m in group)] += 1
+        return process(self, group, options)
+
+    def counted_run(self: Tower, shown: Picture) -> Any:
+        passes.append((torch.is_grad_enabled(), shown.key))
+        return run(self, shown)
+
+    def checked_step(self: ChatModel) -> None:
+        assert passes
+        assert max(Counter(passes).values()) == 1  # rollout and old log-probs together, and the training pass
+        passes.clear()
+        after_step(self)
+
+    monkeypatch.setattr(Pixels, "_process", counted_process)
+    monkeypatch.setattr(Tower, "_run", counted_run)
+    monkeypatch.setattr(ChatModel, "after_step", checked_step)
+    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
+    task = {"name": "visurf", "prompts": 4, "scenes": 6, "group": 2, "sampling": {"max_tokens": 4}}
+    quiet = {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0}
+    settings = {"model": {"name": "random-tiny"}, "eval": {"before": False, "after": False}, "log": quiet}
+    mmpost.train(task=task, **settings, compute={"micro_replies": 3}, steps=4, out=str(tmp_path / "run"))
+    assert len(processed) == 6
+    assert max(processed.values()) == 1
