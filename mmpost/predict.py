@@ -16,6 +16,7 @@ from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
+from mmpost.models.pixels import Kept
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Bench, Reply, Sample
 
@@ -47,14 +48,16 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     stamp = checkpoint.weights_hash(base)[:16] or base
     out = Path(aside["out"])
     done = _continue(out, stamp)
-    model = ChatModel.load(base, run_config.model)
-    rollout = LocalRollout(model, run_config.compute.rollout_replies)
+    compute = run_config.compute
+    kept = Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder)
+    model = ChatModel.load(base, run_config.model, share=compute.share, kept=kept)
+    rollout = LocalRollout(model, compute.rollout_replies)
     job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with out.open("a", encoding="utf-8") as file:
         for bench in benches:
-            for samples in _answered(job, bench, done, run_config.compute.rollout_replies, run_config.eval.samples):
+            for samples in _answered(job, bench, done, compute.rollout_replies, run_config.eval.samples):
                 file.write("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
                 file.flush()
                 count += len(samples)

@@ -192,6 +192,31 @@ def test_features_follow_the_weights(tiny_folder: str) -> None:
     assert shared.tower.calls == 3 * PICTURES
 
 
+def test_the_reference_is_seen_through_its_own_tower(tiny_folder: str) -> None:
+    model = ChatModel.load(tiny_folder, ModelSettings(device="cpu"))
+    given, context = samples(model), Job(None, None, 0)  # type: ignore[arg-type]
+    context.model = model
+    before = context.logp(given, "policy")
+    context.keep_weights("reference")
+    with torch.no_grad():
+        for name, p in model.module.named_parameters():
+            if "visual" in name:
+                p.mul_(1.1)
+    after = context.logp(given, "policy")
+    assert after != before
+    assert context.logp(given, "reference") == before
+    assert context.logp(given, "policy") == after
+
+
+def test_gradients_in_sixteen_bits_are_as_good_as_row_by_row(folders: Any) -> None:
+    exact = gradient(model := load(folders("qwen2_5_vl"), "off"), samples(model))
+    plain, shared = (
+        gradient(model := load(folders("qwen2_5_vl"), share, precision="bf16"), samples(model))
+        for share in ("off", "auto")
+    )
+    assert float((shared - exact).norm()) < 1.1 * float((plain - exact).norm())
+
+
 def test_a_model_that_does_not_take_features_goes_the_plain_way(
     tiny_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
