@@ -109,7 +109,7 @@ class ChatModel:
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled())
         prompts, replies = [p for p, _ in pairs], [r for _, r in pairs]
-        hidden = self._hidden(rows.training(prompts, replies, self._filler), self.tower.inputs(prompts, batch))
+        hidden = self._hidden(rows.training(prompts, replies, self._filler), **self.tower.inputs(prompts, batch))
         width = hidden.shape[1]
         # A reply token is predicted by the column before it.
         index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
@@ -208,9 +208,9 @@ class ChatModel:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
-    def _hidden(self, inputs: Mapping[str, Tensor], media: Mapping[str, Any] = {}) -> Float[Tensor, "row len dim"]:
+    def _hidden(self, inputs: Mapping[str, Tensor], **more: Any) -> Float[Tensor, "row len dim"]:
         with self._arithmetic():
-            return self.module.model(**self._to_device(inputs), **media, use_cache=False).last_hidden_state
+            return self.module.model(**self._to_device(inputs), **({"use_cache": False} | more)).last_hidden_state
 
     def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
         return self._after_head(self.module.get_output_embeddings()(hidden))

@@ -37,6 +37,7 @@ class Picture:
     """Hash of the processed tensors: equal pictures have equal features."""
     load: Callable[[], Mapping[str, Tensor]]
     """Pixels, grids and the like; processed again where memory has let go of them."""
+    images: int = 1
     nbytes: int = 0
     """What it holds by itself, outside of the bounded cache."""
 
@@ -132,7 +133,7 @@ class Bound:
         options = self.options or {}
         groups = self.pixels.groups(self.media, options) if self.options is not None else []
         if not groups or not wanted.keys() <= self.pixels.done(groups[0], options).features.keys():
-            return (Picture(digest(wanted), lambda: wanted, sum(t.nbytes for t in wanted.values())),)
+            return (Picture(digest(wanted), lambda: wanted, len(self.media), sum(t.nbytes for t in wanted.values())),)
         return tuple(self._picture(group, options, tuple(wanted)) for group in groups)
 
     def _picture(self, group: tuple[Media, ...], options: Mapping[str, Any], names: tuple[str, ...]) -> Picture:
@@ -142,7 +143,7 @@ class Bound:
             features = pixels.done(group, options).features
             return {name: torch.as_tensor(features[name]) for name in names}
 
-        return Picture(pixels.done(group, options).key, load)
+        return Picture(pixels.done(group, options).key, load, len(group))
 
 
 def merged(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Vision features once per distinct picture, however many rows and passes ask for them.
 
-Frozen: kept by content, in memory and perhaps on disk. Trained: one forward with graph per picture and optimiser step;
+Frozen: kept by content, in memory and perhaps on disk. Trained: one forward with graph for each picture of a step;
 micro-batches get detached copies, and one backward follows when the last of them has given its gradient.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.errors import DataError
 from mmpost.models import families, rows
-from mmpost.models.pixels import Kept, Picture
+from mmpost.models.pixels import Kept, Picture, merged
 from mmpost.models.prompts import Prompt
 
 CLOSE = 0.02
@@ -61,8 +61,8 @@ class Tower:
     ) -> None:
         self.module, self.device, self.arithmetic, self.bf16 = module, device, arithmetic, bf16
         self.share = share and callable(getattr(module.model, "get_image_features", None))
-        self.calls = 0
-        """Runs of the tower so far, one picture each; those of the check at the start are not counted."""
+        self.calls = self.pictures = 0
+        """Runs of the tower so far, and pictures in them; those of the check at the start are not counted."""
         self.folder = Path(kept.feature_folder) if kept.feature_folder else None
         self._cache = Cache(kept.feature_bytes)
         self._weights: tuple[object, ...] = ()
@@ -170,11 +170,12 @@ class Tower:
 
     def _leaves(self, pictures: Sequence[Picture], place: int) -> list[Feature]:
         self._backward(place)
-        for picture in _distinct(pictures):
-            if picture.key not in self._live:
-                out = self._run(picture)
-                leaves = tuple(t.detach().float().requires_grad_() for t in out)
-                self._live[picture.key] = _Live(out, leaves, self._last[picture.key])
+        new = [p for p in _distinct(pictures) if p.key not in self._live]
+        # What may share a graph goes backward together.
+        last = max((self._last[p.key] for p in new), default=place)
+        for picture, out in zip(new, self._run_all(new), strict=True):
+            leaves = tuple(t.detach().float().requires_grad_() for t in out)
+            self._live[picture.key] = _Live(out, leaves, last)
         live = [self._live[p.key] for p in pictures]
         return [tuple(leaf.to(t.dtype) for leaf, t in zip(one.leaves, one.out, strict=True)) for one in live]
 
@@ -191,16 +192,31 @@ class Tower:
     # The family's own code.
 
     def _run(self, picture: Picture) -> Feature:
-        self.calls += 1
-        return self._feature({k: v.to(self.device) for k, v in picture.load().items()})
+        self.calls, self.pictures = self.calls + 1, self.pictures + 1
+        return self._feature(picture.load())
+
+    def _run_all(self, pictures: Sequence[Picture]) -> list[Feature]:
+        """In one call where the family can tell the pictures apart afterwards, else in one each."""
+        media = _together(pictures) if self._listed else None
+        if media is None:
+            return [self._run(p) for p in pictures]
+        self.calls, self.pictures = self.calls + 1, self.pictures + len(pictures)
+        return self._encode(media)
 
     def _feature(self, media: Mapping[str, Tensor]) -> Feature:
+        """Of one picture, whatever it consists of."""
+        found = self._encode(media)
+        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _encode(self, media: Mapping[str, Tensor]) -> list[Feature]:
+        """As many features as the family tells apart."""
         function = self.module.model.get_image_features
         takes = inspect.signature(function).parameters
         with self.arithmetic():
-            out = function(**{k: v for k, v in media.items() if k in takes}, return_dict=True)
-        self._listed, self._kind = not isinstance(out.pooler_output, Tensor), type(out)
-        return _one(out.pooler_output), *(_one(level) for level in out.get("deepstack_features") or ())
+            out = function(**{k: v.to(self.device) for k, v in media.items() if k in takes}, return_dict=True)
+        tokens, levels = out.pooler_output, out.get("deepstack_features") or ()
+        self._listed, self._kind = not isinstance(tokens, Tensor), type(out)
+        return list(zip(tokens, *levels, strict=True)) if self._listed else [(tokens, *levels)]
 
     def _outputs(self, features: Sequence[Feature]) -> dict[str, Any]:
         """As the model's own encoder output, which forwards of transformers take instead of pixels."""
@@ -242,12 +258,13 @@ class Tower:
                 text = {k: v.to(self.device) for k, v in rows.prefill([prompt], 0).items()}
                 media = {k: v.to(self.device) for k, v in prompt.media.items()}
                 wanted = self.module.model(**text, **media, use_cache=False).last_hidden_state.float()
-                alone = [{k: v.to(self.device) for k, v in p.load().items()} for p in prompt.pictures]
-                given = self._outputs([self._feature(m) for m in alone])
+                given = self._outputs([self._feature(p.load()) for p in prompt.pictures])
                 found = self.module.model(**text, **given, use_cache=False).last_hidden_state.float()
             if not float((found - wanted).abs().max()) <= CLOSE * float(wanted.abs().max()):
                 return "features handed over give other hidden states"
-            return "its features depend on the language model" if self._reaches_others(alone[0]) else ""
+            return (
+                "its features depend on the language model" if self._reaches_others(prompt.pictures[0].load()) else ""
+            )
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as e:
@@ -277,8 +294,14 @@ def _distinct(pictures: Sequence[Picture]) -> list[Picture]:
     return list({p.key: p for p in pictures}.values())
 
 
-def _one(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.cat(list(value))
+def _together(pictures: Sequence[Picture]) -> dict[str, Tensor] | None:
+    """The tensors of several pictures of one image each; None where they do not go together."""
+    if len(pictures) < 2 or any(p.images != 1 for p in pictures):
+        return None
+    try:
+        return merged([p.load() for p in pictures])
+    except ValueError:
+        return None
 
 
 def _load(file: Path) -> Feature:

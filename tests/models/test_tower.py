@@ -86,9 +86,9 @@ def test_values_and_gradients_are_those_of_row_by_row(name: str, folders: Any) -
     torch.testing.assert_close(logp(shared, given), logp(plain, given), atol=1e-5, rtol=0)
     same(gradient(shared, given), gradient(plain, given))
     assert shared.tower.share, "the family takes the plain path"
-    assert plain.tower.calls == 0
+    assert plain.tower.pictures == 0
     distinct = pictures(shared)
-    assert shared.tower.calls == 2 * distinct  # one pass without gradient, one with
+    assert shared.tower.pictures == 2 * distinct  # one pass without gradient, one with
     if all(shared.prompt.pixels._apart.values()):
         assert distinct == shared.prompt.pixels.processed == PICTURES
 
@@ -122,11 +122,11 @@ def test_gradients_however_the_tower_trains(name: str, variant: str, folders: An
         found.append(gradient(model, samples(model)))
     same(found[1], found[0])
     assert model.tower.trains == (variant != "tower and projector frozen")
-    calls = model.tower.calls
+    calls = model.tower.pictures
     assert calls == PICTURES
     again = gradient(model, samples(model))
     assert torch.equal(again, found[1])
-    assert model.tower.calls == calls + (PICTURES if model.tower.trains else 0)
+    assert model.tower.pictures == calls + (PICTURES if model.tower.trains else 0)
 
 
 def test_a_kept_feature_is_that_of_its_picture_alone_in_the_same_bits(tiny_folder: str) -> None:
@@ -142,7 +142,7 @@ def test_a_kept_feature_is_that_of_its_picture_alone_in_the_same_bits(tiny_folde
                 for p in prompt.pictures
             ]
             assert all(torch.equal(a, b) for a, b in zip(given, alone, strict=True))
-    assert model.tower.calls == PICTURES
+    assert model.tower.pictures == PICTURES
 
 
 def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> None:
@@ -154,7 +154,7 @@ def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> Non
         found.append(torch.cat([logp(model, samples(model)) for _ in range(2)]))
         assert model.tower._cache.used <= limit
         assert model.prompt.pixels._kept.used <= limit
-        calls.append(model.tower.calls)
+        calls.append(model.tower.pictures)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert calls[0] == PICTURES < calls[1] <= calls[2]
@@ -167,7 +167,7 @@ def test_the_folder_serves_the_next_run_and_only_the_same_weights(tiny_folder: s
         with torch.no_grad():
             next(p for n, p in model.module.named_parameters() if n.startswith("model.visual")).add_(change)
         values = logp(model, samples(model))
-        return model.tower.calls, values
+        return model.tower.pictures, values
 
     cold, warm, other = run(), run(), run(0.1)
     assert (cold[0], warm[0], other[0]) == (PICTURES, 0, PICTURES)
@@ -189,7 +189,7 @@ def test_features_follow_the_weights(tiny_folder: str) -> None:
     after = logp(shared, given)
     assert float((after - before).abs().max()) > 1e-3
     torch.testing.assert_close(after, logp(plain, given), atol=1e-3, rtol=0)  # Adam divides small differences
-    assert shared.tower.calls == 3 * PICTURES
+    assert shared.tower.pictures == 3 * PICTURES
 
 
 def test_the_reference_is_seen_through_its_own_tower(tiny_folder: str) -> None:
@@ -259,7 +259,8 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
 ) -> None:
     processed: Counter[Any] = Counter()
     passes: list[tuple[bool, str]] = []
-    process, run, after_step = Pixels._process, Tower._run, ChatModel.after_step
+    process, after_step = Pixels._process, ChatModel.after_step
+    run, run_all = Tower._run, Tower._run_all
 
     def counted_process(self: Pixels, group: Any, options: Any) -> Any:
         processed[tuple(m.hash for m in group)] += 1
@@ -269,6 +270,14 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
         passes.append((torch.is_grad_enabled(), shown.key))
         return run(self, shown)
 
+    def counted_run_all(self: Tower, shown: Sequence[Picture]) -> Any:
+        before, calls = len(passes), self.calls
+        found = run_all(self, shown)
+        if len(passes) == before:  # else one by one
+            assert self.calls - calls == bool(shown)
+            passes.extend((True, p.key) for p in shown)
+        return found
+
     def checked_step(self: ChatModel) -> None:
         assert passes
         assert max(Counter(passes).values()) == 1  # rollout and old log-probs together, and the training pass
@@ -277,6 +286,7 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
 
     monkeypatch.setattr(Pixels, "_process", counted_process)
     monkeypatch.setattr(Tower, "_run", counted_run)
+    monkeypatch.setattr(Tower, "_run_all", counted_run_all)
     monkeypatch.setattr(ChatModel, "after_step", checked_step)
     monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
     task = {"name": "visurf", "prompts": 4, "scenes": 6, "group": 2, "sampling": {"max_tokens": 4}}
