@@ -103,7 +103,7 @@ class Feed:
         return self._orders[epoch][place]
 
 
-class Ahead:
+class Ahead(Sequence[Sample]):
     """A source that can be read before its time: what a sample gave, or raised, comes out where it is asked for."""
 
     def __init__(self, source: Source) -> None:
@@ -116,7 +116,7 @@ class Ahead:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: Any) -> Any:
         found = self._found.pop(index) if index in self._found else self.source[index]
         if isinstance(found, Exception):
             raise found

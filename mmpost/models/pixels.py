@@ -174,7 +174,7 @@ def digest(features: Mapping[str, Any]) -> str:
         if isinstance(value, Tensor):
             plain = value.detach().cpu().contiguous()
             found.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
-            found.update(plain.flatten().view(torch.uint8).numpy())
+            found.update(plain.flatten().view(torch.uint8).numpy().data)
         else:
             found.update(f"{name} {value!r}".encode())
     return found.hexdigest()

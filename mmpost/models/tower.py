@@ -159,7 +159,7 @@ class Tower:
             found.update(f"{versions} {self.device.type} {self.bf16} {self._attention()}".encode())
             for name, p in self._parameters():
                 found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-                found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+                found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
             self._disk_name = found.hexdigest()
         return hashlib.sha256(f"{self._disk_name} {picture.key}".encode()).hexdigest()
 
