@@ -24,6 +24,7 @@ from mmpost.job import Job
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
 from mmpost.models.chat import ChatModel
+from mmpost.models.pixels import Kept
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
@@ -57,6 +58,7 @@ class Run:
             micro_replies=compute.micro_replies,
             head_chunk=compute.head_chunk,
             share=compute.share,
+            kept=Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder),
         )
         if resume is None and dist.rank() == 0:
             recipes.warn(base, self.model.recipe)

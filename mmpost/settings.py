@@ -149,7 +149,13 @@ class ComputeSettings(Settings):
     head_chunk: int = Field(default=1 << 25, ge=1)
     """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
     share: Literal["auto", "off"] = "auto"
-    """auto: what several use is computed once, and what changes no result not at all; off: the plain path."""
+    """Pay for each image, prompt and log-prob once, with the same results; off: the plain path, row by row."""
+    pixel_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of processed images in memory; an image that has left is processed again when it is needed."""
+    feature_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of features of images in memory (on the host); they are kept as long as what makes them is frozen."""
+    feature_folder: str | None = None
+    """Also keep the features of a frozen vision tower here, over runs; made by other weights they are other files."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 

@@ -92,6 +92,10 @@ class Model(Protocol):
         """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
         ...
 
+    def soon(self, samples: Sequence[Sample]) -> None:
+        """These come next: their media may be read in the background; what fails then fails again in its place."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...

@@ -18,6 +18,7 @@ from mmpost.edits.lora import Lora
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
+from mmpost.models.pixels import Kept
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Gold, Sampling, Stage, Task
@@ -79,6 +80,7 @@ def _check_model(
         micro_replies=compute.micro_replies,
         head_chunk=compute.head_chunk,
         share=compute.share,
+        kept=Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder),
     )
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:

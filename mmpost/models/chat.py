@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from mmpost.models import families, rows
 from mmpost.models.decode import ChatDecoder
 from mmpost.models.head import Entropy, Head, token_statistics
 from mmpost.models.loading import load, quiet
+from mmpost.models.pixels import Kept
 from mmpost.models.prompts import Prompter, Recipe
+from mmpost.models.tower import Tower
 from mmpost.settings import ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
+
+WORKERS = 2
+"""Threads that read and process what the next batch needs."""
 
 
 class ChatModel:
@@ -35,12 +41,13 @@ class ChatModel:
         micro_replies: int = 0,
         head_chunk: int = 1 << 25,
         share: str = "auto",
+        kept: Kept = Kept(),
     ) -> None:
         self.module: Any = module
         self.processor, self.settings = processor, settings
         self.tokenizer = getattr(processor, "tokenizer", processor)
         banned = families.banned_ids(self.module.config, processor)
-        self.prompt = Prompter(module, processor, settings.system, banned)
+        self.prompt = Prompter(module, processor, settings.system, banned, kept.pixel_bytes)
         self.micro_tokens, self.micro_replies, self.head_chunk = micro_tokens, micro_replies, head_chunk
         self.share = share == "auto"
         self.device = torch.device(_device(settings.device))
@@ -48,6 +55,8 @@ class ChatModel:
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
+        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, self.share, kept)
+        self._workers: ThreadPoolExecutor | None = None
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.banned[[i for i in banned if i < size]] = True
@@ -90,7 +99,9 @@ class ChatModel:
         return reply_space(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> Any:
-        return nullcontext()
+        if not (self.share and self.tower.trains):
+            return nullcontext()
+        return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
@@ -98,7 +109,8 @@ class ChatModel:
         pairs = [(self.prompt(s), torch.tensor(r.token_ids)) for s in samples for r in s.replies]
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled())
-        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
+        prompts, replies = [p for p, _ in pairs], [r for _, r in pairs]
+        hidden = self._hidden(rows.training(prompts, replies, self._filler), **self.tower.inputs(prompts, batch))
         width = hidden.shape[1]
         # A reply token is predicted by the column before it.
         index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
@@ -153,6 +165,15 @@ class ChatModel:
         about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
         return hashlib.sha256(repr(about).encode()).hexdigest()
 
+    def soon(self, samples: Sequence[Sample]) -> None:
+        if not self.share:
+            return
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(WORKERS, "read ahead")
+        pixels = self.tower.trains or not self.tower.share
+        for sample in samples:
+            self._workers.submit(self.prompt.ahead, sample, pixels)
+
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
             if part.kind == "image":
@@ -166,7 +187,7 @@ class ChatModel:
         return families.parts(self.module)
 
     def after_step(self) -> None:
-        return None
+        self.tower.forget()
 
     def save(self, folder: Path) -> None:
         with quiet():
@@ -193,9 +214,9 @@ class ChatModel:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
-    def _hidden(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row len dim"]:
+    def _hidden(self, inputs: Mapping[str, Tensor], **more: Any) -> Float[Tensor, "row len dim"]:
         with self._arithmetic():
-            return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
+            return self.module.model(**self._to_device(inputs), **({"use_cache": False} | more)).last_hidden_state
 
     def _head(self) -> Head:
         return Head(self.module.get_output_embeddings(), self._after_head)

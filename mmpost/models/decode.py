@@ -23,6 +23,8 @@ class ChatDecoder:
     def __init__(self, model: ChatModel, prompts: Sequence[Prompt], n: int) -> None:
         self.model, self.n = model, n
         self._inputs = model._to_device(rows.prefill(prompts, model._filler))
+        with torch.no_grad():
+            self._media = model.tower.inputs(prompts)
         self._axes = prompts[0].positions.shape[0]
         self._next = torch.tensor([p.after for p in prompts], device=model.device)
         self._cache: Any = None
@@ -30,7 +32,8 @@ class ChatDecoder:
     def start(self) -> Float[Tensor, "sample vocab"]:
         """Log-prob-ready logits of the first reply token of each sample."""
         with torch.no_grad(), self.model._arithmetic():
-            out = self.model.module(**self._inputs, use_cache=True, logits_to_keep=1)
+            out = self.model.module(**self._inputs, **self._media, use_cache=True, logits_to_keep=1)
+        self._media = {}
         self._cache = out.past_key_values
         self._mask = self._inputs["attention_mask"]
         if self.n > 1:
