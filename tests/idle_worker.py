@@ -9,7 +9,7 @@ from mmpost import dist
 
 if __name__ == "__main__":
     folder, out = sys.argv[1:]
-    dist.start(torch.device("cpu"))
+    dist.start("cpu")
     model = load(folder)
     samples = flat_groups(model, flat=(1, 3))
     found = {name: gradient(model, name, samples, share=True)[0] for name in FORMS}

@@ -88,8 +88,12 @@ class Tower:
         self._check(prompts)
         if not self.share:
             return {k: v.to(self.device) for k, v in rows.media(prompts).items()}
-        if not (self.trains and torch.is_grad_enabled()):
+        if not self.trains:
             found = {p.key: self._fixed(p) for p in _distinct(pictures)}
+        elif not torch.is_grad_enabled():
+            # Not kept: what would be there to be found again must not depend on where a run was resumed.
+            distinct = _distinct(pictures)
+            found = dict(zip([p.key for p in distinct], self._run_all(distinct), strict=True))
         elif (place := self._plan.get(id(batch))) is None:
             found = {p.key: self._run(p) for p in _distinct(pictures)}
         else:
