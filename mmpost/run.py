@@ -72,6 +72,7 @@ class Run:
             micro_tokens=compute.micro_tokens,
             micro_replies=compute.micro_replies,
             head_chunk=compute.head_chunk,
+            share=compute.share,
         )
         rollout = LocalRollout(self.model, compute.rollout_replies)
         self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")

@@ -142,6 +142,8 @@ class ComputeSettings(Settings):
     """Most replies that are sampled side by side."""
     head_chunk: int = Field(default=2048, ge=1)
     """Reply tokens whose logits exist at one time."""
+    share: Literal["auto", "off"] = "auto"
+    """Compute a prompt once for all its replies, in training and in sampling (auto: where the model can), or never."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 

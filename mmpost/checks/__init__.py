@@ -78,6 +78,7 @@ def _check_model(
         micro_tokens=compute.micro_tokens,
         micro_replies=compute.micro_replies,
         head_chunk=compute.head_chunk,
+        share=compute.share,
     )
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,13 +15,28 @@ from torch import Tensor
 
 from mmpost.columns import reply_space
 from mmpost.errors import ConfigError
-from mmpost.models import families, rows
-from mmpost.models.decode import ChatDecoder
+from mmpost.models import families, rows, shared
+from mmpost.models.decode import ChatDecoder, SharedDecoder
 from mmpost.models.head import Entropy, token_statistics
 from mmpost.models.loading import load, quiet
-from mmpost.models.prompts import Prompter, Recipe
+from mmpost.models.prompts import Prompt, Prompter, Recipe
+from mmpost.models.share_check import try_sharing
 from mmpost.settings import ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the replies of some samples are for a model."""
+
+    replies: int = 0
+    longest: int = 0
+    """Tokens of the longest prompt with its reply."""
+    stream: int = 0
+    """Tokens where each prompt is there once, and no last token of a reply."""
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.replies + other.replies, max(self.longest, other.longest), self.stream + other.stream)
 
 
 class ChatModel:
@@ -33,6 +50,7 @@ class ChatModel:
         micro_tokens: int = 16384,
         micro_replies: int = 0,
         head_chunk: int = 2048,
+        share: Literal["auto", "off"] = "auto",
     ) -> None:
         self.module: Any = module
         self.processor, self.settings = processor, settings
@@ -62,9 +80,13 @@ class ChatModel:
         filler = self.tokenizer.pad_token_id
         self._filler: int = self.recipe.end[0] if filler is None else filler
         self._after_head = self._find_after_head()
+        self.not_shared = "compute.share=off" if share == "off" else try_sharing(self)
+        """Why prompts are computed again for each of their replies; empty where once serves all."""
+        if share == "auto" and self.not_shared:
+            print(f"mmpost: prompts are computed once for each reply, not once for all: {self.not_shared}", file=sys.stderr)
 
     @classmethod
-    def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
+    def load(cls, folder: str, settings: ModelSettings, **budget: Any) -> ChatModel:
         """From a folder or hub id. Raises ConfigError for what cannot be loaded or trained, and for unfit settings."""
         return cls(*load(folder, settings), settings, **budget)
 
@@ -72,16 +94,45 @@ class ChatModel:
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
         """Micro-batches in order, as full as the budgets allow; units of `unit` stay together."""
-        batches, current, width = [], [], 0
-        for block in _units(samples, unit):
-            longest = max(len(self.prompt(s).ids) + max(len(r.token_ids or ()) for r in s.replies) for s in block)
-            count = sum(len(s.replies) for s in (*current, *block))
-            full = count * max(width, longest) > self.micro_tokens or count > (self.micro_replies or count)
-            if current and full:
+        batches, current, size = [], [], Size()
+        for block in self._blocks(samples, unit):
+            more = sum((self._size(s) for s in block), Size())
+            if current and not self._fits(size + more):
                 batches.append(self._batch(current, columns))
-                current, width = [], 0
-            current, width = [*current, *block], max(width, longest)
+                current, size = [], Size()
+            current, size = [*current, *block], size + more
         return [*batches, self._batch(current, columns)] if current else batches
+
+    def tokens(self, samples: Sequence[Sample]) -> int:
+        """Tokens of one forward over the replies of `samples`, padding included."""
+        size = sum((self._size(s) for s in samples), Size())
+        return size.replies * size.longest if self.not_shared else size.stream
+
+    def _size(self, sample: Sample) -> Size:
+        prompt, lengths = len(self.prompt(sample).ids), [len(r.token_ids or ()) for r in sample.replies]
+        return Size(len(lengths), prompt + max(lengths), prompt + sum(n - 1 for n in lengths if n))
+
+    def _fits(self, size: Size) -> bool:
+        tokens = size.replies * size.longest if self.not_shared else size.stream
+        return tokens <= self.micro_tokens and size.replies <= (self.micro_replies or size.replies)
+
+    def _blocks(self, samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
+        """What stays together: units; where prompts are shared, groups too, unless one alone is too large."""
+        filled = [s for s in samples if s.replies]
+        if unit == "batch":
+            yield filled
+            return
+        for sample in filled:
+            if unit == "group" or (not self.not_shared and self._fits(self._size(sample))):
+                yield [sample]
+                continue
+            piece: tuple[Reply, ...] = ()
+            for reply in sample.replies:
+                if piece and (self.not_shared or not self._fits(self._size(_with(sample, (*piece, reply))))):
+                    yield [_with(sample, piece)]
+                    piece = ()
+                piece = (*piece, reply)
+            yield [_with(sample, piece)]
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
         return reply_space(samples, columns)
@@ -92,15 +143,11 @@ class ChatModel:
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
         samples: Sequence[Sample] = batch.inputs
-        pairs = [(self.prompt(s), torch.tensor(r.token_ids)) for s in samples for r in s.replies]
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled())
-        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
-        width = hidden.shape[1]
-        # A reply token is predicted by the column before it.
-        index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
-        picked = hidden.reshape(-1, hidden.shape[-1])[torch.cat(index).to(self.device)]
-        targets = torch.cat([r for _, r in pairs]).to(self.device)
+        replies = [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
+        picked = self._predictors([self.prompt(s) for s in samples], replies)
+        targets = torch.cat([r for group in replies for r in group]).to(self.device)
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
@@ -113,7 +160,7 @@ class ChatModel:
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
         self.module.eval()
-        return ChatDecoder(self, [self.prompt(s) for s in samples], n)
+        return (ChatDecoder if self.not_shared else SharedDecoder)(self, [self.prompt(s) for s in samples], n)
 
     def reply(self, text: str, origin: Origin) -> Reply:
         """A reply as the model would have written it; the names of tokens that it may not write stay plain text."""
@@ -178,16 +225,28 @@ class ChatModel:
         )
 
     def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device) for k, v in inputs.items()}
+        # A layout, in place of a mask, is read by the host.
+        return {k: v if k == "attention_mask" and v.dim() == 4 else v.to(self.device) for k, v in inputs.items()}
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
-    def _hidden(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row len dim"]:
+    def _hidden(self, inputs: Mapping[str, Any], **cache: Any) -> Float[Tensor, "row len dim"]:
         with self._arithmetic():
-            return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
+            return self.module.model(**self._to_device(inputs), **({"use_cache": False} | cache)).last_hidden_state
+
+    def _predictors(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Tensor]]) -> Float[Tensor, "tok dim"]:
+        """The hidden state that predicts each reply token: that of the token before it."""
+        if not self.not_shared:
+            columns = shared.predictors(prompts, replies)
+            return self._hidden(shared.stream(prompts, replies))[0].index_select(0, columns.to(self.device))
+        pairs = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
+        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
+        width = hidden.shape[1]
+        index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
+        return hidden.reshape(-1, hidden.shape[-1])[torch.cat(index).to(self.device)]
 
     def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
         return self._after_head(self.module.get_output_embeddings()(hidden))
@@ -215,20 +274,8 @@ class ChatModel:
         return candidates[best]
 
 
-def _units(samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
-    if unit == "batch":
-        yield [s for s in samples if s.replies]
-        return
-    for sample in samples:
-        if unit == "group" and sample.replies:
-            yield [sample]
-        elif unit == "reply":
-            for reply in sample.replies:
-                yield [_with(sample, reply)]
-
-
-def _with(sample: Sample, reply: Reply) -> Sample:
-    return Sample(sample.uid, sample.prompt, (reply,), sample.truth, sample.meta, sample.columns, sample.frame)
+def _with(sample: Sample, replies: tuple[Reply, ...]) -> Sample:
+    return Sample(sample.uid, sample.prompt, replies, sample.truth, sample.meta, sample.columns, sample.frame)
 
 
 def _scalar(value: Any) -> float:
