@@ -17,10 +17,11 @@ from mmpost.models.layout import Layout, Run
 _forward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
-Stream = Float[Tensor, "1 head tok dim"]
+Queries = Float[Tensor, "1 head tok dim"]
+Keys = Float[Tensor, "1 kv tok dim"]
 
 
-def attend(q: Stream, k: Stream, v: Stream, layout: Layout, scale: float, last: bool) -> Float[Tensor, "1 tok head dim"]:
+def attend(q: Queries, k: Keys, v: Keys, layout: Layout, scale: float, last: bool) -> Float[Tensor, "1 tok head dim"]:
     """Attention of a stream. In the `last` layer only what follows a prompt reads on: its other rows may be zero.
 
     On the CPU the two parts of a reply's attention are computed apart and merged by their normalisers, so that neither
@@ -34,7 +35,7 @@ def attend(q: Stream, k: Stream, v: Stream, layout: Layout, scale: float, last: 
     return attend_masked(q, k, v, layout, scale)
 
 
-def attend_masked(q: Stream, k: Stream, v: Stream, layout: Layout, scale: float) -> Float[Tensor, "1 tok head dim"]:
+def attend_masked(q: Queries, k: Keys, v: Keys, layout: Layout, scale: float) -> Float[Tensor, "1 tok head dim"]:
     """The same by torch's attention with a mask, all replies of a group side by side, the prompt's keys before each."""
     sizes = [n for run in layout.runs for n in (run.fork - run.start, run.stop - run.fork)]
     done = []
@@ -63,10 +64,10 @@ class _Forked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Stream, k: Stream, v: Stream, layout: Layout, scale: float, last: bool) -> Tensor:
+    def forward(ctx: Any, q: Queries, k: Keys, v: Keys, layout: Layout, scale: float, last: bool) -> Tensor:
         heads = q.shape[1]
         out = q.new_zeros(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
-        norm = torch.zeros(1, heads, q.shape[2], dtype=torch.float32)
+        norm = torch.zeros(1, heads, q.shape[2], dtype=torch.promote_types(q.dtype, torch.float32))
         for run in layout.runs:
             a, b, c = run.start, run.fork, run.stop
             above = b - 1 if last else b
