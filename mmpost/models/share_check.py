@@ -23,12 +23,16 @@ TOLERANCE = 1e-3
 
 def try_sharing(model: ChatModel) -> str:
     """Let `model` share prompts if it can; returns why it cannot, or nothing."""
+    # Rounding to 16 bits is no sign of a fault.
+    kept, model.bf16 = model.bf16, False
     try:
         shared.install(model.module)
         _compare(model)
     except Exception as e:  # noqa: BLE001 - whatever a model's code raises here, it has a path without sharing
         shared.uninstall(model.module)
         return str(e) or type(e).__name__
+    finally:
+        model.bf16 = kept
     return ""
 
 
