@@ -1,4 +1,4 @@
-"""Keys and values while replies are written: those of a prompt once for all its replies, each reply's own in a block."""
+"""Keys and values while replies are written: a prompt's once for all its replies, each reply's own in a block."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Layer(CacheLayerMixin):
             return key_states, value_states
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         if self.length == self.keys.shape[2]:
             self.keys, self.values = (torch.cat([x, torch.empty_like(x)], 2) for x in (self.keys, self.values))
         self.keys[:, :, self.length], self.values[:, :, self.length] = key_states[:, :, 0], value_states[:, :, 0]
@@ -54,11 +55,19 @@ class Layer(CacheLayerMixin):
 
     def fork(self, lengths: list[int]) -> None:
         """From keys in a stream to one row per prompt, padded on the right."""
-        assert self.prompt_keys is not None and self.prompt_values is not None
+        assert self.prompt_keys is not None
+        assert self.prompt_values is not None
         self.prompt_keys, self.prompt_values = (
-            pad_sequence(x[0].transpose(0, 1).split(lengths), batch_first=True).transpose(1, 2).contiguous()
+            pad_sequence(list(x[0].transpose(0, 1).split(lengths)), batch_first=True).transpose(1, 2).contiguous()
             for x in (self.prompt_keys, self.prompt_values)
         )
+
+    def keep(self, live: Int[Tensor, " live"], prompts: Int[Tensor, " prompt"] | None) -> None:
+        """Drop all replies but those at `live`, and all prompts but those at `prompts`, if given."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[live], self.values[live]
+        if prompts is not None and self.prompt_keys is not None and self.prompt_values is not None:
+            self.prompt_keys, self.prompt_values = self.prompt_keys[prompts], self.prompt_values[prompts]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
@@ -77,7 +86,8 @@ class Branches(Cache):
     """
 
     def __init__(self, layers: int, layout: Layout) -> None:
-        super().__init__(layers=[Layer() for _ in range(layers)])
+        self.forks = [Layer() for _ in range(layers)]
+        super().__init__(layers=[*self.forks])
         self.lengths = [g[0] for g in layout.groups]
         number = next(_numbers)
         self.mask = torch.tensor([[[[-1, number]]]])
@@ -85,7 +95,7 @@ class Branches(Cache):
 
     def fork(self, n: int, device: torch.device) -> None:
         """From here on every prompt has `n` live replies."""
-        for layer in self.layers:
+        for layer in self.forks:
             layer.fork(self.lengths)
         longest, size = max(self.lengths), torch.tensor(self.lengths, device=device)
         hidden = torch.arange(longest, device=device) >= size[:, None]
@@ -96,11 +106,8 @@ class Branches(Cache):
     def keep(self, live: Int[Tensor, " live"]) -> None:
         """Drop all replies but those at these indices, and prompts that have none left."""
         prompts, prompt_of = self.prompt_of[live].unique(return_inverse=True)
-        for layer in self.layers:
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[live], layer.values[live]
-            if len(prompts) < self.prompts:
-                layer.prompt_keys, layer.prompt_values = layer.prompt_keys[prompts], layer.prompt_values[prompts]
+        for layer in self.forks:
+            layer.keep(live, prompts if len(prompts) < self.prompts else None)
         self.bias = self.bias if self.bias is None else self.bias[prompts]
         self._arrange(prompt_of)
 
@@ -124,14 +131,16 @@ class Branches(Cache):
         self, q: Float[Tensor, "live head 1 dim"], k: Tensor, v: Tensor, index: int, scale: float
     ) -> Float[Tensor, "live 1 head dim"]:
         """Attention of one new token of each live reply; k and v are its own so far, [live kv own dim]."""
-        layer: Any = self.layers[index]
+        keys, values = self.forks[index].prompt_keys, self.forks[index].prompt_values
+        assert keys is not None
+        assert values is not None
         live, kv, own, dim = k.shape
         share = q.shape[1] // kv
         q = q.to(k.dtype).reshape(live, kv, share, dim) * scale
         rows = q if self.full else q[self.reply_in]
         # All replies to a prompt, and all heads that share a key head, are rows of one product with its keys.
         rows = rows.unflatten(0, (self.prompts, self.slots)).transpose(1, 2).flatten(2, 3)
-        far = rows @ layer.prompt_keys.transpose(2, 3)
+        far = rows @ keys.transpose(2, 3)
         if self.bias is not None:
             far = far + self.bias[:, None, None]
         near = q @ k.transpose(2, 3)
@@ -139,7 +148,7 @@ class Branches(Cache):
         near = near.unflatten(0, (self.prompts, self.slots)).transpose(1, 2).flatten(2, 3)
         weights = torch.cat([far, near], dim=3).softmax(-1, dtype=torch.float32).to(v.dtype)
         far, near = weights[..., :-own], weights[..., -own:]
-        out = self._replies(far @ layer.prompt_values, share) + self._replies(near, share) @ v
+        out = self._replies(far @ values, share) + self._replies(near, share) @ v
         return out.reshape(live, 1, kv * share, dim)
 
     def _replies(self, x: Float[Tensor, "prompt kv rows last"], share: int) -> Float[Tensor, "live kv share last"]:

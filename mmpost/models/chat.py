@@ -83,7 +83,10 @@ class ChatModel:
         self.not_shared = "compute.share=off" if share == "off" else try_sharing(self)
         """Why prompts are computed again for each of their replies; empty where once serves all."""
         if share == "auto" and self.not_shared:
-            print(f"mmpost: prompts are computed once for each reply, not once for all: {self.not_shared}", file=sys.stderr)
+            print(
+                f"mmpost: prompts are computed once for each reply, not once for all: {self.not_shared}",
+                file=sys.stderr,
+            )
 
     @classmethod
     def load(cls, folder: str, settings: ModelSettings, **budget: Any) -> ChatModel:

@@ -43,15 +43,18 @@ def attend_masked(q: Queries, k: Keys, v: Keys, layout: Layout, scale: float) ->
     for run in layout.runs:
         prompt = [next(p) for p in pieces]
         replies = [next(p) for p in pieces]
-        wide = [_wide(x, q.shape[1]) for x in prompt]
-        done.append(scaled_dot_product_attention(*wide, is_causal=True, scale=scale).transpose(1, 2))
+        wide = [_wide(x, q.shape[1]) for x in prompt[1:]]
+        out = scaled_dot_product_attention(prompt[0], wide[0], wide[1], is_causal=True, scale=scale)
+        done.append(out.transpose(1, 2))
         if not run.replies:
             continue
         own, table = [_apart(x, run) for x in replies], run.real(q.device)
         keys = [torch.cat([p.expand(len(o), -1, -1, -1), o], 2) for p, o in zip(prompt[1:], own[1:], strict=True)]
-        seen = torch.ones(table.shape[1], keys[0].shape[2], dtype=torch.bool, device=q.device).tril(run.fork - run.start)
+        seen = torch.ones(table.shape[1], keys[0].shape[2], dtype=torch.bool, device=q.device).tril(
+            run.fork - run.start
+        )
         wide = [_wide(x, q.shape[1]) for x in keys]
-        out = scaled_dot_product_attention(own[0], *wide, attn_mask=seen, scale=scale)
+        out = scaled_dot_product_attention(own[0], wide[0], wide[1], attn_mask=seen, scale=scale)
         done.append(out.transpose(1, 2)[table][None])
     return torch.cat(done, dim=1)
 

@@ -46,7 +46,8 @@ def _compare(model: ChatModel) -> None:
     flat = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
     lengths = [(len(p.ids), len(r)) for p, r in flat]
     with torch.no_grad():
-        plain = model._hidden(model._to_device(rows.training(*map(list, zip(*flat, strict=True)), model._filler)))
+        alone = rows.training([p for p, _ in flat], [r for _, r in flat], model._filler)
+        plain = model._hidden(alone)
         wanted = torch.cat([row[n - 1 : n - 1 + m] for row, (n, m) in zip(plain, lengths, strict=True)])
         found = model._hidden(shared.stream(prompts, replies))[0, shared.predictors(prompts, replies)]
         _same(found, wanted, "replies that are read")

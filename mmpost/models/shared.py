@@ -84,7 +84,7 @@ def stream(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _
 
 
 def predictors(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _"]]]) -> Int[Tensor, " tok"]:
-    """For every reply token the column that predicts it: the prompt's last for the first, its neighbour for the rest."""
+    """The column that predicts each reply token: the prompt's last for the first, that before it for the rest."""
     columns, start = [], 0
     for prompt, group in zip(prompts, replies, strict=True):
         last, start = start + len(prompt.ids) - 1, start + len(prompt.ids)
