@@ -111,7 +111,7 @@ def _aligned(prompts: Sequence[Prompt], replies: Sequence[Sequence[Tensor]]) -> 
 def install(module: Any) -> None:
     """Give the language part of a model our attention. Raises CannotShare where it has none to give."""
     text = module.config.get_text_config()
-    if text._attn_implementation != "sdpa":
+    if text._attn_implementation not in ("sdpa", NAME):
         raise CannotShare(f"model.attention is {text._attn_implementation}, and sharing is built on sdpa")
     kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if kinds:
