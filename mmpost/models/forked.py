@@ -69,30 +69,36 @@ class _Forked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Queries, k: Keys, v: Keys, layout: Layout, scale: float, last: bool) -> Tensor:
         heads = q.shape[1]
-        out = q.new_zeros(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
+        out = q.new_empty(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
         norm = torch.zeros(1, heads, q.shape[2], dtype=torch.promote_types(q.dtype, torch.float32))
         for run in layout.runs:
             a, b, c = run.start, run.fork, run.stop
             above = b - 1 if last else b
-            if not last:
+            if last:
+                out[:, :, a:above] = 0.0
+            else:
                 out[:, :, a:b], norm[:, :, a:b] = _forward(
                     q[:, :, a:b], _wide(k[:, :, a:b], heads), _wide(v[:, :, a:b], heads), 0.0, True, scale=scale
                 )
             if c == above:
                 continue
-            first, first_norm = _forward(
-                _folded(q[:, :, above:c], k.shape[1]), k[:, :, a:b], v[:, :, a:b], 0.0, False, scale=scale
+            folds = _folds(run, heads, k.shape[1])
+            far, far_norm = _forward(
+                _folded(q[:, :, above:c], folds),
+                *(_wide(x[:, :, a:b], folds) for x in (k, v)),
+                0.0,
+                False,
+                scale=scale,
             )
-            out[:, :, above:c] = first.reshape(1, heads, c - above, -1)
-            norm[:, :, above:c] = first_norm.reshape(1, heads, c - above)
+            far, far_norm = far.reshape(1, heads, c - above, -1), far_norm.reshape(1, heads, c - above)
+            out[:, :, above:b], norm[:, :, above:b] = far[:, :, : b - above], far_norm[:, :, : b - above]
             if c > b:
+                far, far_norm = far[:, :, b - above :], far_norm[:, :, b - above :]
                 own = [_apart(x[:, :, b:c], run) for x in (q, k, v)]
-                second, second_norm = _forward(own[0], *(_wide(x, heads) for x in own[1:]), 0.0, True, scale=scale)
-                second, second_norm = _together(second, run), _together(second_norm[..., None], run)[..., 0]
-                both = torch.logaddexp(norm[:, :, b:c], second_norm)
-                share = (norm[:, :, b:c] - both).exp()[..., None]
-                out[:, :, b:c] = second + share * (out[:, :, b:c] - second)
-                norm[:, :, b:c] = both
+                near, near_norm = _forward(own[0], *(_wide(x, heads) for x in own[1:]), 0.0, True, scale=scale)
+                near, near_norm = _together(near, run), _together(near_norm[..., None], run)[..., 0]
+                out[:, :, b:c] = torch.lerp(near, far, (far_norm - near_norm).sigmoid()[..., None].to(near.dtype))
+                norm[:, :, b:c] = torch.logaddexp(far_norm, near_norm)
         ctx.save_for_backward(q, k, v, out, norm)
         ctx.how = (layout, scale, last)
         return out.transpose(1, 2)
@@ -103,11 +109,13 @@ class _Forked(torch.autograd.Function):
         layout, scale, last = ctx.how
         g = grads[0].transpose(1, 2)
         heads, kv = q.shape[1], k.shape[1]
-        dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for run in layout.runs:
             a, b, c = run.start, run.fork, run.stop
             above = b - 1 if last else b
-            if not last:
+            if last:
+                dq[:, :, a:above] = 0.0
+            else:
                 wide = [_wide(x[:, :, a:b], heads) for x in (k, v)]
                 at = (slice(None), slice(None), slice(a, b))
                 dq[at], one, two = _backward(
@@ -116,13 +124,15 @@ class _Forked(torch.autograd.Function):
                 dk[at], dv[at] = _narrow(one, kv), _narrow(two, kv)
             if c == above:
                 continue
-            part = [_folded(x[:, :, above:c], kv) for x in (g, q, out, norm[..., None])]
+            folds = _folds(run, heads, kv)
+            part = [_folded(x[:, :, above:c], folds) for x in (g, q, out, norm[..., None])]
+            wide = [_wide(x[:, :, a:b], folds) for x in (k, v)]
             dq_, dk_, dv_ = _backward(
-                part[0], part[1], k[:, :, a:b], v[:, :, a:b], part[2], part[3][..., 0], 0.0, False, scale=scale
+                part[0], part[1], *wide, part[2], part[3][..., 0].contiguous(), 0.0, False, scale=scale
             )
             dq[:, :, above:c] = dq_.reshape(1, heads, c - above, -1)
-            dk[:, :, a:b] += dk_
-            dv[:, :, a:b] += dv_
+            dk[:, :, a:b] += _narrow(dk_, kv)
+            dv[:, :, a:b] += _narrow(dv_, kv)
             if c > b:
                 own = [_apart(x[:, :, b:c], run) for x in (g, q, k, v, out, norm[..., None])]
                 if not run.even:
@@ -146,6 +156,11 @@ def _wide(x: Float[Tensor, "row kv tok dim"], heads: int) -> Float[Tensor, "row 
 def _narrow(x: Float[Tensor, "row head tok dim"], kv: int) -> Float[Tensor, "row kv tok dim"]:
     """Gradients of repeated key heads, added up."""
     return x if x.shape[1] == kv else x.unflatten(1, (kv, -1)).sum(2)
+
+
+def _folds(run: Run, heads: int, kv: int) -> int:
+    """Heads to compute with over a prompt: those of its keys, unless repeating the keys moves less than the queries."""
+    return heads if run.lengths[0] < sum(run.replies) else kv
 
 
 def _folded(x: Float[Tensor, "1 head tok dim"], kv: int) -> Float[Tensor, "1 kv rows dim"]:
