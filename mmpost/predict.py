@@ -15,7 +15,6 @@ from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
-from mmpost.models.pixels import Kept
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Bench, Reply, Sample
 
@@ -49,8 +48,7 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     first = dist.rank() == 0
     done = dist.gather(_continue(out, stamp) if first else set())[0]
     compute = run_config.compute
-    kept = Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder)
-    model = ChatModel.load(base, run_config.model, share=compute.share, kept=kept)
+    model = ChatModel.load(base, run_config.model, compute)
     if first:
         recipes.warn(base, model.recipe)
     rollout = LocalRollout(model, compute.rollout_replies)

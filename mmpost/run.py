@@ -24,7 +24,6 @@ from mmpost.job import Job
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
 from mmpost.models.chat import ChatModel
-from mmpost.models.pixels import Kept
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
@@ -51,15 +50,7 @@ class Run:
         self.before = checkpoint.load(resume) if resume else None
         whole = resume is not None and not (resume / "trainer" / checkpoint.ADAPTERS).exists()
         compute = run_config.compute
-        self.model = ChatModel.load(
-            str(resume) if whole else base,
-            run_config.model,
-            micro_tokens=compute.micro_tokens,
-            micro_replies=compute.micro_replies,
-            head_chunk=compute.head_chunk,
-            share=compute.share,
-            kept=Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder),
-        )
+        self.model = ChatModel.load(str(resume) if whole else base, run_config.model, compute)
         if resume is None and dist.rank() == 0:
             recipes.warn(base, self.model.recipe)
         rollout = LocalRollout(self.model, compute.rollout_replies)

@@ -22,7 +22,7 @@ from mmpost.models.chat import ChatModel
 from mmpost.needed import working
 from mmpost.objectives.policy import FORMS, PolicyLoss
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import ModelSettings, OptimSettings
+from mmpost.settings import ComputeSettings, ModelSettings, OptimSettings
 from mmpost.stop import Stop
 from mmpost.transforms.logp import OldLogp
 from mmpost.types import Context, Part, Sample, Stage
@@ -30,7 +30,7 @@ from mmpost.updates.plain import Plain
 
 
 def load(folder: str) -> ChatModel:
-    return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), micro_replies=1)
+    return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=1))
 
 
 @pytest.fixture(scope="module")

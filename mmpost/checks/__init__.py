@@ -18,7 +18,6 @@ from mmpost.edits.lora import Lora
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
-from mmpost.models.pixels import Kept
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Gold, Sampling, Stage, Task
@@ -73,15 +72,7 @@ def _check_model(
     run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
 ) -> None:
     compute = run_config.compute
-    model = ChatModel.load(
-        bases.resolve(run_config.model.name, run_config.seed),
-        run_config.model,
-        micro_tokens=compute.micro_tokens,
-        micro_replies=compute.micro_replies,
-        head_chunk=compute.head_chunk,
-        share=compute.share,
-        kept=Kept(compute.pixel_bytes, compute.feature_bytes, compute.feature_folder),
-    )
+    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:
         Lora(run_config.model.lora)(model)

@@ -21,15 +21,6 @@ PROBES = ((64, 96), (80, 48))
 
 
 @dataclass(frozen=True)
-class Kept:
-    """How much of what is computed once stays in memory, and whether features go to disk."""
-
-    pixel_bytes: int = 1 << 30
-    feature_bytes: int = 1 << 30
-    feature_folder: str | None = None
-
-
-@dataclass(frozen=True)
 class Picture:
     """What a vision tower reads of one image; of all images of a prompt where the family does not treat them apart."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.data.media import Media, media
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.pixels import Kept, Picture, Pixels, merged
+from mmpost.models.pixels import Picture, Pixels, merged
 from mmpost.types import Part, Sample
 
 PROBE = "mmpost"
@@ -83,7 +83,7 @@ class Prompter:
         processor: Any,
         system: str | None = None,
         banned: Sequence[int] = (),
-        pixel_bytes: int = Kept.pixel_bytes,
+        pixel_bytes: int = 1 << 30,
     ) -> None:
         self.module, self.processor, self.system = module, processor, system
         self.tokenizer = getattr(processor, "tokenizer", processor)

@@ -25,8 +25,9 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.errors import DataError
 from mmpost.models import families, rows
-from mmpost.models.pixels import Kept, Picture, merged
+from mmpost.models.pixels import Picture, merged
 from mmpost.models.prompts import Prompt
+from mmpost.settings import ComputeSettings
 
 CLOSE = 0.02
 """Largest difference of hidden states, as a share of the largest, at which two ways are the same."""
@@ -56,15 +57,14 @@ class Tower:
         device: torch.device,
         arithmetic: Callable[[], AbstractContextManager[None]],
         bf16: bool,
-        share: bool,
-        kept: Kept = Kept(),
+        compute: ComputeSettings = ComputeSettings(),
     ) -> None:
         self.module, self.device, self.arithmetic, self.bf16 = module, device, arithmetic, bf16
-        self.share = share and callable(getattr(module.model, "get_image_features", None))
+        self.share = compute.share == "auto" and callable(getattr(module.model, "get_image_features", None))
         self.calls = self.pictures = 0
         """Runs of the tower so far, and pictures in them; those of the check at the start are not counted."""
-        self.folder = Path(kept.feature_folder) if kept.feature_folder else None
-        self._cache = Cache(kept.feature_bytes)
+        self.folder = Path(compute.feature_folder) if compute.feature_folder else None
+        self._cache = Cache(compute.feature_bytes)
         self._weights: tuple[object, ...] = ()
         self._disk_name = ""
         self._checked: set[bool] = set()
@@ -79,8 +79,8 @@ class Tower:
     def inputs(self, prompts: Sequence[Prompt], batch: object = None) -> dict[str, Any]:
         """What the model is given besides tokens for the media of `prompts`, one row each, in their order.
 
-        `batch`: the micro-batch of the plan of `step` that they belong to. Its backward must have run before the next
-        one is asked for.
+        `batch`: the micro-batch that they belong to; with a graph, one of the plan of `step`, and its backward must have
+        run before the next one is asked for.
         """
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         if not pictures:
@@ -88,12 +88,13 @@ class Tower:
         self._check(prompts)
         if not self.share:
             return {k: v.to(self.device) for k, v in rows.media(prompts).items()}
-        if not self.trains:
-            found = {p.key: self._fixed(p) for p in _distinct(pictures)}
-        elif not torch.is_grad_enabled():
-            # Not kept: what would be there to be found again must not depend on where a run was resumed.
+        graph = self.trains and torch.is_grad_enabled()
+        if self.trains and not graph and batch is None:
+            # A rollout asks once for each prompt: together is faster, and nothing is worth keeping.
             distinct = _distinct(pictures)
             found = dict(zip([p.key for p in distinct], self._run_all(distinct), strict=True))
+        elif not graph:
+            found = {p.key: self._fixed(p) for p in _distinct(pictures)}
         elif (place := self._plan.get(id(batch))) is None:
             found = {p.key: self._run(p) for p in _distinct(pictures)}
         else:
@@ -115,6 +116,10 @@ class Tower:
     def trains(self) -> bool:
         """Whether any weight that features may depend on is trained."""
         return any(p.requires_grad for _, p in self._parameters())
+
+    def start_counting(self) -> None:
+        """From nought."""
+        self.calls = self.pictures = 0
 
     def forget(self) -> None:
         """The weights may have moved."""

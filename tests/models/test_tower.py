@@ -18,11 +18,11 @@ from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
-from mmpost.models.pixels import Kept, Picture, Pixels
+from mmpost.models.pixels import Picture, Pixels
 from mmpost.models.tower import Tower
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import LoraSettings, ModelSettings
+from mmpost.settings import ComputeSettings, LoraSettings, ModelSettings
 from mmpost.types import Part, Sample
 from tests.gradients import Keep
 from tests.models.families import FAMILIES, build
@@ -45,9 +45,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
-def load(folder: Path, share: str = "auto", kept: Kept = Kept(), micro_replies: int = 3, **settings: Any) -> ChatModel:
+def load(folder: Path, share: str = "auto", micro_replies: int = 3, **settings: Any) -> ChatModel:
     chosen = ModelSettings(name=folder.name, device="cpu", **settings)
-    return ChatModel.load(str(folder), chosen, share=share, kept=kept, micro_replies=micro_replies)
+    compute = ComputeSettings.model_validate({"share": share, "micro_replies": micro_replies})
+    return ChatModel.load(str(folder), chosen, compute)
 
 
 def samples(model: ChatModel) -> list[Sample]:
@@ -148,8 +149,8 @@ def test_a_kept_feature_is_that_of_its_picture_alone_in_the_same_bits(tiny_folde
 def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> None:
     found, calls = [], []
     for limit in (1 << 30, 9000, 0):
-        kept = Kept(pixel_bytes=limit, feature_bytes=limit)
-        model = ChatModel.load(tiny_folder, ModelSettings(device="cpu"), kept=kept)
+        compute = ComputeSettings(pixel_bytes=limit, feature_bytes=limit)
+        model = ChatModel.load(tiny_folder, ModelSettings(device="cpu"), compute)
         Freeze(("vision", "projector"))(model)
         found.append(torch.cat([logp(model, samples(model)) for _ in range(2)]))
         assert model.tower._cache.used <= limit
@@ -162,7 +163,7 @@ def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> Non
 
 def test_the_folder_serves_the_next_run_and_only_the_same_weights(tiny_folder: str, tmp_path: Path) -> None:
     def run(change: float = 0.0) -> tuple[int, Tensor]:
-        model = ChatModel.load(tiny_folder, ModelSettings(device="cpu"), kept=Kept(feature_folder=str(tmp_path)))
+        model = ChatModel.load(tiny_folder, ModelSettings(device="cpu"), ComputeSettings(feature_folder=str(tmp_path)))
         Freeze(("vision", "projector"))(model)
         with torch.no_grad():
             next(p for n, p in model.module.named_parameters() if n.startswith("model.visual")).add_(change)
@@ -177,7 +178,7 @@ def test_the_folder_serves_the_next_run_and_only_the_same_weights(tiny_folder: s
 
 
 def test_features_follow_the_weights(tiny_folder: str) -> None:
-    shared, plain = (ChatModel.load(tiny_folder, ModelSettings(device="cpu"), share=s) for s in ("auto", "off"))
+    shared, plain = (load(Path(tiny_folder), s, 0) for s in ("auto", "off"))
     given = samples(plain)
     before = logp(shared, given)
     for model in (shared, plain):
@@ -220,7 +221,7 @@ def test_gradients_in_sixteen_bits_are_as_good_as_row_by_row(folders: Any) -> No
 def test_a_model_that_does_not_take_features_goes_the_plain_way(
     tiny_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, plain = (ChatModel.load(tiny_folder, ModelSettings(device="cpu"), share=s) for s in ("auto", "off"))
+    model, plain = (load(Path(tiny_folder), s, 0) for s in ("auto", "off"))
     forward = model.module.model.forward
     model.module.model.forward = lambda *args, mm_encoder_outputs=None, **kwargs: forward(*args, **kwargs)
     given = samples(model)
