@@ -79,8 +79,8 @@ class Tower:
     def inputs(self, prompts: Sequence[Prompt], batch: object = None) -> dict[str, Any]:
         """What the model is given besides tokens for the media of `prompts`, one row each, in their order.
 
-        `batch`: the micro-batch that they belong to; with a graph, one of the plan of `step`, and its backward must have
-        run before the next one is asked for.
+        `batch`: the micro-batch that they belong to; with a graph, one of the plan of `step`, whose backward must run
+        before the next one is asked for.
         """
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         if not pictures:
