@@ -47,6 +47,10 @@ class Cache:
         mine.set_result(value)
         return value
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._kept
+
     def _keep(self, key: Hashable, value: Any, cost: int) -> None:
         if cost > self.limit:
             return

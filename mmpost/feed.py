@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
 from mmpost import dist
 from mmpost.errors import ConfigError, TrainError
 from mmpost.job import Job
-from mmpost.types import Collect, Sample, Stage, Transform
+from mmpost.types import Collect, Sample, Source, Stage, Transform
 
 EMPTY_ROUNDS = 20
 """Draws in a row that may leave nothing before the run stops."""
@@ -25,7 +26,8 @@ class Feed:
         self.stage, self.job = stage, job
         self.drawn = 0
         """Samples drawn so far, over all ranks: with the seed, all that the order needs."""
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._orders: dict[int, list[int]] = {}
+        self._ahead = Ahead(stage.source)
 
     def next(self) -> list[Sample]:
         """This rank's part of the next rollout batch, through all transforms; empty on some ranks at most."""
@@ -77,16 +79,56 @@ class Feed:
         return samples
 
     def _draw(self) -> list[Sample]:
-        indices = [self._index(self.drawn + i) for i in range(self.stage.prompts)]
+        samples = self.job.take(self._ahead, self._mine())
         self.drawn += self.stage.prompts
-        return self.job.take(self.stage.source, indices[dist.rank() :: dist.world()])
+        # While this batch is computed, the media of the next are read.
+        self.job.model.soon(self._ahead.read(self._mine()))
+        return samples
+
+    def _mine(self) -> list[int]:
+        """Indices of this rank's share of the draw that comes next."""
+        indices = [self._index(self.drawn + i) for i in range(self.stage.prompts)]
+        return indices[dist.rank() :: dist.world()]
 
     def _index(self, number: int) -> int:
         """The index of the number-th sample drawn: each pass over the source has an order of its own."""
         size = len(self.stage.source)
         epoch, place = divmod(number, size)
-        if self._order[0] != epoch:
+        if epoch not in self._orders:
             digest = hashlib.sha256(f"{self.job.seed}/{self.stage.name}/{epoch}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            self._order = (epoch, torch.randperm(size, generator=generator).tolist())
-        return self._order[1][place]
+            # A draw, and the one after it, may lie on both sides of an epoch's end.
+            near = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}
+            self._orders = near | {epoch: torch.randperm(size, generator=generator).tolist()}
+        return self._orders[epoch][place]
+
+
+class Ahead(Sequence[Sample]):
+    """A source that can be read before its time: what a sample gave, or raised, comes out where it is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._found: dict[int, Sample | Exception] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._found.pop(index) if index in self._found else self.source[index]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def read(self, indices: Sequence[int]) -> list[Sample]:
+        """Those of `indices` that can be read; they, and no others, are kept for when they are asked for."""
+        self._found = {i: self._found[i] if i in self._found else self._try(i) for i in indices}
+        return [s for s in self._found.values() if isinstance(s, Sample)]
+
+    def _try(self, index: int) -> Sample | Exception:
+        try:
+            return self.source[index]
+        except Exception as error:  # noqa: BLE001 - raised in its place, which the run may never reach
+            return error

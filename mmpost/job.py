@@ -14,14 +14,17 @@ from torch import Tensor
 
 from mmpost import dist
 from mmpost.errors import DataError
+from mmpost.store import LogpStore
 from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
 
 class Job:
     """Implements `Context`."""
 
-    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False) -> None:
+    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False, share: bool = True) -> None:
         self.model, self.rollout, self.seed, self.skips = model, rollout, seed, skips
+        self.share = share
+        """Whether what cannot change a step is left out of its computation (`compute.share`)."""
         self.skipped: dict[str, None] = {}
         """What was said of each sample that was left out, the first first."""
         self.step = 0
@@ -32,6 +35,9 @@ class Job:
         """Rollouts of this step so far: a second one of the same samples draws other replies."""
         self.kept: dict[str, dict[str, Tensor]] = {}
         """Weights by name, as they were when they were kept."""
+        self.stores: dict[str, LogpStore] = {}
+        """By the name of kept weights: where their log-probs of the replies of the data are kept."""
+        self._digests: dict[str, str] = {}
 
     # What transforms ask.
 
@@ -40,13 +46,22 @@ class Job:
         return self.rollout.generate(samples, n, sampling, self.number(f"generate {self._calls}"))
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
+        if of not in self.stores:
+            return self._logp(samples, of)
+        weights = self._digest(of)
+
+        def compute(missing: Sequence[Sample]) -> list[list[list[float]]]:
+            return self._logp(missing, of)
+
+        return self.stores[of].through(samples, lambda s: weights + self.model.key(s), compute)
+
+    def _logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         flat: list[list[float]] = []
         with torch.no_grad(), self._under(of):
             for batch in self.model.plan(samples, frozenset(), "reply"):
                 logp = self.model(batch, frozenset({"logp"})).logp
                 assert logp is not None
-                lengths = torch.bincount(batch.reply_of, minlength=batch.replies).tolist()
-                flat += [piece.tolist() for piece in logp.split(lengths)]
+                flat += batch.by_reply(logp)
         rest = iter(flat)
         return [[next(rest) for _ in s.replies] for s in samples]
 
@@ -133,7 +148,18 @@ class Job:
     def keep_weights(self, name: str) -> None:
         """Remember what trains, as it is now, under `name` ("reference")."""
         trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
+        self._digests.pop(name, None)
         self.kept[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+
+    def _digest(self, name: str) -> str:
+        """A hash of the weights that were kept under `name`."""
+        if name not in self._digests:
+            whole = hashlib.sha256()
+            for key, tensor in sorted(self.kept[name].items()):
+                whole.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+                whole.update(tensor.contiguous().view(torch.uint8).numpy().data)
+            self._digests[name] = whole.hexdigest()
+        return self._digests[name]
 
     @contextmanager
     def _under(self, name: str) -> Iterator[None]:

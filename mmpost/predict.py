@@ -47,14 +47,15 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     out = Path(aside["out"])
     first = dist.rank() == 0
     done = dist.gather(_continue(out, stamp) if first else set())[0]
-    model = ChatModel.load(base, run_config.model)
+    compute = run_config.compute
+    model = ChatModel.load(base, run_config.model, compute)
     if first:
         recipes.warn(base, model.recipe)
-    rollout = LocalRollout(model, run_config.compute.rollout_replies)
+    rollout = LocalRollout(model, compute.rollout_replies)
     job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
     count = 0
     for bench in benches:
-        for samples in _answered(job, bench, done, run_config.compute.rollout_replies, run_config.eval.samples):
+        for samples in _answered(job, bench, done, compute.rollout_replies, run_config.eval.samples):
             lines = dist.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
             count += sum(dist.gather(len(samples)))
             if first:

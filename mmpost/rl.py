@@ -66,7 +66,9 @@ class GroupTask(Task):
         if self.policy.form.reduction == "constant" and self.policy.max_tokens is None:
             changes["max_tokens"] = self.sampling.max_tokens
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
-        steps = self._transforms(score, truth, smooth, old=policy.old == "column")
+        # The trainer remembers old log-probs by itself, but not that injected replies have them as their sampler's.
+        weighed = truth is not None and policy.mismatch != "off"
+        steps = self._transforms(score, truth, smooth, old=weighed)
         return Stage(
             name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share, gold=gold
         )

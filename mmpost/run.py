@@ -28,6 +28,7 @@ from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
 from mmpost.stop import Now, Stop
+from mmpost.store import LogpStore
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
 
@@ -49,17 +50,17 @@ class Run:
         self.before = checkpoint.load(resume) if resume else None
         whole = resume is not None and not (resume / "trainer" / checkpoint.ADAPTERS).exists()
         compute = run_config.compute
-        self.model = ChatModel.load(
-            str(resume) if whole else base,
-            run_config.model,
-            micro_tokens=compute.micro_tokens,
-            micro_replies=compute.micro_replies,
-            head_chunk=compute.head_chunk,
-        )
+        self.model = ChatModel.load(str(resume) if whole else base, run_config.model, compute)
         if resume is None and dist.rank() == 0:
             recipes.warn(base, self.model.recipe)
         rollout = LocalRollout(self.model, compute.rollout_replies)
-        self.job = Job(self.model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+        self.job = Job(
+            self.model,
+            rollout,
+            run_config.seed,
+            skips=run_config.data.on_error == "skip",
+            share=compute.share == "auto",
+        )
         self.cursor = trainer.Cursor()
         self._saved = checkpoint.stamp(self.before) if self.before else ""
         """Stamp of the checkpoint that was written last, or gone on from."""
@@ -156,6 +157,9 @@ class Run:
         self.cursor = trainer.Cursor()
         if any(getattr(t, "reference", False) for t in stage.transforms):
             self.job.keep_weights("reference")
+            if self.job.share:
+                decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
+                self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
             return
         state, tensors = snapshot.state, snapshot.tensors
@@ -365,5 +369,5 @@ class Run:
             if stage.objective.single_update and stage.updates > 1:
                 raise ConfigError(
                     f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
-                    "takes the policy as it is for the old one; give it the column old_logp (transform OldLogp)"
+                    "takes the policy as it is for the old one; set its old=column"
                 )

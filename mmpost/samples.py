@@ -120,6 +120,10 @@ class Batch:
         """Sum over the tokens of each reply."""
         return torch.zeros(self.replies, dtype=x.dtype, device=x.device).index_add(0, self.reply_of, x)
 
+    def by_reply(self, x: Float[Tensor, " tok"]) -> list[list[float]]:
+        """The numbers of each reply's tokens."""
+        return [piece.tolist() for piece in x.split(self.reply_of.bincount(minlength=self.replies).tolist())]
+
     per_token: Collection[str] = frozenset()
     """Names of the columns that have one value per token."""
 

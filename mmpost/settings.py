@@ -146,8 +146,16 @@ class ComputeSettings(Settings):
     """Most replies of one forward and backward; 0: no limit but tokens."""
     rollout_replies: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
-    head_chunk: int = Field(default=2048, ge=1)
-    """Reply tokens whose logits exist at one time."""
+    head_chunk: int = Field(default=1 << 25, ge=1)
+    """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
+    share: Literal["auto", "off"] = "auto"
+    """Pay for each image, prompt and log-prob once, with the same results; off: the plain path, row by row."""
+    pixel_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of processed images in memory; an image that has left is processed again when it is needed."""
+    feature_bytes: int = Field(default=2**30, ge=0)
+    """Most bytes of features of images in memory (on the host); they are kept as long as what makes them is frozen."""
+    feature_folder: str | None = None
+    """Also keep the features of a frozen vision tower here, over runs; made by other weights they are other files."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
 

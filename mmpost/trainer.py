@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,6 +15,7 @@ from mmpost import dist
 from mmpost.errors import TrainError
 from mmpost.feed import Feed
 from mmpost.job import Job
+from mmpost.needed import forgotten, only, remember, working, write
 from mmpost.stop import Stop
 from mmpost.types import Engine, Model, Objective, Sample
 
@@ -68,9 +69,15 @@ def run(job: Job, feed: Feed, engine: Engine, cursor: Cursor, until: Until, watc
             cursor.rollout, cursor.place = cursor.rollout + 1, 0
         pieces = cut(cursor.samples, stage.minibatches)
         counts = denominators(stage.objective, job.model, pieces)
-        place = cursor.place % stage.minibatches
+        place, fresh = cursor.place % stage.minibatches, cursor.place == 0
+        if fresh and stage.updates > 1:
+            with job.clock("logp"), stop.interruptible():
+                pieces = [remember(job, stage.objective, p) if i or not job.share else p for i, p in enumerate(pieces)]
         with job.clock("train"):
-            moved = optimise(job, engine, stage.objective, pieces[place], counts[place], stop.interruptible)
+            moved, pieces[place] = optimise(
+                job, engine, stage.objective, pieces[place], counts[place], stop.interruptible, fresh
+            )
+        cursor.samples = [s for piece in pieces for s in piece]
         job.step, job.version = job.step + 1, job.version + 1
         cursor.done, cursor.place = cursor.done + 1, cursor.place + 1
         if cursor.place == stage.updates:
@@ -95,13 +102,15 @@ def optimise(
     samples: Sequence[Sample],
     counts: Mapping[str, float],
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Mapping[str, float]:
+    fresh: bool = False,
+) -> tuple[Mapping[str, float], list[Sample]]:
     """One optimiser step on `samples`: micro-batches forward and backward, each term over its own count, then move.
 
-    Returns the numbers of the update. Raises TrainError, with the weights unmoved, where one is not finite.
+    `fresh`: the weights are those that the rollout batch was made with. Returns the numbers of the update, and the
+    samples with what the objective remembers. Raises TrainError, with the weights unmoved, where one is not finite.
     """
     with interruptible():
-        total = accumulate(job, engine, objective, samples, counts)
+        total, samples = accumulate(job, engine, objective, samples, counts, fresh)
     # Terms are divided by counts of all ranks, so the loss of the step is the sum over the ranks, as the gradient is.
     total = sum(dist.gather(total))
     moved = engine.step() if math.isfinite(total) else {}
@@ -117,7 +126,7 @@ def optimise(
             + "Look at them in samples/, or lower optim.lr in a new run from the last checkpoint (model=RUN). "
             f"All samples of the step: {', '.join(everyone)}"
         )
-    return moved
+    return moved, samples
 
 
 def _not_finite(job: Job, objective: Objective, samples: Sequence[Sample]) -> list[str]:
@@ -133,26 +142,44 @@ def _not_finite(job: Job, objective: Objective, samples: Sequence[Sample]) -> li
 
 
 def accumulate(
-    job: Job, engine: Engine, objective: Objective, samples: Sequence[Sample], counts: Mapping[str, float]
-) -> float:
-    """Forward and backward of all micro-batches; returns this rank's share of the loss."""
+    job: Job,
+    engine: Engine,
+    objective: Objective,
+    samples: Sequence[Sample],
+    counts: Mapping[str, float],
+    fresh: bool = False,
+) -> tuple[float, list[Sample]]:
+    """Forward and backward of all micro-batches; returns this rank's share of the loss, and what `optimise` does."""
     model = job.model
-    plan = model.plan(samples, objective.columns, objective.unit)
-    total = 0.0
+    busy = working(job, objective, samples)
+    open_columns = forgotten(objective, samples) if fresh else frozenset()
+    plan = model.plan(only(samples, busy), objective.columns - open_columns, objective.unit)
+    total, rows = 0.0, []
     with model.step(plan):
         for batch in plan:
-            loss = objective(model(batch, objective.wants), batch)
+            outputs = model(batch, objective.wants)
+            if open_columns:
+                assert outputs.logp is not None
+                logp = outputs.logp.detach()
+                batch = replace(
+                    batch,
+                    columns={**batch.columns, **dict.fromkeys(open_columns, logp)},
+                    per_token={*batch.per_token, *open_columns},
+                )
+                rows += batch.by_reply(logp)
+            loss = objective(outputs, batch)
             value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
             engine.backward(value)
             total += float(value.detach())
             for name, (number, count) in loss.metrics.items():
                 job.log(name, float(number), float(count))
-    return total
+    return total, write(samples, busy, open_columns, rows)
 
 
 def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[Sample]]) -> list[Numbers]:
     """For each minibatch the count that divides each term, over all ranks, known before any forward."""
-    counts = [dist.total(objective.counts(model.counts_batch(p, objective.columns)) if p else {}) for p in pieces]
+    columns = objective.columns - objective.remembers
+    counts = [dist.total(objective.counts(model.counts_batch(p, columns)) if p else {}) for p in pieces]
     if objective.span == "rollout":
         names = {name for count in counts for name in count}
         mean = {name: sum(c.get(name, 0.0) for c in counts) / len(counts) for name in names}

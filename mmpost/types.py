@@ -88,6 +88,14 @@ class Model(Protocol):
         """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
         ...
 
+    def key(self, sample: Sample) -> str:
+        """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
+        ...
+
+    def soon(self, samples: Sequence[Sample]) -> None:
+        """These come next: their media may be read in the background; what fails then fails again in its place."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...
@@ -230,8 +238,20 @@ class Objective(Settings):
         """True where it is only right when each rollout batch serves one update."""
         return False
 
+    @property
+    def remembers(self) -> frozenset[str]:
+        """Columns, of those that it reads, with the log-probs under the weights that the rollout batch was made with.
+
+        The trainer writes them, unless a transform did: from the first update's own forward, and by a pass before it
+        for the replies whose first update comes later. Neither `counts` nor `idle` may read them.
+        """
+        return frozenset()
+
     def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
-        """Which replies can have no gradient, known before any forward; they may be skipped, their counts stay."""
+        """Which replies can have no gradient, whatever the model says of them; known before any forward.
+
+        They may be left out of it: they must add exactly 0 to each term and to each metric's sum and count.
+        """
         return torch.zeros(batch.replies, dtype=torch.bool, device=batch.group_of.device)
 
     @abstractmethod

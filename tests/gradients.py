@@ -13,7 +13,7 @@ from mmpost.data.digits import Scenes
 from mmpost.job import Job
 from mmpost.models.chat import ChatModel
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import ModelSettings
+from mmpost.settings import ComputeSettings, ModelSettings
 from mmpost.types import Objective, Reply, Sample
 
 COLUMNS = ("old_logp", "ref_logp", "behaviour_logp")
@@ -66,7 +66,9 @@ def gradient(
     folder: str, objective: Objective, samples: Sequence[Sample] | None = None, micro_replies: int = 0, updates: int = 1
 ) -> tuple[Tensor, float]:
     """Gradient (summed over the updates of one rollout batch) and loss, on this rank's share of the samples."""
-    model = ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), micro_replies=micro_replies)
+    model = ChatModel.load(
+        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro_replies)
+    )
     job = Job(model, LocalRollout(model), 0)
     mine = list(samples or ragged_groups(model))[dist.rank() :: dist.world()]
     engine = Keep(model.module)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmpost.errors import ConfigError, TrainError
+from mmpost.errors import ConfigError, DataError, TrainError
 from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.objectives.likelihood import Likelihood
@@ -15,7 +15,13 @@ from mmpost.types import Collect, Part, Sample, Stage
 
 
 class Plain:
-    """A model that has nothing to say about frames."""
+    """A model that has nothing to say about frames, and is told what comes next."""
+
+    def __init__(self) -> None:
+        self.told: list[list[str]] = []
+
+    def soon(self, samples: Sequence[Sample]) -> None:
+        self.told.append(uids(samples))
 
     def frame(self, sample: Sample) -> None:
         return None
@@ -82,3 +88,34 @@ def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:
         feed([lambda samples, context: []]).next()
     with pytest.raises(ConfigError, match="no samples"):
         feed(source=[])
+
+
+def test_the_model_hears_of_the_next_batch_before_it_is_drawn() -> None:
+    of = feed(prompts=4)
+    batches = [uids(of.next()) for _ in range(5)]
+    assert of.job.model.told[:-1] == batches[1:]  # type: ignore[attr-defined]
+
+
+class Broken(list[Sample]):
+    """A source whose third sample cannot be read, and that counts how often each was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(SOURCE)
+        self.asked: list[int] = []
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked.append(index)
+        if index == 3:
+            raise DataError("no such row")
+        return super().__getitem__(index)
+
+
+def test_what_was_read_ahead_is_read_once_and_fails_in_its_own_place() -> None:
+    source = Broken()
+    of = feed(prompts=1, source=source)
+    order = [of._index(i) for i in range(10)]
+    for place in order[: order.index(3)]:
+        assert uids(of.next()) == [f"s{place}"]
+    with pytest.raises(DataError, match="no such row"):
+        of.next()
+    assert source.asked == order[: order.index(3) + 1]

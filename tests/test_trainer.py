@@ -43,7 +43,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
     for micro in (1, 4):
         parts, loss_of_parts = gradient(tiny_folder, OBJECTIVES[name], micro_replies=micro)
         assert relative(parts, whole) < 1e-5
-        assert math.isclose(loss_of_parts, loss, rel_tol=1e-5, abs_tol=1e-7)
+        assert math.isclose(loss_of_parts, loss, rel_tol=1e-5, abs_tol=1e-6)
 
 
 def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) ->
     for name, objective in OBJECTIVES.items():
         whole, loss = gradient(tiny_folder, objective)
         assert relative(of_two[name]["gradient"], whole) < 1e-5, name
-        assert math.isclose(of_two[name]["loss"], loss, rel_tol=1e-5, abs_tol=1e-7), name
+        assert math.isclose(of_two[name]["loss"], loss, rel_tol=1e-5, abs_tol=1e-6), name
 
 
 def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:

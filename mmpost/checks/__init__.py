@@ -72,13 +72,7 @@ def _check_model(
     run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
 ) -> None:
     compute = run_config.compute
-    model = ChatModel.load(
-        bases.resolve(run_config.model.name, run_config.seed),
-        run_config.model,
-        micro_tokens=compute.micro_tokens,
-        micro_replies=compute.micro_replies,
-        head_chunk=compute.head_chunk,
-    )
+    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:
         Lora(run_config.model.lora)(model)

@@ -94,8 +94,7 @@ def _likelihood(model: Any, samples: Sequence[Sample]) -> Held:
         for batch in model.plan(samples, frozenset(), "reply"):
             with held(model.module) as found:
                 logp = model(batch, frozenset({"logp"})).logp
-            widths = [len(model.prompt(s).ids) + len(r.token_ids or ()) for s in batch.inputs for r in s.replies]
-            found.tokens = max(widths) * len(widths)
+            found.tokens = model.tokens(batch.inputs)
             first = max(first, found, key=lambda h: h.bytes)
             if logp.requires_grad:  # nothing may be left to train
                 (-logp.sum() / total).backward()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,32 @@ from torch import Tensor
 
 from mmpost.columns import reply_space
 from mmpost.errors import ConfigError
-from mmpost.models import families, rows
-from mmpost.models.decode import ChatDecoder
-from mmpost.models.head import Entropy, token_statistics
+from mmpost.models import families, rows, shared
+from mmpost.models.decode import ChatDecoder, SharedDecoder
+from mmpost.models.head import Entropy, Head, token_statistics
 from mmpost.models.loading import load, quiet
-from mmpost.models.prompts import Prompter, Recipe
-from mmpost.settings import ModelSettings
+from mmpost.models.prompts import Prompt, Prompter, Recipe
+from mmpost.models.share_check import try_sharing
+from mmpost.models.tower import Tower
+from mmpost.settings import ComputeSettings, ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
+
+WORKERS = 2
+"""Threads that read and process what the next batch needs."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the replies of some samples are for a model."""
+
+    replies: int = 0
+    longest: int = 0
+    """Tokens of the longest prompt with its reply."""
+    stream: int = 0
+    """Tokens where each prompt is there once, and no last token of a reply."""
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.replies + other.replies, max(self.longest, other.longest), self.stream + other.stream)
 
 
 class ChatModel:
@@ -30,21 +53,21 @@ class ChatModel:
         module: torch.nn.Module,
         processor: Any,
         settings: ModelSettings = ModelSettings(),
-        micro_tokens: int = 16384,
-        micro_replies: int = 0,
-        head_chunk: int = 2048,
+        compute: ComputeSettings = ComputeSettings(),
     ) -> None:
         self.module: Any = module
-        self.processor, self.settings = processor, settings
+        self.processor, self.settings, self.compute = processor, settings, compute
         self.tokenizer = getattr(processor, "tokenizer", processor)
         banned = families.banned_ids(self.module.config, processor)
-        self.prompt = Prompter(module, processor, settings.system, banned)
-        self.micro_tokens, self.micro_replies, self.head_chunk = micro_tokens, micro_replies, head_chunk
+        self.prompt = Prompter(module, processor, settings.system, banned, compute.pixel_bytes)
+        self.share = compute.share == "auto"
         self.device = torch.device(_device(settings.device))
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
+        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, compute)
+        self._workers: ThreadPoolExecutor | None = None
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.banned[[i for i in banned if i < size]] = True
@@ -62,58 +85,95 @@ class ChatModel:
         filler = self.tokenizer.pad_token_id
         self._filler: int = self.recipe.end[0] if filler is None else filler
         self._after_head = self._find_after_head()
+        self.not_shared = try_sharing(self) if self.share else "compute.share=off"
+        """Why prompts are computed again for each of their replies; empty where once serves all."""
+        self.tower.start_counting()
+        self.prompt.pixels.processed = 0
+        if self.share and self.not_shared:
+            print(
+                f"mmpost: prompts are computed once for each reply, not once for all: {self.not_shared}",
+                file=sys.stderr,
+            )
 
     @classmethod
-    def load(cls, folder: str, settings: ModelSettings, **budget: int) -> ChatModel:
+    def load(cls, folder: str, settings: ModelSettings, compute: ComputeSettings = ComputeSettings()) -> ChatModel:
         """From a folder or hub id. Raises ConfigError for what cannot be loaded or trained, and for unfit settings."""
-        return cls(*load(folder, settings), settings, **budget)
+        return cls(*load(folder, settings), settings, compute)
 
     # What the trainer asks.
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
         """Micro-batches in order, as full as the budgets allow; units of `unit` stay together."""
-        batches, current, width = [], [], 0
-        for block in _units(samples, unit):
-            longest = max(len(self.prompt(s).ids) + max(len(r.token_ids or ()) for r in s.replies) for s in block)
-            count = sum(len(s.replies) for s in (*current, *block))
-            full = count * max(width, longest) > self.micro_tokens or count > (self.micro_replies or count)
-            if current and full:
+        batches, current, size = [], [], Size()
+        for block in self._blocks(samples, unit):
+            more = sum((self._size(s) for s in block), Size())
+            if current and not self._fits(size + more):
                 batches.append(self._batch(current, columns))
-                current, width = [], 0
-            current, width = [*current, *block], max(width, longest)
+                current, size = [], Size()
+            current, size = [*current, *block], size + more
         return [*batches, self._batch(current, columns)] if current else batches
+
+    def tokens(self, samples: Sequence[Sample]) -> int:
+        """Tokens of one forward over the replies of `samples`, padding included."""
+        size = sum((self._size(s) for s in samples), Size())
+        return size.replies * size.longest if self.not_shared else size.stream
+
+    def _size(self, sample: Sample) -> Size:
+        prompt, lengths = len(self.prompt(sample).ids), [len(r.token_ids or ()) for r in sample.replies]
+        return Size(len(lengths), prompt + max(lengths), prompt + sum(n - 1 for n in lengths if n))
+
+    def _fits(self, size: Size) -> bool:
+        tokens = size.replies * size.longest if self.not_shared else size.stream
+        return tokens <= self.compute.micro_tokens and size.replies <= (self.compute.micro_replies or size.replies)
+
+    def _blocks(self, samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
+        """What stays together: units; where prompts are shared, groups too, unless one alone is too large."""
+        filled = [s for s in samples if s.replies]
+        if unit == "batch":
+            yield filled
+            return
+        for sample in filled:
+            if unit == "group" or (not self.not_shared and self._fits(self._size(sample))):
+                yield [sample]
+                continue
+            piece: tuple[Reply, ...] = ()
+            for reply in sample.replies:
+                if piece and (self.not_shared or not self._fits(self._size(_with(sample, (*piece, reply))))):
+                    yield [_with(sample, piece)]
+                    piece = ()
+                piece = (*piece, reply)
+            yield [_with(sample, piece)]
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
         return reply_space(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> Any:
-        return nullcontext()
+        if not (self.share and self.tower.trains):
+            return nullcontext()
+        return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
     def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
         samples: Sequence[Sample] = batch.inputs
-        pairs = [(self.prompt(s), torch.tensor(r.token_ids)) for s in samples for r in s.replies]
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled())
-        hidden = self._hidden(rows.training([p for p, _ in pairs], [r for _, r in pairs], self._filler))
-        width = hidden.shape[1]
-        # A reply token is predicted by the column before it.
-        index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
-        picked = hidden.reshape(-1, hidden.shape[-1])[torch.cat(index).to(self.device)]
-        targets = torch.cat([r for _, r in pairs]).to(self.device)
+        prompts = [self.prompt(s) for s in samples]
+        replies = [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
+        picked = self._predictors(prompts, replies, batch)
+        targets = torch.cat([r for group in replies for r in group]).to(self.device)
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
         with self._arithmetic():
             logp, entropy = token_statistics(
-                picked, targets, temperature, self._logits, self.banned, self.head_chunk, kind
+                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, kind, closed=self.share
             )
         return Outputs(logp=logp, entropy=entropy)
 
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
         self.module.eval()
-        return ChatDecoder(self, [self.prompt(s) for s in samples], n)
+        return (ChatDecoder if self.not_shared else SharedDecoder)(self, [self.prompt(s) for s in samples], n)
 
     def reply(self, text: str, origin: Origin) -> Reply:
         """A reply as the model would have written it; the names of tokens that it may not write stay plain text."""
@@ -145,6 +205,20 @@ class ChatModel:
     def read(self, sample: Sample) -> None:
         self.prompt(sample)
 
+    def key(self, sample: Sample) -> str:
+        prompt = [(p.role, p.kind, p.value if p.kind == "text" else self.prompt.medium(p).hash) for p in sample.prompt]
+        about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    def soon(self, samples: Sequence[Sample]) -> None:
+        if not self.share:
+            return
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(WORKERS, "read ahead")
+        pixels = self.tower.trains or not self.tower.share
+        for sample in samples:
+            self._workers.submit(self.prompt.ahead, sample, pixels)
+
     def frame(self, sample: Sample) -> Frame | None:
         for part in sample.prompt:
             if part.kind == "image":
@@ -158,7 +232,7 @@ class ChatModel:
         return families.parts(self.module)
 
     def after_step(self) -> None:
-        return None
+        self.tower.forget()
 
     def save(self, folder: Path) -> None:
         with quiet():
@@ -178,19 +252,38 @@ class ChatModel:
         )
 
     def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device) for k, v in inputs.items()}
+        # A layout, in place of a mask, is read by the host.
+        return {k: v if k == "attention_mask" and v.dim() == 4 else v.to(self.device) for k, v in inputs.items()}
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
-    def _hidden(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row len dim"]:
+    def _hidden(self, inputs: Mapping[str, Any], **more: Any) -> Float[Tensor, "row len dim"]:
         with self._arithmetic():
-            return self.module.model(**self._to_device(inputs), use_cache=False).last_hidden_state
+            return self.module.model(**self._to_device(inputs), **({"use_cache": False} | more)).last_hidden_state
 
-    def _logits(self, hidden: Float[Tensor, "tok dim"]) -> Float[Tensor, "tok vocab"]:
-        return self._after_head(self.module.get_output_embeddings()(hidden))
+    def _predictors(
+        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Tensor]], batch: Batch | None = None
+    ) -> Float[Tensor, "tok dim"]:
+        """The hidden state that predicts each reply token: that of the token before it."""
+        if not self.not_shared:
+            columns = shared.predictors(prompts, replies)
+            hidden = self._hidden(shared.stream(prompts, replies), **self.tower.inputs(prompts, batch))
+            return hidden[0].index_select(0, columns.to(self.device))
+        pairs = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
+        each = [p for p, _ in pairs]
+        inputs = rows.training(each, [r for _, r in pairs], self._filler)
+        hidden = self._hidden(inputs, **self.tower.inputs(each, batch))
+        width = hidden.shape[1]
+        index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
+        return hidden.reshape(-1, hidden.shape[-1])[torch.cat(index).to(self.device)]
+
+    @property
+    def head(self) -> Head:
+        """From hidden states to logits."""
+        return Head(self.module.get_output_embeddings(), self._after_head)
 
     def _find_after_head(self) -> families.AfterHead:
         """What the model does to its head's output; found on a short text, where the whole model gives the answer.
@@ -215,20 +308,8 @@ class ChatModel:
         return candidates[best]
 
 
-def _units(samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
-    if unit == "batch":
-        yield [s for s in samples if s.replies]
-        return
-    for sample in samples:
-        if unit == "group" and sample.replies:
-            yield [sample]
-        elif unit == "reply":
-            for reply in sample.replies:
-                yield [_with(sample, reply)]
-
-
-def _with(sample: Sample, reply: Reply) -> Sample:
-    return Sample(sample.uid, sample.prompt, (reply,), sample.truth, sample.meta, sample.columns, sample.frame)
+def _with(sample: Sample, replies: tuple[Reply, ...]) -> Sample:
+    return Sample(sample.uid, sample.prompt, replies, sample.truth, sample.meta, sample.columns, sample.frame)
 
 
 def _scalar(value: Any) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import weakref
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,9 +19,12 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.data.media import Media, media
 from mmpost.errors import ConfigError, DataError
+from mmpost.models.pixels import Picture, Pixels, merged
 from mmpost.types import Part, Sample
 
 PROBE = "mmpost"
+PROMPT_BYTES = 1 << 28
+"""Of prompts that stay in memory, without their pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Prompt:
     ids: Int[Tensor, " len"]
     aligned: dict[str, Tensor]
     """Further inputs with one value per token (token types)."""
-    media: dict[str, Tensor]
-    """Pixels, grids and the like; rows are concatenated along the first dimension."""
+    pictures: tuple[Picture, ...]
+    """Its media, in their order."""
     positions: Int[Tensor, "axis len"]
     """Position ids; one axis, or three for multimodal rotary positions."""
 
@@ -60,7 +65,13 @@ class Prompt:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (self.ids, self.positions, *self.aligned.values(), *self.media.values()))
+        held = (self.ids, self.positions, *self.aligned.values())
+        return sum(t.nbytes for t in held) + sum(p.nbytes for p in self.pictures)
+
+    @property
+    def media(self) -> dict[str, Tensor]:
+        """Pixels, grids and the like of all pictures; rows are concatenated along the first dimension."""
+        return merged([p.load() for p in self.pictures]) if self.pictures else {}
 
 
 class Prompter:
@@ -72,11 +83,13 @@ class Prompter:
         processor: Any,
         system: str | None = None,
         banned: Sequence[int] = (),
-        cache_bytes: int = 1 << 30,
+        pixel_bytes: int = 1 << 30,
     ) -> None:
         self.module, self.processor, self.system = module, processor, system
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self._kept = Cache(cache_bytes)
+        self.pixels = Pixels(getattr(processor, "image_processor", None), pixel_bytes)
+        self._kept = Cache(PROMPT_BYTES)
+        self._media: dict[int, tuple[weakref.ref[Part], Media]] = {}
         self._owner = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
         if self._owner is None:
             raise ConfigError(
@@ -90,17 +103,36 @@ class Prompter:
     def __call__(self, sample: Sample) -> Prompt:
         """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
         try:
-            parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
-            identity = [(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]
-            key = hashlib.sha256(repr(identity).encode()).hexdigest()
+            parts, key = self._identity(sample)
             return self._kept.get(key, lambda: self._render(parts), lambda p: p.nbytes)
         except (ValueError, IndexError, TemplateError) as e:
             raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
 
-    @staticmethod
-    def medium(part: Part) -> Media:
-        """The lazy medium of a part, also where a source gave a bare picture or array."""
-        return part.value if isinstance(part.value, Media) else media(part.value, part.kind)
+    def ahead(self, sample: Sample, pixels: bool) -> None:
+        """Read and process what `sample` will need, on a worker thread; `pixels`: also where its prompt is known.
+
+        What it raises is raised again where the sample is used. Text is left alone: tokenizers are for one thread.
+        """
+        parts, key = self._identity(sample)
+        if pixels or key not in self._kept:
+            self.pixels.ahead([p.value for p in parts if p.kind == "image"])
+
+    def medium(self, part: Part) -> Media:
+        """The lazy medium of a part, also where a source gave a bare picture or array, which is encoded once."""
+        if isinstance(part.value, Media):
+            return part.value
+        known = self._media.get(id(part))
+        if known is None or known[0]() is not part:
+            place = id(part)
+            known = weakref.ref(part, lambda _: self._media.pop(place, None)), media(part.value, part.kind)
+            self._media[place] = known
+        return known[1]
+
+    def _identity(self, sample: Sample) -> tuple[list[Part], str]:
+        """The parts with lazy media, and a hash of their contents."""
+        parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
+        identity = [(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]
+        return parts, hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def text(self, parts: Sequence[Part]) -> str:
         """The prompt as the template writes it, up to where the reply starts."""
@@ -163,19 +195,22 @@ class Prompter:
         others = sorted({part.kind for part in parts} - {"text", "image"})
         if others:
             raise DataError(f"this model takes text and images, but the prompt has {', '.join(others)}")
-        pictures = [part.value.open() for part in parts if part.kind == "image"]
+        pictures = [part.value for part in parts if part.kind == "image"]
         text = self.text(parts)
-        images = {"images": [pictures]} if pictures else {}
+        processor, bound, images = self.processor, self.pixels.bound(pictures), {}
+        if pictures:
+            # The same processor, but for who it asks for pixels.
+            processor, images = copy(self.processor), {"images": [[p.open() for p in pictures]]}
+            processor.image_processor = bound
         # Processors prefer the text as a list; the template has written the first token if the tokenizer would.
-        features = dict(
-            self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self.adds_bos(text))
-        )
+        features = dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=self.adds_bos(text)))
         ids = features.pop("input_ids")
         features.pop("attention_mask", None)
         tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
         aligned = {k: v[0] for k, v in tensors.items() if k.endswith("token_type_ids") and v.shape == ids.shape}
         rest = {k: v for k, v in tensors.items() if k not in aligned}
-        return Prompt(ids[0], aligned, rest, self._positions(ids, aligned, rest))
+        known = bound.pictures(rest) if pictures else ()
+        return Prompt(ids[0], aligned, known, self._positions(ids, aligned, rest))
 
     def marker(self) -> str:
         """What the template writes to open the assistant's turn; empty where it does not care to."""

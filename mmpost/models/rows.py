@@ -27,8 +27,9 @@ def media(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     tiles by zeros.
     """
     merged = {}
-    for name in dict.fromkeys(k for p in prompts for k in p.media):
-        tensors = [p.media[name] for p in prompts if name in p.media]
+    found = [p.media for p in prompts]
+    for name in dict.fromkeys(k for media in found for k in media):
+        tensors = [media[name] for media in found if name in media]
         shape = [max(t.shape[d] for t in tensors) for d in range(1, tensors[0].dim())]
         merged[name] = torch.cat(
             [pad(t, [v for d in range(t.dim() - 1, 0, -1) for v in (0, shape[d - 1] - t.shape[d])]) for t in tensors]
@@ -37,7 +38,7 @@ def media(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
 
 
 def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " _"]], filler: int) -> dict[str, Tensor]:
-    """One row per reply, [prompt | reply] padded on the right, with mask, positions and media."""
+    """One row per reply, [prompt | reply] padded on the right, with mask and positions."""
     full = [torch.cat([p.ids, r]) for p, r in zip(prompts, replies, strict=True)]
     width = max(len(f) for f in full)
     positions = []
@@ -49,7 +50,6 @@ def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " _"]], fi
         "attention_mask": stack([torch.ones_like(f) for f in full], width, left=False),
         "position_ids": _squeeze(stack(positions, width, left=False)),
         **_aligned(prompts, width, left=False),
-        **media(prompts),
     }
 
 
@@ -61,7 +61,6 @@ def prefill(prompts: Sequence[Prompt], filler: int) -> dict[str, Tensor]:
         "attention_mask": stack([torch.ones_like(p.ids) for p in prompts], width, left=True),
         "position_ids": _squeeze(stack([p.positions for p in prompts], width, left=True)),
         **_aligned(prompts, width, left=True),
-        **media(prompts),
     }
 
 

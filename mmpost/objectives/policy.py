@@ -106,7 +106,8 @@ class PolicyLoss(Objective):
     max_tokens: int | None = Field(default=None, gt=0)
     """The constant of the reduction "constant": the most tokens that a reply may have."""
     old: Literal["current", "column"] = "current"
-    """Old log-probabilities: the policy's own at this moment (one update per rollout batch), or column old_logp."""
+    """Old log-probabilities: the policy's own at this moment (one update per rollout batch), or column old_logp, which
+    the trainer writes where no transform did."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty in the loss, against column ref_logp."""
     kl_estimator: kl.Estimator = "k3"
@@ -157,7 +158,7 @@ class PolicyLoss(Objective):
 
     def _possible_mismatch(self) -> None:
         if self.old == "current" and (self.mismatch != "off" or self.off_policy_max is not None):
-            raise ValueError("mismatch and off_policy_max compare with column old_logp; set old=column and add OldLogp")
+            raise ValueError("mismatch and off_policy_max compare with column old_logp; set old=column")
         if self.mismatch_low >= self.mismatch_high:
             raise ValueError(f"mismatch_low={self.mismatch_low} must be below mismatch_high={self.mismatch_high}")
         narrow = self.mismatch_action == "mask" and 0 < self.mismatch_low < 1 < self.mismatch_high
@@ -195,6 +196,10 @@ class PolicyLoss(Objective):
             "injected": self.injected,
         }
         return frozenset({"advantage", "mask"} | {name for name, read in reads.items() if read})
+
+    @property
+    def remembers(self) -> frozenset[str]:
+        return frozenset({"old_logp"} if self.old == "column" else ())
 
     @property
     def single_update(self) -> bool:

@@ -12,6 +12,7 @@ from mmpost.types import Context, Sample
 class OldLogp(Settings):
     """Write `old_logp`: the log-probs under the policy as it is now, before the updates on this rollout batch.
 
+    Only where other transforms read them: for an objective the trainer remembers them, mostly without a pass.
     Replies that were not sampled get `behaviour_logp` equal to it, so that a correction for the rollout engine is
     exactly 1 for them.
     """
@@ -24,7 +25,7 @@ class OldLogp(Settings):
 
 
 class RefLogp(Settings):
-    """Write `ref_logp`: the log-probs under the weights at the start of the stage."""
+    """Write `ref_logp`: the log-probs under the weights at the start of the stage; for data from disk, if there."""
 
     makes: ClassVar[tuple[str, ...]] = ("ref_logp",)
     clock: ClassVar[str] = "logp"

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections import Counter
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 from bench_parts.gate import Gate, Order
 from bench_parts.meters import Counters
@@ -41,9 +41,10 @@ def work(order: Order, gate: Gate) -> None:
     disable_progress_bars()
     shape = order.shape
     processor = AutoProcessor.from_pretrained(order.model, padding_side="left")
-    model = AutoModelForImageTextToText.from_pretrained(
+    model: Any = AutoModelForImageTextToText.from_pretrained(
         order.model, dtype=torch.float32, attn_implementation="sdpa"
-    ).to(order.device)
+    )
+    model.to(order.device)
     dataset = Dataset.from_list([_row(row) for row in order.rows])
     if shape.image:
         dataset = dataset.cast_column("image", Image())
@@ -90,7 +91,7 @@ def work(order: Order, gate: Gate) -> None:
         rows = shape.prompts * shape.group // shape.rows
         trainer: Any = Timed(
             model=model,
-            reward_funcs=drawn,
+            reward_funcs=cast(Any, drawn),
             args=GRPOConfig(
                 output_dir=folder,
                 max_steps=order.steps,

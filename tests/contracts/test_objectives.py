@@ -188,6 +188,40 @@ def test_idle_replies_have_no_gradient(objective):
     assert grads[-1].abs().sum() > 0 or idle.all()
 
 
+def test_idle_replies_may_be_left_out(objective):
+    """Loss, gradients and metrics are as if they had been computed."""
+    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole.columns["mask"][-LENGTHS[-1] :] = 0
+    if "advantage" in objective.columns:
+        whole.columns["advantage"][:3] = 0
+    busy = (~objective.idle(whole)).nonzero().squeeze(1).tolist()
+    assert len(busy) < len(LENGTHS)
+    micro, index = select(whole, busy)
+    some = objective(Outputs(**{name: value[index] for name, value in outputs.items()}), micro)
+    every = objective(Outputs(**outputs), whole)
+    torch.testing.assert_close(dict(some.terms), dict(every.terms))
+    for name in every.terms:
+        gradients = [
+            torch.autograd.grad(
+                loss.terms[name], list(outputs.values()), retain_graph=True, materialize_grads=True, allow_unused=True
+            )
+            for loss in (some, every)
+        ]
+        torch.testing.assert_close(*gradients)
+    for name, pair in every.metrics.items():
+        for a, b in zip(some.metrics[name], pair, strict=True):
+            torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b))
+
+
+def test_what_it_remembers_is_read_by_neither_counts_nor_idle(objective):
+    whole = make_batch(objective.columns)
+    objective.counts(whole)
+    objective.idle(whole)
+    assert isinstance(whole.columns, Recording)
+    assert objective.remembers <= objective.columns
+    assert not whole.columns.read & objective.remembers
+
+
 def test_what_is_wanted_as_a_value_gets_no_gradient(objective):
     outputs = leaves(objective)
     _, *grads = run(objective, make_batch(objective.columns), outputs, EVERYTHING)

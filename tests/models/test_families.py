@@ -19,7 +19,7 @@ from mmpost.job import Job
 from mmpost.models.chat import ChatModel
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import LoraSettings, ModelSettings, OptimSettings
+from mmpost.settings import ComputeSettings, LoraSettings, ModelSettings, OptimSettings
 from mmpost.trainer import denominators, optimise
 from mmpost.types import Part, Sample, Sampling
 from mmpost.updates.plain import Plain
@@ -325,7 +325,7 @@ def test_micro_batches_change_no_log_prob(folders: dict[str, Path], name: str) -
     model = load(folders[name])
     samples = [replace(s, replies=tuple(model.reply(t, "data") for t in ("red", "green left"))) for s in scenes(3)]
     together = job(model).logp(samples, "policy")
-    model.micro_replies, model.head_chunk = 1, 2
+    model.compute = ComputeSettings(micro_replies=1, head_chunk=1)
     assert len(model.plan(samples, frozenset(), "reply")) == 6
     alone = job(model).logp(samples, "policy")
     torch.testing.assert_close(flat(alone), flat(together), atol=1e-5, rtol=0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,9 +56,9 @@ def test_the_arms_do_the_same_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [*SHAPES, Shape(75, 2, 4)], ids=lambda s: s.name)
 def test_prompts_have_the_length_that_the_shape_says(shape: Shape, tmp_path: Path) -> None:
     rows = write_rows(tmp_path, replace(shape, prompts=1), 2, seed=0)
-    processor = tiny_processor()
+    processor: Any = tiny_processor()
     for row in rows:
-        content = [{"type": "text", "text": row.text}]
+        content: list[dict[str, Any]] = [{"type": "text", "text": row.text}]
         content = [{"type": "image", "image": Image.open(row.image)}, *content] if row.image else content
         ids = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
