@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench_parts import own, peer, profile, show, sweep
+from bench_parts import peer, profile, show, sweep
 from bench_parts.run import ARMS, Plan, measure
 from bench_parts.work import SHAPES, Shape, parse, write_model
 from rich.console import Console
@@ -31,7 +31,7 @@ from mmpost.models.loading import quiet
 
 def main() -> None:
     wanted = arguments()
-    arms = [arm for arm in wanted.arms or ARMS if arm != "shared" or own.SHARED]  # goes once every version has it
+    arms = list(wanted.arms or ARMS)
     missing = peer.missing() if "trl" in arms and not wanted.profile else None
     if missing:
         sys.exit(missing)

@@ -23,9 +23,6 @@ from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Sampling, Stage
 from mmpost.updates.plain import Plain
 
-SHARED = "share" in ComputeSettings.model_fields
-"""Whether this version has the shared path."""
-
 
 class Bench(GroupTask):
     """GRPO with rewards drawn beforehand."""
@@ -47,12 +44,11 @@ def drawn(sample: Sample, reply: Reply) -> float:
 
 
 def settings(order: Order) -> RunConfig:
-    share: dict[str, Any] = {"share": "auto" if order.arm == "shared" else "off"} if SHARED else {}
     return RunConfig(
         task={"name": "bench"},
         model=ModelSettings(name=order.model, device=order.device, precision=order.dtype),  # type: ignore[arg-type]
         optim=OptimSettings(lr=1e-6),
-        compute=ComputeSettings(threads=order.threads, **share),
+        compute=ComputeSettings(threads=order.threads, share="auto" if order.arm == "shared" else "off"),
         eval=EvalSettings(before=False, after=False),
         log=LogSettings(samples_every=0, probe_every=0, tensorboard=False, progress=False),
         steps=order.steps,
