@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mmpost.columns import reply_space
@@ -214,7 +215,7 @@ class ChatModel:
         if not self.share:
             return
         if self._workers is None:
-            self._workers = ThreadPoolExecutor(WORKERS, "read ahead")
+            self._workers = ThreadPoolExecutor(WORKERS, "read ahead", _alone)
         pixels = self.tower.trains or not self.tower.share
         for sample in samples:
             self._workers.submit(self.prompt.ahead, sample, pixels)
@@ -310,6 +311,12 @@ class ChatModel:
 
 def _with(sample: Sample, replies: tuple[Reply, ...]) -> Sample:
     return Sample(sample.uid, sample.prompt, replies, sample.truth, sample.meta, sample.columns, sample.frame)
+
+
+def _alone() -> None:
+    """A thread that computes by itself: helpers of its own would wait, spinning, on the cores that the step needs."""
+    torch.get_num_threads()  # what torch sets at a thread's first use must not come later
+    threadpool_limits(1, "openmp")
 
 
 def _scalar(value: Any) -> float:
