@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -91,17 +92,20 @@ SPREAD = 0.08
 """Standard deviation of the first weights. At the usual 0.02 a model this small hardly learns to see."""
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, numbers below 100 and JSON scaffolding as single tokens, other text as bytes: nothing is lost."""
+def tiny_tokenizer(more_words: str = "", more_pieces: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Whole words, numbers below 100 and JSON scaffolding as single tokens, other text as bytes: nothing is lost.
+
+    Words (separated by spaces) and pieces of another domain come after the usual ones.
+    """
     numbers = [str(n) for n in range(100)]
-    words = WORDS.split()
-    spaced = [*(f" {w}" for w in (*words, *PIECES, *numbers)), *(f", {n}" for n in numbers)]
-    symbols = [*PIECES, *words, *numbers, *spaced]
+    words, pieces = (WORDS + more_words).split(), (*PIECES, *more_pieces)
+    spaced = [*(f" {w}" for w in (*words, *pieces, *numbers)), *(f", {n}" for n in numbers)]
+    symbols = [*pieces, *words, *numbers, *spaced]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     spelt = [as_bytes.pre_tokenize_str(s)[0][0] for s in symbols]
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*alphabet, *spelt]))}
-    longest_first = "|".join(re.escape(p) for p in sorted(PIECES, key=len, reverse=True))
+    longest_first = "|".join(re.escape(p) for p in sorted(pieces, key=len, reverse=True))
     pattern = f"(?:, | )?[0-9]{{1,2}}| ?(?:{longest_first})| ?[A-Za-z]+|[\\s\\S]"
     # ignore_merges looks a whole piece up before it is cut: words need no chain of merges.
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
@@ -119,8 +123,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_processor() -> Qwen2_5_VLProcessor:
-    """Qwen2.5-VL's processor over the tiny tokenizer; images whose sides are multiples of 28 keep their size."""
+def tiny_processor(tokenizer: PreTrainedTokenizerFast | None = None) -> Qwen2_5_VLProcessor:
+    """Qwen2.5-VL's processor over a tiny tokenizer; images whose sides are multiples of 28 keep their size."""
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 4096}
     vision = {
         "patch_size": 14,
@@ -133,7 +137,7 @@ def tiny_processor() -> Qwen2_5_VLProcessor:
     }
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**vision),
-        tokenizer=tiny_tokenizer(),
+        tokenizer=tokenizer or tiny_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(**vision),
         chat_template=CHAT_TEMPLATE,
     )
@@ -194,17 +198,18 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrai
             weight[ids] = shared + 0.4 * SPREAD * torch.randn(dim)
 
 
-def write_tiny(folder: Path | str, seed: int = 0) -> None:
+def write_tiny(folder: Path | str, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
     """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network.
 
-    The caller's random state is left as it was.
+    `tokenizer`: one of `tiny_tokenizer` with more words. The caller's random state is left as it was.
     """
-    processor = tiny_processor()
+    processor = tiny_processor(tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(tiny_config(processor.tokenizer))
         _order_numbers(model, processor.tokenizer)
-    tokenizer = processor.tokenizer
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.generation_config = GenerationConfig(
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
