@@ -1,7 +1,8 @@
 """How large a medium may be, and what decodes it: from the `data` section of the run that reads it.
 
-Limits travel with each medium. While a medium is read, its limits are those of the context: a kind asks them
-(`frame`, `total`) with the sizes of the header, before it decodes. They are not global, so that two runs in one process, or a thread, can differ.
+Limits travel with each medium. While it is read, its limits are those of the context: a kind asks them (`frame`,
+`total`) with the sizes of the header, before it decodes. They are not global, so that two runs in one process, or a
+thread, can differ.
 """
 
 from __future__ import annotations
