@@ -31,12 +31,12 @@ class TemporalR1(GroupTask):
     """The loss."""
     system: str = ""
     """System prompt for your own data; empty: the row's."""
-    prompts: Mapping[str, str] = {
+    instructions: Mapping[str, str] = {
         "qa": "{question}\n{options}",
         "grounding": '"{question}" When does it occur in the video?',
         "grounded": "{question}\n{options}\nAnswer, and say when in the video it is seen.",
     }
-    """Instructions for your own data, by kind of row; {question} and {options} are replaced by the row's."""
+    """What your own rows are asked with, by kind of row; {question} and {options} are replaced by the row's."""
 
     def stages(self) -> Iterator[Stage]:
         terms = self.reward.terms()
@@ -55,7 +55,7 @@ class TemporalR1(GroupTask):
     def _source(self, split: Split, n: int, seed: int) -> Source:
         rows = own(self.data, split, loss="last")
         if rows is not None:
-            return Temporal(rows, self.prompts, self.system)
+            return Temporal(rows, self.instructions, self.system)
         return Clips(split, self.kinds, n=n, seed=seed, limits=Limits.of(self.data))
 
 
