@@ -295,7 +295,6 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
     monkeypatch.setattr(Tower, "_run_all", counted_run_all)
     monkeypatch.setattr(Tower, "start_counting", counted_start)
     monkeypatch.setattr(ChatModel, "after_step", checked_step)
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
     task = {"name": "visurf", "prompts": 4, "scenes": 6, "group": 2, "sampling": {"max_tokens": 4}}
     quiet = {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0}
     settings = {"model": {"name": "random-tiny"}, "eval": {"before": False, "after": False}, "log": quiet}
