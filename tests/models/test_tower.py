@@ -24,7 +24,7 @@ from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
 from mmpost.settings import ComputeSettings, LoraSettings, ModelSettings
 from mmpost.types import Part, Sample
-from tests.gradients import Keep
+from tests.gradients import Keep, relative
 from tests.models.families import FAMILIES, build
 from tests.models.samples import mixed, picture
 
@@ -77,7 +77,7 @@ def pictures(model: ChatModel) -> int:
 
 def same(found: Tensor, wanted: Tensor) -> None:
     assert float(wanted.norm()) > 0
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+    assert relative(found, wanted) < 1e-5
 
 
 @each
