@@ -299,7 +299,7 @@ class Gold:
     origin: Origin = "data"
     """As whose reply it is scored."""
     parses: Callable[[str], bool] | None = None
-    """Whether the rewards can read this text at all; what they cannot read is counted apart."""
+    """Whether the rewards can read this text at all; replies and gold that they cannot read are counted apart."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,7 @@ class Stage:
     optim: Mapping[str, Any] = field(default_factory=dict)
     """This stage's changes to `optim`; the user's own settings win."""
     gold: tuple[Gold, ...] = ()
-    """Right replies, the plainest first; only checks and probes read them."""
+    """Right replies, the plainest first; for checks, probes and counts alone: training does not follow from them."""
 
     @property
     def updates(self) -> int:

@@ -21,7 +21,7 @@ SMALL = config.merge(
 ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
 OF_ROLLOUTS = {
     *("reward/total", "reward/think_format", "reward/flat_groups", "reply/length", "reply/truncated", "entropy"),
-    *("time/rollout", "time/score"),
+    *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
 }
 
 
