@@ -70,7 +70,7 @@ def kinds_scored(function: Reward) -> list[str]:
         try:
             for reply in replies(samples[0]):
                 function(samples[0], reply)
-        except DataError:
+        except (DataError, TypeError, LookupError):
             continue
         found.append(kind)
     return found
