@@ -19,7 +19,7 @@ from mmpost.edits.lora import Lora
 from mmpost.models.chat import ChatModel
 from mmpost.settings import ComputeSettings, LoraSettings, ModelSettings
 from mmpost.types import Part, Sample
-from tests.models.samples import picture
+from tests.models.samples import film, picture
 
 EXACT = 1e-5
 """Log-probs absolutely, gradients relatively."""
@@ -28,12 +28,14 @@ PROMPTS: dict[str, tuple[Part, ...]] = {
     "small": (Part("image", picture(56, 56)), Part("text", "what is in the image")),
     "wide": (Part("image", picture(140, 62, seed=1)), Part("text", "left or right")),
     "two": (Part("image", picture(30, 80, seed=2)), Part("image", picture(56, 56)), Part("text", "which is larger")),
+    "video": (Part("video", film(84, 56, seed=3, frames=6)), Part("text", "and now")),
     "text": (Part("text", "count from one to three, please, and then stop at the last number"),),
 }
 BATCHES: dict[str, tuple[str, ...]] = {
     "one image": ("small",),
     "mixed sizes": ("small", "wide", "two"),
     "and a text-only row": ("small", "text", "wide", "two"),
+    "and a video": ("small", "video", "text", "two"),
 }
 """Prompts of each batch; `small` and `two` show one picture twice."""
 REPLIES = ("three digits and a box", "no", "the blue one is left of the first")
@@ -110,7 +112,7 @@ def test_sharing_changes_neither_log_probs_nor_gradients(
     plain, shared = (load(tiny_folder, share, tower, adapters, checkpoints) for share in ("off", "auto"))
     assert plain.not_shared
     assert not shared.not_shared
-    assert shared.tower.share
+    assert shared.tower.shares
     assert shared.tower.trains == (tower == "trained")
     recomputes = any(getattr(m, "gradient_checkpointing", False) for m in shared.module.modules())
     assert recomputes == (checkpoints == "checkpointing")
