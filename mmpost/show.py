@@ -70,8 +70,9 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
 
     run_config, _ = config.load(words)
     task = make_task(run_config)
-    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model)
-    job = Job(model, LocalRollout(model), run_config.seed)
+    compute = run_config.compute
+    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
+    job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     for stage in task.stages():
         few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
         if any(getattr(t, "reference", False) for t in few):

@@ -8,15 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from mmpost import config
 from mmpost.errors import ConfigError
 from mmpost.settings import Settings
-
-Budget = Literal["steps", "time"]
 
 WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
 """Words of the command itself; all others are settings of every arm."""

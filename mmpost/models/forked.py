@@ -1,6 +1,6 @@
 """Attention over streams in which replies share their prompt: the prompt causally, each reply over it and itself.
 
-Shapes: `head` are the heads of queries, `kv` those of keys and values; query heads `share` a key head each.
+Shapes: `head` are the heads of queries, `kv` those of keys and values; `head / kv` query heads share a key head.
 """
 
 from __future__ import annotations
