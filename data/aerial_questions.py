@@ -71,7 +71,7 @@ class Aerial(Typed):
         size: int = 112,
         cells: int = 4,
     ) -> None:
-        """`types` take turns (repeat one to see more of it); the picture is `size` pixels wide, of `cells` x `cells`."""
+        """`types` take turns (repeat one to see more of it); the picture has `cells` x `cells` in `size` pixels."""
         unknown = sorted(set(types) - set(TYPES))
         if unknown or not types:
             raise ConfigError(

@@ -59,8 +59,8 @@ class Curriculum(Wrapped):
         by_word = {**{_plain(name): name for name in self.names}, **{str(i): n for i, n in enumerate(self.names, 1)}}
         if _plain(str(said)) not in by_word:
             raise DataError(
-                f"wanted a stage among {', '.join(self.names)} (or 1 to {len(self.names)}), found {said!r}; correct it, "
-                "or let the type of question decide"
+                f"wanted a stage among {', '.join(self.names)} (or 1 to {len(self.names)}), found {said!r}; correct it "
+                "or let the type of question decide (task.row_stage=false)"
             )
         return by_word[_plain(str(said))]
 

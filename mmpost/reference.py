@@ -1,4 +1,4 @@
-"""Which weights a stage's reference log-probs are of: those at its start, at the end of an earlier stage, or a model's."""
+"""Which weights a stage's reference log-probs are of: at its start, at an earlier stage's end, or a model's."""
 
 from __future__ import annotations
 

@@ -17,26 +17,8 @@ from mmpost.settings import Settings
 from mmpost.types import Reply, Sample
 
 _ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 NUMBER_WORDS = {
@@ -51,7 +33,7 @@ NUMBER_WORDS = {
 
 SPELLINGS = {"grey": "gray", "metre": "meter", "kilometre": "kilometer", "centre": "center", "colour": "color"}
 UNITS = {
-    "m": "meter", "km": "kilometer", "sqm": "square meter", "m2": "square meter", "m²": "square meter",
+    "m": "meter", "km": "kilometer", "sqm": "square meter", "m2": "square meter",
     "ft": "foot", "feet": "foot", "px": "pixel", "%": "percent",
 }  # fmt: skip
 """Short forms of units, and what they stand for."""

@@ -44,7 +44,7 @@ class UavVlR1(GroupTask):
     reference: str = SFT
     """Weights that the KL penalty holds to: sft (as it ends), another stage, a model; empty: those at each start."""
     rules: dict[str, Rule] = {"number": Rule(match="number"), "location": Rule(match="words")}
-    """How answers are compared, by type of question; types without a rule: as text, or as numbers."""
+    """How answers are compared, by type of question (in lower case); without a rule: as text, or as numbers."""
     weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
     """Weights of the two rewards."""
     tiles: Tiles | None = None
@@ -62,8 +62,7 @@ class UavVlR1(GroupTask):
 
     def stages(self) -> Iterator[Stage]:
         pool = self._pool("train", self.scenes, seed=0)
-        parts = {"mixed": pool} if self.mixed or self.sft == 1 else pool.parts()
-        parts = {name: self._tiled(part) for name, part in parts.items()}
+        parts = {name: self._tiled(part) for name, part in self._parts(pool).items()}
         # Also without a step it comes first: its end, which others refer to, is then the base.
         yield Stage(
             SFT,
@@ -76,9 +75,8 @@ class UavVlR1(GroupTask):
         )
         for name in parts:
             share = (1 - self.sft) / len(parts)
-            stage = self.rl_stage(
-                name, replayed(parts, name, self.replay), self._score(), share=share, gold=self.gold()
-            )
+            source = replayed(parts, name, self.replay)
+            stage = self.rl_stage(name, source, self._score(), share=share, gold=self.gold())
             yield replace(stage, reference=self.reference)
 
     def benches(self, split: Split) -> list[Bench]:
@@ -89,7 +87,7 @@ class UavVlR1(GroupTask):
 
     def accuracy(self, sample: Sample, reply: Reply) -> float | None:
         """How far the answer is the truth, by the rule of the question's type."""
-        return short_answer(sample, reply, self.rules.get(str(sample.meta["task"])))
+        return short_answer(sample, reply, self.rules.get(str(sample.meta["task"]).casefold()))
 
     def answer(self, sample: Sample) -> str:
         """The truth as a reply: after the row's chain of thought where it has one."""
@@ -112,6 +110,10 @@ class UavVlR1(GroupTask):
         types = [kind for kinds in self.curriculum.values() for kind in kinds if kind in TYPES]
         source = Aerial(split, types, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
         return Curriculum(source, self.curriculum, self.row_stage)
+
+    def _parts(self, pool: Curriculum) -> dict[str, Source]:
+        """What each stage of GRPO learns."""
+        return {"mixed": pool} if self.mixed else pool.parts()
 
     def _tiled(self, source: Source) -> Source:
         return source if self.tiles is None else Tiled(source, self.tiles)

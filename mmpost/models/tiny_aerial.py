@@ -7,9 +7,8 @@ from pathlib import Path
 from mmpost.models.tiny import tiny_tokenizer, write_tiny
 
 WORDS = """
-airport baseball basketball boat bus car cars city court farm field forest harbor house houses how kind large long medium
-people place plane played pond road round running scene shape soccer sport tennis train tree trees triangle vehicle
-village water here
+airport baseball basketball boat bus car cars city farm field forest harbor here house houses how kind large long medium
+place plane played pond round running scene shape soccer sport tennis train tree trees triangle vehicle village
 """
 PIECES = (
     "think in <think>, answer in <answer>",
