@@ -70,7 +70,9 @@ def drawn(run: Path) -> dict[int, set[str]]:
     found = {}
     for file in sorted((run / "samples").glob("*.jsonl")):
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        found[int("".join(c for c in file.stem if c.isdigit()))] = {line["uid"].rsplit("-", 1)[1] for line in lines}
+        found[int("".join(c for c in file.stem if c.isdigit()))] = {
+            line["uid"].partition("~")[0].rsplit("-", 1)[1] for line in lines
+        }
     return found
 
 
