@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import overload
 
-from mmpost.types import Sample
+from mmpost.types import Sample, Source
 
 
 class Indexed(Sequence[Sample]):
@@ -32,3 +32,18 @@ class Indexed(Sequence[Sample]):
         if not 0 <= at < len(self):
             raise IndexError(f"sample {index} of {len(self)}" + (f" in {self.name}" if self.name else ""))
         return self.sample(at)
+
+
+class Wrapped(Indexed):
+    """The samples of another source, index by index; a subclass changes them in `sample`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def where(self, index: int) -> str:
+        """The sample's place as the source calls it."""
+        where = getattr(self.source, "where", None)
+        return where(index) if where else f"sample {index}"

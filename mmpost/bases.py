@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import filelock
@@ -90,7 +91,9 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 def _random(architecture: str, seed: int) -> Path:
     writer = _writer(architecture)
     folder = (
-        cache() / "random" / f"{architecture}-{seed}-{_digest([inspect.getsource(sys.modules[writer.__module__])])}"
+        cache()
+        / "random"
+        / f"{architecture}-{seed}-{_digest([inspect.getsource(m) for m in _family(writer.__module__)])}"
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
@@ -114,14 +117,22 @@ def _key(recipe: dict[str, Any]) -> str:
     run, _ = config.load([recipe])
     kind = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
     task = config.decode(kind, {k: v for k, v in run.task.items() if k != "name"}, "task.")
-    made_by = [sys.modules[kind.__module__], sys.modules[_writer(run.model.name.removeprefix("random-")).__module__]]
-    made_by += [sys.modules[type(stage.source).__module__] for stage in task.stages()]
+    made_by = [sys.modules[kind.__module__], *_family(_writer(run.model.name.removeprefix("random-")).__module__)]
+    made_by += [m for stage in task.stages() for m in _family(type(stage.source).__module__)]
     libraries = [torch, transformers, tokenizers]
     return _digest(
         [json.dumps(_settings(run), sort_keys=True), json.dumps(_settings(task), sort_keys=True, default=str)]
         + sorted({inspect.getsource(m) for m in made_by})
         + [f"{m.__name__} {m.__version__}" for m in libraries]
     )
+
+
+def _family(name: str) -> list[ModuleType]:
+    """A module, and those whose names it extends: tiny_x is made from tiny, questions_on_y from questions."""
+    package, _, own = name.rpartition(".")
+    words = own.split("_")
+    longer = [f"{package}." + "_".join(words[:n]) for n in range(len(words), 0, -1)]
+    return [sys.modules[module] for module in longer if module in sys.modules]
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

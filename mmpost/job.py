@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmpost import dist
-from mmpost.errors import DataError
+from mmpost.errors import ConfigError, DataError
 from mmpost.store import LogpStore
 from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
@@ -150,6 +150,27 @@ class Job:
         trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
         self._digests.pop(name, None)
         self.kept[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+
+    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Keep these weights, by parameter, under `name`."""
+        self._digests.pop(name, None)
+        self.kept[name] = dict(weights)
+
+    def widen(self, name: str) -> None:
+        """Add to kept weights what has begun to train since: until now it has not moved.
+
+        Raises ConfigError where what was kept has left the module.
+        """
+        now = dict(self.model.module.named_parameters())
+        gone = sorted(set(self.kept[name]) - set(now))
+        if gone:
+            raise ConfigError(
+                f"the edits of stage {self.label!r} renamed or removed {gone[0]}, which the reference that an earlier "
+                "stage left needs; refer to the start of the stage, or edit before that stage"
+            )
+        new = {k: p for k, p in now.items() if p.requires_grad and k not in self.kept[name]}
+        if new:
+            self.keep(name, {**self.kept[name], **{k: p.detach().to("cpu", copy=True) for k, p in new.items()}})
 
     def _digest(self, name: str) -> str:
         """A hash of the weights that were kept under `name`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmpost import bases, checkpoint, config, dist, recipes, runs, summary, trainer
+from mmpost import bases, checkpoint, config, dist, recipes, reference, runs, summary, trainer
 from mmpost.checkpoint import Snapshot
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
@@ -125,21 +125,25 @@ class Run:
         self._plan = self._steps()
         at = self.before.state["stage"] or None if self.before else None
         for stage in self._made:
-            if not self._plan[stage.name]:
-                continue
-            self._edit(stage)
+            if self._plan[stage.name]:
+                self._edit(stage)
             if at is not None and stage.name != at:
                 continue  # finished before the checkpoint; its edits are in place again
-            self._enter(stage, self.before if at == stage.name else None)
+            if self._plan[stage.name]:
+                self._run_stage(stage, self.before if at == stage.name else None)
+                if self.stop.asked:
+                    return
             at = None
-            feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
-            if self.before is not None and self.cursor.drawn:
-                self._refill(feed)
-            self.before = None
-            until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
-            trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
-            if self.stop.asked:
-                return
+            reference.leave(self.job, stage, self._made)
+
+    def _run_stage(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        self._enter(stage, snapshot)
+        feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
+        if self.before is not None and self.cursor.drawn:
+            self._refill(feed)
+        self.before = None
+        until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
+        trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
 
     def _edit(self, stage: Stage) -> None:
         """The stage's own edits, drawn alike on every rank."""
@@ -155,23 +159,27 @@ class Run:
         self.update = stage.update or Plain(optim)
         self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
         self.cursor = trainer.Cursor()
-        if any(getattr(t, "reference", False) for t in stage.transforms):
-            self.job.keep_weights("reference")
-            if self.job.share:
-                decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
-                self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
+        if reference.wanted(stage) and self.job.share:
+            decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
+            self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
+            reference.enter(self.job, stage, self._made, self._weights_of)
             return
         state, tensors = snapshot.state, snapshot.tensors
         assert self.resume is not None
         if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
             checkpoint.load_adapters(self.resume, self.model.module)
-        if tensors["kept"]:
-            self.job.kept = dict(tensors["kept"])
+        self.job.kept = dict(tensors["kept"])
         self.update.load_state_dict(tensors["update"])
         self.job.step = self.job.version = state["step"]
         self.cursor = trainer.Cursor(**state["cursor"])
         torch.set_rng_state(tensors["rng"][dist.rank()])
+
+    def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
+        """The weights of another model; only this section's name and place are not as configured."""
+        settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attention": "sdpa"})
+        other = ChatModel.load(bases.resolve(name, self.config.seed), settings, self.config.compute)
+        return dict(other.module.named_parameters())
 
     def _refill(self, feed: Feed) -> None:
         """The rollout batch that the checkpoint stood in, if it stood in one."""
@@ -362,6 +370,7 @@ class Run:
 
     def _check_stages(self) -> None:
         names = [name for name, _ in self.stages]
+        reference.check(self._made)
         unknown = sorted(set(self.config.stages) - set(names))
         if unknown:
             raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")

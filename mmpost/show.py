@@ -59,7 +59,7 @@ def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
 
 def show_task(words: Sequence[str], n: int, console: Console) -> None:
     """`n` samples of each stage, taken through its transforms by the model as it is now; nothing is trained."""
-    from mmpost import bases, config
+    from mmpost import bases, config, reference
     from mmpost.build import make_task
     from mmpost.feed import Feed
     from mmpost.job import Job
@@ -74,7 +74,7 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
     job = Job(model, LocalRollout(model), run_config.seed)
     for stage in task.stages():
         few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
-        if any(getattr(t, "reference", False) for t in few):
+        if reference.wanted(stage):
             job.keep_weights("reference")
         job.label = stage.name
         samples = Feed(replace(stage, prompts=n, transforms=few), job).next()

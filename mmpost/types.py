@@ -325,6 +325,9 @@ class Stage:
     """This stage's changes to `optim`; the user's own settings win."""
     gold: tuple[Gold, ...] = ()
     """Right replies, the plainest first; only checks and probes read them."""
+    reference: str = ""
+    """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
+    this name, or those of the model with this name or folder."""
 
     @property
     def updates(self) -> int:

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": ANYTHING,
     "store": BASIC,
     "job": BASIC | {"dist", "store"},
+    "reference": BASIC | {"job"},
     "feed": BASIC | {"dist", "job"},
     "needed": BASIC | {"job"},
     "trainer": BASIC | {"dist", "job", "feed", "needed", "stop"},

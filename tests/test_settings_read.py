@@ -39,6 +39,11 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "digits_base": [{"task": {"prompts": 2}}],
+    "aerial_base": [{"task": {"prompts": 2}}],
+    "uav_vl_r1": [
+        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "tiles": {"side": 56, "overview": 56}}},
+        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "mixed": True, "sft": 0.5}},
+    ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
@@ -63,7 +68,8 @@ def own_data(tmp_path: Path) -> dict[str, str]:
         scene = Scenes("train", ("largest",), n=4, none=0)[i]
         (tmp_path / f"{i}.png").write_bytes(scene.prompt[0].value.bytes())
         answer = answer_text(scene.truth).removeprefix("<answer>").removesuffix("</answer>")
-        lines.append({"image": f"{i}.png", "problem": "the largest digit", "solution": answer, "response": answer})
+        row = {"image": f"{i}.png", "problem": "the largest digit", "solution": answer, "response": answer}
+        lines.append({**row, "task": "number", "stage": "objects"})
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}

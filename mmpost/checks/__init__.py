@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpost import bases, config
+from mmpost import bases, config, reference
 from mmpost.build import make_task
 from mmpost.checks.data import Reading, check_data, check_lengths, sources
 from mmpost.checks.hops import check_hops
@@ -33,6 +33,7 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
     with report.guard():
         task = make_task(run_config)
         stages = list(task.stages())
+        reference.check(stages)
         readings = sources(task, stages)
         _check(run_config, task, stages, readings, report)
     return report.verdict()
@@ -84,7 +85,7 @@ def _check_model(
             continue
         for edit in stage.edits:
             edit(model)
-        if any(getattr(t, "reference", False) for t in stage.transforms):
+        if reference.wanted(stage):
             job.keep_weights("reference")
         job.label = stage.name
         if stage is stages[0]:
