@@ -60,6 +60,10 @@ ON_RESUME = ("steps", "checkpoint", "log")
 """Sections that may change when a run goes on."""
 
 
+RECIPE = ("system", "min_pixels", "max_pixels", "frame")
+"""Fields of `model` that decide how prompts are made: a trained model brings them with it."""
+
+
 class RunConfig(Settings):
     """Everything that decides a run, besides where it is written."""
 
@@ -223,9 +227,7 @@ def run_of(name: str) -> dict[str, Any]:
 def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
     model = trained["model"]
-    out: dict[str, Any] = {
-        "model": {k: model[k] for k in ("system", "min_pixels", "max_pixels", "frame") if k in model}
-    }
+    out: dict[str, Any] = {"model": {k: model[k] for k in RECIPE if k in model}}
     out["model"]["origin"] = model.get("origin") or model["name"]
     if trained["task"]["name"] == task:
         out["task"] = trained["task"]

@@ -75,6 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probe": BASIC | {"data"},
     "checks": ANYTHING,
     "compare": ANYTHING,
+    "continual": ANYTHING,
     "build": ANYTHING,
     "cli": ANYTHING,
     "doctor": ANYTHING,
