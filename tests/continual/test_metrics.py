@@ -58,10 +58,8 @@ def test_means_of_resamples_are_drawn_over_seeds_and_over_the_samples_of_each_ta
     rng = np.random.default_rng(0)
     base = [scored([0.0] * 200), scored([0.0] * 100)]
     first, second, own = rng.normal(size=200), rng.normal(size=100), [3.0, 0.0, -3.0]
-    # Each seed: a_{1,1} is the samples' luck, a_{2,1} the same less what the seed forgets, a_{2,2} the second task's luck.
-    seeds = [
-        [[scored(first), scored([0.0] * 100)], [scored(first - lost), scored(second)]] for lost in own
-    ]
+    # Of each seed, a_{1,1} is the samples' luck, a_{2,1} that less what the seed forgets, a_{2,2} other samples' luck.
+    seeds = [[[scored(first), scored([0.0] * 100)], [scored(first - lost), scored(second)]] for lost in own]
     drawn = metrics.resampled(base, seeds, [mean, mean], resamples=3000)
     # What is forgotten is told on the same samples, so their luck cancels and only the seeds' spread is left.
     assert np.std(drawn["FM"]) == pytest.approx(math.sqrt(np.var(own) / 3), rel=0.05)
