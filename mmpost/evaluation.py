@@ -21,7 +21,7 @@ Score = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
 
 
-def test_benches(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -> list[Bench]:
+def benches_of(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -> list[Bench]:
     """The benches of several tasks' test splits as "name/bench"; of each task those that `wanted` names, or all.
 
     Raises ConfigError for a task that lacks one, or has none.

@@ -18,7 +18,7 @@ from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError, TrainError
-from mmpost.evaluation import Score, run_benches, test_benches
+from mmpost.evaluation import Score, benches_of, run_benches
 from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.listeners import Listeners
@@ -249,7 +249,7 @@ class Run:
         """The evaluations of a split: the task's, or for the test split those of other tasks, where any are named."""
         if split != "test" or not self.evaluated:
             return self.task.benches(split)
-        return test_benches(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
+        return benches_of(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
 
     def _better(self, scores: dict[str, Score]) -> bool:
         """Whether these are the best so far by the task's own metric."""
