@@ -18,7 +18,7 @@ from mmpost.compare.study import settings_of
 from mmpost.compare.tuning import taken, tune
 from mmpost.compare.words import count, split
 from mmpost.continual import plan
-from mmpost.continual.metrics import MEANINGS, Scored, accuracies, flat, measures, resampled
+from mmpost.continual.metrics import MEANINGS, Accuracy, Scored, accuracies, by_name, resampled
 from mmpost.continual.picture import draw
 from mmpost.continual.plan import ContinualStudy
 from mmpost.continual.tables import markdown
@@ -71,21 +71,18 @@ class Continual:
         base = self._scored(self.runner.run([plan.start(study, self.columns)])[0].whole())
         tuned = self._tune()
         best = taken(tuned)
-        chains = {
-            (arm, seed): plan.chain(study, self.columns, arm, best[arm], seed)
-            for seed in self.seeds
-            for arm in study.arms
-        }
-        done = dict(zip(chains, self.runner.chains(list(chains.values())), strict=True))
-        runs = {arm: [[one.whole() for one in done[arm, seed]] for seed in self.seeds] for arm in study.arms}
-        seeds = {arm: [[self._scored(one) for one in chain] for chain in found] for arm, found in runs.items()}
-        of = [column.accuracy for column in self.columns]
-        drawn = {arm: resampled(base, found, of) for arm, found in seeds.items()}
+        runs = self._trained(best)
+        scores = {arm: [[self._scored(one) for one in chain] for chain in found] for arm, found in runs.items()}
+        # Behind the runs of the tasks stands the one on all at once, where there is one.
+        seeds = {arm: [chain[: len(study.tasks)] for chain in found] for arm, found in scores.items()}
+        joint = {arm: [one for chain in found for one in chain[len(study.tasks) :]] for arm, found in scores.items()}
+        drawn = {arm: resampled(base, seeds[arm], self._of(), joint[arm]) for arm in study.arms}
         against = study.against or list(study.arms)[-1]
         return {
             "model": self.model,
             "tasks": list(study.tasks),
             "general": list(study.general),
+            "joint": study.joint is not None,
             "accuracy": {column.name: f"{column.bench.name}/{column.metric}" for column in self.columns},
             "samples": {column.name: len(found) for column, found in zip(self.columns, base, strict=True)},
             "seeds": self.seeds,
@@ -100,7 +97,7 @@ class Continual:
                     "seconds": [[round(one.seconds, 2) for one in chain] for chain in runs[arm]],
                     "chosen": best[arm],
                     "tuning": tuned[arm],
-                    **self._numbers(base, seeds[arm], drawn[arm]),
+                    **self._numbers(base, seeds[arm], joint[arm], drawn[arm]),
                     "difference": _differences(drawn[arm], drawn[against]) if arm != against else {},
                 }
                 for arm in study.arms
@@ -118,9 +115,8 @@ class Continual:
     def _tasks(self) -> list[str]:
         """All tasks that are trained or evaluated."""
         entries = {**self.study.tasks, **self.study.general}.values()
-        trained = [
-            plan.described(self.study, e, arm).task for e in self.study.tasks.values() for arm in self.study.arms
-        ]
+        learnt = [*self.study.tasks.values(), *([self.study.joint] if self.study.joint else [])]
+        trained = [plan.described(self.study, entry, arm).task for entry in learnt for arm in self.study.arms]
         return list(dict.fromkeys([*trained, *(entry.task for entry in entries)]))
 
     def _scored(self, result: Result) -> Scored:
@@ -134,13 +130,30 @@ class Continual:
                 )
         return found
 
-    def _numbers(self, base: Scored, seeds: Sequence[Sequence[Scored]], drawn: Drawn) -> dict[str, Any]:
+    def _trained(self, best: Mapping[str, Mapping[str, float]]) -> dict[str, list[list[Result]]]:
+        """Of each arm, for each seed: the runs of the tasks in order, then that on all at once, where there is one."""
+        wanted = [(arm, seed) for seed in self.seeds for arm in self.study.arms]
+        given = [(self.study, self.columns, arm, best[arm], seed) for arm, seed in wanted]
+        chains = [cells for one in given for cells in (plan.chain(*one), plan.joint(*one)) if cells]
+        done = [[one.whole() for one in found] for found in self.runner.chains(chains)]
+        each = len(done) // len(wanted)
+        runs = [[one for part in done[i : i + each] for one in part] for i in range(0, len(done), each)]
+        return {
+            arm: [found for (of, _), found in zip(wanted, runs, strict=True) if of == arm] for arm in self.study.arms
+        }
+
+    def _of(self) -> list[Accuracy]:
+        return [column.accuracy for column in self.columns]
+
+    def _numbers(
+        self, base: Scored, seeds: Sequence[Sequence[Scored]], joint: Sequence[Scored], drawn: Drawn
+    ) -> dict[str, Any]:
         """The measures and the matrix: the value of each seed, their mean, and its interval."""
-        of = [column.accuracy for column in self.columns]
         whole = [range(len(samples)) for samples in base]
-        start = accuracies(base, of, whole)
-        tables = [[accuracies(columns, of, whole) for columns in found] for found in seeds]
-        values = [{**flat(start, a), **measures(start, a)} for a in tables]
+        start = accuracies(base, self._of(), whole)
+        tables = [[accuracies(columns, self._of(), whole) for columns in found] for found in seeds]
+        at_once = [accuracies(columns, self._of(), whole) for columns in joint] or [None] * len(seeds)
+        values = [by_name(start, a, row) for a, row in zip(tables, at_once, strict=True)]
         told = {name: scored([one[name] for one in values], drawn[name]) for name in values[0]}
         return {
             "measures": {name: told[name] for name in MEANINGS if name in told},

@@ -21,6 +21,7 @@ MEANINGS = {
     "MaxForgetting": "mean over k < T of max_{t >= k} a_{t,k} - a_{T,k}: above 0 is forgetting, never below",
     "ForwardTransfer": "mean over k > 1 of a_{k-1,k} - a_{0,k}: above 0, earlier tasks help one not yet trained",
     "LearningAcc": "mean over k of a_{k,k}: accuracy on each task right after training it",
+    "JointAcc": "AvgAcc of training on all tasks at once, for as many steps: what learning in turn is held against",
     "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of what the base knew",
 }
 
@@ -50,8 +51,12 @@ def learning_accuracy(a: Matrix) -> float:
     return fmean(row[k] for k, row in enumerate(a))
 
 
-def measures(base: Sequence[float], a: Matrix) -> dict[str, float]:
-    """All of MEANINGS; columns beyond the tasks are evaluations that nothing is trained for, or there are none."""
+def measures(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
+    """All of MEANINGS that there is something for.
+
+    Columns beyond the tasks are evaluations that nothing is trained for; `joint` is the row of a model that was trained
+    on all tasks at once.
+    """
     found = {
         "AvgAcc": average_accuracy(a),
         "FM": fm(a),
@@ -59,11 +64,20 @@ def measures(base: Sequence[float], a: Matrix) -> dict[str, float]:
         "ForwardTransfer": forward_transfer(base, a),
         "LearningAcc": learning_accuracy(a),
     }
+    if joint is not None:
+        found["JointAcc"] = fmean(joint[: len(a)])
     if len(base) > len(a):
         found["GeneralChange"] = fmean(
             after - before for before, after in zip(base[len(a) :], a[-1][len(a) :], strict=True)
         )
     return found
+
+
+def by_name(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
+    """The measures, and the matrix as "t/k" with t and k from 1 (the base's row "0/k", that of `joint` "joint/k")."""
+    rows = {**{str(t): row for t, row in enumerate([base, *a])}, **({"joint": joint} if joint is not None else {})}
+    matrix = {f"{t}/{k}": value for t, row in rows.items() for k, value in enumerate(row, 1)}
+    return {**measures(base, a, joint), **matrix}
 
 
 Scored = Sequence[Sequence[Sample]]
@@ -79,13 +93,17 @@ def accuracies(columns: Scored, of: Sequence[Accuracy], index: Sequence[Iterable
 
 
 def resampled(
-    base: Scored, seeds: Sequence[Sequence[Scored]], of: Sequence[Accuracy], resamples: int = RESAMPLES
+    base: Scored,
+    seeds: Sequence[Sequence[Scored]],
+    of: Sequence[Accuracy],
+    joint: Sequence[Scored] = (),
+    resamples: int = RESAMPLES,
 ) -> Drawn:
-    """Resamples of the means over seeds of all measures, and of the matrix as "t/k" (base: "0/k"), t and k from 1.
+    """Resamples of the means over seeds of all numbers of `by_name`.
 
     One resample draws seeds, and of each evaluation samples, the same for every t and seed: what is told apart on the
     same samples stays paired, also between arms (the draws follow from the numbers alone). `seeds` holds for each seed
-    the columns after each task.
+    the columns after each task, `joint` for each seed those of the model trained on all at once, or nothing.
     """
     drawn: Drawn = {}
     for places, index in draws(len(seeds), [len(samples) for samples in base], resamples):
@@ -93,12 +111,7 @@ def resampled(
         values: dict[int, Mapping[str, float]] = {}
         for place in set(places):
             a = [accuracies(columns, of, index) for columns in seeds[place]]
-            values[place] = {**flat(start, a), **measures(start, a)}
+            values[place] = by_name(start, a, accuracies(joint[place], of, index) if joint else None)
         for name in values[places[0]]:
             drawn.setdefault(name, []).append(fmean(values[place][name] for place in places))
     return drawn
-
-
-def flat(base: Sequence[float], a: Matrix) -> dict[str, float]:
-    """The matrix by name: "t/k"."""
-    return {f"{t}/{k}": value for t, row in enumerate([base, *a]) for k, value in enumerate(row, 1)}

@@ -26,6 +26,10 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     for k, (panel, name) in enumerate(zip(panels, names, strict=True), 1):
         for arm in arms:
             _course(panel, arm, [arms[arm]["matrix"][f"{t}/{k}"] for t in range(len(result["tasks"]) + 1)])
+            if result["joint"]:
+                panel.axhline(
+                    arms[arm]["matrix"][f"joint/{k}"]["mean"], ls=":", lw=1, color=panel.lines[-1].get_color()
+                )
         if k <= len(result["tasks"]):
             panel.axvline(k, color="0.8", lw=6, zorder=0)
         panel.set_xticks(range(len(result["tasks"]) + 1), ["base", *map(str, range(1, len(result["tasks"]) + 1))])

@@ -44,6 +44,8 @@ class ContinualStudy(Settings):
     """Settings of all tasks and arms."""
     tasks: dict[str, Entry]
     """The tasks by names of your own, in the order in which they are learnt."""
+    joint: Entry | None = None
+    """All tasks at once, as a task of its own, for as many steps as they have together unless it says otherwise."""
     general: dict[str, Entry] = {}
     """What nothing is trained for and is evaluated all the same: what the base knew before."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -79,8 +81,8 @@ class Column:
 def read(study: str | None, tasks: str | None, arms: str | None, over: Mapping[str, Any]) -> ContinualStudy:
     """The study that these words name: one of configs/continual/, a YAML file, or a list of tasks with none.
 
-    `tasks` and `arms` choose and order those of a study; without a study, `tasks` are registered tasks. `over` are
-    settings on top of those of all tasks, and below those of the arms.
+    `tasks` and `arms` choose and order those of a study (without all its tasks it has no `joint`); without a study,
+    `tasks` are registered tasks. `over` are settings on top of those of all tasks, and below those of the arms.
     """
     names = [name for name in (tasks or "").split(",") if name]
     if len(set(names)) < len(names):
@@ -95,12 +97,17 @@ def read(study: str | None, tasks: str | None, arms: str | None, over: Mapping[s
     if unknown:
         raise ConfigError(f"tasks={tasks}: the study has the tasks {', '.join(found.tasks)}")
     if names and study is not None:
-        found = found.model_copy(update={"tasks": {name: found.tasks[name] for name in names}})
+        whole = set(names) == set(found.tasks)
+        chosen = {"tasks": {name: found.tasks[name] for name in names}, "joint": found.joint if whole else None}
+        found = found.model_copy(update=chosen)
     found = found.model_copy(update=compared.picked(found.arms, found.against, arms))
-    entries = {
+    entries: dict[str, Any] = {
         of: {name: entry.model_copy(update={"set": config.merge(entry.set, over)}) for name, entry in held.items()}
         for of, held in (("tasks", found.tasks), ("general", found.general))
     }
+    if found.joint is not None:
+        changes = {key: value for key, value in over.items() if key != "steps"}
+        entries["joint"] = found.joint.model_copy(update={"set": config.merge(found.joint.set, changes)})
     found = found.model_copy(update=entries)
     if len(found.tasks) < 2:
         raise ConfigError(f"wanted two tasks at least, one after another, found {', '.join(found.tasks) or 'none'}")
@@ -197,6 +204,18 @@ def chain(
     return found
 
 
+def joint(
+    study: ContinualStudy, evaluations: Sequence[Column], arm: str, values: Mapping[str, float], seed: int
+) -> list[Cell]:
+    """The run of an arm on all tasks at once, where the study has one."""
+    if study.joint is None:
+        return []
+    own = described(study, study.joint, arm)
+    together = sum(steps_of(described(study, entry, arm), arm, values) for entry in study.tasks.values())
+    steps = steps_of(own, arm, values) if "steps" in study.joint.set else together
+    return [evaluated(cell(own, arm, values, seed, steps), evaluations, f"{arm}-joint")]
+
+
 def start(study: ContinualStudy, evaluations: Sequence[Column]) -> Cell:
     """The evaluations of the model that all start from."""
     arm, entry = next(iter(study.arms)), next(iter(study.tasks.values()))
@@ -217,7 +236,7 @@ def evaluated(one: Cell, evaluations: Sequence[Column], label: str) -> Cell:
 def checked(study: ContinualStudy) -> str:
     """The model that all start from; a wrong setting of any task or arm must show before the first hour is spent."""
     models = set()
-    for entry in study.tasks.values():
+    for entry in [*study.tasks.values(), *([study.joint] if study.joint else [])]:
         for arm in study.arms:
             own = described(study, entry, arm)
             for values in grid(own, arm):

@@ -20,7 +20,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"Accuracy on test samples: {counts}. Seeds: {len(result['seeds'])}. Mean over seeds, 95 % interval "
         "(bootstrap over seeds, and over samples within them), and the value of each seed.",
         "## What is left at the end",
-        _measures(arms, names, digits),
+        _measures(result, names, digits),
         "\n".join(f"- {name}: {result['meanings'][name]}." for name in names),
     ]
     if len(arms) > 1:
@@ -38,19 +38,21 @@ def decimals(result: Mapping[str, Any]) -> int:
     return 1 if max(map(abs, means)) > 2 else 3
 
 
-def _measures(arms: Mapping[str, Any], names: list[str], digits: int) -> str:
-    rows = []
+def _measures(result: Mapping[str, Any], names: list[str], digits: int) -> str:
+    rows, arms, t = [], result["arms"], len(result["tasks"])
     for name, arm in arms.items():
-        seconds = sum(map(sum, arm["seconds"])) / len(arm["seconds"])
+        seconds = sum(sum(seed[:t]) for seed in arm["seconds"]) / len(arm["seconds"])
         scores = [score(arm["measures"][one], digits) for one in names]
-        rows.append([name, str(sum(arm["steps"])), f"{seconds:.0f}", *scores])
+        rows.append([name, str(sum(arm["steps"][:t])), f"{seconds:.0f}", *scores])
     return table(["arm", "steps", "seconds", *names], rows)
 
 
 def _matrix(result: Mapping[str, Any], arm: Mapping[str, Any], digits: int) -> str:
     columns = [*result["tasks"], *result["general"]]
+    names = {"0": "base", **{str(t): f"{t}. {task}" for t, task in enumerate(result["tasks"], 1)}}
+    names |= {"joint": "all at once"} if result["joint"] else {}
     rows = [
-        [name, *(score(arm["matrix"][f"{t}/{k}"], digits) for k in range(1, len(columns) + 1))]
-        for t, name in enumerate(["base", *(f"{t}. {task}" for t, task in enumerate(result["tasks"], 1))])
+        [name, *(score(arm["matrix"][f"{row}/{k}"], digits) for k in range(1, len(columns) + 1))]
+        for row, name in names.items()
     ]
     return table(["after", *columns], rows)

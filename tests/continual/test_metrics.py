@@ -43,7 +43,9 @@ def test_untrained_evaluations_count_in_their_own_measure_alone() -> None:
     plain = metrics.measures(base, a)
     assert "GeneralChange" not in plain
     assert wide == {**plain, "GeneralChange": (-20 + 10) / 2}
-    assert list(wide) == list(metrics.MEANINGS)
+    at_once = metrics.measures([*base, 70.0, 30.0], [[*a[0], 0.0, 0.0], [*a[1], 50.0, 40.0]], [70.0, 50.0, 0.0, 0.0])
+    assert at_once == {**wide, "JointAcc": 60}
+    assert list(at_once) == list(metrics.MEANINGS)
 
 
 def scored(values: Iterable[float]) -> list[Sample]:
@@ -68,6 +70,13 @@ def test_means_of_resamples_are_drawn_over_seeds_and_over_the_samples_of_each_ta
     assert np.std(drawn["AvgAcc"]) == pytest.approx(math.sqrt(np.var(own) / 12 + luck), rel=0.05)
     assert np.std(drawn["1/1"]) == pytest.approx(math.sqrt(np.var(first) / 200), rel=0.05)
     assert set(drawn["0/1"]) == {0.0}
+    assert "JointAcc" not in drawn
+    joint = [[scored(first + lost), scored(second)] for lost in own]
+    drawn = metrics.resampled(base, seeds, [mean, mean], joint, resamples=3000)
+    # Held against one another on the same seeds and samples.
+    gaps = np.subtract(drawn["JointAcc"], drawn["AvgAcc"])
+    assert np.std(gaps) == pytest.approx(math.sqrt(np.var(own) / 3), rel=0.05)
+    assert np.allclose(drawn["joint/1"], 2 * np.array(drawn["JointAcc"]) - drawn["joint/2"])
     low, high = interval(drawn["FM"])
     assert low < 0 < high
 

@@ -137,6 +137,11 @@ def test_words_choose_order_and_settings() -> None:
     assert [column.place for column in columns] == ["large/target", "far/target", "known/old"]
     for one in plan.chain(found, columns, "rl", {}, 0):
         assert (one.steps, one.settings["task"]["prompts"]) == (9, 3)
+    assert plan.joint(found, columns, "rl", {}, 0) == []  # it is about all the tasks of the study
+    whole = plan.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts": 3}})
+    (joint,) = plan.joint(whole, columns, "sft", {}, 0)
+    assert (joint.steps, joint.settings["task"]["prompts"], joint.settings["task"]["warm_up"]) == (27, 3, 1.0)
+    assert len(joint.settings["task"]["target"]) == 3
 
 
 def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
