@@ -95,11 +95,11 @@ AS_TEXT = ("out", "resume", "config", "task", "task.name", "model", "model.name"
 """Words whose value is a name or path, whatever it looks like."""
 
 
-PROMPTS = (
+RECIPE = (
     *("system", "min_pixels", "max_pixels", "frame", "fps", "min_frames", "max_frames"),
     *("video_min_pixels", "video_max_pixels", "video_pixels", "positions"),
 )
-"""Settings of a model by which its prompts are made: a run brings them to whoever goes on from it."""
+"""Fields of `model` that decide how prompts are made: a trained model brings them with it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -230,7 +230,7 @@ def run_of(name: str) -> dict[str, Any]:
 def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
     model = trained["model"]
-    out: dict[str, Any] = {"model": {k: model[k] for k in PROMPTS if k in model}}
+    out: dict[str, Any] = {"model": {k: model[k] for k in RECIPE if k in model}}
     out["model"]["origin"] = model.get("origin") or model["name"]
     if trained["task"]["name"] == task:
         out["task"] = trained["task"]

@@ -18,7 +18,7 @@ from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError, TrainError
-from mmpost.evaluation import Score, run_benches
+from mmpost.evaluation import Score, benches_of, run_benches
 from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.listeners import Listeners
@@ -39,8 +39,16 @@ FORMAT = 1
 class Run:
     """A configured run in its folder, new or going on from a checkpoint."""
 
-    def __init__(self, run_config: RunConfig, task: Task, folder: Path, resume: Path | None = None) -> None:
-        self.config, self.task, self.resume = run_config, task, resume
+    def __init__(
+        self,
+        run_config: RunConfig,
+        task: Task,
+        folder: Path,
+        resume: Path | None = None,
+        evaluated: Mapping[str, Task] | None = None,
+    ) -> None:
+        """`evaluated`: the tasks of `eval.tasks`, by the names they have there."""
+        self.config, self.task, self.resume, self.evaluated = run_config, task, resume, evaluated or {}
         if run_config.compute.threads:
             torch.set_num_threads(run_config.compute.threads)
         base = bases.resolve(run_config.model.name, run_config.seed)
@@ -241,9 +249,15 @@ class Run:
 
     def _evaluate(self, split: Split, name: str) -> dict[str, Score]:
         if split not in self._benches:
-            self._benches[split] = self.task.benches(split)
+            self._benches[split] = self.benches(split)
         log = partial(self.listeners.on_eval, name)
         return run_benches(self.job, self._benches[split], self.config.eval.samples, log)
+
+    def benches(self, split: Split) -> list[Bench]:
+        """The evaluations of a split: the task's, or for the test split those of other tasks, where any are named."""
+        if split != "test" or not self.evaluated:
+            return self.task.benches(split)
+        return benches_of(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
 
     def _better(self, scores: dict[str, Score]) -> bool:
         """Whether these are the best so far by the task's own metric."""

@@ -183,6 +183,19 @@ class CheckpointSettings(Settings):
     """Newest checkpoints that are kept."""
 
 
+class EvalTaskSettings(Settings):
+    """Another task, to be evaluated."""
+
+    task: dict[str, Any]
+    """`task: NAME`, or its name and its fields."""
+    data: DataSettings = DataSettings()
+    """Its data; only the test split is read."""
+    rewards: dict[str, str] = {}
+    """More rewards for what is scored, as at the top."""
+    benches: tuple[str, ...] = ()
+    """Only these of its benches; empty: all."""
+
+
 class EvalSettings(Settings):
     """When the task's benches run."""
 
@@ -194,6 +207,8 @@ class EvalSettings(Settings):
     """Steps between evaluations of the val split; 0: never."""
     samples: int = Field(default=0, ge=0)
     """Most samples of each bench; 0: all."""
+    tasks: dict[str, EvalTaskSettings] = {}
+    """Tasks, by names of your own, whose test splits are evaluated in place of the task's: {kept: {task: NAME}}."""
 
 
 class LogSettings(Settings):

@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probe": BASIC | {"data"},
     "checks": ANYTHING,
     "compare": ANYTHING,
+    "continual": ANYTHING,
     "build": ANYTHING,
     "cli": ANYTHING,
     "doctor": ANYTHING,

@@ -14,9 +14,9 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.probe")
 """What only shows results."""
 
 
-def fingerprint(task_file: str) -> str:
-    """SHA-256 over the source of mmpost.run, of the task, of all of mmpost that they import, and the libraries."""
-    todo = [path for path in (source("mmpost.run"), Path(task_file)) if path is not None]
+def fingerprint(*task_files: str) -> str:
+    """SHA-256 over the source of mmpost.run, of the tasks, of all of mmpost that they import, and the libraries."""
+    todo = [path for path in (source("mmpost.run"), *map(Path, task_files)) if path is not None]
     seen: set[Path] = set()
     while todo:
         path = todo.pop().resolve()

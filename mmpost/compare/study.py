@@ -82,18 +82,23 @@ class Cell:
 
 def read(name: str) -> Study:
     """The study of that name in configs/studies/, or in a YAML file of your own."""
+    return config.decode(Study, document(name, "studies", "task and arms"), f"{name}: ")
+
+
+def document(name: str, folder: str, holds: str) -> dict[str, Any]:
+    """What stands in configs/<folder>/<name>.yaml, or in a YAML file of your own."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"study={name}: no such file")
         raw = config.parse_yaml(path.read_text(encoding="utf-8"), name)
     else:
-        raw = config.shipped(f"studies/{name}")
+        raw = config.shipped(f"{folder}/{name}")
     if not raw:
         raise ConfigError(
-            f"no study {name!r}: wanted configs/studies/{name}.yaml, or study=FILE.yaml of your own with task and arms"
+            f"no study {name!r}: wanted configs/{folder}/{name}.yaml, or study=FILE.yaml of your own with {holds}"
         )
-    return config.decode(Study, raw, f"{name}: ")
+    return raw
 
 
 def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
@@ -122,11 +127,15 @@ def grid(study: Study, arm: str) -> list[dict[str, float]]:
 
 def chosen(study: Study, words: str | None) -> Study:
     """`study` with only the arms that `arms=` names, in that order."""
+    return study.model_copy(update=picked(study.arms, study.against, words))
+
+
+def picked(arms: Mapping[str, Any], against: str, words: str | None) -> dict[str, Any]:
+    """`arms` and `against` of a study as `arms=` wants them: only those that it names, in that order."""
     if words is None:
-        return study
+        return {}
     names = [name for name in words.split(",") if name]
-    unknown = [name for name in names if name not in study.arms]
+    unknown = [name for name in names if name not in arms]
     if unknown or not names:
-        raise ConfigError(f"arms={words}: the study has the arms {', '.join(study.arms)}")
-    against = study.against if study.against in names else ""
-    return study.model_copy(update={"arms": {name: study.arms[name] for name in names}, "against": against})
+        raise ConfigError(f"arms={words}: the study has the arms {', '.join(arms)}")
+    return {"arms": {name: arms[name] for name in names}, "against": against if against in names else ""}
