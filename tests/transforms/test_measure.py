@@ -144,7 +144,7 @@ def test_rows_are_ranked_among_their_own_kind() -> None:
         overlap("b", [0.5, 0.5], accuracy=[0.0, 0.0]),
         overlap("c", [0.5, 0.5], accuracy=[0.0, 1.0]),
     ]
-    answers = [group([0.0, 0.0], uid=uid, scores=[{"accuracy": x} for x in row]) for uid, row in (("q", (0, 1)),)]
+    answers = [group([0.0, 0.0], uid=uid, scores=[{"accuracy": x} for x in (0.0, 1.0)]) for uid in ("q",)]
     chosen = VarianceSelection(discrete=("accuracy",), continuous=("tiou",), top=0.4)
     assert kept(chosen, [*ROWS, *grounded, *answers]) == ["wide", "middle", "a", "c", "q"]
 
