@@ -15,8 +15,9 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.probe")
 
 
 def fingerprint(task_file: str) -> str:
-    """SHA-256 over the source of mmpost.run, of the task, of all of mmpost that they import, and the libraries."""
-    todo = [path for path in (source("mmpost.run"), Path(task_file)) if path is not None]
+    """SHA-256 over the source of mmpost.run and selection, of the task, of all of mmpost that they import, and the libraries."""
+    starts = (source("mmpost.run"), source("mmpost.selection"), Path(task_file))
+    todo = [path for path in starts if path is not None]
     seen: set[Path] = set()
     while todo:
         path = todo.pop().resolve()

@@ -54,7 +54,7 @@ COUNTS = right([0, 1, 8, 4, 0])
     ],
 )
 def test_a_sample_that_is_never_right_is_dropped(fields: dict[str, int], wanted: list[str]) -> None:
-    assert kept(InstanceFilter(right=0.9, **fields), COUNTS) == wanted
+    assert kept(InstanceFilter.model_validate({"right": 0.9, **fields}), COUNTS) == wanted
 
 
 def test_what_cannot_be_read_is_never_right_and_never_kept() -> None:
@@ -190,8 +190,13 @@ def gradient(groups: Sequence[int], loss: PolicyLoss) -> torch.Tensor:
 def test_without_a_penalty_flat_groups_only_scale_the_gradient() -> None:
     rows, tokens = 6 / 12, sum(LENGTHS[0] + LENGTHS[3]) / sum(map(sum, LENGTHS))
     for name, ratio in (("grpo", rows), ("bnpo", tokens)):
-        whole, mixed = (gradient(groups, PolicyLoss(loss=name)) for groups in ([0, 1, 2, 3], [0, 3]))
+        whole, mixed = (
+            gradient(groups, PolicyLoss.model_validate({"loss": name})) for groups in ([0, 1, 2, 3], [0, 3])
+        )
         assert whole.abs().max() > 1e-3
         torch.testing.assert_close(whole, ratio * mixed, rtol=1e-12, atol=1e-15)
-        charged, without = (gradient(groups, PolicyLoss(loss=name, beta=0.1)) for groups in ([0, 1, 2, 3], [0, 3]))
+        charged, without = (
+            gradient(groups, PolicyLoss.model_validate({"loss": name, "beta": 0.1}))
+            for groups in ([0, 1, 2, 3], [0, 3])
+        )
         assert (charged - ratio * without).abs().max() > 1e-4
