@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import abstractmethod
+from array import array
 from collections.abc import Sequence
 from typing import overload
 
@@ -47,3 +48,22 @@ class Wrapped(Indexed):
         """The sample's place as the source calls it."""
         where = getattr(self.source, "where", None)
         return where(index) if where else f"sample {index}"
+
+
+class Subset(Indexed):
+    """Some samples of a source, by their indices there."""
+
+    def __init__(self, source: Sequence[Sample], indices: Sequence[int]) -> None:
+        self.source, self.indices = source, array("q", indices)
+        self.name = f"a part of {getattr(source, 'name', None) or type(source).__name__}"
+
+    def where(self, index: int) -> str:
+        """Where a sample stands, as the messages of its source call it."""
+        where = getattr(self.source, "where", None)
+        return where(self.indices[index]) if where else f"sample {self.indices[index]}"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int) -> Sample:
+        return self.source[self.indices[index]]

@@ -26,8 +26,7 @@ from PIL import Image, ImageOps
 
 from mmpost.data import encode, limits, preview
 from mmpost.data.cache import Cache
-from mmpost.data.kinds import Kind, register
-from mmpost.data.kinds import kind as find_kind
+from mmpost.data.kinds import Kind, kind as find_kind, register
 from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.locate import locate
 from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, sample_frames, video_header

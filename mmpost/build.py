@@ -18,6 +18,7 @@ from mmpost.evaluation import run_benches, table
 from mmpost.models.chat import ChatModel
 from mmpost.own_rewards import with_rewards
 from mmpost.run import Run
+from mmpost.selection import with_selection
 from mmpost.types import Task
 
 
@@ -73,6 +74,7 @@ def make_task(run_config: RunConfig) -> Task:
         raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
     if run_config.rewards:
         kind = with_rewards(kind, run_config.rewards)
+    kind = with_selection(kind, run_config.select, run_config.data, run_config.seed)
     return config.decode(kind, {**fields, "data": run_config.data}, "task.")
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
     "check": "find what is wrong before training (rows, media, rewards, model): mmpost check task=visurf",
+    "select": "measure a task's samples, and write which to train on: mmpost select task=grpo by=rif out=FOLDER",
     "compare": "train arms of a study against each other: mmpost compare task=visurf arms=sft,grpo,visurf seeds=3",
     "continual": "tasks one after another, and what is forgotten: mmpost continual study=digits arms=sft,rl seeds=3",
     "list": "tasks, rewards, objectives and the other plug-ins; `mmpost list TASK` shows a task's settings",
@@ -71,6 +72,13 @@ def _eval(words: Sequence[str]) -> int:
     from mmpost.build import evaluate
 
     evaluate(words)
+    return 0
+
+
+def _select(words: Sequence[str]) -> int:
+    from mmpost.select_data import select
+
+    select(words)
     return 0
 
 

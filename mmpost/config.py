@@ -71,6 +71,8 @@ class RunConfig(Settings):
     """Your own data in place of the task's."""
     rewards: dict[str, str] = {}
     """More rewards for what is scored: `rewards.NAME=path.py:function`, or with a weight `path.py:function*0.5`."""
+    select: dict[str, Any] = {}
+    """Measure samples, train on the fit ones: `select.by=rif`, `variance`, `difficulty`, file.py:Class; its fields."""
     optim: OptimSettings = OptimSettings()
     """For all stages; what a task or `stages.NAME.optim` says of one stage comes on top as described there."""
     stages: dict[str, StageSettings] = {}

@@ -95,16 +95,21 @@ class Job:
             try:
                 samples.append(self._ready(source[index]))
             except DataError as e:
-                told = placed(source, index, str(e))
-                if not self.skips:
-                    raise DataError(told) from e
+                self.leave_out(source, index, e)
                 lost += 1
-                if told not in self.skipped:
-                    print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
-                self.skipped.setdefault(told)
         if self.skips:
             self.log("data/skipped", float(lost))
         return samples
+
+    def leave_out(self, source: Source, index: int, error: DataError) -> str:
+        """Keep in mind, and return, what is said of a sample that cannot be used; raises it unless the job skips."""
+        told = placed(source, index, str(error))
+        if not self.skips:
+            raise DataError(told) from error
+        if told not in self.skipped:
+            print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
+        self.skipped.setdefault(told)
+        return told
 
     def _ready(self, sample: Sample) -> Sample:
         framed = self.framed(sample)
@@ -205,6 +210,11 @@ class Job:
 
 
 def placed(source: Source, index: int, text: str) -> str:
-    """The message with the sample's place in front, as the source calls it (`where`), if it does not name it."""
-    where = source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]
+    """The message with the sample's place in front, if it does not name it."""
+    where = place(source, index)
     return text if where in text else f"{where}: {text}"
+
+
+def place(source: Source, index: int) -> str:
+    """Where a sample stands, as its source calls it (`where`)."""
+    return source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ def enter(job: Job, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
 
     A checkpoint holds all that is kept, so this is not called for a stage that is gone on with.
     """
-    earlier = [s.name for s in stages[: stages.index(stage)]]
+    earlier = [s.name for s in stages[: _place(stages, stage)]]
     needed = _needed(stages, stage, itself=True)
     for name in [name for name in job.kept if name not in needed]:
         del job.kept[name]
@@ -57,6 +57,11 @@ def enter(job: Job, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
         job.keep("reference", _of_model(job, stage, load(stage.reference)))
 
 
+def _place(stages: Sequence[Stage], stage: Stage) -> int:
+    # By name: a stage that reads what another recorded runs with a source of its own.
+    return [s.name for s in stages].index(stage.name)
+
+
 def _pin(name: str) -> str:
     """What the weights at the end of a stage are kept as."""
     return f"end of {name}"
@@ -64,7 +69,7 @@ def _pin(name: str) -> str:
 
 def _needed(stages: Sequence[Stage], stage: Stage, itself: bool = False) -> set[str]:
     """What the stages after `stage`, or from it on, refer to."""
-    rest = stages[stages.index(stage) + (not itself) :]
+    rest = stages[_place(stages, stage) + (not itself) :]
     return {_pin(s.reference) for s in rest if wanted(s) and s.reference}
 
 

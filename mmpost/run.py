@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmpost import bases, checkpoint, config, dist, recipes, reference, runs, summary, trainer
+from mmpost import bases, checkpoint, config, dist, recipes, reference, resuming, summary, trainer
 from mmpost.checkpoint import Snapshot
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
@@ -23,10 +23,12 @@ from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
+from mmpost.making import Recordings
 from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
+from mmpost.stages import stages_of
 from mmpost.stop import Now, Stop
 from mmpost.store import LogpStore
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
@@ -74,6 +76,7 @@ class Run:
         """Stamp of the checkpoint that was written last, or gone on from."""
         self.update: Update | None = None
         self.stop = Stop()
+        self.recordings = Recordings(self.folder, self.job, self.stop, self._say)
         self.listeners = Listeners(list(chosen(run_config.log, self.model.pieces)) if dist.rank() == 0 else [])
         self.results: dict[str, Any] = {}
         """Evaluations so far, as the summary will hold them."""
@@ -113,7 +116,7 @@ class Run:
 
     def _prepare(self) -> None:
         """The stages, and the user's edits: what is wrong with them must show before anything is computed."""
-        self._made = list(self.task.stages())
+        self._made = stages_of(self.task)
         self.stages = [(stage.name, self._share(stage)) for stage in self._made]
         self._check_stages()
         if self.before is not None:
@@ -126,25 +129,33 @@ class Run:
             Freeze(self.config.model.freeze)(self.model)
         for stage in self._made:
             optim = config.stage_optim(self.config, stage.name, stage.optim)
-            (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
+            if stage.objective is not None:
+                (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
         torch.manual_seed(self.config.seed + dist.rank())
 
     def _stages(self) -> None:
-        self._plan = self._steps()
+        self._plan = resuming.plan(self.config.steps, self.stages, self.before.state if self.before else None)
         at = self.before.state["stage"] or None if self.before else None
         for stage in self._made:
-            if self._plan[stage.name]:
+            runs = self._plan[stage.name] or stage.objective is None
+            if runs:
                 self._edit(stage)
             if at is not None and stage.name != at:
-                continue  # finished before the checkpoint; its edits are in place again
-            if self._plan[stage.name]:
-                self._run_stage(stage, self.before if at == stage.name else None)
+                # Finished before the checkpoint; its edits are in place again.
+                if stage.objective is None and self.before is not None:
+                    self.recordings.load(stage, self.before.state["made"][stage.name])
+                continue
+            if runs:
+                self._run_stage(self.recordings.fed(stage), self.before if at == stage.name else None)
                 if self.stop.asked:
                     return
             at = None
             reference.leave(self.job, stage, self._made)
 
     def _run_stage(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        if stage.objective is None:
+            self._record(stage, snapshot)
+            return
         self._enter(stage, snapshot)
         feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
         if self.before is not None and self.cursor.drawn:
@@ -152,6 +163,15 @@ class Run:
         self.before = None
         until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
         trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
+
+    def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        """Make the data of a stage without objective, or what is missing of them."""
+        if snapshot is None:
+            reference.enter(self.job, stage, self._made, self._weights_of)
+        else:
+            self._restore(snapshot)
+            self.before = None
+        self.recordings.make(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _edit(self, stage: Stage) -> None:
         """The stage's own edits, drawn alike on every rank."""
@@ -173,15 +193,18 @@ class Run:
         if snapshot is None:
             reference.enter(self.job, stage, self._made, self._weights_of)
             return
-        state, tensors = snapshot.state, snapshot.tensors
+        self._restore(snapshot)
+        self.update.load_state_dict(snapshot.tensors["update"])
+        self.cursor = trainer.Cursor(**snapshot.state["cursor"])
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Weights that are not the model's own, the step, and random generators."""
         assert self.resume is not None
         if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
             checkpoint.load_adapters(self.resume, self.model.module)
-        self.job.kept = dict(tensors["kept"])
-        self.update.load_state_dict(tensors["update"])
-        self.job.step = self.job.version = state["step"]
-        self.cursor = trainer.Cursor(**state["cursor"])
-        torch.set_rng_state(tensors["rng"][dist.rank()])
+        self.job.kept = dict(snapshot.tensors["kept"])
+        self.job.step = self.job.version = snapshot.state["step"]
+        torch.set_rng_state(snapshot.tensors["rng"][dist.rank()])
 
     def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
         """The weights of another model; only this section's name and place are not as configured."""
@@ -200,18 +223,6 @@ class Run:
     def _update(self) -> Update:
         assert self.update is not None
         return self.update
-
-    def _steps(self) -> dict[str, int]:
-        """Steps of each stage; finished stages of a resumed run keep theirs, the others share what is left."""
-        if self.before is None or not self.before.state["stage"]:
-            return trainer.share_out(self.config.steps, self.stages)
-        plan, at = dict(self.before.state["plan"]), self.before.state["stage"]
-        names = [name for name, _ in self.stages]
-        ahead = [(n, share) for n, share in self.stages[names.index(at) :] if plan[n]]
-        past = sum(plan[n] for n in names[: names.index(at)])
-        if sum(plan.values()) != self.config.steps:
-            plan |= trainer.share_out(self.config.steps - past, ahead)
-        return plan
 
     def _rewind(self) -> None:
         """Cut off between two steps: random numbers as after the last whole one."""
@@ -298,6 +309,7 @@ class Run:
             "plan": self._plan,
             "cursor": {name: getattr(self.cursor, name) for name in kept},
             "buffer": buffer,
+            "made": self.recordings.digests,
             "world": dist.world(),
             **recipes.described(self.model.recipe),
             "base_hash": self.base_hash,
@@ -318,18 +330,7 @@ class Run:
             "base_hash": self.base_hash,
             "format": FORMAT,
         }
-        for name, value in wanted.items():
-            if state[name] != value:
-                raise ConfigError(f"{self.resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
-        other = recipes.changed(state, self.model.recipe)
-        if other:
-            raise ConfigError(
-                f"{self.resume}: prompts would be made otherwise than so far, in {'; '.join(other)}; put it back as it "
-                f"was, or start a new run with model={self.folder}"
-            )
-        # A run that was cut off after its last step still owes its evaluation.
-        if state["step"] >= self.config.steps and runs.read_json(self.folder / "summary.json").get("status") == "done":
-            raise ConfigError(f"{self.resume} is at step {state['step']} of {self.config.steps}; say steps=N for more")
+        resuming.check(str(self.resume), self.folder, state, wanted, self.model.recipe, self.config.steps)
 
     def _open(self) -> None:
         if self.before is not None:
@@ -348,6 +349,7 @@ class Run:
             "reason": reason,
             **self.results,
             **summary.skipped(row for part in skipped for row in part),
+            **self.recordings.summary(),
             "format": FORMAT,
             "steps": self.job.step,
             "wall_s": self._wall(),
@@ -380,6 +382,8 @@ class Run:
 
     def _share(self, stage: Stage) -> float:
         own = self.config.stages.get(stage.name)
+        if stage.objective is None:
+            return 0.0
         return stage.share if own is None or own.share is None else own.share
 
     def _check_stages(self) -> None:
@@ -388,9 +392,7 @@ class Run:
         unknown = sorted(set(self.config.stages) - set(names))
         if unknown:
             raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
-        for stage in self._made:
-            if stage.objective.single_update and stage.updates > 1:
-                raise ConfigError(
-                    f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
-                    "takes the policy as it is for the old one; set its old=column"
-                )
+
+    def _say(self, text: str) -> None:
+        if dist.rank() == 0 and self.config.log.progress:
+            print(text, file=sys.stderr)

@@ -44,6 +44,14 @@ class DataSettings(Settings):
     """Shares of data.train for train, val and test, such as [0.9, 0.05, 0.05]; a row stays where its id puts it."""
     prompt: str = ""
     """What rows without a question of their own ask, such as the images of a folder."""
+    manifest: str | None = None
+    """Train on the samples that this file keeps (`mmpost select` writes it), also of a task's built-in data."""
+    choose: Literal["kept", "dropped", "random"] = "kept"
+    """Of a selection: what it keeps, what it drops, or as many at random as it keeps, for comparison."""
+    most: int = Field(default=0, ge=0)
+    """Train on at most so many samples, drawn by the seed; 0: all."""
+    order: Literal["shuffled", "manifest"] = "shuffled"
+    """Each pass over the samples in an order of its own, or always in the selection's (easy to hard, if it says so)."""
     on_error: Literal["stop", "skip"] = "stop"
     """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
     max_bytes: int = Field(default=2**31, ge=1)

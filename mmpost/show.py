@@ -66,13 +66,14 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
     from mmpost.listeners.files import sample_lines
     from mmpost.models.chat import ChatModel
     from mmpost.rollout.local import LocalRollout
+    from mmpost.stages import stages_of
     from mmpost.types import Collect
 
     run_config, _ = config.load(words)
     task = make_task(run_config)
     model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model)
     job = Job(model, LocalRollout(model), run_config.seed)
-    for stage in task.stages():
+    for stage in stages_of(task):
         few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
         if reference.wanted(stage):
             job.keep_weights("reference")

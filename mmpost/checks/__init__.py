@@ -20,6 +20,7 @@ from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
+from mmpost.stages import stages_of
 from mmpost.types import Gold, Sampling, Stage, Task
 
 HOPPED = 4
@@ -32,7 +33,7 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
     report = report or Report()
     with report.guard():
         task = make_task(run_config)
-        stages = list(task.stages())
+        stages = stages_of(task)
         reference.check(stages)
         readings = sources(task, stages)
         _check(run_config, task, stages, readings, report)

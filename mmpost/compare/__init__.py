@@ -22,6 +22,7 @@ from mmpost.compare.tuning import taken, tune
 from mmpost.compare.words import count, split
 from mmpost.config import RunConfig
 from mmpost.errors import ConfigError
+from mmpost.stages import stages_of
 
 
 def compare(words: Sequence[str]) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Comparison:
         study = self.study
         made = [config.load([settings_of(study, arm, values)])[0] for arm in study.arms for values in grid(study, arm)]
         for one in made:
-            list(make_task(one).stages())
+            stages_of(make_task(one))
         for name in ("steps", "model"):
             found = {str(getattr(one, name)) for one in made}
             if len(found) > 1:

@@ -15,8 +15,9 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.probe")
 
 
 def fingerprint(*task_files: str) -> str:
-    """SHA-256 over the source of mmpost.run, of the tasks, of all of mmpost that they import, and the libraries."""
-    todo = [path for path in (source("mmpost.run"), *map(Path, task_files)) if path is not None]
+    """SHA-256 over mmpost.run and selection, the tasks, what these import of mmpost, and the libraries' versions."""
+    starts = (source("mmpost.run"), source("mmpost.selection"), *map(Path, task_files))
+    todo = [path for path in starts if path is not None]
     seen: set[Path] = set()
     while todo:
         path = todo.pop().resolve()

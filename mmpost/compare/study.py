@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mmpost import config
 from mmpost.errors import ConfigError
+from mmpost.manifest import read as read_manifest
 from mmpost.settings import Settings
 
 Budget = Literal["steps", "time"]
@@ -71,13 +72,19 @@ class Cell:
     def key(self, base: str, code: str) -> str:
         """Decides the result: the configuration in full, the weights it starts from, the code that computes it."""
         run, _ = config.load([dict(self.settings)])
-        text = json.dumps([run.model_dump(mode="json"), base, code], sort_keys=True, default=str)
+        what = [run.model_dump(mode="json"), base, code, *_files(run.data.manifest)]
+        text = json.dumps(what, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
         values = " ".join(f"{name}={value:g}" for name, value in self.values.items())
         return f"{self.arm} seed={self.seed} steps={self.steps} {values}".rstrip()
+
+
+def _files(manifest: str | None) -> list[str]:
+    """What the manifest of a run says, if it has one: under the same name it may have been made again."""
+    return [] if manifest is None else [hashlib.sha256(read_manifest(manifest).file.read_bytes()).hexdigest()]
 
 
 def read(name: str) -> Study:
