@@ -287,7 +287,7 @@ class Gold:
     origin: Origin = "data"
     """As whose reply it is scored."""
     parses: Callable[[str], bool] | None = None
-    """Whether the rewards can read this text at all; what they cannot read is counted apart."""
+    """Whether the rewards can read this text at all; replies and gold that they cannot read are counted apart."""
 
 
 class Recording(Protocol):
@@ -339,7 +339,7 @@ class Stage:
     optim: Mapping[str, Any] = field(default_factory=dict)
     """This stage's changes to `optim`; the user's own settings win."""
     gold: tuple[Gold, ...] = ()
-    """Right replies, the plainest first; only checks and probes read them."""
+    """Right replies, the plainest first; for checks, probes and counts alone: training does not follow from them."""
     reference: str = ""
     """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
     this name, or those of the model with this name or folder."""

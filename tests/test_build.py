@@ -8,31 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import GROUPS, lines
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import mmpost
 from mmpost import config
 from mmpost.errors import ConfigError
 
-SMALL = {
-    "task": {"name": "visurf", "prompts": 4, "group": 3, "sampling": {"max_tokens": 12}},
-    "model": "random-tiny",
-    "eval": {"samples": 8},
-    "log": {"progress": False},
-    "steps": 4,
-}
+SMALL = config.merge(
+    GROUPS, {"task": {"prompts": 4, "group": 3, "sampling": {"max_tokens": 12}}, "eval": {"samples": 8}, "steps": 4}
+)
 ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
 OF_ROLLOUTS = {
     *("reward/total", "reward/think_format", "reward/flat_groups", "reply/length", "reply/truncated", "entropy"),
-    *("time/rollout", "time/score"),
+    *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"task": {"warm_up": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
     mmpost.train(**config.merge(SMALL, changes), out=str(out))
     return out
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_folder_holds_what_it_promises(run: Path) -> None:

@@ -86,7 +86,6 @@ def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
 
 
 def test_every_setting_is_read(tmp_path: Path, own_data: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
     read: set[tuple[str, str]] = set()
     plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
 

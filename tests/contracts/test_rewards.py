@@ -14,6 +14,7 @@ import pytest
 
 import mmpost.rewards
 from mmpost.data.digits import KINDS, Scenes, answer_text
+from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
 
 TEXTS = (
@@ -69,7 +70,7 @@ def kinds_scored(function: Reward) -> list[str]:
         try:
             for reply in replies(samples[0]):
                 function(samples[0], reply)
-        except (TypeError, LookupError):
+        except (DataError, TypeError, LookupError):
             continue
         found.append(kind)
     return found

@@ -13,13 +13,14 @@ import pytest
 
 import mmpost.transforms
 from mmpost.settings import Settings
-from mmpost.types import Sample, Sampling
+from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
 FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
     "Answer": [{"text": lambda sample: str(sample.truth)}],
+    "Unparseable": [{"gold": Gold(lambda sample: str(sample.truth), parses=str.isdigit)}],
     "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
     "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
     "ClipReward": [{"low": 0.0, "high": 0.5}],
