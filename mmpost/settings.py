@@ -60,6 +60,8 @@ class DataSettings(Settings):
     """Most pixels of a picture, or of one frame, in the file; looked up in its header before anything is decoded."""
     max_media_pixels: int = Field(default=2**30, ge=1)
     """Most pixels (frames x height x width) or samples of sound that one medium is decoded to."""
+    video_backend: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"
+    """What decodes the frames of videos; auto: decord, then torchcodec, then PyAV, the first that can read the file."""
 
     @field_validator("split")
     @classmethod

@@ -100,6 +100,7 @@ ONLY_IN = {
     "PIL": MEDIA,
     "av": MEDIA,
     "decord": (*MEDIA, "doctor"),
+    "torchcodec": (*MEDIA, "doctor"),
 }
 """Packages with one home."""
 
@@ -352,7 +353,8 @@ class Hiding:
     def __init__(self, finder):
         self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        hidden = name.partition(".")[0] in {"vllm", "deepspeed", "decord", "wandb", "trackio", "open_clip"}
+        optional = {"vllm", "deepspeed", "decord", "torchcodec", "wandb", "trackio", "open_clip"}
+        hidden = name.partition(".")[0] in optional
         return None if hidden else self.finder.find_spec(name, path, target)
     def __getattr__(self, name):
         return getattr(self.finder, name)

@@ -44,6 +44,11 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "tiles": {"side": 56, "overview": 56}}},
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "mixed": True, "sft": 0.5}},
     ],
+    "clips_base": [{"task": {"prompts": 2, "clips": 4}}],
+    "temporal_r1": [
+        {"task": {"prompts": 2, "group": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
+        {"data": "FILMS", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+    ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
@@ -75,6 +80,19 @@ def own_data(tmp_path: Path) -> dict[str, str]:
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
+@pytest.fixture
+def own_films(tmp_path: Path) -> dict[str, str]:
+    """Rows about one film, for any task that asks about time."""
+    from mmpost.data.clips import Clips
+
+    (tmp_path / "film.mp4").write_bytes(Clips(n=1)[0].prompt[0].value.bytes())
+    solutions = ("7", [0.2, 0.5], {"answer": "A", "start_time": 1, "end_time": 2})
+    rows = [{"video": "film.mp4", "problem": "when?", "solution": s, "video_length": 6} for s in solutions]
+    file = tmp_path / "films.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
 def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
     """(section, field) of everything that can be set in `kind` and its sections."""
     found = set()
@@ -85,7 +103,9 @@ def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
     return found
 
 
-def test_every_setting_is_read(tmp_path: Path, own_data: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_is_read(
+    tmp_path: Path, own_data: dict[str, str], own_films: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: set[tuple[str, str]] = set()
     plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
 
@@ -99,7 +119,8 @@ def test_every_setting_is_read(tmp_path: Path, own_data: dict[str, str], monkeyp
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            settings = {**settings, **({"data": own_data} if settings.get("data") == "OWN" else {})}
+            own = {"OWN": own_data, "FILMS": own_films}.get(settings.get("data", ""))
+            settings = {**settings, **({"data": own} if own else {})}
             words = config.merge(config.merge(QUICK, {"task": name}), settings)
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {
