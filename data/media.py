@@ -63,7 +63,8 @@ class Media:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
 
         Options are those of the kind (`fps`, `max_frames` or `frames` of a video, `rate` of audio, and its `channel`:
-        "mean" of all, the default, or "first"). The caller may change what it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
+        "mean" of all, the default, or "first"). The caller may change what it gets: the cache keeps its own copy.
+        Raises DataError, naming the file, for what cannot be read.
         """
         kind = find_kind(self.kind)
         asked = {**dict(self.options), **options}

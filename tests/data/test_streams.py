@@ -191,7 +191,7 @@ def test_the_first_channel_may_stand_for_all():
     assert mixed != first, "what is kept for one must not serve the other"
     assert mixed.hash != first.hash
     assert first == media(content, "audio", channel="first")
-    with pytest.raises(DataError, match="mean, first.*'second'"):
+    with pytest.raises(DataError, match=r"mean, first.*'second'"):
         media(content, "audio", channel="second").open()
 
 
