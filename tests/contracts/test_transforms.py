@@ -22,6 +22,7 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "Answer": [{"text": lambda sample: str(sample.truth)}],
     "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
     "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
+    "LengthReward": [{"score": "right", "after": 0}],
     "ClipReward": [{"low": 0.0, "high": 0.5}],
     "KLReward": [{"beta": 0.1}, {"beta": 0.1, "per_token": True}],
     "GroupAdvantage": [
