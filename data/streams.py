@@ -16,7 +16,6 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from mmpost.data import limits
 from mmpost.errors import DataError
 
-
 CHANNELS = ("mean", "first")
 """What becomes of several channels of sound."""
 

@@ -1,4 +1,4 @@
-"""A Qwen2-Audio of less than a million parameters, made in code: hears up to two seconds, loads like a published one."""
+"""A Qwen2-Audio of less than a million parameters, made in code; it hears two seconds."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ AUDIO = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 """Qwen2-Audio's names of its placeholder and the brackets around it."""
 
 WORDS = """
-alarm beep beeps bell buzz came choose chirp choice choices click clicks dog falling flat hear heard high hiss
-horn hum it knock knocks listen long longest loud loudest low lowest most music noise option options pitch quiet said
-short silence siren slow fast sound sounds speaker spoken tone tones voice was were word final sweep steady
+beep beeps bell buzz came choose click clicks falling flat hear heard hiss horn knock knocks listen long longest loud
+loudest low music noise option options pitch quiet rising said short silence siren sound sounds speaker spoken tone
+tones voice was were word
 """
 """Words of questions about sounds, besides those of `tiny.WORDS`."""
 

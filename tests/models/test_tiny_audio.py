@@ -66,9 +66,7 @@ def test_loads_like_a_published_checkpoint(loaded: tuple[Any, Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.2, 5), (0.5, 12), (1.0, 25), (1.37, 34), (2.0, 50), (3.0, 50)])
-def test_a_clip_has_as_many_placeholders_as_features(
-    loaded: tuple[Any, Any], seconds: float, tokens: int
-) -> None:
+def test_a_clip_has_as_many_placeholders_as_features(loaded: tuple[Any, Any], seconds: float, tokens: int) -> None:
     """25 tokens a second; what is longer than the model hears is cut by the processor."""
     model, processor = loaded
     given = inputs(processor, [clip(seconds)], ["?"])
