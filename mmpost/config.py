@@ -95,6 +95,13 @@ AS_TEXT = ("out", "resume", "config", "task", "task.name", "model", "model.name"
 """Words whose value is a name or path, whatever it looks like."""
 
 
+PROMPTS = (
+    *("system", "min_pixels", "max_pixels", "frame", "fps", "min_frames", "max_frames"),
+    *("video_min_pixels", "video_max_pixels", "video_pixels", "positions"),
+)
+"""Settings of a model by which its prompts are made: a run brings them to whoever goes on from it."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with the scalars of version 1.2: `off`, `no` and `1:30` are text, `1e-6` is a number."""
 
@@ -223,9 +230,7 @@ def run_of(name: str) -> dict[str, Any]:
 def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
     model = trained["model"]
-    out: dict[str, Any] = {
-        "model": {k: model[k] for k in ("system", "min_pixels", "max_pixels", "frame") if k in model}
-    }
+    out: dict[str, Any] = {"model": {k: model[k] for k in PROMPTS if k in model}}
     out["model"]["origin"] = model.get("origin") or model["name"]
     if trained["task"]["name"] == task:
         out["task"] = trained["task"]

@@ -82,7 +82,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = config.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
-            kept = {k: run["model"].get(k) for k in ("trust_remote_code", "system", "min_pixels", "max_pixels")}
+            kept = {k: run["model"][k] for k in ("trust_remote_code", *config.PROMPTS) if k in run["model"]}
             settings = config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
             return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
     return ModelSettings(name=name, device="cpu"), {}, {}
@@ -102,6 +102,7 @@ def _card(
         "Steps": summary.get("steps", 0),
         "Seed": summary.get("seed", "none"),
         "Prompt recipe": model.recipe.hash,
+        "Positions": model.recipe.positions,
         "System prompt": json.dumps(settings.system) if settings.system else "none",
         "Numbers": given.dtype,
         "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", _versions()).items()),

@@ -95,6 +95,20 @@ class ModelSettings(Settings):
     """Smallest image area after resizing, for processors that have a pixel budget."""
     max_pixels: int | None = None
     """Largest image area after resizing."""
+    fps: float = Field(default=2.0, gt=0)
+    """Frames per second that are taken from a video."""
+    min_frames: int = Field(default=4, ge=1)
+    """Fewest frames of a video, where it has as many."""
+    max_frames: int = Field(default=768, ge=1)
+    """Most frames of a video."""
+    video_min_pixels: int | None = None
+    """Smallest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
+    video_max_pixels: int | None = None
+    """Largest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
+    video_pixels: int | None = None
+    """Budget of a whole video, qwen-vl-utils' total_pixels: a frame of n has 2 / n of it (Qwen2-VL, Qwen2.5-VL)."""
+    positions: Literal["installed", "original"] = "installed"
+    """Where text after a video stands: as the installed transformers has it, or as the family published it."""
     system: str | None = None
     """System prompt for samples that bring none."""
     frame: Literal["auto", "pixels", "thousand"] = "auto"

@@ -1,4 +1,4 @@
-"""Any image chat model of transformers: templates, pixels, positions and padding end here."""
+"""Any multimodal chat model of transformers: templates, pixels, positions and padding end here."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class ChatModel:
         self.processor, self.settings, self.compute = processor, settings, compute
         self.tokenizer = getattr(processor, "tokenizer", processor)
         banned = families.banned_ids(self.module.config, processor)
-        self.prompt = Prompter(module, processor, settings.system, banned, compute.pixel_bytes)
+        self.prompt = Prompter(module, processor, settings, banned, compute.pixel_bytes)
         self.share = compute.share == "auto"
         self.device = torch.device(_device(settings.device))
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
-        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, compute)
+        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, self.prompt.intakes, compute)
         self._workers: ThreadPoolExecutor | None = None
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
@@ -78,6 +78,11 @@ class ChatModel:
             system=settings.system,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
+            video=(
+                *(settings.fps, settings.min_frames, settings.max_frames),
+                *(settings.video_min_pixels, settings.video_max_pixels, settings.video_pixels),
+            ),
+            positions=self.prompt.positions.name,
             banned=tuple(banned),
             end=tuple(end),
             lead=lead,
@@ -216,7 +221,7 @@ class ChatModel:
             return
         if self._workers is None:
             self._workers = ThreadPoolExecutor(WORKERS, "read ahead", _alone)
-        pixels = self.tower.trains or not self.tower.share
+        pixels = self.tower.trains or not self.tower.shares
         for sample in samples:
             self._workers.submit(self.prompt.ahead, sample, pixels)
 

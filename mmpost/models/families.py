@@ -39,7 +39,7 @@ PLACEHOLDERS = (
 )
 """Tokens by their names in configurations, processors and tokenizers, with `_token`, `_token_id` or `_token_index`."""
 
-DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "hidden_dropout")
+DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "activation_dropout", "hidden_dropout", "layerdrop")
 """Attributes that layers read as the probability of a dropout that is no module."""
 
 AfterHead = Callable[[Tensor], Tensor]
@@ -73,6 +73,13 @@ def banned_ids(config: Any, processor: Any) -> list[int]:
                 found.append(tokenizer.get_vocab().get(token))
             ids |= {i for i in found if isinstance(i, int)}
     return sorted(ids)
+
+
+def placeholder_ids(config: Any, processor: Any) -> frozenset[int]:
+    """The tokens that stand for media, one each for a piece of the medium."""
+    names = [f"{kind}_token_{end}" for kind in ("image", "video", "audio") for end in ("id", "index")]
+    found = [getattr(owner, name, None) for owner in (config, processor) for name in names]
+    return frozenset(i for i in found if isinstance(i, int))
 
 
 def after_head(config: Any) -> list[AfterHead]:

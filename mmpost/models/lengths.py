@@ -39,12 +39,9 @@ class Lengths:
                 self.config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
         except (OSError, ValueError) as e:
             raise ConfigError(f"model={settings.name}: its configuration cannot be loaded: {e}") from e
-        self.prompt = Prompter(None, self.processor, settings.system, families.banned_ids(self.config, self.processor))
+        self.prompt = Prompter(None, self.processor, settings, families.banned_ids(self.config, self.processor))
         self._count = getattr(self.processor, "_get_num_multimodal_tokens", None)
-        names = ("image_token_id", "image_token_index")
-        owners = (self.config, self.processor)
-        found = [getattr(owner, name, None) for owner in owners for name in names]
-        self._placeholder = next((i for i in found if isinstance(i, int)), None)
+        self._placeholders = families.placeholder_ids(self.config, self.processor)
 
     @property
     def limit(self) -> int | None:
@@ -66,7 +63,7 @@ class Lengths:
     def exact(self, sample: Sample) -> Length:
         """Through the processor itself. Raises DataError for a sample that cannot be given to the model."""
         ids = self.prompt(sample).ids
-        return Length(len(ids), int((ids == self._placeholder).sum()) if self._placeholder is not None else 0)
+        return Length(len(ids), sum(int(i) in self._placeholders for i in ids))
 
     def frame(self, sample: Sample) -> Frame | None:
         """Where the model writes coordinates for `sample`."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 from transformers.utils import logging
 
 from mmpost.errors import ConfigError
+from mmpost.models.intakes import intakes
 from mmpost.settings import ModelSettings
 
 
@@ -19,8 +20,11 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
     """Module (fp32) and processor. Raises ConfigError where transformers cannot load them, and for unfit settings."""
     processor = load_processor(folder, settings)
     with _explained(folder, settings):
-        module = AutoModelForImageTextToText.from_pretrained(
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+        module = AutoModelForMultimodalLM.from_pretrained(
             folder,
+            # Of models that also speak (Qwen2.5-Omni), the part that writes.
+            config=getattr(whole, "thinker_config", whole),
             trust_remote_code=settings.trust_remote_code,
             dtype=torch.float32,
             attn_implementation=settings.attention,
@@ -52,22 +56,26 @@ def _explained(folder: str, settings: ModelSettings) -> Iterator[None]:
         if "trust_remote_code" in str(e):
             hint = "Its code comes with the checkpoint: set model.trust_remote_code=true if you trust its author. "
         raise ConfigError(
-            f"model={settings.name}: wanted an image chat model of transformers, found {folder}, which it cannot load. "
-            f"{hint}transformers says: {e}"
+            f"model={settings.name}: wanted a multimodal chat model of transformers, found {folder}, which it cannot "
+            f"load. {hint}transformers says: {e}"
         ) from e
 
 
 def load_processor(folder: str, settings: ModelSettings) -> Any:
-    """The processor alone, with the settings' pixel budget."""
+    """The processor alone, with the settings' pixel budgets."""
     with _explained(folder, settings):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    if getattr(processor, "image_processor", None) is None:
+    if not intakes(processor, settings):
         raise ConfigError(
-            f"model={settings.name}: wanted a processor for text and images, found {type(processor).__name__}: put the "
+            f"model={settings.name}: wanted a processor for text and media, found {type(processor).__name__}: put the "
             "processor's files (processor_config.json or preprocessor_config.json) beside the weights"
         )
-    if settings.min_pixels is not None or settings.max_pixels is not None:
-        _set_pixels(processor, settings)
+    _set_pixels(processor, "image_processor", "", settings.min_pixels, settings.max_pixels, settings.name)
+    _set_pixels(
+        processor, "video_processor", "video_", settings.video_min_pixels, settings.video_max_pixels, settings.name
+    )
+    if settings.video_pixels is not None:
+        _set_video_budget(processor, settings)
     return processor
 
 
@@ -83,16 +91,36 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _set_pixels(processor: Any, settings: ModelSettings) -> None:
-    image = processor.image_processor
-    size = dict(getattr(image, "size", None) or {})
-    if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(image, "merge_size"):
+def _set_pixels(processor: Any, owner: str, prefix: str, low: int | None, high: int | None, name: str) -> None:
+    """The least and most pixels of one part of the processor."""
+    if low is None and high is None:
+        return
+    part = getattr(processor, owner, None)
+    size = dict(getattr(part, "size", None) or {})
+    if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(part, "merge_size"):
         raise ConfigError(
-            f"model.min_pixels and model.max_pixels need a processor with a pixel budget (Qwen-VL); "
-            f"that of {settings.name} is {type(image).__name__}: leave them out"
+            f"model.{prefix}min_pixels and model.{prefix}max_pixels need a processor with a pixel budget (Qwen-VL); "
+            f"that of {name} is {type(part).__name__}: leave them out"
         )
-    low = size["shortest_edge"] if settings.min_pixels is None else settings.min_pixels
-    high = size["longest_edge"] if settings.max_pixels is None else settings.max_pixels
+    low = size["shortest_edge"] if low is None else low
+    high = size["longest_edge"] if high is None else high
     if low > high:
-        raise ConfigError(f"model.min_pixels={low} is more than model.max_pixels={high}; the latter must be the larger")
-    image.size = type(image.size)(shortest_edge=low, longest_edge=high)
+        raise ConfigError(
+            f"model.{prefix}min_pixels={low} is more than model.{prefix}max_pixels={high}; the latter must be larger"
+        )
+    part.size = type(part.size)(shortest_edge=low, longest_edge=high)
+
+
+def _set_video_budget(processor: Any, settings: ModelSettings) -> None:
+    """A budget of pixels over a whole video: the processor reckons it as 0.9 of so many tokens."""
+    part = getattr(processor, "video_processor", None)
+    if not hasattr(part, "cap_pixels_per_frame"):
+        raise ConfigError(
+            f"model.video_pixels needs a video processor with a budget over all frames (Qwen2-VL, Qwen2.5-VL); that of "
+            f"{settings.name} is {type(part).__name__}: set model.video_max_pixels instead"
+        )
+    assert part is not None
+    assert settings.video_pixels is not None
+    part.cap_pixels_per_frame = True
+    # Half a pixel more, so that rounding down inside gives the number that was asked for.
+    part.max_video_tokens = (settings.video_pixels + 0.5) / (0.9 * (part.patch_size * part.merge_size) ** 2)

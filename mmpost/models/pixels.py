@@ -1,4 +1,4 @@
-"""Images through a model's image processor: each once, kept by content and bounded by bytes."""
+"""Media through a model's processor: each once, kept by content and bounded by bytes."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature
 
 from mmpost.data.cache import Cache
 from mmpost.data.media import Media
+from mmpost.models.intakes import Intake
 
-PROBES = ((64, 96), (80, 48))
-"""Heights and widths of the two images that show whether a family processes neighbours apart."""
+OURS = ("video_metadata", "do_sample_frames", "sampling_rate")
+"""What a call of the whole processor says of its media; each medium says it again when it is processed."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a vision tower reads of one image; of all images of a prompt where the family does not treat them apart."""
+    """What an encoder reads of one image, video or sound; of all of a prompt where they cannot be taken apart."""
 
     key: str
     """Hash of the processed tensors: equal pictures have equal features."""
     load: Callable[[], Mapping[str, Tensor]]
     """Pixels, grids and the like; processed again where memory has let go of them."""
-    images: int = 1
+    media: int = 1
     nbytes: int = 0
     """What it holds by itself, outside of the bounded cache."""
+    kind: str = "image"
+    """Of the media; empty for a prompt whose kinds could not be told apart."""
 
 
 @dataclass(frozen=True)
 class _Done:
-    """Output of the image processor."""
+    """Output of the part of the processor for one kind."""
 
     features: Mapping[str, Any]
     key: str
@@ -45,96 +47,122 @@ class _Done:
         return sum(v.nbytes for v in self.features.values() if isinstance(v, Tensor))
 
 
+Group = tuple[Media, ...]
+"""Media of one kind that are processed together."""
+
+
 class Pixels:
-    """The image processor of a model, asked once per image, or once per group of images where neighbours matter."""
+    """The parts of a model's processor, each asked once per medium, or once per group where neighbours matter."""
 
-    def __init__(self, inner: Any, limit: int) -> None:
-        self.inner = inner
+    def __init__(self, intakes: Mapping[str, Intake], limit: int) -> None:
+        self.intakes = intakes
         self.processed = 0
-        """Images that went through it so far; the two of the probe are not counted."""
+        """Media that went through so far; those of the probes are not counted."""
         self._kept, self._lock = Cache(limit), threading.Lock()
-        self._apart: dict[str, bool] = {}
-        self._options: dict[str, Any] | None = None
+        self._apart: dict[tuple[str, str], bool] = {}
+        self._options: dict[str, dict[str, Any]] = {}
 
-    def groups(self, media: Sequence[Media], options: Mapping[str, Any]) -> list[tuple[Media, ...]]:
-        """The images that are processed together: each alone, or all, where one alone comes out differently."""
-        return [(m,) for m in media] if len(media) == 1 or self._separable(options) else [tuple(media)]
+    def groups(self, media: Sequence[Media], options: Mapping[str, Any]) -> list[Group]:
+        """What of these, all of one kind, is processed together: each alone, or all, where one alone is different."""
+        if len(media) <= 1 or self._separable(media[0].kind, options):
+            return [(m,) for m in media]
+        return [tuple(media)]
 
-    def done(self, group: tuple[Media, ...], options: Mapping[str, Any]) -> _Done:
-        """Output for these images; raises DataError for a file that cannot be read."""
-        key = (repr(sorted(options.items())), tuple(m.hash for m in group))
+    def done(self, group: Group, options: Mapping[str, Any]) -> _Done:
+        """Output for these media; raises DataError for one that cannot be used."""
+        key = (repr(sorted(options.items())), group[0].kind, tuple(m.hash for m in group))
         return self._kept.get(key, lambda: self._process(group, options), lambda d: d.nbytes)
 
     def ahead(self, media: Sequence[Media]) -> None:
-        """Process what will be asked for soon; may run on another thread, and does nothing before the first prompt."""
-        if self._options is not None and media:
-            for group in self.groups(media, self._options):
-                self.done(group, self._options)
+        """Process what will be asked for soon; may run on another thread, and does nothing before a kind's first."""
+        for kind, options in list(self._options.items()):
+            for group in self.groups([m for m in media if m.kind == kind], options):
+                self.done(group, options)
 
-    def bound(self, media: Sequence[Media]) -> Bound:
-        """What stands for the image processor in one call of the whole processor, about these images."""
-        return Bound(self, media)
+    def bound(self, kind: str, media: Sequence[Media]) -> Bound:
+        """What stands for the part of the processor for `kind` in one call of the whole, about these media."""
+        return Bound(self, self.intakes[kind], media)
 
-    def count(self, images: int) -> None:
+    def count(self, media: int) -> None:
         with self._lock:
-            self.processed += images
+            self.processed += media
 
-    def _process(self, group: tuple[Media, ...], options: Mapping[str, Any]) -> _Done:
-        features = dict(self.inner([[m.open() for m in group]], **options))
+    def _process(self, group: Group, options: Mapping[str, Any]) -> _Done:
+        intake = self.intakes[group[0].kind]
+        features = intake.run([intake.open(m) for m in group], dict(options))
         self.count(len(group))
         return _Done(features, digest(features))
 
-    def _separable(self, options: Mapping[str, Any]) -> bool:
-        name = repr(sorted(options.items()))
+    def _separable(self, kind: str, options: Mapping[str, Any]) -> bool:
+        name = (kind, repr(sorted(options.items())))
         if name not in self._apart:
-            pictures = [(np.arange(h * w * 3) % 251).astype(np.uint8).reshape(h, w, 3) for h, w in PROBES]
-            self._apart[name] = self._same(pictures, options)
+            self._apart[name] = self._same(self.intakes[kind], dict(options))
         return self._apart[name]
 
-    def _same(self, pictures: list[Any], options: Mapping[str, Any]) -> bool:
+    def _same(self, intake: Intake, options: dict[str, Any]) -> bool:
         """Whether outputs for each, put one after the other, are the output for both."""
+        probes = intake.probes()
         try:
-            together = dict(self.inner([pictures], **options))
-            apart = merged([dict(self.inner([[p]], **options)) for p in pictures])
+            together = intake.run(probes, options)
+            apart = merged([intake.run([probe], options) for probe in probes])
         except (TypeError, ValueError, RuntimeError, IndexError):  # it does not take two, or they do not go together
             return False
         return together.keys() == apart.keys() and digest(together) == digest(apart)
 
 
 class Bound:
-    """An image processor that already knows which images it will be asked for, and asks the real one for new ones."""
+    """A part of the processor that already knows what it will be asked for, and asks the real one for new media."""
 
-    def __init__(self, pixels: Pixels, media: Sequence[Media]) -> None:
-        self.pixels, self.media = pixels, media
+    def __init__(self, pixels: Pixels, intake: Intake, media: Sequence[Media]) -> None:
+        self.pixels, self.intake, self.media = pixels, intake, media
         self.options: dict[str, Any] | None = None
-        """What it was called with; None before."""
+        """What it was called with, but for what media say of themselves; None before."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.pixels.inner, name)
+        return getattr(self.intake.inner, name)
 
-    def __call__(self, images: Any, **options: Any) -> BatchFeature:
-        self.options = self.pixels._options = options
-        found = [self.pixels.done(g, options).features for g in self.pixels.groups(self.media, options)]
-        return BatchFeature(merged(found))
+    def __call__(self, _: Any, **options: Any) -> BatchFeature:
+        self.options = self.pixels._options[self.intake.kind] = {k: v for k, v in options.items() if k not in OURS}
+        found = merged([self.pixels.done(g, self.options).features for g in self._groups()])
+        for old, new in self.intake.renamed:
+            if new in found:  # as the whole processor, which renames it, expects it
+                found[old] = found.pop(new)
+        return BatchFeature(found)
 
-    def pictures(self, wanted: Mapping[str, Tensor]) -> tuple[Picture, ...]:
-        """The images as pictures with the tensors named in `wanted`, the media inputs that the processor returned."""
-        if self.options is None:  # code of its own, which goes another way
-            self.pixels.count(len(self.media))
-        options = self.options or {}
-        groups = self.pixels.groups(self.media, options) if self.options is not None else []
-        if not groups or not wanted.keys() <= self.pixels.done(groups[0], options).features.keys():
-            return (Picture(digest(wanted), lambda: wanted, len(self.media), sum(t.nbytes for t in wanted.values())),)
-        return tuple(self._picture(group, options, tuple(wanted)) for group in groups)
+    def names(self) -> set[str]:
+        """Of what its part puts out; nothing where code of its own went another way."""
+        groups = self._groups() if self.options is not None else []
+        return set(self.pixels.done(groups[0], self.options or {}).features) if groups else set()
 
-    def _picture(self, group: tuple[Media, ...], options: Mapping[str, Any], names: tuple[str, ...]) -> Picture:
+    def pictures(self, names: Sequence[str]) -> tuple[Picture, ...]:
+        """Its media as pictures with the tensors of these names."""
+        return tuple(self._picture(group, self.options or {}, tuple(names)) for group in self._groups())
+
+    def _groups(self) -> list[Group]:
+        return self.pixels.groups(self.media, self.options or {})
+
+    def _picture(self, group: Group, options: dict[str, Any], names: tuple[str, ...]) -> Picture:
         pixels = self.pixels
 
         def load() -> dict[str, Tensor]:
             features = pixels.done(group, options).features
             return {name: torch.as_tensor(features[name]) for name in names}
 
-        return Picture(pixels.done(group, options).key, load, len(group))
+        return Picture(pixels.done(group, options).key, load, len(group), kind=self.intake.kind)
+
+
+def pictures(bounds: Sequence[Bound], wanted: Mapping[str, Tensor]) -> tuple[Picture, ...]:
+    """The media of a prompt as pictures with the tensors in `wanted`, the media inputs that its processor returned."""
+    for bound in bounds:
+        if bound.options is None:  # code of its own, which goes another way
+            bound.pixels.count(len(bound.media))
+    names = [bound.names() for bound in bounds]
+    if wanted and wanted.keys() <= set().union(*names):
+        own = [[name for name in wanted if name in known] for known in names]
+        return tuple(p for bound, mine in zip(bounds, own, strict=True) for p in bound.pictures(mine))
+    kinds = {bound.intake.kind for bound in bounds}
+    media, nbytes = sum(len(b.media) for b in bounds), sum(t.nbytes for t in wanted.values())
+    return (Picture(digest(wanted), lambda: wanted, media, nbytes, kinds.pop() if len(kinds) == 1 else ""),)
 
 
 def merged(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

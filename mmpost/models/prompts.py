@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import weakref
 from collections.abc import Sequence
@@ -19,7 +18,10 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.data.media import Media, media
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.pixels import Picture, Pixels, merged
+from mmpost.models.intakes import intakes
+from mmpost.models.pixels import Picture, Pixels, merged, pictures
+from mmpost.models.positions import SECONDS, Positions
+from mmpost.settings import ModelSettings
 from mmpost.types import Part, Sample
 
 PROBE = "mmpost"
@@ -35,6 +37,10 @@ class Recipe:
     system: str | None
     min_pixels: int | None
     max_pixels: int | None
+    video: tuple[float | int | None, ...]
+    """Frames per second, fewest and most frames, and the bounds on their pixels."""
+    positions: str
+    """The rule by which tokens are placed, as found in force."""
     banned: tuple[int, ...]
     end: tuple[int, ...]
     """Tokens that end a reply; the first is the one written after replies that were not sampled."""
@@ -60,8 +66,8 @@ class Prompt:
 
     @property
     def after(self) -> int:
-        """The position of the first reply token."""
-        return int(self.positions.max()) + 1
+        """The position of the first reply token: one more than that of the last token, which is text."""
+        return int(self.positions[:, -1].max()) + 1
 
     @property
     def nbytes(self) -> int:
@@ -71,7 +77,9 @@ class Prompt:
     @property
     def media(self) -> dict[str, Tensor]:
         """Pixels, grids and the like of all pictures; rows are concatenated along the first dimension."""
-        return merged([p.load() for p in self.pictures]) if self.pictures else {}
+        kinds = dict.fromkeys(p.kind for p in self.pictures)
+        of = [merged([p.load() for p in self.pictures if p.kind == kind]) for kind in kinds]
+        return {name: tensor for media in of for name, tensor in media.items()}
 
 
 class Prompter:
@@ -81,13 +89,15 @@ class Prompter:
         self,
         module: torch.nn.Module | None,
         processor: Any,
-        system: str | None = None,
+        settings: ModelSettings = ModelSettings(),
         banned: Sequence[int] = (),
         pixel_bytes: int = 1 << 30,
     ) -> None:
-        self.module, self.processor, self.system = module, processor, system
+        self.module, self.processor, self.system = module, processor, settings.system
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.pixels = Pixels(getattr(processor, "image_processor", None), pixel_bytes)
+        self.intakes = intakes(processor, settings)
+        self.pixels = Pixels(self.intakes, pixel_bytes)
+        self.positions = Positions(module, settings.positions)
         self._kept = Cache(PROMPT_BYTES)
         self._media: dict[int, tuple[weakref.ref[Part], Media]] = {}
         self._owner = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
@@ -115,7 +125,7 @@ class Prompter:
         """
         parts, key = self._identity(sample)
         if pixels or key not in self._kept:
-            self.pixels.ahead([p.value for p in parts if p.kind == "image"])
+            self.pixels.ahead([p.value for p in parts if p.kind in self.intakes])
 
     def medium(self, part: Part) -> Media:
         """The lazy medium of a part, also where a source gave a bare picture or array, which is encoded once."""
@@ -192,25 +202,35 @@ class Prompter:
         return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
 
     def _render(self, parts: Sequence[Part]) -> Prompt:
-        others = sorted({part.kind for part in parts} - {"text", "image"})
+        others = sorted({part.kind for part in parts} - {"text", *self.intakes})
         if others:
-            raise DataError(f"this model takes text and images, but the prompt has {', '.join(others)}")
-        pictures = [part.value for part in parts if part.kind == "image"]
+            takes = ", ".join(("text", *self.intakes))
+            raise DataError(f"this model takes {takes}, but the prompt has {', '.join(others)}")
         text = self.text(parts)
-        processor, bound, images = self.processor, self.pixels.bound(pictures), {}
-        if pictures:
-            # The same processor, but for who it asks for pixels.
-            processor, images = copy(self.processor), {"images": [[p.open() for p in pictures]]}
-            processor.image_processor = bound
+        # The same processor, but for who it asks for pixels.
+        processor, given, bounds, seconds = copy(self.processor), {}, [], []
+        for kind, intake in self.intakes.items():
+            media = [part.value for part in parts if part.kind == kind]
+            if not media:
+                continue
+            bounds.append(self.pixels.bound(kind, media))
+            setattr(processor, intake.owner, bounds[-1])
+            opened = [intake.open(m) for m in media]
+            values, about = intake.call(opened)
+            given[intake.argument] = values
+            if about:
+                given[f"{intake.argument}_kwargs"] = about
+            seconds += intake.seconds(opened)
         # Processors prefer the text as a list; the template has written the first token if the tokenizer would.
-        features = dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=self.adds_bos(text)))
+        features = dict(processor(text=[text], **given, return_tensors="pt", add_special_tokens=self.adds_bos(text)))
         ids = features.pop("input_ids")
         features.pop("attention_mask", None)
         tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
         aligned = {k: v[0] for k, v in tensors.items() if k.endswith("token_type_ids") and v.shape == ids.shape}
-        rest = {k: v for k, v in tensors.items() if k not in aligned}
-        known = bound.pictures(rest) if pictures else ()
-        return Prompt(ids[0], aligned, known, self._positions(ids, aligned, rest))
+        timing = {k: torch.tensor(seconds) for k in SECONDS if k in features}
+        rest = {k: v for k, v in tensors.items() if k not in aligned and k not in SECONDS}
+        known = pictures(bounds, rest) if bounds else ()
+        return Prompt(ids[0], aligned, known, self.positions(ids, aligned, rest | timing))
 
     def marker(self) -> str:
         """What the template writes to open the assistant's turn; empty where it does not care to."""
@@ -222,16 +242,3 @@ class Prompter:
         """Whether the tokenizer must write the first token: not where the template has written it already."""
         bos = getattr(self.tokenizer, "bos_token", None)
         return not (bos and text.startswith(bos))
-
-    def _positions(self, ids: Tensor, aligned: dict[str, Tensor], rest: dict[str, Tensor]) -> Int[Tensor, "axis len"]:
-        """The installed model's own position function, so that a bare transformers script answers the same."""
-        plain = torch.arange(ids.shape[1])[None]
-        function = getattr(getattr(self.module, "model", None), "get_rope_index", None)
-        if function is None:
-            return plain
-        if not rest:
-            return plain.expand(3, -1)
-        takes = inspect.signature(function).parameters
-        known = {k: v for k, v in (rest | {k: v[None] for k, v in aligned.items()}).items() if k in takes}
-        positions, _ = function(ids, attention_mask=torch.ones_like(ids), **known)
-        return positions[:, 0]

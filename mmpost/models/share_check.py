@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,10 +36,11 @@ def try_sharing(model: ChatModel) -> str:
 
 
 def _compare(model: ChatModel) -> None:
-    """Two small groups in one stream, one of them with an image, read and written; raises CannotShare."""
-    picture = (np.arange(56 * 56 * 3) * 7919 % 251).astype(np.uint8).reshape(56, 56, 3)
-    image, text = Part("image", picture), Part("text", "one two three")
-    prompts = [model.prompt(Sample("image", (image, text))), model.prompt(Sample("text", (text,)))]
+    """Two small groups in one stream, one of them with media, read and written; raises CannotShare."""
+    text = Part("text", "one two three")
+    # The first kind is the one that a model was made for; what it says of others shows when they come.
+    media = [Part(kind, intake.example()) for kind, intake in list(model.prompt.intakes.items())[:1]]
+    prompts = [model.prompt(Sample("media", (*media, text))), model.prompt(Sample("text", (text,)))]
     ids = prompts[1].ids.repeat(2)[-8:]
     replies = [[ids[:3], ids[3:5], ids[:0]], [ids[5:], ids[2:4]]]
     flat = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]

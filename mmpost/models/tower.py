@@ -1,4 +1,6 @@
-"""Vision features once per distinct picture, however many rows and passes ask for them.
+"""Features of media once per distinct picture, however many rows and passes ask for them.
+
+A picture is an image, a video or a sound: whatever has an encoder whose output the model's forward takes.
 
 Frozen: kept by content, in memory and perhaps on disk. Trained: one forward with graph for each picture of a step;
 micro-batches get detached copies, and one backward follows when the last of them has given its gradient.
@@ -25,6 +27,7 @@ from torch import Tensor
 from mmpost.data.cache import Cache
 from mmpost.errors import DataError
 from mmpost.models import families, rows
+from mmpost.models.intakes import Intake
 from mmpost.models.pixels import Picture, merged
 from mmpost.models.prompts import Prompt
 from mmpost.settings import ComputeSettings
@@ -34,6 +37,16 @@ CLOSE = 0.02
 
 Feature = tuple[Tensor, ...]
 """What the language model reads of one picture: its tokens, and those that later layers add (deep stack)."""
+
+
+@dataclass
+class Encoder:
+    """What turns one kind of media into features, and what is known of its outputs."""
+
+    function: Callable[..., Any]
+    listed: bool = True
+    """One feature for each medium, instead of all in one tensor."""
+    output: Callable[..., Any] = dict
 
 
 @dataclass
@@ -57,18 +70,23 @@ class Tower:
         device: torch.device,
         arithmetic: Callable[[], AbstractContextManager[None]],
         bf16: bool,
+        intakes: Mapping[str, Intake],
         compute: ComputeSettings = ComputeSettings(),
     ) -> None:
         self.module, self.device, self.arithmetic, self.bf16 = module, device, arithmetic, bf16
-        self.share = compute.share == "auto" and callable(getattr(module.model, "get_image_features", None))
+        self._encoders: dict[str, Encoder] = {}
+        if compute.share == "auto":
+            for kind in intakes:
+                function = getattr(module.model, intakes[kind].features, None)
+                if callable(function):
+                    self._encoders[kind] = Encoder(function)
         self.calls = self.pictures = 0
         """Runs of the tower so far, and pictures in them; those of the check at the start are not counted."""
         self.folder = Path(compute.feature_folder) if compute.feature_folder else None
         self._cache = Cache(compute.feature_bytes)
         self._weights: tuple[object, ...] = ()
         self._disk_name = ""
-        self._checked: set[bool] = set()
-        self._listed, self._kind = True, dict[str, Any]
+        self._checked: set[tuple[str, bool]] = set()
         # Parts that have nothing to do with pictures; what is unknown counts as the tower's.
         known = families.parts(module)
         self._others = tuple(p + "." for part in ("language", "head") for p in known.get(part, ()))
@@ -86,7 +104,7 @@ class Tower:
         if not pictures:
             return {}
         self._check(prompts)
-        if not self.share:
+        if not {p.kind for p in pictures} <= self._encoders.keys():
             return {k: v.to(self.device) for k, v in rows.media(prompts).items()}
         graph = self.trains and torch.is_grad_enabled()
         if self.trains and not graph and batch is None:
@@ -98,8 +116,13 @@ class Tower:
         elif (place := self._plan.get(id(batch))) is None:
             found = {p.key: self._run(p) for p in _distinct(pictures)}
         else:
-            return self._outputs(self._leaves(pictures, place))
-        return self._outputs([tuple(t.to(self.device) for t in found[p.key]) for p in pictures])
+            return self._outputs(pictures, self._leaves(pictures, place))
+        return self._outputs(pictures, [tuple(t.to(self.device) for t in found[p.key]) for p in pictures])
+
+    @property
+    def shares(self) -> bool:
+        """Whether features of any kind of medium are computed once."""
+        return bool(self._encoders)
 
     @contextmanager
     def step(self, plan: Sequence[tuple[object, Sequence[Prompt]]]) -> Iterator[None]:
@@ -202,41 +225,49 @@ class Tower:
 
     def _run(self, picture: Picture) -> Feature:
         self.calls, self.pictures = self.calls + 1, self.pictures + 1
-        return self._feature(picture.load())
+        return self._feature(picture)
 
     def _run_all(self, pictures: Sequence[Picture]) -> list[Feature]:
-        """In one call where the family can tell the pictures apart afterwards, else in one each."""
-        media = _together(pictures) if self._listed else None
-        if media is None:
-            return [self._run(p) for p in pictures]
-        self.calls, self.pictures = self.calls + 1, self.pictures + len(pictures)
-        return self._encode(media)
+        """In one call for each kind whose encoder tells the pictures apart afterwards, else in one each."""
+        found: dict[str, Feature] = {}
+        for kind in dict.fromkeys(p.kind for p in pictures):
+            mine = [p for p in pictures if p.kind == kind]
+            media = _together(mine) if self._encoders[kind].listed else None
+            if media is None:
+                found |= {p.key: self._run(p) for p in mine}
+            else:
+                self.calls, self.pictures = self.calls + 1, self.pictures + len(mine)
+                found |= dict(zip((p.key for p in mine), self._encode(kind, media), strict=True))
+        return [found[p.key] for p in pictures]
 
-    def _feature(self, media: Mapping[str, Tensor]) -> Feature:
+    def _feature(self, picture: Picture) -> Feature:
         """Of one picture, whatever it consists of."""
-        found = self._encode(media)
+        found = self._encode(picture.kind, picture.load())
         return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
-    def _encode(self, media: Mapping[str, Tensor]) -> list[Feature]:
+    def _encode(self, kind: str, media: Mapping[str, Tensor]) -> list[Feature]:
         """As many features as the family tells apart."""
-        function = self.module.model.get_image_features
-        takes = inspect.signature(function).parameters
+        encoder = self._encoders[kind]
+        takes = inspect.signature(encoder.function).parameters
         with self.arithmetic():
-            out = function(**{k: v.to(self.device) for k, v in media.items() if k in takes}, return_dict=True)
+            out = encoder.function(**{k: v.to(self.device) for k, v in media.items() if k in takes}, return_dict=True)
         tokens, levels = out.pooler_output, out.get("deepstack_features") or ()
-        self._listed, self._kind = not isinstance(tokens, Tensor), type(out)
-        return list(zip(tokens, *levels, strict=True)) if self._listed else [(tokens, *levels)]
+        encoder.listed, encoder.output = not isinstance(tokens, Tensor), type(out)
+        return list(zip(tokens, *levels, strict=True)) if encoder.listed else [(tokens, *levels)]
 
-    def _outputs(self, features: Sequence[Feature]) -> dict[str, Any]:
-        """As the model's own encoder output, which forwards of transformers take instead of pixels."""
-        tokens, levels = (
-            [f[0] for f in features],
-            [list(level) for level in zip(*(f[1:] for f in features), strict=True)],
-        )
-        fields: dict[str, Any] = {"pooler_output": tokens if self._listed else torch.cat(tokens)}
-        if levels:
-            fields["deepstack_features"] = levels
-        return {"mm_encoder_outputs": {"image": self._kind(**fields)}}
+    def _outputs(self, pictures: Sequence[Picture], features: Sequence[Feature]) -> dict[str, Any]:
+        """As the encoders' own outputs, which forwards of transformers take instead of pixels."""
+        outputs = {}
+        for kind in dict.fromkeys(p.kind for p in pictures):
+            encoder = self._encoders[kind]
+            mine = [f for p, f in zip(pictures, features, strict=True) if p.kind == kind]
+            tokens = [f[0] for f in mine]
+            fields: dict[str, Any] = {"pooler_output": tokens if encoder.listed else torch.cat(tokens)}
+            levels = [list(level) for level in zip(*(f[1:] for f in mine), strict=True)]
+            if levels:
+                fields["deepstack_features"] = levels
+            outputs[kind] = encoder.output(**fields)
+        return {"mm_encoder_outputs": outputs}
 
     def _parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         for name, p in self.module.named_parameters():
@@ -246,17 +277,18 @@ class Tower:
     # Whether the family takes features at all.
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
-        """On the first prompt with one picture, and on the first with several: the same hidden states both ways."""
+        """On the first prompt with one picture of a kind, and with several: the same hidden states both ways."""
         for prompt in prompts:
-            kind = len(prompt.pictures) > 1
-            if not self.share or not prompt.pictures or kind in self._checked:
+            kinds = dict.fromkeys(p.kind for p in prompt.pictures)
+            case = (",".join(kinds), len(prompt.pictures) > len(kinds))
+            if not kinds or not kinds.keys() <= self._encoders.keys() or case in self._checked:
                 continue
-            self._checked.add(kind)
+            self._checked.add(case)
             reason = self._fault(prompt)
             if reason:
-                self.share = False
+                self._encoders = {k: e for k, e in self._encoders.items() if k not in kinds}
                 name = type(self.module).__name__
-                print(f"{name}: pictures go through the vision tower row by row, since {reason}", file=sys.stderr)
+                print(f"{name}: each row encodes its {', '.join(kinds)} anew, since {reason}", file=sys.stderr)
 
     def _fault(self, prompt: Prompt) -> str:
         """Why features cannot be kept for this model; empty where they can."""
@@ -267,13 +299,11 @@ class Tower:
                 text = {k: v.to(self.device) for k, v in rows.prefill([prompt], 0).items()}
                 media = {k: v.to(self.device) for k, v in prompt.media.items()}
                 wanted = self.module.model(**text, **media, use_cache=False).last_hidden_state.float()
-                given = self._outputs([self._feature(p.load()) for p in prompt.pictures])
+                given = self._outputs(prompt.pictures, [self._feature(p) for p in prompt.pictures])
                 found = self.module.model(**text, **given, use_cache=False).last_hidden_state.float()
             if not float((found - wanted).abs().max()) <= CLOSE * float(wanted.abs().max()):
                 return "features handed over give other hidden states"
-            return (
-                "its features depend on the language model" if self._reaches_others(prompt.pictures[0].load()) else ""
-            )
+            return "its features depend on the language model" if self._reaches_others(prompt.pictures[0]) else ""
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as e:
@@ -281,7 +311,7 @@ class Tower:
         finally:
             self.module.train(training)
 
-    def _reaches_others(self, media: Mapping[str, Tensor]) -> bool:
+    def _reaches_others(self, picture: Picture) -> bool:
         """Whether a weight that is not the tower's has a part in features."""
         own = {id(p) for _, p in self._parameters()}
         others = [p for p in self.module.parameters() if id(p) not in own and p.is_floating_point()]
@@ -290,7 +320,7 @@ class Tower:
             for p in others:
                 p.requires_grad_(True)
             with torch.enable_grad():
-                out = self._feature(media)[0]
+                out = self._feature(picture)[0]
                 if not (out.requires_grad and others):
                     return False
                 return any(g is not None for g in torch.autograd.grad(out.sum(), others, allow_unused=True))
@@ -304,8 +334,8 @@ def _distinct(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _together(pictures: Sequence[Picture]) -> dict[str, Tensor] | None:
-    """The tensors of several pictures of one image each; None where they do not go together."""
-    if len(pictures) < 2 or any(p.images != 1 for p in pictures):
+    """The tensors of several pictures of one medium each; None where they do not go together."""
+    if len(pictures) < 2 or any(p.media != 1 for p in pictures):
         return None
     try:
         return merged([p.load() for p in pictures])

@@ -56,6 +56,19 @@ UTTERANCE_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"""
 """Idefics3 and SmolVLM: a reply starts with a space, which the generation prompt does not hold."""
 
+HEARING_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- for part in message.content -%}
+{%- if part.type == 'audio' -%}{{- '<|audio_bos|><|AUDIO|><|audio_eos|>\\n' -}}
+{%- elif part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- elif part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- else -%}{{- part.text -}}{%- endif -%}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
 GEMMA_TEMPLATE = """\
 {{- bos_token -}}
 {%- set start = namespace(prefix='', turns=messages) -%}
@@ -88,6 +101,8 @@ class Family:
     parts: frozenset[str] = frozenset({"vision", "projector", "language", "head"})
     pixels: bool = False
     """Whether it has a pixel budget."""
+    kind: str = "image"
+    """Of the media that tests give it."""
     stable: bool = True
     """Whether its template writes a reply of earlier turns as it starts a new one."""
 
@@ -288,6 +303,67 @@ def _gemma() -> tuple[Any, Any]:
     return hf.Gemma3ForConditionalGeneration(config), processor
 
 
+def _ears() -> hf.WhisperFeatureExtractor:
+    return hf.WhisperFeatureExtractor(feature_size=20, chunk_length=1, sampling_rate=16000)
+
+
+def _hearing(**more: Any) -> dict[str, Any]:
+    sizes = {
+        "num_mel_bins": 20,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 48,
+        "d_model": 32,
+    }
+    drops = {"dropout": 0.3, "attention_dropout": 0.3, "activation_dropout": 0.3}
+    return {**sizes, **drops, "max_source_positions": 50, "initializer_range": SPREAD, **more}
+
+
+def _qwen_audio() -> tuple[Any, Any]:
+    tokenizer = _tokenizer(HEARING_TEMPLATE, ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
+    processor = hf.Qwen2AudioProcessor(
+        feature_extractor=_ears(), tokenizer=tokenizer, chat_template=HEARING_TEMPLATE, audio_token="<|AUDIO|>"
+    )
+    config = hf.Qwen2AudioConfig(
+        audio_config=_hearing(encoder_layerdrop=0.3),
+        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+    )
+    return hf.Qwen2AudioForConditionalGeneration(config), processor
+
+
+def _omni() -> tuple[Any, Any]:
+    named = {
+        **{"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "audio_token": "<|AUDIO|>"},
+        **{"vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"},
+        **{"audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"},
+    }
+    tokenizer = _tokenizer(HEARING_TEMPLATE, (), **named)
+    pixels = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    pixels["size"] = {"shortest_edge": 4 * 196, "longest_edge": 4 * 196 * 64}
+    processor = hf.Qwen2_5OmniProcessor(
+        image_processor=hf.Qwen2VLImageProcessor(**pixels),
+        video_processor=hf.Qwen2VLVideoProcessor(**pixels),
+        feature_extractor=_ears(),
+        tokenizer=tokenizer,
+        chat_template=HEARING_TEMPLATE,
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    vision = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}
+    vision |= {"fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14, "initializer_range": SPREAD}
+    config = hf.Qwen2_5OmniThinkerConfig(
+        audio_config=_hearing(n_window=10, output_dim=64),
+        vision_config=vision,
+        text_config=_text(tokenizer, **_rotary([4, 2, 2])),
+        **{f"{kind}_token_index": ids(named[f"{kind}_token"]) for kind in ("audio", "image", "video")},
+        audio_start_token_id=ids("<|audio_bos|>"),
+        audio_end_token_id=ids("<|audio_eos|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        user_token_id=ids("user"),
+    )
+    return hf.Qwen2_5OmniThinkerForConditionalGeneration(config), processor
+
+
 QWEN_BANNED = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 IDEFICS_BANNED = ("<fake_token_around_image>", "<image>", "<global-img>")
 
@@ -349,5 +425,21 @@ FAMILIES: dict[str, Family] = {
         banned=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
         frame="thousand",
         parts=frozenset({"vision", "projector", "language"}),  # its head is its embedding
+    ),
+    "qwen2_audio": Family(
+        _qwen_audio,
+        end="<|im_end|>",
+        banned=("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+        frame="original",
+        parts=frozenset({"audio", "projector", "language", "head"}),
+        kind="audio",
+    ),
+    "qwen2_5_omni": Family(
+        _omni,
+        end="<|im_end|>",
+        banned=(*("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|image_pad|>", "<|video_pad|>"), *QWEN_BANNED[:2]),
+        frame="original",
+        parts=frozenset({"audio", "vision", "projector", "language", "head"}),
+        kind="audio",
     ),
 }

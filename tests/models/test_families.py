@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers.video_utils import VideoMetadata
 
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
@@ -24,9 +25,20 @@ from mmpost.trainer import denominators, optimise
 from mmpost.types import Part, Sample, Sampling
 from mmpost.updates.plain import Plain
 from tests.models.families import FAMILIES, build
-from tests.models.samples import ODD, mixed, picture, scenes
+from tests.models.samples import ODD, medium, mixed, picture, scenes
 
-each = pytest.mark.parametrize("name", FAMILIES)
+SEES = [name for name in FAMILIES if FAMILIES[name].kind == "image"]
+KINDS = {name: family.kind for name, family in FAMILIES.items()} | {
+    "qwen2_vl with video": "video",
+    "qwen2_5_vl with video": "video",
+    "qwen3_vl with video": "video",
+    "qwen2_5_omni with image": "image",
+    "qwen2_5_omni with video": "video",
+}
+"""Kinds of media by family, and by family with others than its own."""
+
+each = pytest.mark.parametrize("name", KINDS)
+seeing = pytest.mark.parametrize("name", SEES)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("families")
     for name in FAMILIES:
         build(name, root / name)
-    return {name: root / name for name in FAMILIES}
+    return {case: root / case.split()[0] for case in KINDS}
 
 
 def load(folder: Path, **settings: Any) -> ChatModel:
@@ -51,17 +63,33 @@ def job(model: ChatModel) -> Job:
 
 
 def bare(model: ChatModel, sample: Sample) -> dict[str, Tensor]:
-    """The inputs that a script without mmpost would make: the processor's own tokenising chat template."""
+    """The inputs that a script without mmpost would make, from the chat template and the processor."""
     messages: list[dict[str, Any]] = []
+    media: dict[str, Any] = {}
     for part in sample.prompt:
         if not messages or messages[-1]["role"] != part.role:
             messages.append({"role": part.role, "content": []})
-        messages[-1]["content"].append({"type": part.kind, part.kind: part.value})
-    return dict(
-        model.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
+        messages[-1]["content"].append({"type": part.kind} | ({"text": part.value} if part.kind == "text" else {}))
+        if part.kind == "image":
+            media.setdefault("images", []).append(part.value)
+        if part.kind == "audio":
+            media.setdefault("audio", []).append(part.value.open(rate=16000).wave)
+        if part.kind == "video":
+            video, header = part.value.open(), part.value.header()
+            media.setdefault("videos", []).append(video.frames)
+            media.setdefault("videos_kwargs", {"do_sample_frames": False, "video_metadata": []})
+            media["videos_kwargs"]["video_metadata"].append(
+                VideoMetadata(len(video.frames), header["fps"], frames_indices=list(range(len(video.frames))))
+            )
+    text = model.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = dict(
+        model.processor(text=[text], **media, return_tensors="pt", add_special_tokens=model.prompt.adds_bos(text))
     )
+    if "video_second_per_grid" in inputs:
+        # Qwen2.5-Omni's processor asks for one rate of all videos, and does not look at what they say.
+        rates = [v.fps for v in media["videos_kwargs"]["video_metadata"]]
+        inputs["video_second_per_grid"] = torch.tensor([2 / rate for rate in rates])
+    return inputs
 
 
 def whole(module: Any, inputs: dict[str, Tensor], reply: tuple[int, ...], banned: tuple[int, ...]) -> Tensor:
@@ -79,7 +107,7 @@ def whole(module: Any, inputs: dict[str, Tensor], reply: tuple[int, ...], banned
 def test_sampled_log_probs_are_the_trainers_and_those_of_the_whole_model(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     context = job(model)
-    samples = context.generate(mixed(), 2, Sampling(max_tokens=9))
+    samples = context.generate(mixed(KINDS[name]), 2, Sampling(max_tokens=9))
     trained = context.logp(samples, "policy")
     for sample, rows in zip(samples, trained, strict=True):
         inputs = bare(model, sample)
@@ -97,7 +125,7 @@ def test_sampled_log_probs_are_the_trainers_and_those_of_the_whole_model(folders
 @each
 def test_images_reach_the_reply(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
-    one, other = (Sample(str(i), (Part("image", picture(56, 56, i)), Part("text", "what"))) for i in range(2))
+    one, other = (Sample(str(i), (medium(KINDS[name], 56, 56, i), Part("text", "what"))) for i in range(2))
     reply = model.reply("yellow", "data")
     logp = job(model).logp([replace(s, replies=(reply,)) for s in (one, other)], "policy")
     assert max(abs(a - b) for a, b in zip(logp[0][0], logp[1][0], strict=True)) > 1e-3
@@ -106,8 +134,8 @@ def test_images_reach_the_reply(folders: dict[str, Path], name: str) -> None:
 @each
 def test_greedy_replies_are_those_of_transformers(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
-    module: Any = AutoModelForImageTextToText.from_pretrained(folders[name], dtype=torch.float32)
-    for sample in job(model).generate(mixed(), 1, Sampling(max_tokens=10, temperature=0)):
+    module: Any = AutoModelForMultimodalLM.from_pretrained(folders[name], dtype=torch.float32)
+    for sample in job(model).generate(mixed(KINDS[name]), 1, Sampling(max_tokens=10, temperature=0)):
         inputs = bare(model, sample)
         written = module.generate(
             **inputs, max_new_tokens=10, do_sample=False, suppress_tokens=list(model.recipe.banned)
@@ -128,8 +156,8 @@ def learn(model: ChatModel, samples: list[Sample], steps: int = 2, **settings: A
     return losses
 
 
-def answered(model: ChatModel) -> list[Sample]:
-    return [replace(s, replies=(model.reply("the blue one", "data"),)) for s in mixed()]
+def answered(model: ChatModel, kind: str = "image") -> list[Sample]:
+    return [replace(s, replies=(model.reply("the blue one", "data"),)) for s in mixed(kind)]
 
 
 def weights(model: ChatModel) -> dict[str, Tensor]:
@@ -148,21 +176,21 @@ def moved(model: ChatModel, before: dict[str, Tensor]) -> set[str]:
 def test_all_parts_learn_and_the_model_still_writes(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     before = weights(model)
-    losses = learn(model, answered(model))
+    losses = learn(model, answered(model, KINDS[name]))
     assert losses[1] < losses[0]
-    assert moved(model, before) == set(model.parts()) == FAMILIES[name].parts
-    replies = [r for s in job(model).generate(mixed(), 4, Sampling(max_tokens=8)) for r in s.replies]
+    assert moved(model, before) == set(model.parts()) == FAMILIES[name.split()[0]].parts
+    replies = [r for s in job(model).generate(mixed(KINDS[name]), 4, Sampling(max_tokens=8)) for r in s.replies]
     assert not {i for r in replies for i in r.token_ids or ()} & set(model.recipe.banned)
 
 
 @each
 def test_what_is_saved_is_what_was_trained(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     model = load(folders[name])
-    learn(model, answered(model), steps=1)
+    learn(model, answered(model, KINDS[name]), steps=1)
     model.save(tmp_path)
-    module = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    module = AutoModelForMultimodalLM.from_pretrained(tmp_path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(tmp_path)
-    sample = mixed()[2]
+    sample = mixed(KINDS[name])[2]
     inputs = bare(model, sample)
     again = ChatModel(module, processor, ModelSettings(device="cpu"))
     assert again.recipe == model.recipe
@@ -178,26 +206,26 @@ def test_adapters_train_alone_and_transformers_loads_them(folders: dict[str, Pat
     model = load(folders[name])
     before = weights(model)
     Lora(LoraSettings(rank=4))(model)
-    learn(model, answered(model), steps=2)
+    learn(model, answered(model, KINDS[name]), steps=2)
     trained = {k for k, p in model.module.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in k and k.startswith(tuple(model.parts()["language"])) for k in trained)
     now = {k.replace(".base_layer", ""): p for k, p in model.module.named_parameters()}
     assert all(torch.equal(p, now[k]) for k, p in before.items())
     model.save(tmp_path)
-    module = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
-    inputs = bare(model, mixed()[0])
+    module = AutoModelForMultimodalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    inputs = bare(model, mixed(KINDS[name])[0])
     model.module.eval()
     with torch.no_grad():
         ours = model.module(**inputs).logits
         torch.testing.assert_close(module(**inputs).logits, ours, atol=0, rtol=0)
-        plain = AutoModelForImageTextToText.from_pretrained(folders[name], dtype=torch.float32)(**inputs).logits
+        plain = AutoModelForMultimodalLM.from_pretrained(folders[name], dtype=torch.float32)(**inputs).logits
     assert not torch.equal(plain, ours)
     again = load(tmp_path)
     assert again.recipe == model.recipe
 
 
-@each
+@seeing
 def test_frozen_parts_stay(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     before = weights(model)
@@ -208,9 +236,9 @@ def test_frozen_parts_stay(folders: dict[str, Path], name: str) -> None:
         Freeze(("sight",))(model)
 
 
-def gradients(model: ChatModel) -> dict[str, Tensor]:
+def gradients(model: ChatModel, kind: str) -> dict[str, Tensor]:
     """Of the log-probs, which are those of passes without gradients, whatever dropout the configuration names."""
-    samples = answered(model)
+    samples = answered(model, kind)
     logp = model(model.plan(samples, frozenset(), "batch")[0], frozenset({"logp"})).logp
     assert logp is not None
     torch.testing.assert_close(logp.detach(), flat(job(model).logp(samples, "policy")), atol=1e-5, rtol=0)
@@ -221,11 +249,11 @@ def gradients(model: ChatModel) -> dict[str, Tensor]:
 @each
 def test_checkpointing_changes_no_gradient_and_no_reply(folders: dict[str, Path], name: str) -> None:
     plain, light = load(folders[name]), load(folders[name], gradient_checkpointing=True)
-    wanted, found = gradients(plain), gradients(light)
+    wanted, found = gradients(plain, KINDS[name]), gradients(light, KINDS[name])
     assert wanted.keys() == found.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4)
-    replies = [job(m).generate(mixed()[:3], 2, Sampling(max_tokens=5)) for m in (plain, light)]
+    replies = [job(m).generate(mixed(KINDS[name])[:3], 2, Sampling(max_tokens=5)) for m in (plain, light)]
     assert [[r.token_ids for r in s.replies] for s in replies[0]] == [
         [r.token_ids for r in s.replies] for s in replies[1]
     ]
@@ -234,7 +262,7 @@ def test_checkpointing_changes_no_gradient_and_no_reply(folders: dict[str, Path]
 @each
 def test_bfloat16_is_for_arithmetic_only(folders: dict[str, Path], name: str) -> None:
     exact, rough = load(folders[name]), load(folders[name], precision="bf16")
-    samples = answered(exact)
+    samples = answered(exact, KINDS[name])
     a, b = (flat(job(m).logp(samples, "policy")) for m in (exact, rough))
     assert not torch.equal(a, b)
     torch.testing.assert_close(a, b, atol=0.3, rtol=0)
@@ -245,7 +273,7 @@ def test_bfloat16_is_for_arithmetic_only(folders: dict[str, Path], name: str) ->
     assert all(len(s.replies) == 2 for s in written)
 
 
-@each
+@seeing
 def test_parts_tokens_and_frames(folders: dict[str, Path], name: str) -> None:
     model, family = load(folders[name]), FAMILIES[name]
     ids = model.tokenizer.convert_tokens_to_ids
@@ -264,7 +292,7 @@ def test_parts_tokens_and_frames(folders: dict[str, Path], name: str) -> None:
     assert model.frame(mixed()[1]) is None
 
 
-@each
+@seeing
 def test_replies_are_written_as_the_template_would(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     turn = (Part("text", "how many"),)
@@ -275,7 +303,7 @@ def test_replies_are_written_as_the_template_would(folders: dict[str, Path], nam
     assert whole.startswith(written) == FAMILIES[name].stable
 
 
-@each
+@seeing
 def test_special_strings_in_user_text_stay_text(folders: dict[str, Path], name: str) -> None:
     model, family = load(folders[name]), FAMILIES[name]
     image = Part("image", picture(56, 56))
@@ -293,7 +321,7 @@ def test_special_strings_in_user_text_stay_text(folders: dict[str, Path], name: 
     assert torch.tensor(rows).isfinite().all()
 
 
-@each
+@seeing
 def test_pixel_budget(folders: dict[str, Path], name: str) -> None:
     sample = Sample("a", (Part("image", picture(120, 120)), Part("text", "what")))
     length = len(load(folders[name]).prompt(sample).ids)
@@ -309,7 +337,7 @@ def test_pixel_budget(folders: dict[str, Path], name: str) -> None:
         load(folders[name], min_pixels=5000, max_pixels=3600)
 
 
-@each
+@seeing
 def test_system_prompt(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name], system="think first")
     text = model.prompt.text(mixed()[0].prompt)
@@ -320,7 +348,7 @@ def test_system_prompt(folders: dict[str, Path], name: str) -> None:
     assert "think first" not in load(folders[name]).prompt.text(mixed()[0].prompt)
 
 
-@each
+@seeing
 def test_micro_batches_change_no_log_prob(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     samples = [replace(s, replies=tuple(model.reply(t, "data") for t in ("red", "green left"))) for s in scenes(3)]

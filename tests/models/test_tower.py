@@ -86,7 +86,7 @@ def test_values_and_gradients_are_those_of_row_by_row(name: str, folders: Any) -
     given = samples(plain)
     torch.testing.assert_close(logp(shared, given), logp(plain, given), atol=1e-5, rtol=0)
     same(gradient(shared, given), gradient(plain, given))
-    assert shared.tower.share, "the family takes the plain path"
+    assert shared.tower.shares, "the family takes the plain path"
     assert plain.tower.pictures == 0
     distinct = pictures(shared)
     assert shared.tower.pictures == 2 * distinct  # one pass without gradient, one with
