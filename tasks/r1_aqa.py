@@ -81,8 +81,8 @@ class R1Aqa(GroupTask):
         if isinstance(target, Sounds):
             sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
-        scores = {**self.rewards(), "mmau": choice.mmau, "mmau_strict": choice.mmau_strict}
-        scored = (greedy, Score(rewards=scores))
+        official = {"mmau": choice.mmau, "mmau_strict": choice.mmau_strict} if isinstance(target, Choices) else {}
+        scored = (greedy, Score(rewards={**self.rewards(), **official}))
         return [Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
 
     def rewards(self) -> Mapping[str, Reward]:

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from transforms.fakes import FakeContext
 
 from mmpost.rewards import choice
 from mmpost.transforms.advantage import GroupAdvantage
 from mmpost.types import Part, Reply, Sample
+from tests.transforms.fakes import FakeContext
 
 BOAT = Sample("s", (), truth="motorboat", meta={"choices": ["motorboat", "car", "train", "dog"]})
 
