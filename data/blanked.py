@@ -13,7 +13,8 @@ from mmpost.types import Part, Sample
 class Blanked(Indexed):
     """The samples of `source` with every medium in the prompt replaced by one of the same sizes that says nothing.
 
-    Media of a kind without such a thing stay. Which sample stands at an index is the source's matter.
+    Media of a kind without such a thing stay. Uids end in "/blank", so that replies to one are not taken for replies to
+    the other.
     """
 
     def __init__(self, source: Sequence[Sample]) -> None:
@@ -26,7 +27,7 @@ class Blanked(Indexed):
 
     def sample(self, index: int) -> Sample:
         sample = self.source[index]
-        return replace(sample, prompt=tuple(_silent(part) for part in sample.prompt))
+        return replace(sample, uid=f"{sample.uid}/blank", prompt=tuple(_silent(part) for part in sample.prompt))
 
 
 def _silent(part: Part) -> Part:

@@ -86,7 +86,8 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
 def test_blanked_sounds_keep_all_but_the_sound() -> None:
     source = Sounds("test", ("count",), n=4)
     for sample, silent in zip(source, Blanked(source), strict=True):
-        assert (silent.uid, silent.truth, silent.prompt[1]) == (sample.uid, sample.truth, sample.prompt[1])
+        assert (silent.uid, silent.truth) == (f"{sample.uid}/blank", sample.truth)
+        assert silent.prompt[1] == sample.prompt[1]
         was, now = sample.prompt[0].value.open(), silent.prompt[0].value.open()
         assert len(now.wave) == len(was.wave)
         assert not now.wave.any()
