@@ -30,7 +30,7 @@ def load(folder: Path, **settings: Any) -> ChatModel:
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model=here: wanted an image chat model"):
+    with pytest.raises(ConfigError, match="model=here: wanted a multimodal chat model"):
         load(tmp_path / "nothing")
 
 
