@@ -6,7 +6,7 @@ import operator
 from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 from mmpost.types import Sample, Source
 
@@ -64,6 +64,10 @@ class Subset(Indexed):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def medium(self, index: int, value: Any, kind: str) -> Any:
+        """A medium that a row names in a column of its own, as the source finds it."""
+        return self.source.medium(self.indices[index], value, kind)  # type: ignore[attr-defined]
 
     def sample(self, index: int) -> Sample:
         return self.source[self.indices[index]]

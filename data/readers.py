@@ -82,6 +82,10 @@ class Rows(Indexed):
         """File and row of a sample, as its messages name them."""
         return f"{self.table.name}:{self.table.number(bisect_right(self._ends, index))}"
 
+    def medium(self, index: int, value: Any, kind: str) -> Media:
+        """What a column of a name of its own says about a medium of sample `index`, found as those of the rows are."""
+        return self._media(value, kind)
+
     def between(self, low: float, high: float) -> Subset:
         """The samples whose rows fall in [low, high) of [0, 1), by a hash of their id (without one: their number)."""
         ends = [0, *self._ends]

@@ -106,11 +106,13 @@ def _random(architecture: str, seed: int) -> Path:
 
 
 def _writer(architecture: str) -> Callable[..., Any]:
-    """`write_<architecture>` of the module mmpost.models.<architecture>."""
+    """`write_<architecture>` of the module mmpost.models.<architecture>, where a dash is an underscore."""
+    module = architecture.replace("-", "_")
     known = [m for m, name, _ in registry.definitions("mmpost.models") if name == f"write_{m}"]
-    if architecture not in known:
-        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {', '.join(known)}")
-    return getattr(registry.module(architecture, "mmpost.models"), f"write_{architecture}")
+    if module not in known:
+        there = ", ".join(m.replace("_", "-") for m in known)
+        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {there}")
+    return getattr(registry.module(module, "mmpost.models"), f"write_{module}")
 
 
 def _key(recipe: dict[str, Any]) -> str:

@@ -49,6 +49,15 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         {"task": {"prompts": 2, "group": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
         {"data": "FILMS", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
     ],
+    "sounds_base": [{"model": "random-tiny-audio", "task": {"prompts": 2}}],
+    "r1_aqa": [
+        {"model": "random-tiny-audio", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}, **own}
+        for more, own in (
+            ({"warm_up": 0.5, "prompt": "think"}, {}),
+            ({"reward": "released"}, {"data": "SOUND"}),
+            ({"speech": "SPOKEN", "val_speaker": "ann"}, {}),
+        )
+    ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
@@ -93,6 +102,28 @@ def own_films(tmp_path: Path) -> dict[str, str]:
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
+def own_sounds(tmp_path: Path) -> dict[str, str]:
+    """Rows about sounds of the user's own, and spoken digits beside them."""
+    from mmpost.data.sounds import Sounds
+
+    lines = []
+    for digit, sample in enumerate(Sounds("train", n=3)):
+        for speaker in ("ann", "bea", "cid"):
+            (tmp_path / f"{digit}_{speaker}_0.wav").write_bytes(sample.prompt[0].value.bytes())
+        asked = {"question": sample.meta["question"], "choices": sample.meta["choices"], "answer": sample.truth}
+        lines.append({"audio": f"{digit}_ann_0.wav", **asked})
+    file = tmp_path / "sounds.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The settings with the user's data in the places of their names."""
+    found = {**settings, **({"data": own[settings["data"]]} if "data" in settings else {})}
+    spoken = found.get("task", {}).get("speech") == "SPOKEN"
+    return {**found, "task": {**found["task"], "speech": own["SOUND"]["root"]}} if spoken else found
+
+
 def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
     """(section, field) of everything that can be set in `kind` and its sections."""
     found = set()
@@ -104,7 +135,11 @@ def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
 
 
 def test_every_setting_is_read(
-    tmp_path: Path, own_data: dict[str, str], own_films: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    own_data: dict[str, str],
+    own_films: dict[str, str],
+    own_sounds: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: set[tuple[str, str]] = set()
     plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
@@ -119,9 +154,8 @@ def test_every_setting_is_read(
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            own = {"OWN": own_data, "FILMS": own_films}.get(settings.get("data", ""))
-            settings = {**settings, **({"data": own} if own else {})}
-            words = config.merge(config.merge(QUICK, {"task": name}), settings)
+            own = {"OWN": own_data, "FILMS": own_films, "SOUND": own_sounds}
+            words = config.merge(config.merge(QUICK, {"task": name}), given(settings, own))
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {
         (next(c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)

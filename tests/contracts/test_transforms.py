@@ -23,6 +23,7 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "Unparseable": [{"gold": Gold(lambda sample: str(sample.truth), parses=str.isdigit)}],
     "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
     "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
+    "LengthReward": [{"score": "right", "after": 0}],
     "ClipReward": [{"low": 0.0, "high": 0.5}],
     "KLReward": [{"beta": 0.1}, {"beta": 0.1, "per_token": True}],
     "GroupAdvantage": [
