@@ -115,7 +115,10 @@ def _key(recipe: dict[str, Any]) -> str:
     kind = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
     task = config.decode(kind, {k: v for k, v in run.task.items() if k != "name"}, "task.")
     made_by = [sys.modules[kind.__module__], sys.modules[_writer(run.model.name.removeprefix("random-")).__module__]]
-    made_by += [sys.modules[type(stage.source).__module__] for stage in task.stages()]
+    for stage in task.stages():
+        # A mix is made of what it mixes.
+        sources = getattr(stage.source, "sources", (stage.source,))
+        made_by += [sys.modules[type(source).__module__] for source in sources]
     libraries = [torch, transformers, tokenizers]
     return _digest(
         [json.dumps(_settings(run), sort_keys=True), json.dumps(_settings(task), sort_keys=True, default=str)]
