@@ -1,5 +1,6 @@
 """Reason-RFT: thoughts are taught on few samples, then reinforced by what they lead to (arXiv 2503.20752)."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, cast
@@ -93,6 +94,8 @@ class ReasonRFT(GroupTask):
     def _possible(self) -> "ReasonRFT":
         if self.reward not in ACCURACY[self.family]:
             raise ValueError(f"reward={self.reward} goes with family=transformation alone; choose paper or released")
+        if not {"{cot}", "{answer}"} <= set(re.findall(r"\{\w+\}", self.layout)) or "<answer>" not in self.layout:
+            raise ValueError(f"layout: wanted {{cot}}, then <answer> with {{answer}}, found {self.layout!r}")
         return self
 
     def stages(self) -> Iterator[Stage]:
