@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmpost.data.shapes import ASK, MATERIALS, Drawn, Filter, Look, Thing, look_of, picture, place, some
+from mmpost.data.shapes import ASK, Drawn, Filter, Look, Thing, look_of, picture, place, some
 from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
@@ -44,7 +44,7 @@ class Counting(Drawn):
     def problem(self, index: int) -> tuple[list[Thing], Problem]:
         """The scene and what is asked of it, without drawing it."""
         rng = self.rng(index)
-        things = self.scene(lambda: place(rng, self.look, rng.randint(2, 7), MATERIALS[:1]))
+        things = self.scene(lambda: place(rng, self.look, rng.randint(2, 7)))
         return things, _MAKERS[self.kinds[index % len(self.kinds)]](rng, self.look, things)
 
     def sample(self, index: int) -> Sample:

@@ -72,10 +72,14 @@ class Thing:
 
     @property
     def words(self) -> str:
+        return f"{self.color} {self.shape}"
+
+    @property
+    def all_words(self) -> str:
         return f"{self.size} {self.color} {self.material} {self.shape}"
 
 
-def place(rng: random.Random, look: Look, n: int, materials: Sequence[str] = MATERIALS) -> list[Thing]:
+def place(rng: random.Random, look: Look, n: int, materials: Sequence[str] = MATERIALS[:1]) -> list[Thing]:
     """`n` different objects in reading order, each in a cell of its own."""
     cells = sorted(rng.sample(range(1, CELLS + 1), n))
     return [
@@ -99,7 +103,7 @@ def held(key: object) -> Split:
 
 def split_of(things: Sequence[Thing]) -> Split:
     """The split of a scene: by what lies in which cell, whatever the pixels."""
-    return held(sorted((t.position, t.words) for t in things))
+    return held(sorted((t.position, t.all_words) for t in things))
 
 
 def _outline(thing: Thing) -> tuple[list[tuple[float, float]], float]:
@@ -218,11 +222,11 @@ class Drawn(Indexed):
 class Shapes(Drawn):
     """Questions that a base should be able to answer; kinds and looks take turns.
 
-    "count": how many of some; "at": what lies in a cell; "name": all objects of the first or second of two pictures,
-    cell by cell; "sum": a sum, difference or product of numbers, without a picture. The truth is the answer's text.
+    "name": all objects of a picture with their cells; "second": those of one of two pictures; "count": how many of
+    some; "sum": a sum, difference or product of numbers, without a picture. The truth is the answer's text.
     """
 
-    KINDS = ("count", "at", "name", "sum")
+    KINDS = ("name", "second", "count", "sum")
 
     def __init__(
         self,
@@ -242,42 +246,47 @@ class Shapes(Drawn):
     def sample(self, index: int) -> Sample:
         kind = self.kinds[index % len(self.kinds)]
         rng = self.rng(index)
-        look = rng.choice(self.looks)
-        make = {"count": self._count, "at": self._at, "name": self._name, "sum": _sum}[kind]
-        pictures, question, answer = make(rng, look)
+        make = {"count": _count, "name": _name, "second": _second, "sum": _sum}[kind]
+        pictures, question, answer = make(self, rng, rng.choice(self.looks))
         return Sample(
             self.uid(index), (*pictures, Part("text", f"{question} {ASK}")), truth=answer, meta={"kind": kind}
         )
 
-    def _count(self, rng: random.Random, look: Look) -> tuple[list[Part], str, str]:
-        things = self.scene(lambda: place(rng, look, rng.randint(2, 7), MATERIALS[:1]))
-        wanted = Filter() if rng.random() < 0.25 else some(rng, look, things)
-        return [picture(things, look)], f"how many {wanted.words}?", str(sum(map(wanted, things)))
 
-    def _at(self, rng: random.Random, look: Look) -> tuple[list[Part], str, str]:
-        things = self.scene(lambda: place(rng, look, rng.randint(2, 6)))
-        thing = rng.choice(things)
-        return [picture(things, look, _view(rng))], f"what is at {thing.position}?", thing.words
-
-    def _name(self, rng: random.Random, look: Look) -> tuple[list[Part], str, str]:
-        scenes = [self.scene(lambda: place(rng, look, rng.randint(1, 3))) for _ in range(2)]
-        which = rng.randrange(2)
-        pictures = [picture(scenes[0], look), picture(scenes[1], look, _view(rng))]
-        return pictures, f"name the objects of picture {which + 1}.", names(scenes[which])
+Asked = tuple[list[Part], str, str]
+"""Pictures, question and answer."""
 
 
-def names(things: Sequence[Thing]) -> str:
-    """All objects, each with its cell."""
-    return ";".join(f"{t.position} {t.words}" for t in things)
+def _count(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
+    things = shapes.scene(lambda: place(rng, look, rng.randint(2, 7)))
+    wanted = Filter() if rng.random() < 0.25 else some(rng, look, things)
+    return [picture(things, look)], f"how many {wanted.words}?", str(sum(map(wanted, things)))
+
+
+def _name(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
+    things = shapes.scene(lambda: place(rng, look, rng.randint(1, 6)))
+    return [picture(things, look, _view(rng))], "name the objects.", names(things)
+
+
+def _second(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
+    scenes = [shapes.scene(lambda: place(rng, look, rng.randint(1, 3))) for _ in range(2)]
+    which = rng.randrange(2)
+    pictures = [picture(scenes[0], look), picture(scenes[1], look, _view(rng))]
+    return pictures, f"name the objects of picture {which + 1}.", names(scenes[which])
+
+
+def _sum(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
+    sign = rng.choice("+-*")
+    a, b = rng.randint(0, 9), rng.randint(0, 9)
+    if sign == "-":
+        a, b = max(a, b), min(a, b)
+    return [], f"what is {a}{sign}{b}?", str({"+": a + b, "-": a - b, "*": a * b}[sign])
 
 
 def _view(rng: random.Random) -> View:
     return rng.choice(("front", "front", "left", "right"))
 
 
-def _sum(rng: random.Random, look: Look) -> tuple[list[Part], str, str]:
-    sign = rng.choice("+-*")
-    a, b = rng.randint(0, 9), rng.randint(0, 9)
-    if sign == "-":
-        a, b = max(a, b), min(a, b)
-    return [], f"what is {a}{sign}{b}?", str({"+": a + b, "-": a - b, "*": a * b}[sign])
+def names(things: Sequence[Thing], everything: bool = False) -> str:
+    """All objects, each with its cell, by colour and shape or by `everything`."""
+    return ";".join(f"{t.position} {t.all_words if everything else t.words}" for t in things)

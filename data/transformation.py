@@ -40,19 +40,23 @@ class Transformation(Drawn):
     def __init__(
         self,
         split: Split = "train",
-        attributes: Sequence[str] = ATTRIBUTES,
+        attributes: Sequence[str] = ("color", "shape", "position"),
         look: str = "plain",
         view: View = "front",
         n: int = 1000,
         seed: int = 0,
     ) -> None:
-        """`attributes` that edits may change. Raises ConfigError for one that is unknown, or an unknown look."""
+        """`attributes` that edits may change; size and material are told, and materials differ, only where they may.
+
+        Raises ConfigError for one that is unknown, or an unknown look.
+        """
         super().__init__(split, n, seed)
         unknown = sorted(set(attributes) - set(ATTRIBUTES))
         if unknown or not attributes:
             known = ", ".join(ATTRIBUTES)
             raise ConfigError(f"attributes must be some of {known}; found {unknown or 'none'}; name only those.")
         self.attributes, self.look, self.domain, self.view = tuple(attributes), look_of(look), look, view
+        self.full = bool({"size", "material"} & set(attributes))
 
     def uid(self, index: int) -> str:
         return f"transformation-{self.domain}-{self.view}-{self.split}-{self.seed}-{index}"
@@ -61,18 +65,22 @@ class Transformation(Drawn):
         """The objects before, the objects after, and what was done; both scenes belong to the split."""
         rng = self.rng(index)
         while True:
-            before = self.scene(lambda: place(rng, self.look, rng.randint(2, 3)))
+            before = self.scene(lambda: place(rng, self.look, rng.randint(2, 3), MATERIALS[: 1 + self.full]))
             after, edits = self._edited(rng, before)
             if split_of(after) == self.split:
                 return before, after, edits
 
     def sample(self, index: int) -> Sample:
         before, after, edits = self.problem(index)
-        text = f"objects ({_numbered(before)}). which calls lead from picture 1 to picture 2? {ASK}"
+        text = f"objects ({self._numbered(before)}). which calls lead from picture 1 to picture 2? {ASK}"
         prompt = (picture(before, self.look), picture(after, self.look, self.view), Part("text", text))
         calls = ", ".join(f"change_{attribute}({number}, '{value}')" for attribute, number, value in edits)
-        meta = {"family": "transformation", "kind": str(len(edits)), "cot": _numbered(after)}
+        meta = {"family": "transformation", "kind": str(len(edits)), "cot": self._numbered(after)}
         return Sample(self.uid(index), prompt, truth=calls, meta=meta)
+
+    def _numbered(self, things: Sequence[Thing]) -> str:
+        """Objects with their numbers, then each with its cell."""
+        return ";".join(f"{number}:{names([thing], self.full)}" for number, thing in enumerate(things, 1))
 
     def _edited(self, rng: random.Random, before: Sequence[Thing]) -> tuple[list[Thing], list[Edit]]:
         """One or two edits, of different objects or attributes; they are listed by object and attribute."""
@@ -101,8 +109,3 @@ def _values(attribute: str, look: Look, thing: Thing) -> list[str]:
         "position": cells,
     }
     return [value for value in known[attribute] if value != str(getattr(thing, attribute))]
-
-
-def _numbered(things: Sequence[Thing]) -> str:
-    """Objects with their numbers, then each with its cell."""
-    return ";".join(f"{number}:{names([thing])}" for number, thing in enumerate(things, 1))

@@ -16,9 +16,9 @@ from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
 class ShapesBase(Task):
     """Supervised answers, with a short thought, to questions about single facts."""
 
-    kinds: tuple[str, ...] = ("count", "count", "at", "name", "sum")
+    kinds: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
     """Kinds of question about scenes (data/shapes.py)."""
-    figures: float = 0.15
+    figures: float = 0.1
     """Share of questions about the sides of figures (data/figures.py)."""
     scenes: int = 100_000
     """Samples to train on; they are made on demand."""
@@ -30,7 +30,7 @@ class ShapesBase(Task):
         yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
 
     def benches(self, split: Split) -> list[Bench]:
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=32, temperature=0))
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=40, temperature=0))
         return [Bench("known", self._source(split, 384, seed=2), (greedy, Score(rewards={"right": right})), by_kind)]
 
     def _source(self, split: Split, n: int, seed: int) -> Source:
@@ -41,8 +41,8 @@ def known(
     split: Split,
     n: int,
     seed: int,
-    kinds: Sequence[str] = ("count", "count", "at", "name", "sum"),
-    figures: float = 0.15,
+    kinds: Sequence[str] = ("name", "count", "name", "count", "second", "sum"),
+    figures: float = 0.1,
 ) -> Source:
     """What the base learns: `n` questions about both looks, of which a share `figures` is about figures."""
     many = round(n * figures)

@@ -122,11 +122,9 @@ def test_base_questions_have_right_answers() -> None:
             a, sign, b = re.search(r"(\d)([-+*])(\d)", asked).groups()  # type: ignore[union-attr]
             assert int(truth) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign]
             assert not pictures
-        elif kind == "name":
-            assert len(pictures) == 2
-            assert re.fullmatch(r"(\d \w+ \w+ \w+ \w+;?){1,3}", truth)
-        elif kind == "at":
-            assert re.fullmatch(r"(small|large) \w+ (solid|hollow) \w+", truth)
+        elif kind in ("name", "second"):
+            assert len(pictures) == 1 + (kind == "second")
+            assert re.fullmatch(r"(\d \w+ \w+;?){1,6}", truth)
         else:
             assert 0 <= int(truth) <= 7
     assert {s.meta["kind"] for s in Shapes(n=8)} == set(Shapes.KINDS)
@@ -138,7 +136,8 @@ def test_filters() -> None:
     assert counts == [2, 2, 1, 0]
     assert Filter("red").words == "red objects"
     assert Filter("white", "cross").words == "white crosses"
-    assert names(things) == "1 small red solid circle;4 large red solid square"
+    assert names(things) == "1 red circle;4 red square"
+    assert names(things, everything=True) == "1 small red solid circle;4 large red solid square"
 
 
 def edited(before: list[Thing], sample: Sample) -> list[Thing]:
@@ -153,8 +152,10 @@ def edited(before: list[Thing], sample: Sample) -> list[Thing]:
     return after
 
 
-def test_the_calls_lead_from_before_to_after() -> None:
-    source = Transformation("train", n=80)
+@pytest.mark.parametrize("attributes", [ATTRIBUTES, ("color", "shape", "position")])
+def test_the_calls_lead_from_before_to_after(attributes: tuple[str, ...]) -> None:
+    source = Transformation("train", attributes, n=80)
+    full = "size" in attributes
     seen = set()
     for i in range(80):
         before, after, edits = source.problem(i)
@@ -163,10 +164,10 @@ def test_the_calls_lead_from_before_to_after() -> None:
         assert len({t.position for t in after}) == len(after)
         assert 1 <= len(edits) <= 2
         assert len([p for p in sample.prompt if p.kind == "image"]) == 2
-        assert f"1:{names(before[:1])}" in sample.prompt[-1].value
-        assert f"1:{names(after[:1])}" in sample.meta["cot"]
+        assert f"1:{names(before[:1], full)}" in sample.prompt[-1].value
+        assert f"1:{names(after[:1], full)}" in sample.meta["cot"]
         seen |= {attribute for attribute, _, _ in edits}
-    assert seen == set(ATTRIBUTES)
+    assert seen == set(attributes)
     assert {a for i in range(20) for a, _, _ in Transformation(attributes=("color",)).problem(i)[2]} == {"color"}
 
 
