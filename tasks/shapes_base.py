@@ -22,7 +22,7 @@ class ShapesBase(Task):
     """Share of questions about the sides of figures (data/figures.py)."""
     scenes: int = 100_000
     """Samples to train on; they are made on demand."""
-    prompts: int = 64
+    prompts: int = 40
     """Samples per step."""
 
     def stages(self) -> Iterator[Stage]:
