@@ -10,16 +10,18 @@ from pydantic import Field, model_validator
 from mmpost.data.counting import Counting
 from mmpost.data.figures import Figures
 from mmpost.data.mix import Mix
-from mmpost.data.own import own
+from mmpost.data.own import Own, own
 from mmpost.data.reasoning import Family, Reasoning
 from mmpost.data.shapes import View
 from mmpost.data.transformation import Transformation
+from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards import calls
 from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
 from mmpost.rl import GroupTask
+from mmpost.settings import DataSettings
 from mmpost.tasks.shapes_base import by_kind, known
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
@@ -157,8 +159,7 @@ class ReasonRFT(GroupTask):
             everything = read()
             taught, rest = read(slice(self.cot)), read(slice(self.cot, None))
             if self.cot_data:
-                found = own(self.data.model_copy(update={"train": self.cot_data, "split": None}), "train", loss="last")
-                assert found is not None
+                found = _file(self.data, self.cot_data)
                 taught, rest = Reasoning(found, self.family, self.prompt, slice(self.cot)), everything
         alone = not self.warm_up
         return everything if self.answer_only else taught, everything if reuse or alone else rest
@@ -174,8 +175,8 @@ class ReasonRFT(GroupTask):
 
     def _shifted(self, split: Split, builtin: bool) -> dict[str, Source]:
         if self.shifted or not builtin:
-            named = {name: own(self.data.model_copy(update={"test": f}), "test") for name, f in self.shifted.items()}
-            return {name: Reasoning(r, self.family, self.prompt) for name, r in named.items() if r is not None}
+            named = {name: _file(self.data, path) for name, path in self.shifted.items()}
+            return {name: Reasoning(rows, self.family, self.prompt) for name, rows in named.items()}
         return {name: self._drawn(split, self.bench_problems, 5, name) for name in SHIFTS[self.family]}
 
     def _bench(
@@ -187,6 +188,14 @@ class ReasonRFT(GroupTask):
     ) -> Bench:
         greedy = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         return Bench(name, source, (Generate(n=1, sampling=greedy), Score(rewards=measures)), summary)
+
+
+def _file(data: DataSettings, path: str) -> Own:
+    """The rows of one more file, read with the settings of the others."""
+    rows = own(data.model_copy(update={"train": path, "split": None}), "train", loss="last")
+    if rows is None:
+        raise ConfigError(f"wanted a file of rows, found {path!r}; name one")
+    return rows
 
 
 def thought(sample: Sample) -> str:
