@@ -63,7 +63,7 @@ class Media:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
 
         Options are those of the kind (of a video `fps`, `min_frames`, `max_frames`, `factor` as in `sample_frames`, or
-        `frames`; `rate` of audio, and its `channel`: "mean" of all, the default, or "first"). The caller may change what
+        `frames`; of audio `rate`, and `channel`: "mean" of all, the default, or "first"). The caller may change what
         it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
         """
         kind = find_kind(self.kind)

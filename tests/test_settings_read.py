@@ -38,6 +38,22 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             "data": "OWN",
         },
     ],
+    "reason_rft": [
+        {
+            "task": {
+                **{"prompts": 2, "sft_prompts": 2, "group": 2, "sampling": {"max_tokens": 4, "top_p": 1, "top_k": 0}},
+                **{"warm_up": 0.5, "family": family, "cot": 4, "problems": 4, "bench_problems": 2},
+                **more,
+            },
+            "stages": {"sft": {"optim": {"warmup": 0}}},
+            **data,
+        }
+        for family, more, data in (
+            ("counting", {"reasoning": 0.5, "length_reward": {"score": "accuracy", "after": 0}}, {}),
+            ("structure", {"prompt": "{question}", "answer_only": True}, {"data": "OWN"}),
+        )
+    ],
+    "shapes_base": [{"task": {"prompts": 2}}],
     "digits_base": [{"task": {"prompts": 2}}],
     "aerial_base": [{"task": {"prompts": 2}}],
     "uav_vl_r1": [

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from mmpost import bases, checkpoint, config, registry
 from mmpost.build import make_task
+from mmpost.code import fingerprint
 from mmpost.compare.bootstrap import difference, hierarchical, scored
 from mmpost.compare.cells import Result, Runner
-from mmpost.compare.code import fingerprint
 from mmpost.compare.picture import draw
 from mmpost.compare.study import WORDS, Study, cell, chosen, grid, read, settings_of
 from mmpost.compare.tables import markdown

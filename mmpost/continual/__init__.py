@@ -11,9 +11,9 @@ from rich.console import Console
 
 from mmpost import bases, checkpoint, config, registry
 from mmpost.build import make_task
+from mmpost.code import fingerprint
 from mmpost.compare.bootstrap import Drawn, difference, scored
 from mmpost.compare.cells import Result, Runner
-from mmpost.compare.code import fingerprint
 from mmpost.compare.study import settings_of
 from mmpost.compare.tuning import taken, tune
 from mmpost.compare.words import count, split

@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
         "weights": {"format": 1.0},
     },
     "rewards": {"length": f"{Path(__file__)}:letters"},
-    "model": "random-tiny_aerial",
+    "model": "random-tiny-aerial",
     "optim": {"lr": 1e-3},
     "eval": {"before": False, "after": False, "samples": 8},
     "log": {"progress": False, "tensorboard": False, "probe_every": 0},
