@@ -13,7 +13,7 @@ from mmpost.transforms.generate import Generate
 from mmpost.transforms.logp import OldLogp, RefLogp
 from mmpost.transforms.score import Score
 from mmpost.transforms.select import DropFlat
-from mmpost.transforms.shaping import KLReward, OverlongPenalty
+from mmpost.transforms.shaping import KLReward, LengthReward, OverlongPenalty
 from mmpost.transforms.truth import InjectTruth, SmoothTruth
 from mmpost.transforms.unparseable import Unparseable
 from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
@@ -42,6 +42,8 @@ class GroupTask(Task):
     """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
     overlong: OverlongPenalty | None = None
     """Soft punishment of long replies (DAPO)."""
+    length_reward: LengthReward | None = None
+    """A reward for right replies that are short among those of the batch (Reason-RFT's optional one)."""
     kl_reward: KLReward | None = None
     """KL against the reference as a part of the reward (RLOO, REINFORCE++); in the loss it is policy.beta."""
     refill: int = Field(default=0, ge=0)
@@ -82,6 +84,8 @@ class GroupTask(Task):
         yield from scored
         if self.overlong is not None:
             yield self.overlong
+        if self.length_reward is not None:
+            yield self.length_reward
         if truth is not None and smooth:
             yield SmoothTruth()
         if self.refill:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +50,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny(folder)
     return str(folder)
+
+
+REAL = Path(
+    os.environ.get("MMPOST_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+).resolve()
+
+
+@pytest.fixture
+def real() -> Callable[[str], list[Path]]:
+    """A function that finds a real file, or skips and says which is missing."""
+
+    def find(pattern: str) -> list[Path]:
+        found = sorted(REAL.glob(pattern))
+        if not found:
+            reason = f"no real data: {REAL / pattern} (set MMPOST_TEST_DATA)"
+            print(reason)
+            pytest.skip(reason)
+        return found
+
+    return find

@@ -118,6 +118,15 @@ def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.Ca
     assert result["scores"] == json.loads((run / "summary.json").read_text())["eval_after"]
 
 
+def test_other_tasks_are_evaluated_under_their_names(run: Path, tmp_path: Path) -> None:
+    tasks = {"kept": {"task": "visurf", "benches": ["old"]}, "new": {"task": "visurf"}}
+    out = tmp_path / "out"
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8, "tasks": tasks}, out=str(out))
+    own = json.loads((run / "summary.json").read_text())["eval_after"]
+    wanted = {f"kept/{name}": score for name, score in own.items() if name.startswith("old/")}
+    assert result["scores"] == {**wanted, **{f"new/{name}": score for name, score in own.items()}}
+
+
 def test_a_folder_with_something_in_it_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="is not empty"):
         mmpost.train(**SMALL, out=str(run))

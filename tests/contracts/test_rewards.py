@@ -13,6 +13,7 @@ from copy import deepcopy
 import pytest
 
 import mmpost.rewards
+from mmpost.data import clips, temporal
 from mmpost.data.digits import KINDS, Scenes, answer_text
 from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
@@ -25,6 +26,8 @@ TEXTS = (
     "\x00 7",
     "<answer>[1e999]</answer>",
     "so. so. so. no",
+    "First one, then two.",
+    "<summary></summary><caption></caption><think></think><answer></answer>",
 )
 ASKED = (Part("text", "what is it?"),)
 
@@ -49,14 +52,20 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "boxes": Scenes("val", KINDS, n=24, none=0.3),
     "text": [Sample("t", ASKED, truth="A  Cat"), Sample("u", ASKED, truth="<answer>7</answer>")],
     "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
+    "calls": [Sample("c", ASKED, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", ASKED)],
+    "spans": clips.Clips("val", clips.KINDS[::-1], n=16),
 }
 """Samples by what their truth is."""
 
 
 def replies(sample: Sample) -> list[Reply]:
     """The label where there is one, plainly and after a thought, and texts that are no answers."""
-    if isinstance(sample.truth, dict):
+    if isinstance(sample.truth, dict) and "spans" in sample.truth:
+        late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
+        labels = [temporal.answer_text(t, thought=so) for t in (sample.truth, late) for so in (None, "so")]
+        labels += ["<think>so</think><answer>10</answer>"]
+    elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
     else:
         labels = [str(sample.truth), f"<think>so</think><answer>{sample.truth}</answer>"]
@@ -80,7 +89,7 @@ def test_the_rewards_that_tasks_list_are_all_found() -> None:
     listed = {f for info in pkgutil.iter_modules(mmpost.rewards.__path__) for f in tables(info.name)}
     assert listed <= set(REWARDS.values())
     assert {name.partition(".")[0] for name in REWARDS} == {
-        i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__)
+        i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__) if not i.name.startswith("_")
     }
 
 
