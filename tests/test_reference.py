@@ -84,13 +84,6 @@ def thaw(model: Model) -> None:
         p.requires_grad_(True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def run(out: Path, **task: Any) -> list[dict[str, Any]]:
     mmpost.train(**config.merge(SETTINGS, {"task": task}), out=str(out))
     return steps(out)

@@ -56,7 +56,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("selection")
     (place / "outside_even.py").write_text(REWARDS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(place / "cache"))
         patch.setattr(sys, "path", list(sys.path))
         yield place
     sys.modules.pop("outside_even", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,15 +30,8 @@ tune: {optim.lr: [1e-4, 1e-3]}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, cache: Any) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One arm and one seed, with the weights of both tasks kept."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "small.yaml").write_text(STUDY)

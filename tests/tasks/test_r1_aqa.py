@@ -88,8 +88,7 @@ def test_mmau_rows_get_both_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["answer", "think"])
-def test_two_steps_through_the_whole_loop(prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
+def test_two_steps_through_the_whole_loop(prompt: str, tmp_path: Path) -> None:
     task = {"name": "r1_aqa", "prompt": prompt, "warm_up": 0.5, "prompts": 2, "group": 2}
     summary = mmpost.train(
         {"task": {**task, "sampling": {"max_tokens": 4}}, "model": "random-tiny-audio", "eval": {"samples": 2}},
