@@ -20,7 +20,7 @@ from mmpost.objectives.likelihood import Likelihood
 from mmpost.settings import Settings
 from mmpost.transforms.answers import Answer
 from mmpost.types import Context, Model, Sample, Stage, Task
-from tests.test_resume import same, steps
+from tests.small_runs import metrics, same_weights
 
 HERE = str(Path(__file__))
 SETTINGS: dict[str, Any] = {
@@ -86,7 +86,7 @@ def thaw(model: Model) -> None:
 
 def run(out: Path, **task: Any) -> list[dict[str, Any]]:
     mmpost.train(**config.merge(SETTINGS, {"task": task}), out=str(out))
-    return steps(out)
+    return metrics(out)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_earlier_stage_stays_the_reference_over_the_stages_after_it(whole: Path) -> None:
-    lines = [line for line in steps(whole) if "at/reference" in line]
+    lines = [line for line in metrics(whole) if "at/reference" in line]
     assert [line["stage"] for line in lines] == ["second"] * 2 + ["third"] * 2
     assert len({line["at/reference"] for line in lines}) == 1
     assert lines[0]["at/reference"] == lines[0]["at/policy"], "the second stage starts from the end of the first"
@@ -115,8 +115,8 @@ def test_going_on_keeps_it_to_the_bit(step: int, whole: Path, tmp_path: Path) ->
     out = tmp_path / "run"
     shutil.copytree(whole, out, symlinks=True)
     mmpost.train(resume=str(out / "checkpoints" / f"step-{step}"))
-    same(out, whole)
-    assert steps(out) == steps(whole)
+    assert same_weights(out, whole)
+    assert metrics(out) == metrics(whole)
 
 
 def test_a_stage_without_steps_ends_where_it_stands(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_begins_to_train_later_is_pinned_too(tmp_path: Path) -> None:
 def test_a_model_is_a_reference(whole: Path, tmp_path: Path) -> None:
     first = whole / "checkpoints" / "step-2"
     lines = [line for line in run(tmp_path / "run", refers=str(first)) if "at/reference" in line]
-    assert {line["at/reference"] for line in lines} == {steps(whole)[2]["at/reference"]}
+    assert {line["at/reference"] for line in lines} == {metrics(whole)[2]["at/reference"]}
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "trainer" / "tensors.pt", weights_only=True)
     assert list(state["kept"]) == ["reference"]
 

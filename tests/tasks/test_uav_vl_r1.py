@@ -20,7 +20,7 @@ from mmpost.rl import GroupTask
 from mmpost.tasks.uav_vl_r1 import UavVlR1
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Stage
-from tests.test_resume import same, steps, weights
+from tests.small_runs import metrics, same_weights, weights
 
 SETTINGS: dict[str, Any] = {
     "task": {
@@ -70,7 +70,7 @@ def drawn(run: Path) -> dict[int, set[str]]:
 
 
 def test_no_stage_sees_what_comes_later(whole: Path) -> None:
-    stages = {line["step"]: line["stage"] for line in steps(whole)}
+    stages = {line["step"]: line["stage"] for line in metrics(whole)}
     assert list(stages.values()) == ["sft"] * 2 + ["A"] * 2 + ["B"] * 2 + ["C"] * 2
     seen = drawn(whole)
     allowed = {"A": {"color", "shape"}, "B": {"color", "shape", "number"}, "C": {"color", "shape", "number", "scene"}}
@@ -85,10 +85,10 @@ def test_going_on_within_a_stage_does_not_repeat_an_earlier_one(whole: Path, tmp
     shutil.copytree(whole, out, symlinks=True)
     shutil.rmtree(out / "samples")
     mmpost.train(resume=str(out / "checkpoints" / "step-5"))
-    assert {line["stage"] for line in steps(out) if line["step"] > 5} == {"B", "C"}
+    assert {line["stage"] for line in metrics(out) if line["step"] > 5} == {"B", "C"}
     assert drawn(out) == {step: kinds for step, kinds in drawn(whole).items() if step > 5}
-    same(out, whole)
-    assert steps(out) == steps(whole)
+    assert same_weights(out, whole)
+    assert metrics(out) == metrics(whole)
 
 
 def test_the_supervised_model_is_the_reference_of_all_stages(whole: Path) -> None:
@@ -127,9 +127,9 @@ def test_one_stage_with_all_types_is_plain_grpo(tmp_path: Path) -> None:
     shared = ("prompts", "group", "scenes", "sampling", "policy")
     plain = {"name": str(Path(__file__)), **{name: task[name] for name in shared}}
     mmpost.train(**{**settings, "task": plain}, out=str(tmp_path / "plain"))
-    same(tmp_path / "staged", tmp_path / "plain")
-    assert steps(tmp_path / "staged") == steps(tmp_path / "plain")
-    assert any(line["grad_norm"] for line in steps(tmp_path / "plain"))
+    assert same_weights(tmp_path / "staged", tmp_path / "plain")
+    assert metrics(tmp_path / "staged") == metrics(tmp_path / "plain")
+    assert any(line["grad_norm"] for line in metrics(tmp_path / "plain"))
 
 
 def test_the_stages_and_their_settings() -> None:
