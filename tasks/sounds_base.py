@@ -20,9 +20,9 @@ class SoundsBase(Task):
     """Kinds that it meets now and then."""
     often: int = 9
     """How often a well-known kind comes for each time that a rare one does."""
-    clips: int = 6144
+    clips: int = 8192
     """Clips to train on."""
-    prompts: int = 64
+    prompts: int = 32
     """Clips per step."""
     question: str = "{question} {choices}"
     """The question with its options."""
