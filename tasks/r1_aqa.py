@@ -39,9 +39,9 @@ class R1Aqa(GroupTask):
     code (math-verify first, also without tags, two answers pass)."""
     ignore_case: bool = False
     """An option in another case is right, too (strict reward alone)."""
-    kinds: tuple[str, ...] = ("last", "count", "higher")
-    """Kinds of question to learn on the built-in sounds (data/sounds.py)."""
-    old: tuple[str, ...] = ("which", "first", "pitch")
+    kinds: tuple[str, ...] = ("last", "count", "absent")
+    """Kinds of question to learn on the built-in sounds (data/sounds.py); the base has met them, no more."""
+    old: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Kinds that the base knows; only evaluated, to see what is forgotten."""
     clips: int = 512
     """Built-in clips to train on."""
