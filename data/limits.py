@@ -1,7 +1,8 @@
-"""How large a medium may be. The limits travel with each medium, from the `data` section of the run that reads it.
+"""How large a medium may be, and what decodes it: from the `data` section of the run that reads it.
 
-While a medium is read, its limits are those of the context: a kind asks them (`frame`, `total`) with the sizes of the
-header, before it decodes. They are not global, so that two runs in one process, or a thread, can differ.
+Limits travel with each medium. While it is read, its limits are those of the context: a kind asks them (`frame`,
+`total`) with the sizes of the header, before it decodes. They are not global, so that two runs in one process, or a
+thread, can differ.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class Limits:
     """Pixels of a picture, or of one frame."""
     total: int = _SETTINGS.max_media_pixels
     """Pixels of all frames that are decoded, or samples of sound."""
+    video_backend: str = _SETTINGS.video_backend
+    """What decodes the frames of a video."""
 
     @staticmethod
     def of(data: DataSettings) -> Limits:
         """Those of a run's `data` section."""
-        return Limits(data.max_bytes, data.max_frame_pixels, data.max_media_pixels)
+        return Limits(data.max_bytes, data.max_frame_pixels, data.max_media_pixels, data.video_backend)
 
 
 DEFAULT = Limits()
@@ -75,3 +78,8 @@ def total(count: int, found: str, fewer: str) -> None:
             f"Wanted at most {limit:,} pixels or samples of sound in one medium, found {found}, which is {count:,}. "
             f"{fewer}, or raise data.max_media_pixels."
         )
+
+
+def video_backend() -> str:
+    """The back end that decodes videos here: "auto", or one of `decoders.py`."""
+    return _now.get().video_backend

@@ -26,11 +26,11 @@ from PIL import Image, ImageOps
 
 from mmpost.data import encode, limits, preview
 from mmpost.data.cache import Cache
-from mmpost.data.kinds import Kind, register
-from mmpost.data.kinds import kind as find_kind
+from mmpost.data.frames import sample_frames
+from mmpost.data.kinds import Kind, kind as find_kind, register
 from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.locate import locate
-from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, sample_frames, video_header
+from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, video_header
 from mmpost.errors import DataError
 
 __all__ = ["Audio", "Media", "Video", "cache", "media", "sample_frames"]
@@ -62,9 +62,9 @@ class Media:
     def open(self, **options: Any) -> Any:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
 
-        Options are those of the kind (`fps`, `max_frames` or `frames` of a video, `rate` of audio, and its `channel`:
-        "mean" of all, the default, or "first"). The caller may change what it gets: the cache keeps its own copy.
-        Raises DataError, naming the file, for what cannot be read.
+        Options are those of the kind (of a video `fps`, `min_frames`, `max_frames`, `factor` as in `sample_frames`, or
+        `frames`; of audio `rate`, and `channel`: "mean" of all, the default, or "first"). The caller may change what
+        it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
         """
         kind = find_kind(self.kind)
         asked = {**dict(self.options), **options}

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from mmpost.data import rows
-from mmpost.data.indexed import Indexed
+from mmpost.data.indexed import Indexed, Subset
 from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
@@ -137,28 +137,6 @@ class Rows(Indexed):
             return max(1, len(rows.spans(parsed, self.loss)))
         except DataError:
             return 1
-
-
-class Subset(Indexed):
-    """Some samples of a source, by their indices there."""
-
-    def __init__(self, source: Rows, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, array("q", indices)
-        self.name = f"a part of {source.name}"
-
-    def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
-        return self.source.where(self.indices[index])
-
-    def medium(self, index: int, value: Any, kind: str) -> Media:
-        """As that of the source."""
-        return self.source.medium(self.indices[index], value, kind)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample(self, index: int) -> Sample:
-        return self.source.sample(self.indices[index])
 
 
 def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:

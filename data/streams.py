@@ -1,11 +1,15 @@
-"""Video and audio through PyAV: `media.py` registers what is here, and everything else goes through `Media`."""
+"""Video and audio through PyAV: `media.py` registers what is here, and everything else goes through `Media`.
+
+The frames of a video may be decoded by another library (`decoders.py`); what they are and when, the container says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from fractions import Fraction
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -13,7 +17,8 @@ from av.container import InputContainer
 from av.stream import Stream
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from mmpost.data import limits
+from mmpost.data import decoders, limits
+from mmpost.data.frames import sample_frames
 from mmpost.errors import DataError
 
 CHANNELS = ("mean", "first")
@@ -62,7 +67,8 @@ def _container(file: BinaryIO, kind: str) -> Iterator[tuple[InputContainer, Any]
         streams = [s for s in container.streams if s.type == kind]
         if not streams:
             found = ", ".join(sorted({s.type for s in container.streams})) or "none"
-            raise DataError(f"Wanted a {kind} stream, found {found} in a {container.format.name} file.")
+            cut = "" if container.streams else " If it is cut short, copy it again."
+            raise DataError(f"Wanted a {kind} stream, found {found} in a {container.format.name} file.{cut}")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -84,75 +90,87 @@ def _packets(container: InputContainer, stream: Stream, wanted: str = "") -> lis
     declared = (container.duration or 0) / 1e6
     # Durations of these two are guessed from the bit rate.
     guessed = container.format.name in ("mp3", "aac")
-    if not found and not declared and wanted:
-        raise DataError(f"Wanted {wanted}")
+    if not found and not declared:
+        empty = f"a {stream.type} stream with something in it, found an empty one. Replace the file."
+        raise DataError(f"Wanted {wanted or empty}")
     if not found or (not guessed and end < 0.9 * declared):
         raise DataError(f"The file is cut short: wanted {declared:.2f} s, found {end:.2f} s. Copy it again.")
     return sorted(found)
 
 
-def sample_frames(header: Mapping[str, float], fps: float | None = None, max_frames: int | None = None) -> list[int]:
-    """Which frames `open(fps=..., max_frames=...)` returns: evenly spaced, the first and the last among them."""
-    total = int(header["frames"])
-    wanted = total if fps is None else round(header["duration"] * fps)
-    wanted = max(1, min(wanted, total, max_frames or total))
-    return np.linspace(0, total - 1, wanted).round().astype(int).tolist()
+class _Index(NamedTuple):
+    """What is known of a video without its frames but one."""
+
+    header: dict[str, float]
+    ticks: list[int]
+    """The time of each frame in units of the time base."""
+    base: Fraction
+    """Seconds."""
+    turned: bool
+    """Whether the file asks for its frames to be turned."""
 
 
-def _video_index(file: BinaryIO) -> tuple[dict[str, float], list[int]]:
-    """The header, and the time of each frame in the stream's time base."""
+def _video_index(file: BinaryIO) -> _Index:
     with _container(file, "video") as (container, stream):
-        times = [time for time, _ in _packets(container, stream)]
-        span, declared = float((times[-1] - times[0]) * stream.time_base), float(stream.average_rate or 0)
-    measured = (len(times) - 1) / span if span else declared or 1.0
+        ticks, base = [time for time, _ in _packets(container, stream)], stream.time_base
+        span, declared = float((ticks[-1] - ticks[0]) * base), float(stream.average_rate or 0)
+    measured = (len(ticks) - 1) / span if span else declared or 1.0
     fps = declared if abs(declared - measured) < 0.01 * measured else measured
     with _container(file, "video") as (container, stream):
         limits.frame(stream.width, stream.height)
         # The rotation is only told with a decoded frame.
         first = next(container.decode(stream))
     width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
-    return {"width": width, "height": height, "frames": len(times), "fps": fps, "duration": span + 1 / fps}, times
+    header = {"width": width, "height": height, "frames": len(ticks), "fps": fps, "duration": span + 1 / fps}
+    return _Index(header, ticks, base, bool(first.rotation))
 
 
 def video_header(file: BinaryIO) -> dict[str, float]:
-    return _video_index(file)[0]
+    return _video_index(file).header
 
 
 def open_video(
-    file: BinaryIO, fps: float | None = None, max_frames: int | None = None, frames: tuple[int, ...] | None = None
+    file: BinaryIO,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    min_frames: int | None = None,
+    factor: int = 1,
+    frames: tuple[int, ...] | None = None,
 ) -> Video:
     """All frames, those that `sample_frames` chooses, or the ones named; turned as the file asks."""
-    header, times = _video_index(file)
-    chosen = sorted(set(frames)) if frames is not None else sample_frames(header, fps, max_frames)
-    if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(times):
-        raise DataError(f"Wanted frames {chosen}, found frames 0 to {len(times) - 1}.")
+    header, ticks, base, turned = _video_index(file)
+    options = (fps, max_frames, min_frames, factor)
+    chosen = sorted(set(frames)) if frames is not None else sample_frames(header, *options)
+    if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(ticks):
+        raise DataError(f"Wanted frames {chosen}, found frames 0 to {len(ticks) - 1}.")
     width, height = int(header["width"]), int(header["height"])
     found = f"{len(chosen)} frames of {width} x {height}"
     limits.total(len(chosen) * width * height, found, "Open it with fewer frames (fps, max_frames)")
-    with _container(file, "video") as (container, stream):
-        decoded = _decode(container, stream, times, [times[i] for i in chosen])
-        seconds = [float((times[i] - times[0]) * stream.time_base) for i in chosen]
-    return Video(np.stack(decoded), np.array(seconds), np.array(chosen, np.int64))
+    times = np.array([float((tick - ticks[0]) * base) for tick in ticks])
+    wanted = decoders.Wanted(chosen, times, (height, width), turned)
+    decoded = decoders.decode(file, wanted, lambda: _decode(file, ticks, [ticks[i] for i in chosen]))
+    return Video(decoded, times[chosen], np.array(chosen, np.int64))
 
 
-def _decode(container: InputContainer, stream: Any, times: list[int], wanted: list[int]) -> list[np.ndarray]:
+def _decode(file: BinaryIO, times: list[int], wanted: list[int]) -> np.ndarray:
     """The frames shown at `wanted`; for one that the decoder drops, the next that it gives, or else the last."""
     found: list[np.ndarray] = []
     dropped = 0
-    for number, frame in enumerate(container.decode(stream)):
-        now = times[min(number, len(times) - 1)] if frame.pts is None else frame.pts
-        if now < wanted[len(found)]:
-            continue
-        pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-        while len(found) < len(wanted) and wanted[len(found)] <= now:
-            dropped += wanted[len(found)] < now
-            found.append(pixels)
-        if len(found) == len(wanted):
-            break
+    with _container(file, "video") as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            now = times[min(number, len(times) - 1)] if frame.pts is None else frame.pts
+            if now < wanted[len(found)]:
+                continue
+            pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            while len(found) < len(wanted) and wanted[len(found)] <= now:
+                dropped += wanted[len(found)] < now
+                found.append(pixels)
+            if len(found) == len(wanted):
+                break
     dropped += len(wanted) - len(found)
     if not found or dropped > 1 + len(wanted) // 10:
         raise DataError(f"Wanted {len(wanted)} frames, found {len(wanted) - dropped} that can be decoded.")
-    return found + [found[-1]] * (len(wanted) - len(found))
+    return np.stack(found + [found[-1]] * (len(wanted) - len(found)))
 
 
 def audio_header(file: BinaryIO) -> dict[str, float]:

@@ -6,11 +6,11 @@ import json
 import mimetypes
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmpost.data import rows
+from mmpost.data import rows, temporal_files
 from mmpost.data.kinds import kinds
 from mmpost.errors import DataError
 
@@ -41,7 +41,10 @@ class Table(Protocol):
 
 
 def open_table(path: str | Path) -> Table:
-    """A .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media."""
+    """A .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media.
+
+    Also the official files of `temporal_files.py`.
+    """
     place = Path(path).expanduser()
     if "*" in place.name:
         return _parquet(sorted(place.parent.glob(place.name)), place)
@@ -49,7 +52,13 @@ def open_table(path: str | Path) -> Table:
         raise DataError(f"Wanted a file or folder of data, found nothing at {place}. Correct the path.")
     if place.is_dir():
         return _folder(place)
-    openers = {".jsonl": JsonLines, ".json": _json, ".parquet": lambda file: _parquet([file], file)}
+    openers: dict[str, Callable[[Path], Table]] = {
+        ".jsonl": JsonLines,
+        ".json": _json,
+        ".parquet": lambda file: _parquet([file], file),
+        ".txt": lambda file: Listed(temporal_files.charades(file), file.name, file.parent),
+        ".csv": lambda file: Listed(temporal_files.nextgqa(file), file.name, file.parent),
+    }
     if place.suffix.lower() not in openers:
         raise DataError(f"Wanted a file that ends in {', '.join(openers)}, or a folder; found {place}. Convert it.")
     return openers[place.suffix.lower()](place)
@@ -162,6 +171,8 @@ def _json(path: Path) -> Table:
         raise DataError(
             f"{path}: wanted a JSON list of rows, found a file that is not JSON ({error}). Mend it."
         ) from error
+    if isinstance(found, dict) and found and all(isinstance(entry, dict) for entry in found.values()):
+        return Listed(temporal_files.activitynet(found, path.name), path.name, path.parent)
     if not isinstance(found, list):
         raise DataError(
             f"{path}: wanted a JSON list of rows, found {type(found).__name__}. "

@@ -66,6 +66,7 @@ def doctor() -> list[Check]:
         ("torch and torchvision", _torch),
         *((name, lambda name=name, module=module: _needed(name, module)) for name, module in NEEDED.items()),
         ("decord", _decord),
+        ("torchcodec", _torchcodec),
         ("accelerator", _accelerator),
         ("CPU cores", _cores),
         ("memory", _memory),
@@ -152,6 +153,16 @@ def _decord() -> Check:
     except (ImportError, OSError, RuntimeError) as error:
         return Check("decord", "missing", f"PyAV reads videos instead ({_first_line(error)})", needed=False)
     return Check("decord", "ok", str(decord.__version__), needed=False)
+
+
+def _torchcodec() -> Check:
+    try:
+        import torchcodec  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check(
+            "torchcodec", "missing", f"not needed: decord or PyAV read videos ({_first_line(error)})", needed=False
+        )
+    return Check("torchcodec", "ok", str(torchcodec.__version__), needed=False)
 
 
 def _accelerator() -> Check:

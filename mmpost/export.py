@@ -82,7 +82,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = config.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
-            kept = {k: run["model"][k] for k in ("trust_remote_code", *config.PROMPTS) if k in run["model"]}
+            kept = {k: run["model"][k] for k in ("trust_remote_code", *config.RECIPE) if k in run["model"]}
             settings = config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
             return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
     return ModelSettings(name=name, device="cpu"), {}, {}

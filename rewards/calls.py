@@ -76,8 +76,8 @@ def _scored(sample: Sample, reply: Reply, weights: Sequence[float], repetition: 
 def function_sequence(sample: Sample, reply: Reply) -> float | None:
     """0 to 1: matched calls with partial credit (PARTIAL), repeats punished; the paper's reward.
 
-    The answer is what stands in the first answer tags, over several lines too; without tags, the whole reply. None for a
-    sample whose truth holds no call.
+    The answer is what stands in the first answer tags, over several lines too; without tags, the whole reply. None for
+    a sample whose truth holds no call.
     """
     return _scored(sample, reply, PARTIAL)
 

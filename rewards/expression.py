@@ -94,7 +94,8 @@ atexit.register(_worker.end)
 def same(said: str, truth: str, seconds: float = SECONDS) -> bool:
     """Whether the two texts hold equal expressions (LaTeX, fractions, sets, ...).
 
-    What cannot be read, and what takes longer than `seconds`, is not equal. Raises DataError where math-verify is missing.
+    What cannot be read, and what takes longer than `seconds`, is not equal. Raises DataError where math-verify is
+    missing.
     """
     return _worker.ask(said[-LONGEST:], truth[-LONGEST:], seconds)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Bases are made once for all tests, and nothing is read from or left in the cache of who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny Qwen2.5-VL with random weights, as a checkpoint folder."""
@@ -40,3 +50,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny(folder)
     return str(folder)
+
+
+REAL = Path(
+    os.environ.get("MMPOST_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+).resolve()
+
+
+@pytest.fixture
+def real() -> Callable[[str], list[Path]]:
+    """A function that finds a real file, or skips and says which is missing."""
+
+    def find(pattern: str) -> list[Path]:
+        found = sorted(REAL.glob(pattern))
+        if not found:
+            reason = f"no real data: {REAL / pattern} (set MMPOST_TEST_DATA)"
+            print(reason)
+            pytest.skip(reason)
+        return found
+
+    return find

@@ -32,7 +32,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a new task, its run with adapters, and a file of its predictions."""
     place = tmp_path_factory.mktemp("using it")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(place / "cache"))
         patch.setattr(sys, "path", list(sys.path))
         task = new_task.write("outside_squares", str(place))
         mmpost.train(

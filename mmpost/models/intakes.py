@@ -98,7 +98,8 @@ def _image(owner: str, inner: Any, _: ModelSettings) -> Intake:
 def _video(owner: str, inner: Any, settings: ModelSettings) -> Intake:
     def open_(medium: Media) -> Film:
         header = medium.header()
-        chosen = sample_frames(header, settings.fps, settings.max_frames)
+        factor = getattr(inner, "temporal_patch_size", 1)
+        chosen = sample_frames(header, settings.fps, settings.max_frames, settings.min_frames, factor)
         video = medium.open(frames=chosen)
         return Film(video.frames, video.times, header["duration"])
 

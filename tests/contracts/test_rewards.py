@@ -13,7 +13,9 @@ from copy import deepcopy
 import pytest
 
 import mmpost.rewards
+from mmpost.data import clips, temporal
 from mmpost.data.digits import KINDS, Scenes, answer_text
+from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
 
 TEXTS = (
@@ -52,13 +54,18 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
     "calls": [Sample("c", ASKED, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", ASKED)],
+    "spans": clips.Clips("val", clips.KINDS[::-1], n=16),
 }
 """Samples by what their truth is."""
 
 
 def replies(sample: Sample) -> list[Reply]:
     """The label where there is one, plainly and after a thought, and texts that are no answers."""
-    if isinstance(sample.truth, dict):
+    if isinstance(sample.truth, dict) and "spans" in sample.truth:
+        late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
+        labels = [temporal.answer_text(t, thought=so) for t in (sample.truth, late) for so in (None, "so")]
+        labels += ["<think>so</think><answer>10</answer>"]
+    elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
     else:
         labels = [str(sample.truth), f"<think>so</think><answer>{sample.truth}</answer>"]
@@ -72,7 +79,7 @@ def kinds_scored(function: Reward) -> list[str]:
         try:
             for reply in replies(samples[0]):
                 function(samples[0], reply)
-        except (TypeError, LookupError):
+        except (DataError, TypeError, LookupError):
             continue
         found.append(kind)
     return found

@@ -77,13 +77,13 @@ def test_files_that_are_no_table(folder):
     (folder / "one.json").write_text('{"query": "x"}')
     (folder / "bad.json").write_text("[1, 2")
     (folder / "bad.parquet").write_bytes(b"nothing")
-    (folder / "data.csv").write_text("a,b")
+    (folder / "data.tsv").write_text("a\tb")
     (folder / "empty").mkdir()
     for name, message in {
         "one.json": "JSON list of rows, found dict",
         "bad.json": "not JSON",
         "bad.parquet": "bad.parquet: wanted Parquet",
-        "data.csv": r"\.jsonl, \.json, \.parquet",
+        "data.tsv": r"\.jsonl, \.json, \.parquet",
         "empty": "Parquet files or a folder saved by `datasets`, found nothing",
         "absent.jsonl": r"found nothing at .*absent\.jsonl",
         "x*.parquet": "none that fit",

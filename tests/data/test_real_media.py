@@ -1,33 +1,12 @@
 """The real files: tables from papers, a film, spoken digits, and official annotation files read as rows."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmpost.data.media import media
 from mmpost.data.readers import read
-
-ROOT = Path(
-    os.environ.get("MMPOST_TEST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")
-).resolve()
-
-
-@pytest.fixture
-def real():
-    """A function that finds a real file, or skips and says which is missing."""
-
-    def find(pattern: str) -> list[Path]:
-        found = sorted(ROOT.glob(pattern))
-        if not found:
-            reason = f"no real data: {ROOT / pattern} (set MMPOST_TEST_DATA)"
-            print(reason)
-            pytest.skip(reason)
-        return found
-
-    return find
 
 
 def test_tables(real):

@@ -1,0 +1,69 @@
+"""Temporal-R1: which, when, or both, on videos; a semantic and a temporal reward (arXiv 2506.01908)."""
+
+from collections.abc import Iterator, Mapping
+
+from mmpost.data.clips import Clips
+from mmpost.data.limits import Limits
+from mmpost.data.own import own
+from mmpost.data.temporal import Temporal, answer_text
+from mmpost.objectives.policy import PolicyLoss
+from mmpost.rewards.span import Dual, measures, parse, span_summary
+from mmpost.rl import GroupTask
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
+
+
+class TemporalR1(GroupTask):
+    """GRPO on video QA, grounding and grounded QA; `reward.semantic=false` or `reward.temporal=false` is one arm."""
+
+    best = "temporal/score"
+
+    kinds: tuple[str, ...] = ("first", "when", "first when")
+    """Kinds of question on the built-in clips (data/clips.py)."""
+    clips: int = 384
+    """Built-in clips to train on."""
+    bench_clips: int = 192
+    """Built-in clips to evaluate on."""
+    reward: Dual = Dual()
+    """The dual reward: which terms, with which weights."""
+    policy: PolicyLoss = PolicyLoss(beta=1e-2, entropy=1e-3)
+    """The loss."""
+    system: str = ""
+    """System prompt for your own data; empty: the row's."""
+    instructions: Mapping[str, str] = {
+        "qa": "{question}\n{options}",
+        "grounding": '"{question}" When does it occur in the video?',
+        "grounded": "{question}\n{options}\nAnswer, and say when in the video it is seen.",
+    }
+    """What your own rows are asked with, by kind of row; {question} and {options} are replaced by the row's."""
+
+    def stages(self) -> Iterator[Stage]:
+        terms = self.reward.terms()
+        score = Score(rewards={"dual": self.reward, **terms}, weights=dict.fromkeys(terms, 0.0))
+        yield self.rl_stage("rl", self._source("train", self.clips, 0), score, gold=self.gold())
+
+    def benches(self, split: Split) -> list[Bench]:
+        sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        scored = (Generate(n=1, sampling=sampling), Score(rewards=measures))
+        return [Bench("temporal", self._source(split, self.bench_clips, 5), scored, span_summary)]
+
+    def gold(self) -> tuple[Gold, ...]:
+        """The label after a thought; times are rounded to a tenth of a second, so that it may overlap a bit less."""
+        return (Gold(_thoughtful, name="label", parses=readable),)
+
+    def _source(self, split: Split, n: int, seed: int) -> Source:
+        rows = own(self.data, split, loss="last")
+        if rows is not None:
+            return Temporal(rows, self.instructions, self.system)
+        return Clips(split, self.kinds, n=n, seed=seed, limits=Limits.of(self.data))
+
+
+def _thoughtful(sample: Sample) -> str:
+    return answer_text(sample.truth)
+
+
+def readable(text: str) -> bool:
+    """Whether an answer or a span can be read from a reply."""
+    said = parse(text)
+    return said.answer is not None or said.span is not None
