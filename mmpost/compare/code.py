@@ -15,7 +15,7 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.probe")
 
 
 def fingerprint(task_file: str) -> str:
-    """SHA-256 over the source of mmpost.run, mmpost.selection and the task, of all that they import, and the libraries."""
+    """SHA-256 over mmpost.run, mmpost.selection, the task, what of mmpost these import, and the libraries."""
     starts = (source("mmpost.run"), source("mmpost.selection"), Path(task_file))
     todo = [path for path in starts if path is not None]
     seen: set[Path] = set()
