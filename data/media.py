@@ -27,8 +27,7 @@ from PIL import Image, ImageOps
 from mmpost.data import encode, limits, preview
 from mmpost.data.cache import Cache
 from mmpost.data.frames import sample_frames
-from mmpost.data.kinds import Kind, register
-from mmpost.data.kinds import kind as find_kind
+from mmpost.data.kinds import Kind, kind as find_kind, register
 from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.locate import locate
 from mmpost.data.streams import Audio, Video, audio_header, open_audio, open_video, video_header
@@ -57,16 +56,19 @@ class Media:
     """What messages call it: its path, or a few words on the bytes."""
     limits: Limits = DEFAULT
     """How large it may be; larger raises before it is decoded."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Options with which it is opened, unless it is asked for with others; a part of its hash."""
 
     def open(self, **options: Any) -> Any:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
 
         Options are those of the kind (of a video `fps`, `min_frames`, `max_frames`, `factor` as in `sample_frames`, or
-        `frames`; `rate` of audio). The caller may
-        change what it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
+        `frames`; of audio `rate`, and `channel`: "mean" of all, the default, or "first"). The caller may change what
+        it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
         """
         kind = find_kind(self.kind)
-        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
+        asked = {**dict(self.options), **options}
+        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items() if v is not None}
         key = (kind.open, self.hash, self.limits, tuple(sorted(chosen.items())))
         return copy(cache.get(key, lambda: self._use(lambda file: kind.open(file, **chosen)), kind.size))
 
@@ -76,10 +78,12 @@ class Media:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content, in hexadecimal."""
+        """SHA-256 of the content, in hexadecimal; with options of its own, of both."""
         if isinstance(self.source, Path):
-            return self._use(lambda _: _file_hash(self.source, *self._stamp()))
-        return hashlib.sha256(self.source).hexdigest()
+            content = self._use(lambda _: _file_hash(self.source, *self._stamp()))
+        else:
+            content = hashlib.sha256(self.source).hexdigest()
+        return hashlib.sha256(f"{content} {self.options}".encode()).hexdigest() if self.options else content
 
     def bytes(self) -> Blob:
         """The content as it is on disk."""
@@ -106,7 +110,8 @@ class Media:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Media):
             return NotImplemented
-        return self.kind == other.kind and (self.source == other.source or self.hash == other.hash)
+        same = self.source == other.source and self.options == other.options
+        return self.kind == other.kind and (same or self.hash == other.hash)
 
     def __hash__(self) -> int:
         return hash((self.kind, self.hash))
@@ -169,11 +174,13 @@ def media(
     *,
     folder: str | Path | None = None,
     limits: Limits = DEFAULT,
+    **options: Any,
 ) -> Media:
     """Refer to a medium: a path, file:// or data URL, bytes, {"bytes", "path"}, or a value in memory (see `encode.py`).
 
     Relative paths start from `root`, which no path may leave; without a root they start from `folder`, else from the
-    working directory, and may go anywhere. Files are not opened yet; values in memory are encoded at once.
+    working directory, and may go anywhere. Files are not opened yet; values in memory are encoded at once. `options`
+    are those with which the medium will be opened (`Media.open`).
     """
     if isinstance(value, Media):
         if value.kind != kind:
@@ -192,7 +199,7 @@ def media(
                 f"found {type(value).__name__}, which cannot be stored ({error})."
             ) from error
         found = content, f"<{kind} in memory, {len(content)} bytes>"
-    return Media(kind, *found, limits)
+    return Media(kind, *found, limits, tuple(sorted(options.items())))
 
 
 _ORIENTATION = 0x0112
@@ -281,4 +288,13 @@ register(
         preview_options={"max_frames": 4},
     )
 )
-register(Kind("audio", open_audio, audio_header, preview=lambda sound: preview.curve(sound.wave), encode=encode.audio))
+register(
+    Kind(
+        "audio",
+        open_audio,
+        audio_header,
+        preview=lambda sound: preview.curve(sound.wave),
+        encode=encode.audio,
+        blank=lambda sound: (np.zeros_like(sound.wave), sound.rate),
+    )
+)

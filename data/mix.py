@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from mmpost.data.indexed import Indexed
+from mmpost.data.media import Media
 from mmpost.errors import DataError
 from mmpost.types import Sample
 
@@ -50,6 +52,11 @@ class Mix(Indexed):
         source, number = int(self._source[index]), int(self._number[index]) % len(self.sources[self._source[index]])
         where = getattr(self.sources[source], "where", None)
         return where(number) if where else f"source {source + 1}, sample {number}"
+
+    def medium(self, index: int, value: Any, kind: str) -> Media:
+        """As that of the sample's source, which must be one of rows."""
+        source: Any = self.sources[self._source[index]]
+        return source.medium(int(self._number[index]) % len(source), value, kind)
 
     def sample(self, index: int) -> Sample:
         source = int(self._source[index])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from mmpost.data.indexed import Subset
 from mmpost.data.limits import Limits
 from mmpost.data.mix import Mix
-from mmpost.data.readers import Rows, Subset, read
+from mmpost.data.readers import Rows, read
 from mmpost.errors import ConfigError, DataError
 from mmpost.settings import DataSettings, weighted
 from mmpost.types import Split

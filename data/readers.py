@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from mmpost.data import rows
-from mmpost.data.indexed import Indexed
+from mmpost.data.indexed import Indexed, Subset
 from mmpost.data.limits import DEFAULT, Limits
 from mmpost.data.media import Media, media
 from mmpost.data.tables import Table, open_table
@@ -82,6 +82,10 @@ class Rows(Indexed):
         """File and row of a sample, as its messages name them."""
         return f"{self.table.name}:{self.table.number(bisect_right(self._ends, index))}"
 
+    def medium(self, index: int, value: Any, kind: str) -> Media:
+        """What a column of a name of its own says about a medium of sample `index`, found as those of the rows are."""
+        return self._media(value, kind)
+
     def between(self, low: float, high: float) -> Subset:
         """The samples whose rows fall in [low, high) of [0, 1), by a hash of their id (without one: their number)."""
         ends = [0, *self._ends]
@@ -133,24 +137,6 @@ class Rows(Indexed):
             return max(1, len(rows.spans(parsed, self.loss)))
         except DataError:
             return 1
-
-
-class Subset(Indexed):
-    """Some samples of a source, by their indices there."""
-
-    def __init__(self, source: Rows, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, array("q", indices)
-        self.name = f"a part of {source.name}"
-
-    def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
-        return self.source.where(self.indices[index])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample(self, index: int) -> Sample:
-        return self.source.sample(self.indices[index])
 
 
 def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:

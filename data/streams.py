@@ -21,6 +21,9 @@ from mmpost.data import decoders, limits
 from mmpost.data.frames import sample_frames
 from mmpost.errors import DataError
 
+CHANNELS = ("mean", "first")
+"""What becomes of several channels of sound."""
+
 
 @dataclass(frozen=True, eq=False)
 class Video:
@@ -70,8 +73,11 @@ def _container(file: BinaryIO, kind: str) -> Iterator[tuple[InputContainer, Any]
         yield container, streams[0]
 
 
-def _packets(container: InputContainer, stream: Stream) -> list[tuple[int, int]]:
-    """(time, duration) of the packets of `stream` in display order, in its time base, by reading without decoding."""
+def _packets(container: InputContainer, stream: Stream, wanted: str = "") -> list[tuple[int, int]]:
+    """(time, duration) of the packets of `stream` in display order, in its time base, by reading without decoding.
+
+    `wanted` is what a file that is whole, but has no packet, is told that it should hold.
+    """
     found: list[tuple[int, int]] = []
     end = 0.0
     for packet in container.demux():
@@ -85,7 +91,8 @@ def _packets(container: InputContainer, stream: Stream) -> list[tuple[int, int]]
     # Durations of these two are guessed from the bit rate.
     guessed = container.format.name in ("mp3", "aac")
     if not found and not declared:
-        raise DataError(f"Wanted a {stream.type} stream with something in it, found an empty one. Replace the file.")
+        empty = f"a {stream.type} stream with something in it, found an empty one. Replace the file."
+        raise DataError(f"Wanted {wanted or empty}")
     if not found or (not guessed and end < 0.9 * declared):
         raise DataError(f"The file is cut short: wanted {declared:.2f} s, found {end:.2f} s. Copy it again.")
     return sorted(found)
@@ -168,13 +175,18 @@ def _decode(file: BinaryIO, times: list[int], wanted: list[int]) -> np.ndarray:
 
 def audio_header(file: BinaryIO) -> dict[str, float]:
     with _container(file, "audio") as (container, stream):
-        packets = _packets(container, stream)
+        packets = _packets(container, stream, "sound, found an empty stream. Replace the file or drop the row.")
         ticks = max(time + duration for time, duration in packets) - packets[0][0]
         return {"rate": stream.rate, "duration": float(ticks * stream.time_base)}
 
 
-def open_audio(file: BinaryIO, rate: int | None = None) -> Audio:
-    """The mean of all channels, at `rate` or the file's own."""
+def open_audio(file: BinaryIO, rate: int | None = None, channel: str = "mean") -> Audio:
+    """One channel at `rate` or the file's own: the mean of all, or with channel "first" the first alone.
+
+    Raises DataError for a stream without a sample, and for samples that are not finite numbers.
+    """
+    if channel not in CHANNELS:
+        raise DataError(f"Wanted a channel among {', '.join(CHANNELS)}; found {channel!r}. Correct the option.")
     header = audio_header(file)
     with _container(file, "audio") as (container, stream):
         samples = round(header["duration"] * stream.rate) * stream.channels
@@ -182,8 +194,23 @@ def open_audio(file: BinaryIO, rate: int | None = None) -> Audio:
         rate = int(rate or stream.rate)
         # Channels are averaged below: the library's own way to mono adds them up to 1.4 times as loud.
         mixer = av.AudioResampler(format="fltp", rate=rate)
-        pieces = [piece.to_ndarray() for frame in container.decode(stream) for piece in mixer.resample(frame)]
+        pieces = [p.to_ndarray() for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
         pieces += [piece.to_ndarray() for piece in mixer.resample(None)]
-    if not pieces:
+    if not sum(piece.shape[1] for piece in pieces):
         raise DataError("Wanted sound, found no sample. Replace the file or drop the row.")
-    return Audio(np.concatenate(pieces, axis=1).mean(0, dtype=np.float32), rate)
+    found = np.concatenate(pieces, axis=1)
+    wave = found[0] if channel == "first" else found.mean(0, dtype=np.float32)
+    return Audio(wave, rate)
+
+
+def _finite(frame: Any) -> Any:
+    """The frame, whose samples must be numbers; looked at here because a resampler spreads one that is none."""
+    if not frame.format.name.startswith(("flt", "dbl")):
+        return frame
+    broken = ~np.isfinite(frame.to_ndarray())
+    if broken.any():
+        raise DataError(
+            f"Wanted finite samples, found {broken.sum():,} that are not, from {frame.time or 0.0:.2f} s on. "
+            "Replace the file or drop the row."
+        )
+    return frame

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmpost.models.chat import ChatModel
 
-__all__ = ["evaluate", "load", "train"]
+__all__ = ["evaluate", "load", "select", "train"]
 __version__ = "0.1.0"
 
 
@@ -38,3 +38,10 @@ def load(model: str, **settings: Any) -> ChatModel:
     from mmpost import build
 
     return build.load(model, **settings)
+
+
+def select(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, int]:
+    """Measure a task's samples and write which to train on; returns how many there are, and how many are kept."""
+    from mmpost import select_data
+
+    return select_data.select([*words, settings])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ import tokenizers
 import torch
 import transformers
 
-from mmpost import checkpoint, config, registry
+from mmpost import checkpoint, code, config, registry
 from mmpost.errors import ConfigError, TrainError
 from mmpost.settings import Settings
 from mmpost.types import Task
@@ -89,9 +88,7 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 
 def _random(architecture: str, seed: int) -> Path:
     writer = _writer(architecture)
-    folder = (
-        cache() / "random" / f"{architecture}-{seed}-{_digest([inspect.getsource(sys.modules[writer.__module__])])}"
-    )
+    folder = cache() / "random" / f"{architecture}-{seed}-{_digest(_made_of(writer.__module__))}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -103,25 +100,36 @@ def _random(architecture: str, seed: int) -> Path:
 
 
 def _writer(architecture: str) -> Callable[..., Any]:
-    """`write_<architecture>` of the module mmpost.models.<architecture>."""
+    """`write_<architecture>` of the module mmpost.models.<architecture>, where a dash is an underscore."""
+    module = architecture.replace("-", "_")
     known = [m for m, name, _ in registry.definitions("mmpost.models") if name == f"write_{m}"]
-    if architecture not in known:
-        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {', '.join(known)}")
-    return getattr(registry.module(architecture, "mmpost.models"), f"write_{architecture}")
+    if module not in known:
+        there = ", ".join(m.replace("_", "-") for m in known)
+        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {there}")
+    return getattr(registry.module(module, "mmpost.models"), f"write_{module}")
 
 
 def _key(recipe: dict[str, Any]) -> str:
     run, _ = config.load([recipe])
     kind = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
     task = config.decode(kind, {k: v for k, v in run.task.items() if k != "name"}, "task.")
-    made_by = [sys.modules[kind.__module__], sys.modules[_writer(run.model.name.removeprefix("random-")).__module__]]
-    made_by += [sys.modules[type(stage.source).__module__] for stage in task.stages()]
+    architecture = _writer(run.model.name.removeprefix("random-")).__module__
     libraries = [torch, transformers, tokenizers]
     return _digest(
         [json.dumps(_settings(run), sort_keys=True), json.dumps(_settings(task), sort_keys=True, default=str)]
-        + sorted({inspect.getsource(m) for m in made_by})
+        + _made_of(kind.__module__, architecture)
         + [f"{m.__name__} {m.__version__}" for m in libraries]
     )
+
+
+def _made_of(*modules: str) -> list[str]:
+    """The source of these modules, and of the tasks, data and tiny models that they import.
+
+    What reads anybody's data is left out: a base need not be trained again because a new file format can be opened.
+    """
+    own = code.reached(map(code.source, modules), within=("mmpost.tasks.", "mmpost.data.", "mmpost.models.tiny"))
+    readers = code.reached([code.source("mmpost.data.own")], within=("mmpost.data.",))
+    return [file.read_text(encoding="utf-8") for file in own if file not in readers]
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

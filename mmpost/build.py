@@ -18,6 +18,7 @@ from mmpost.evaluation import run_benches, table
 from mmpost.models.chat import ChatModel
 from mmpost.own_rewards import with_rewards
 from mmpost.run import Run
+from mmpost.selection import with_selection
 from mmpost.types import Task
 
 
@@ -30,7 +31,7 @@ def train(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
         folder, snapshot = resumable(aside["resume"])
     else:
         folder, snapshot = new_folder(aside.get("out"), run_config.task["name"]), None
-    return Run(run_config, make_task(run_config), folder, snapshot).train()
+    return Run(run_config, make_task(run_config), folder, snapshot, evaluated_tasks(run_config)).train()
 
 
 def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
         folder = named
     else:
         folder = new_folder(aside.get("out"), f"eval-{registry.label(run_config.task['name'])}")
-    run = Run(run_config, make_task(run_config), folder)
-    scores = run_benches(run.job, run.task.benches("test"), run_config.eval.samples)
+    run = Run(run_config, make_task(run_config), folder, evaluated=evaluated_tasks(run_config))
+    scores = run_benches(run.job, run.benches("test"), run_config.eval.samples)
     result = {"model": str(named), "task": run_config.task, "scores": scores}
     if dist.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,17 @@ def make_task(run_config: RunConfig) -> Task:
         raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
     if run_config.rewards:
         kind = with_rewards(kind, run_config.rewards)
+    kind = with_selection(kind, run_config.select, run_config.data, run_config.seed)
     return config.decode(kind, {**fields, "data": run_config.data}, "task.")
+
+
+def evaluated_tasks(run_config: RunConfig) -> dict[str, Task]:
+    """The tasks of `eval.tasks`, each with what configs/ says of it for the run's model."""
+    found = {}
+    for name, one in run_config.eval.tasks.items():
+        own = {"task": one.task, "data": one.data.model_dump(exclude_unset=True), "rewards": one.rewards}
+        found[name] = make_task(config.load([{**own, "model": run_config.model.name}])[0])
+    return found
 
 
 def new_folder(out: str | None, name: str) -> Path:

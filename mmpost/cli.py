@@ -15,7 +15,9 @@ COMMANDS = {
     "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
     "check": "find what is wrong before training (rows, media, rewards, model): mmpost check task=visurf",
+    "select": "measure a task's samples, and write which to train on: mmpost select task=grpo by=rif out=FOLDER",
     "compare": "train arms of a study against each other: mmpost compare task=visurf arms=sft,grpo,visurf seeds=3",
+    "continual": "tasks one after another, and what is forgotten: mmpost continual study=digits arms=sft,rl seeds=3",
     "list": "tasks, rewards, objectives and the other plug-ins; `mmpost list TASK` shows a task's settings",
     "predict": "replies to your prompts: mmpost predict model=RUN data.test=FILE_OR_FOLDER out=FILE.jsonl [task=...]",
     "score": "a file of answers by a task's rewards and metrics: mmpost score task=visurf answers=FILE.jsonl",
@@ -70,6 +72,17 @@ def _eval(words: Sequence[str]) -> int:
     from mmpost.build import evaluate
 
     evaluate(words)
+    return 0
+
+
+def _select(words: Sequence[str]) -> int:
+    from mmpost import config
+
+    words = [f"select.{word}" if word.startswith("by=") else word for word in words]
+    config.load(words)
+    from mmpost.select_data import select
+
+    select(words)
     return 0
 
 
@@ -136,6 +149,13 @@ def _compare(words: Sequence[str]) -> int:
     from mmpost.compare import compare
 
     compare(words)
+    return 0
+
+
+def _continual(words: Sequence[str]) -> int:
+    from mmpost.continual import continual
+
+    continual(words)
     return 0
 
 

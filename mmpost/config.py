@@ -71,6 +71,8 @@ class RunConfig(Settings):
     """Your own data in place of the task's."""
     rewards: dict[str, str] = {}
     """More rewards for what is scored: `rewards.NAME=path.py:function`, or with a weight `path.py:function*0.5`."""
+    select: dict[str, Any] = {}
+    """Measure samples, train on the fit ones: `select.by=rif`, `variance`, `difficulty`, file.py:Class; its fields."""
     optim: OptimSettings = OptimSettings()
     """For all stages; what a task or `stages.NAME.optim` says of one stage comes on top as described there."""
     stages: dict[str, StageSettings] = {}
@@ -95,11 +97,11 @@ AS_TEXT = ("out", "resume", "config", "task", "task.name", "model", "model.name"
 """Words whose value is a name or path, whatever it looks like."""
 
 
-PROMPTS = (
+RECIPE = (
     *("system", "min_pixels", "max_pixels", "frame", "fps", "min_frames", "max_frames"),
     *("video_min_pixels", "video_max_pixels", "video_pixels", "positions"),
 )
-"""Settings of a model by which its prompts are made: a run brings them to whoever goes on from it."""
+"""Fields of `model` that decide how prompts are made: a trained model brings them with it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -230,7 +232,7 @@ def run_of(name: str) -> dict[str, Any]:
 def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
     model = trained["model"]
-    out: dict[str, Any] = {"model": {k: model[k] for k in PROMPTS if k in model}}
+    out: dict[str, Any] = {"model": {k: model[k] for k in RECIPE if k in model}}
     out["model"]["origin"] = model.get("origin") or model["name"]
     if trained["task"]["name"] == task:
         out["task"] = trained["task"]

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from rich.table import Table
 
 from mmpost import dist
+from mmpost.errors import ConfigError
 from mmpost.job import Job
-from mmpost.types import Bench, Sample
+from mmpost.types import Bench, Sample, Task
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval."""
 
 Score = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
+
+
+def benches_of(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -> list[Bench]:
+    """The benches of several tasks' test splits as "name/bench"; of each task those that `wanted` names, or all.
+
+    Raises ConfigError for a task that lacks one, or has none.
+    """
+    found = []
+    for name, task in tasks.items():
+        benches = {bench.name: bench for bench in task.benches("test")}
+        missing = sorted(set(wanted[name]) - set(benches))
+        if missing or not benches:
+            there = ", ".join(benches) or "none: it wants data.test"
+            raise ConfigError(f"evaluation of {name}: wanted the bench {missing or 'of its test split'}, found {there}")
+        found += [replace(benches[b], name=f"{name}/{b}") for b in wanted[name] or benches]
+    return found
 
 
 def run_benches(

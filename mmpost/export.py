@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from mmpost.edits.lora import merged
 from mmpost.errors import ConfigError
 from mmpost.models.chat import ChatModel
 from mmpost.settings import ModelSettings, Settings
+from mmpost.summary import versions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,7 +82,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = config.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
-            kept = {k: run["model"][k] for k in ("trust_remote_code", *config.PROMPTS) if k in run["model"]}
+            kept = {k: run["model"][k] for k in ("trust_remote_code", *config.RECIPE) if k in run["model"]}
             settings = config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
             return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
     return ModelSettings(name=name, device="cpu"), {}, {}
@@ -105,7 +105,7 @@ def _card(
         "Positions": model.recipe.positions,
         "System prompt": json.dumps(settings.system) if settings.system else "none",
         "Numbers": given.dtype,
-        "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", _versions()).items()),
+        "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", versions()).items()),
     }
     front = [f"base_model: {json.dumps(str(base))}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
     lines = ["---", *front, "tags: [mmpost]", "---", "", f"# {Path(given.out).name}", ""]
@@ -119,7 +119,3 @@ def _card(
         ]
         lines += [*rows, ""]
     return "\n".join([*lines, USE, ""])
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("mmpost", "torch", "transformers")}

@@ -91,9 +91,11 @@ class Feed:
         return indices[dist.rank() :: dist.world()]
 
     def _index(self, number: int) -> int:
-        """The index of the number-th sample drawn: each pass over the source has an order of its own."""
+        """The index of the number-th sample drawn: each pass has an order of its own, or that of the source."""
         size = len(self.stage.source)
         epoch, place = divmod(number, size)
+        if self.stage.order == "given":
+            return place
         if epoch not in self._orders:
             digest = hashlib.sha256(f"{self.job.seed}/{self.stage.name}/{epoch}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

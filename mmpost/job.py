@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmpost import dist
-from mmpost.errors import DataError
+from mmpost.errors import ConfigError, DataError
 from mmpost.store import LogpStore
 from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
@@ -95,16 +95,21 @@ class Job:
             try:
                 samples.append(self._ready(source[index]))
             except DataError as e:
-                told = placed(source, index, str(e))
-                if not self.skips:
-                    raise DataError(told) from e
+                self.leave_out(source, index, e)
                 lost += 1
-                if told not in self.skipped:
-                    print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
-                self.skipped.setdefault(told)
         if self.skips:
             self.log("data/skipped", float(lost))
         return samples
+
+    def leave_out(self, source: Source, index: int, error: DataError) -> str:
+        """Keep in mind, and return, what is said of a sample that cannot be used; raises it unless the job skips."""
+        told = placed(source, index, str(error))
+        if not self.skips:
+            raise DataError(told) from error
+        if told not in self.skipped:
+            print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
+        self.skipped.setdefault(told)
+        return told
 
     def _ready(self, sample: Sample) -> Sample:
         framed = self.framed(sample)
@@ -151,6 +156,27 @@ class Job:
         self._digests.pop(name, None)
         self.kept[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
 
+    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Keep these weights, by parameter, under `name`."""
+        self._digests.pop(name, None)
+        self.kept[name] = dict(weights)
+
+    def widen(self, name: str) -> None:
+        """Add to kept weights what has begun to train since: until now it has not moved.
+
+        Raises ConfigError where what was kept has left the module.
+        """
+        now = dict(self.model.module.named_parameters())
+        gone = sorted(set(self.kept[name]) - set(now))
+        if gone:
+            raise ConfigError(
+                f"the edits of stage {self.label!r} renamed or removed {gone[0]}, which the reference that an earlier "
+                "stage left needs; refer to the start of the stage, or edit before that stage"
+            )
+        new = {k: p for k, p in now.items() if p.requires_grad and k not in self.kept[name]}
+        if new:
+            self.keep(name, {**self.kept[name], **{k: p.detach().to("cpu", copy=True) for k, p in new.items()}})
+
     def _digest(self, name: str) -> str:
         """A hash of the weights that were kept under `name`."""
         if name not in self._digests:
@@ -184,6 +210,11 @@ class Job:
 
 
 def placed(source: Source, index: int, text: str) -> str:
-    """The message with the sample's place in front, as the source calls it (`where`), if it does not name it."""
-    where = source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]
+    """The message with the sample's place in front, if it does not name it."""
+    where = place(source, index)
     return text if where in text else f"{where}: {text}"
+
+
+def place(source: Source, index: int) -> str:
+    """Where a sample stands, as its source calls it (`where`)."""
+    return source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]

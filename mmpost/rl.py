@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydantic import Field
 
@@ -13,8 +13,9 @@ from mmpost.transforms.generate import Generate
 from mmpost.transforms.logp import OldLogp, RefLogp
 from mmpost.transforms.score import Score
 from mmpost.transforms.select import DropFlat
-from mmpost.transforms.shaping import KLReward, OverlongPenalty
+from mmpost.transforms.shaping import KLReward, LengthReward, OverlongPenalty
 from mmpost.transforms.truth import InjectTruth, SmoothTruth
+from mmpost.transforms.unparseable import Unparseable
 from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
 
 PUBLISHED: Mapping[str, Transform] = {"rloo": LeaveOneOut(), "dr_grpo": GroupAdvantage(scale="none")}
@@ -41,6 +42,8 @@ class GroupTask(Task):
     """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
     overlong: OverlongPenalty | None = None
     """Soft punishment of long replies (DAPO)."""
+    length_reward: LengthReward | None = None
+    """A reward for right replies that are short among those of the batch (Reason-RFT's optional one)."""
     kl_reward: KLReward | None = None
     """KL against the reference as a part of the reward (RLOO, REINFORCE++); in the loss it is policy.beta."""
     refill: int = Field(default=0, ge=0)
@@ -68,21 +71,21 @@ class GroupTask(Task):
         policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
         # The trainer remembers old log-probs by itself, but not that injected replies have them as their sampler's.
         weighed = truth is not None and policy.mismatch != "off"
-        steps = self._transforms(score, truth, smooth, old=weighed)
-        return Stage(
-            name, source, policy, self.prompts, tuple(steps), self.epochs, self.minibatches, share=share, gold=gold
-        )
+        steps = tuple(self._transforms((score, *_counted(gold)), truth, smooth, old=weighed))
+        return Stage(name, source, policy, self.prompts, steps, self.epochs, self.minibatches, share=share, gold=gold)
 
     def _transforms(
-        self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
+        self, scored: Sequence[Transform], truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
     ) -> Iterator[Transform | Collect]:
         yield PromptOnly()
         yield Generate(n=self.group, sampling=self.sampling)
         if truth is not None:
             yield InjectTruth(text=truth)
-        yield score
+        yield from scored
         if self.overlong is not None:
             yield self.overlong
+        if self.length_reward is not None:
+            yield self.length_reward
         if truth is not None and smooth:
             yield SmoothTruth()
         if self.refill:
@@ -96,3 +99,8 @@ class GroupTask(Task):
         if self.kl_reward is not None:
             yield self.kl_reward
         yield self.advantage or PUBLISHED.get(self.policy.loss, GroupAdvantage())
+
+
+def _counted(gold: Sequence[Gold]) -> list[Transform]:
+    """What counts the unreadable, where the task can tell it."""
+    return [Unparseable(gold=one) for one in gold if one.parses is not None][:1]

@@ -11,22 +11,24 @@ from typing import Any
 
 import torch
 
-from mmpost import bases, checkpoint, config, dist, recipes, runs, summary, trainer
+from mmpost import bases, checkpoint, config, dist, recipes, reference, resuming, summary, trainer
 from mmpost.checkpoint import Snapshot
 from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError, TrainError
-from mmpost.evaluation import Score, run_benches
+from mmpost.evaluation import Score, benches_of, run_benches
 from mmpost.feed import Feed
 from mmpost.job import Job
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
+from mmpost.making import Recordings
 from mmpost.models.chat import ChatModel
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
+from mmpost.stages import stages_of
 from mmpost.stop import Now, Stop
 from mmpost.store import LogpStore
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
@@ -39,8 +41,16 @@ FORMAT = 1
 class Run:
     """A configured run in its folder, new or going on from a checkpoint."""
 
-    def __init__(self, run_config: RunConfig, task: Task, folder: Path, resume: Path | None = None) -> None:
-        self.config, self.task, self.resume = run_config, task, resume
+    def __init__(
+        self,
+        run_config: RunConfig,
+        task: Task,
+        folder: Path,
+        resume: Path | None = None,
+        evaluated: Mapping[str, Task] | None = None,
+    ) -> None:
+        """`evaluated`: the tasks of `eval.tasks`, by the names they have there."""
+        self.config, self.task, self.resume, self.evaluated = run_config, task, resume, evaluated or {}
         if run_config.compute.threads:
             torch.set_num_threads(run_config.compute.threads)
         base = bases.resolve(run_config.model.name, run_config.seed)
@@ -66,6 +76,7 @@ class Run:
         """Stamp of the checkpoint that was written last, or gone on from."""
         self.update: Update | None = None
         self.stop = Stop()
+        self.recordings = Recordings(self.folder, self.job, self.stop, self._say)
         self.listeners = Listeners(list(chosen(run_config.log, self.model.pieces)) if dist.rank() == 0 else [])
         self.results: dict[str, Any] = {}
         """Evaluations so far, as the summary will hold them."""
@@ -105,7 +116,7 @@ class Run:
 
     def _prepare(self) -> None:
         """The stages, and the user's edits: what is wrong with them must show before anything is computed."""
-        self._made = list(self.task.stages())
+        self._made = stages_of(self.task)
         self.stages = [(stage.name, self._share(stage)) for stage in self._made]
         self._check_stages()
         if self.before is not None:
@@ -118,28 +129,49 @@ class Run:
             Freeze(self.config.model.freeze)(self.model)
         for stage in self._made:
             optim = config.stage_optim(self.config, stage.name, stage.optim)
-            (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
+            if stage.objective is not None:
+                (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
         torch.manual_seed(self.config.seed + dist.rank())
 
     def _stages(self) -> None:
-        self._plan = self._steps()
+        self._plan = resuming.plan(self.config.steps, self.stages, self.before.state if self.before else None)
         at = self.before.state["stage"] or None if self.before else None
         for stage in self._made:
-            if not self._plan[stage.name]:
-                continue
-            self._edit(stage)
+            runs = self._plan[stage.name] or stage.objective is None
+            if runs:
+                self._edit(stage)
             if at is not None and stage.name != at:
-                continue  # finished before the checkpoint; its edits are in place again
-            self._enter(stage, self.before if at == stage.name else None)
+                # Finished before the checkpoint; its edits are in place again.
+                if stage.objective is None and self.before is not None:
+                    self.recordings.load(stage, self.before.state["made"][stage.name])
+                continue
+            if runs:
+                self._run_stage(self.recordings.fed(stage), self.before if at == stage.name else None)
+                if self.stop.asked:
+                    return
             at = None
-            feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
-            if self.before is not None and self.cursor.drawn:
-                self._refill(feed)
+            reference.leave(self.job, stage, self._made)
+
+    def _run_stage(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        if stage.objective is None:
+            self._record(stage, snapshot)
+            return
+        self._enter(stage, snapshot)
+        feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
+        if self.before is not None and self.cursor.drawn:
+            self._refill(feed)
+        self.before = None
+        until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
+        trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
+
+    def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
+        """Make the data of a stage without objective, or what is missing of them."""
+        if snapshot is None:
+            reference.enter(self.job, stage, self._made, self._weights_of)
+        else:
+            self._restore(snapshot)
             self.before = None
-            until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
-            trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
-            if self.stop.asked:
-                return
+        self.recordings.make(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _edit(self, stage: Stage) -> None:
         """The stage's own edits, drawn alike on every rank."""
@@ -155,23 +187,30 @@ class Run:
         self.update = stage.update or Plain(optim)
         self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
         self.cursor = trainer.Cursor()
-        if any(getattr(t, "reference", False) for t in stage.transforms):
-            self.job.keep_weights("reference")
-            if self.job.share:
-                decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
-                self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
+        if reference.wanted(stage) and self.job.share:
+            decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
+            self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
+            reference.enter(self.job, stage, self._made, self._weights_of)
             return
-        state, tensors = snapshot.state, snapshot.tensors
+        self._restore(snapshot)
+        self.update.load_state_dict(snapshot.tensors["update"])
+        self.cursor = trainer.Cursor(**snapshot.state["cursor"])
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Weights that are not the model's own, the step, and random generators."""
         assert self.resume is not None
         if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
             checkpoint.load_adapters(self.resume, self.model.module)
-        if tensors["kept"]:
-            self.job.kept = dict(tensors["kept"])
-        self.update.load_state_dict(tensors["update"])
-        self.job.step = self.job.version = state["step"]
-        self.cursor = trainer.Cursor(**state["cursor"])
-        torch.set_rng_state(tensors["rng"][dist.rank()])
+        self.job.kept = dict(snapshot.tensors["kept"])
+        self.job.step = self.job.version = snapshot.state["step"]
+        torch.set_rng_state(snapshot.tensors["rng"][dist.rank()])
+
+    def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
+        """The weights of another model; only this section's name and place are not as configured."""
+        settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attention": "sdpa"})
+        other = ChatModel.load(bases.resolve(name, self.config.seed), settings, self.config.compute)
+        return dict(other.module.named_parameters())
 
     def _refill(self, feed: Feed) -> None:
         """The rollout batch that the checkpoint stood in, if it stood in one."""
@@ -184,18 +223,6 @@ class Run:
     def _update(self) -> Update:
         assert self.update is not None
         return self.update
-
-    def _steps(self) -> dict[str, int]:
-        """Steps of each stage; finished stages of a resumed run keep theirs, the others share what is left."""
-        if self.before is None or not self.before.state["stage"]:
-            return trainer.share_out(self.config.steps, self.stages)
-        plan, at = dict(self.before.state["plan"]), self.before.state["stage"]
-        names = [name for name, _ in self.stages]
-        ahead = [(n, share) for n, share in self.stages[names.index(at) :] if plan[n]]
-        past = sum(plan[n] for n in names[: names.index(at)])
-        if sum(plan.values()) != self.config.steps:
-            plan |= trainer.share_out(self.config.steps - past, ahead)
-        return plan
 
     def _rewind(self) -> None:
         """Cut off between two steps: random numbers as after the last whole one."""
@@ -233,9 +260,15 @@ class Run:
 
     def _evaluate(self, split: Split, name: str) -> dict[str, Score]:
         if split not in self._benches:
-            self._benches[split] = self.task.benches(split)
+            self._benches[split] = self.benches(split)
         log = partial(self.listeners.on_eval, name)
         return run_benches(self.job, self._benches[split], self.config.eval.samples, log)
+
+    def benches(self, split: Split) -> list[Bench]:
+        """The evaluations of a split: the task's, or for the test split those of other tasks, where any are named."""
+        if split != "test" or not self.evaluated:
+            return self.task.benches(split)
+        return benches_of(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
 
     def _better(self, scores: dict[str, Score]) -> bool:
         """Whether these are the best so far by the task's own metric."""
@@ -276,6 +309,7 @@ class Run:
             "plan": self._plan,
             "cursor": {name: getattr(self.cursor, name) for name in kept},
             "buffer": buffer,
+            "made": self.recordings.digests,
             "world": dist.world(),
             **recipes.described(self.model.recipe),
             "base_hash": self.base_hash,
@@ -296,18 +330,7 @@ class Run:
             "base_hash": self.base_hash,
             "format": FORMAT,
         }
-        for name, value in wanted.items():
-            if state[name] != value:
-                raise ConfigError(f"{self.resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
-        other = recipes.changed(state, self.model.recipe)
-        if other:
-            raise ConfigError(
-                f"{self.resume}: prompts would be made otherwise than so far, in {'; '.join(other)}; put it back as it "
-                f"was, or start a new run with model={self.folder}"
-            )
-        # A run that was cut off after its last step still owes its evaluation.
-        if state["step"] >= self.config.steps and runs.read_json(self.folder / "summary.json").get("status") == "done":
-            raise ConfigError(f"{self.resume} is at step {state['step']} of {self.config.steps}; say steps=N for more")
+        resuming.check(str(self.resume), self.folder, state, wanted, self.model.recipe, self.config.steps)
 
     def _open(self) -> None:
         if self.before is not None:
@@ -326,6 +349,7 @@ class Run:
             "reason": reason,
             **self.results,
             **summary.skipped(row for part in skipped for row in part),
+            **self.recordings.summary(),
             "format": FORMAT,
             "steps": self.job.step,
             "wall_s": self._wall(),
@@ -358,16 +382,17 @@ class Run:
 
     def _share(self, stage: Stage) -> float:
         own = self.config.stages.get(stage.name)
+        if stage.objective is None:
+            return 0.0
         return stage.share if own is None or own.share is None else own.share
 
     def _check_stages(self) -> None:
         names = [name for name, _ in self.stages]
+        reference.check(self._made)
         unknown = sorted(set(self.config.stages) - set(names))
         if unknown:
             raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
-        for stage in self._made:
-            if stage.objective.single_update and stage.updates > 1:
-                raise ConfigError(
-                    f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
-                    "takes the policy as it is for the old one; set its old=column"
-                )
+
+    def _say(self, text: str) -> None:
+        if dist.rank() == 0 and self.config.log.progress:
+            print(text, file=sys.stderr)

@@ -85,6 +85,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What a stage that makes data recorded of one sample, but for its replies."""
+
+    uid: str
+    index: int
+    """Its place in the stage's source."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """The sample's, after the transforms."""
+    lost: str = ""
+    """Why it did not come through: it cannot be read, or a transform dropped it. Empty where it did."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Replies of one micro-batch in reply space, and the model's own inputs for them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from mmpost.errors import ConfigError, DataError
 from mmpost.evaluation import intervals, table
 from mmpost.types import Bench, Frame, Origin, Part, Reply, Sample, Sampling
 
-TEXTS = ("reply", "text", "answer", "response")
-"""Keys under which a row of answers may hold what was said."""
+NAMES = ("uid", "id")
+"""Keys under which a row of answers may name its sample."""
+TEXTS = ("reply", "text", "response", "model_prediction", "model_output")
+"""Keys under which a row may hold what was said; "answer" is one where no row has any of these (else it is the truth,
+as in MMAU's files)."""
 
 
 @dataclass
@@ -30,7 +33,6 @@ class Answers:
     replies: Mapping[str, Sequence[str]]
     version: int = 0
     step: int = 0
-    numbers: dict[str, float] = field(default_factory=dict)
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
         """The file's replies to each sample, whatever n is."""
@@ -55,7 +57,7 @@ class Answers:
         return list(values)
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        self.numbers[name] = self.numbers.get(name, 0.0) + value
+        """Nobody listens."""
 
 
 def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
 
     Rows may name their `bench`, and the `frame` in which boxes and points are written (predict's do); without one it is
     that of the truth. The result goes to `out=FILE.json` if given. Raises DataError for uids that the task does not
-    have; samples without an answer are counted and left out.
+    have. Samples without an answer are counted, and left out; with `missing=wrong` they are scored as an empty reply.
     """
     given: dict[str, Any] = {}
     for word in words:
@@ -71,6 +73,9 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     file = given.pop("answers", None)
     if file is None:
         raise ConfigError("score reads a file of answers: say answers=FILE.jsonl, rows of uid and reply")
+    missing = given.pop("missing", "skip")
+    if missing not in ("skip", "wrong"):
+        raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without an answer")
     run_config, aside = config.load([given])
     benches = make_task(run_config).benches("test")
     replies, frames = _read(str(file))
@@ -78,11 +83,14 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     found: set[str] = set()
     for bench in benches:
         mine = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
-        samples = _scored(bench, mine, frames)
-        if not samples:
+        uids = {s.uid for s in bench.source}
+        answered = len(uids & mine.keys())
+        if not answered:
             continue
-        found |= {s.uid for s in samples}
-        result["answered"][bench.name] = [len(samples), len(bench.source)]
+        found |= uids
+        left = {uid: [""] for uid in uids} if missing == "wrong" else {}
+        samples = _scored(bench, {**left, **mine}, frames)
+        result["answered"][bench.name] = [answered, len(bench.source)]
         scores = intervals(bench.summary, samples)
         result["scores"] |= {f"{bench.name}/{name}": value for name, value in scores.items()}
     unknown = sorted({uid for _, uid in replies} - found)
@@ -101,12 +109,19 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
     rows = open_table(file)
     replies: dict[tuple[str, str], list[str]] = defaultdict(list)
     frames: dict[tuple[str, str], Frame] = {}
-    for i in range(len(rows)):
-        row = rows.row(i)
-        text = next((row[name] for name in TEXTS if isinstance(row.get(name), str)), None)
-        if "uid" not in row or text is None:
-            raise DataError(f"{file}:{rows.number(i)}: wanted uid and one of {TEXTS}, found the keys {sorted(row)}")
-        key = (str(row.get("bench") or ""), str(row["uid"]))
+    lines = [rows.row(i) for i in range(len(rows))]
+    texts = TEXTS if any(isinstance(line.get(name), str) for line in lines for name in TEXTS) else ("answer",)
+    for i, row in enumerate(lines):
+        text = next((row[name] for name in texts if isinstance(row.get(name), str)), None)
+        uid = next((str(row[name]) for name in NAMES if row.get(name) is not None), None)
+        # A row that holds the truth alone is a question without a prediction.
+        if uid is None or (text is None and "answer" not in row):
+            raise DataError(
+                f"{file}:{rows.number(i)}: wanted uid and one of {(*TEXTS, 'answer')}, found the keys {sorted(row)}"
+            )
+        if text is None:
+            continue
+        key = (str(row.get("bench") or ""), uid)
         replies[key].append(text)
         if row.get("frame"):
             frames[key] = Frame(*map(float, row["frame"]))

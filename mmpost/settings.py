@@ -44,6 +44,14 @@ class DataSettings(Settings):
     """Shares of data.train for train, val and test, such as [0.9, 0.05, 0.05]; a row stays where its id puts it."""
     prompt: str = ""
     """What rows without a question of their own ask, such as the images of a folder."""
+    manifest: str | None = None
+    """Train on the samples that this file keeps (`mmpost select` writes it), also of a task's built-in data."""
+    choose: Literal["kept", "dropped", "random"] = "kept"
+    """Of a selection: what it keeps, what it drops, or as many at random as it keeps, for comparison."""
+    most: int = Field(default=0, ge=0)
+    """Train on at most so many samples, drawn by the seed; 0: all."""
+    order: Literal["shuffled", "manifest"] = "shuffled"
+    """Each pass over the samples in an order of its own, or always in the selection's (easy to hard, if it says so)."""
     on_error: Literal["stop", "skip"] = "stop"
     """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
     max_bytes: int = Field(default=2**31, ge=1)
@@ -185,6 +193,19 @@ class CheckpointSettings(Settings):
     """Newest checkpoints that are kept."""
 
 
+class EvalTaskSettings(Settings):
+    """Another task, to be evaluated."""
+
+    task: dict[str, Any]
+    """`task: NAME`, or its name and its fields."""
+    data: DataSettings = DataSettings()
+    """Its data; only the test split is read."""
+    rewards: dict[str, str] = {}
+    """More rewards for what is scored, as at the top."""
+    benches: tuple[str, ...] = ()
+    """Only these of its benches; empty: all."""
+
+
 class EvalSettings(Settings):
     """When the task's benches run."""
 
@@ -196,6 +217,8 @@ class EvalSettings(Settings):
     """Steps between evaluations of the val split; 0: never."""
     samples: int = Field(default=0, ge=0)
     """Most samples of each bench; 0: all."""
+    tasks: dict[str, EvalTaskSettings] = {}
+    """Tasks, by names of your own, whose test splits are evaluated in place of the task's: {kept: {task: NAME}}."""
 
 
 class LogSettings(Settings):

@@ -59,22 +59,24 @@ def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
 
 def show_task(words: Sequence[str], n: int, console: Console) -> None:
     """`n` samples of each stage, taken through its transforms by the model as it is now; nothing is trained."""
-    from mmpost import bases, config
+    from mmpost import bases, config, reference
     from mmpost.build import make_task
     from mmpost.feed import Feed
     from mmpost.job import Job
     from mmpost.listeners.files import sample_lines
     from mmpost.models.chat import ChatModel
     from mmpost.rollout.local import LocalRollout
+    from mmpost.stages import stages_of
     from mmpost.types import Collect
 
     run_config, _ = config.load(words)
     task = make_task(run_config)
-    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model)
-    job = Job(model, LocalRollout(model), run_config.seed)
-    for stage in task.stages():
+    compute = run_config.compute
+    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
+    job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
+    for stage in stages_of(task):
         few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
-        if any(getattr(t, "reference", False) for t in few):
+        if reference.wanted(stage):
             job.keep_weights("reference")
         job.label = stage.name
         samples = Feed(replace(stage, prompts=n, transforms=few), job).next()

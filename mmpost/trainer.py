@@ -59,6 +59,8 @@ class Until:
 def run(job: Job, feed: Feed, engine: Engine, cursor: Cursor, until: Until, watch: Watch) -> None:
     """Train the stage of `feed` from where `cursor` stands."""
     stage, stop = feed.stage, until.stop
+    objective = stage.objective
+    assert objective is not None, f"stage {stage.name!r} makes data"
     feed.drawn = cursor.drawn
     while cursor.done < until.steps:
         start = time.perf_counter()
@@ -68,14 +70,14 @@ def run(job: Job, feed: Feed, engine: Engine, cursor: Cursor, until: Until, watc
             cursor.samples, cursor.drawn = samples, feed.drawn
             cursor.rollout, cursor.place = cursor.rollout + 1, 0
         pieces = cut(cursor.samples, stage.minibatches)
-        counts = denominators(stage.objective, job.model, pieces)
+        counts = denominators(objective, job.model, pieces)
         place, fresh = cursor.place % stage.minibatches, cursor.place == 0
         if fresh and stage.updates > 1:
             with job.clock("logp"), stop.interruptible():
-                pieces = [remember(job, stage.objective, p) if i or not job.share else p for i, p in enumerate(pieces)]
+                pieces = [remember(job, objective, p) if i or not job.share else p for i, p in enumerate(pieces)]
         with job.clock("train"):
             moved, pieces[place] = optimise(
-                job, engine, stage.objective, pieces[place], counts[place], stop.interruptible, fresh
+                job, engine, objective, pieces[place], counts[place], stop.interruptible, fresh
             )
         cursor.samples = [s for piece in pieces for s in piece]
         job.step, job.version = job.step + 1, job.version + 1

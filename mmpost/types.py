@@ -16,32 +16,15 @@ from torch import Tensor
 
 from mmpost.samples import (
     Batch as Batch,
-)
-from mmpost.samples import (
+    Entry as Entry,
     Frame as Frame,
-)
-from mmpost.samples import (
     Loss as Loss,
-)
-from mmpost.samples import (
     Origin as Origin,
-)
-from mmpost.samples import (
     Outputs as Outputs,
-)
-from mmpost.samples import (
     Part as Part,
-)
-from mmpost.samples import (
     Reply as Reply,
-)
-from mmpost.samples import (
     Sample as Sample,
-)
-from mmpost.samples import (
     Split as Split,
-)
-from mmpost.samples import (
     Value as Value,
 )
 from mmpost.settings import DataSettings, Settings
@@ -198,7 +181,12 @@ class Context(Protocol):
 
 
 Transform = Callable[[list[Sample], Context], list[Sample]]
-"""Samples in, samples out; inputs are never changed in place. May have `makes`: names of the columns it writes."""
+"""Samples in, samples out; inputs are never changed in place. What it may have besides:
+
+- `makes`: names of the columns it writes
+- `conflicts`: what it must not be combined with, as names of columns that others make, names of classes or classes
+- `settle(entries)`: only in a stage that makes data; once all of the source went through, more columns by uid
+"""
 
 Reward = Callable[[Sample, Reply], "float | None"]
 """A score for one reply; None where the reward does not apply to the sample."""
@@ -299,18 +287,45 @@ class Gold:
     origin: Origin = "data"
     """As whose reply it is scored."""
     parses: Callable[[str], bool] | None = None
-    """Whether the rewards can read this text at all; what they cannot read is counted apart."""
+    """Whether the rewards can read this text at all; replies and gold that they cannot read are counted apart."""
+
+
+class Recording(Protocol):
+    """What a stage that makes data recorded: samples with their replies, read when they are asked for."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """One for each sample of the stage's source, in its order, also for those that were lost."""
+        ...
+
+    def samples(self) -> Source:
+        """Those that came through, with their replies, scores and columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How a stage gets its samples from what an earlier one recorded."""
+
+    stage: str
+    """An earlier stage without objective."""
+    make: Callable[[Source, Recording], Source]
+    """From the stage's own source and the recording: what the stage draws from."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training."""
+    """A stretch of training; without an objective, one that makes data.
+
+    A stage that makes data takes no steps: each sample of its source goes through the transforms once, and what comes
+    out is recorded by uid in the run's folder, where later stages read it (`reads`).
+    """
 
     name: str
     source: Source
-    objective: Objective
+    objective: Objective | None
     prompts: int
-    """Samples of one rollout batch, over all ranks."""
+    """Samples of one rollout batch, over all ranks; of a stage that makes data, those that are worked on together."""
     transforms: tuple[Transform | Collect, ...] = ()
     epochs: int = 1
     """Passes over each rollout batch."""
@@ -324,7 +339,14 @@ class Stage:
     optim: Mapping[str, Any] = field(default_factory=dict)
     """This stage's changes to `optim`; the user's own settings win."""
     gold: tuple[Gold, ...] = ()
-    """Right replies, the plainest first; only checks and probes read them."""
+    """Right replies, the plainest first; for checks, probes and counts alone: training does not follow from them."""
+    reference: str = ""
+    """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
+    this name, or those of the model with this name or folder."""
+    reads: Reads | None = None
+    """Draw from what an earlier stage recorded; None: from the source as it is."""
+    order: Literal["shuffled", "given"] = "shuffled"
+    """Each pass over the source in an order of its own, or always in the source's."""
 
     @property
     def updates(self) -> int:

@@ -2,7 +2,8 @@
 
 An answer is `<answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`, an empty list where there is
 no such object. It is written in the frame of the model (`Sample.frame`) and scored in the frame of the truth, which is
-`{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. No reply makes a reward raise.
+`{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. No reply makes a reward raise;
+a truth of another kind raises DataError.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mmpost.errors import DataError
 from mmpost.marks import Mark, register
 from mmpost.rewards.text import answer, non_repeat, think_format
 from mmpost.types import Frame, Reply, Reward, Sample
@@ -79,14 +81,30 @@ def predicted(sample: Sample, reply: Reply) -> Objects | None:
     found = parse_answer(reply.text)
     if found is None or sample.frame is None:
         return found
-    width, height = sample.truth["frame"]
+    width, height = _truth(sample)["frame"]
     scale = np.array(sample.frame.to(Frame(width, height), (1.0, 1.0)))
     return Objects(found.boxes * np.tile(scale, 2), found.points * scale)
 
 
+def _is_truth(found: Any) -> bool:
+    return isinstance(found, Mapping) and {"boxes", "points", "frame"} <= found.keys()
+
+
+def _truth(sample: Sample) -> Mapping[str, Any]:
+    """Boxes, points and their frame. Raises DataError for a truth of another kind."""
+    if not _is_truth(sample.truth):
+        raise DataError(
+            f"sample {sample.uid!r}: to score boxes and points, wanted a truth "
+            '{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}, '
+            f"found {sample.truth!r:.200}; choose a task that reads boxes, such as visurf, or another reward"
+        )
+    return sample.truth
+
+
 def expected(sample: Sample) -> Objects:
     """The objects of the truth."""
-    boxes, points = sample.truth["boxes"][:MOST], sample.truth["points"][:MOST]
+    truth = _truth(sample)
+    boxes, points = truth["boxes"][:MOST], truth["points"][:MOST]
     return Objects(np.array(boxes, float).reshape(-1, 4), np.array(points, float).reshape(-1, 2))
 
 
@@ -135,7 +153,7 @@ def answer_format(sample: Sample, reply: Reply) -> float:
     """
     items = parse_items(reply.text)
     if not items:
-        return 2.0 if items == [] and not sample.truth["boxes"] else 0.0
+        return 2.0 if items == [] and not _truth(sample)["boxes"] else 0.0
     fields = [i if isinstance(i, dict) else {} for i in items]
     lists = [(f.get("bbox_2d"), f.get("point_2d")) for f in fields]
     good = [(isinstance(b, list) and len(b) == 4) + (isinstance(p, list) and len(p) == 2) for b, p in lists]
@@ -152,14 +170,14 @@ def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float
         return 0.0
     if not len(truth):
         return 0.0 if len(found) else 3.0
-    total = best_total(pair_scores(found, truth, sample.truth["frame"], inclusive))
+    total = best_total(pair_scores(found, truth, _truth(sample)["frame"], inclusive))
     return total / max(len(found), len(truth))
 
 
 @register
 def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
     """Boxes and points as shares of the truth's frame, for the log and the report; malformed ones are left out."""
-    if not isinstance(sample.truth, Mapping) or not {"boxes", "points", "frame"} <= sample.truth.keys():
+    if not _is_truth(sample.truth):
         return []
     objects = expected(sample) if reply is None else predicted(sample, reply)
     if objects is None:
@@ -220,7 +238,7 @@ def rejection(sample: Sample, reply: Reply) -> float | None:
 
     An answer that cannot be read is no rejection.
     """
-    if sample.truth["boxes"]:
+    if _truth(sample)["boxes"]:
         return None
     found = predicted(sample, reply)
     return float(found is not None and not len(found))

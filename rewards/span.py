@@ -269,11 +269,8 @@ def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
     """Spans as shares of the duration, over the first video; ends beyond the video are drawn at its ends."""
     if not isinstance(sample.truth, Mapping) or not {"spans", "duration"} <= sample.truth.keys():
         return []
-    if reply is None:
-        spans: Sequence[Sequence[float]] = sample.truth["spans"]
-    else:
-        span = _ordered(reply)
-        spans = [] if span is None else [span]
+    predicted = None if reply is None else _ordered(reply)
+    spans = sample.truth["spans"] if reply is None else [] if predicted is None else [predicted]
     kinds = [part.kind for part in sample.prompt if part.kind != "text"]
     medium = kinds.index("video") if "video" in kinds else 0
     drawn = [tuple(min(1.0, max(0.0, v / sample.truth["duration"])) for v in span) for span in spans]

@@ -8,6 +8,13 @@ from mmpost.types import Reply, Sample
 
 _FORMAT = re.compile(r"<think>.*</think>\s*<answer>.*</answer>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_CAPTION = re.compile(
+    r"<summary>.*</summary>\s*<caption>.*</caption>\s*<think>.*</think>\s*<answer>.*</answer>", re.DOTALL
+)
+_STEP = re.compile(
+    r"\bstep\s+\d+\b|^\s*(?:\d+[.)]|[-*])\s|\b(?:first|second|third|next|then|finally|therefore)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def answer(text: str) -> str | None:
@@ -16,9 +23,25 @@ def answer(text: str) -> str | None:
     return found[1] if found else None
 
 
+def inside(text: str) -> str:
+    """What stands inside the first answer tags, over several lines too, else the whole text; white space stripped."""
+    found = answer(text)
+    return (text if found is None else found).strip()
+
+
 def think_format(sample: Sample, reply: Reply) -> float:
     """1 where the reply is a thought in think tags, then an answer in answer tags, and nothing else; else 0."""
     return float(_FORMAT.fullmatch(reply.text) is not None)
+
+
+def caption_format(sample: Sample, reply: Reply) -> float:
+    """1 where the reply is a summary, a caption, a thought and an answer in their tags, in this order; else 0."""
+    return float(_CAPTION.fullmatch(reply.text) is not None)
+
+
+def reasoning_steps(sample: Sample, reply: Reply) -> float:
+    """A third for each mark of a step, at most 1: "Step 2", a numbered or dashed line, first, then, therefore, ..."""
+    return min(1.0, len(_STEP.findall(reply.text)) / 3)
 
 
 def non_repeat(sample: Sample, reply: Reply) -> float:

@@ -4,6 +4,7 @@
     python scripts/bench.py                                   # all shapes; a few minutes
     python scripts/bench.py --shapes 1056x8x64 --steps 9 --out bench.json
     python scripts/bench.py --sweep --out sweep.json --picture docs/bench-sweep.png
+    python scripts/bench.py --head                            # memory of the output layer, a large model's vocabulary
     python scripts/bench.py --device cuda --dtype bf16 --model-width qwen2.5-vl-3b --shapes 1056x8x256
 
 docs/performance.md says what the numbers mean.
@@ -21,7 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench_parts import peer, profile, show, sweep
+import torch
+from bench_parts import head, peer, profile, show, sweep
 from bench_parts.run import ARMS, Plan, measure
 from bench_parts.work import SHAPES, Shape, parse, write_model
 from rich.console import Console
@@ -31,6 +33,9 @@ from mmpost.models.loading import quiet
 
 def main() -> None:
     wanted = arguments()
+    if wanted.head:
+        output_layer(wanted)
+        return
     arms = list(wanted.arms or ARMS)
     missing = peer.missing() if "trl" in arms and not wanted.profile else None
     if missing:
@@ -67,6 +72,16 @@ def main() -> None:
         sweep.picture(result, wanted.picture)
 
 
+def output_layer(wanted: argparse.Namespace) -> None:
+    """Memory and time of the output layer alone."""
+    torch.set_num_threads(wanted.threads)
+    sizes = head.Sizes()
+    lines = head.measure(sizes, torch.device(wanted.device))
+    Console().print(head.table(sizes, lines))
+    if wanted.out:
+        wanted.out.write_text(json.dumps({"head": asdict(sizes), "lines": lines}, indent=1))
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", type=parse, default=SHAPES, help="PROMPTxGROUPxREPLY[text][@PROMPTS]")
@@ -78,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model-width", choices=("tiny", "qwen2.5-vl-3b"), default="tiny")
     parser.add_argument("--sweep", action="store_true", help="group sizes 2 to 32 and prompts of 60 to 4,000 tokens")
+    parser.add_argument("--head", action="store_true", help="in place of steps: the output layer at 151,936 tokens")
     parser.add_argument("--profile", choices=("plain", "shared"), help="in place of timing: where a step's time goes")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--picture", type=Path, help="draw the sweep (with --sweep)")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,3 +84,16 @@ def gradient(
         total += engine.take()
         loss += job.numbers()["loss"]
     return total, loss
+
+
+def on_two_ranks(worker: str, folder: str, place: Path) -> dict[str, Any]:
+    """What the script `worker` of this folder, started on two ranks with the model in `folder`, writes."""
+    out, script = place / "gradients.pt", Path(__file__).with_name(worker)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run([*torchrun, script, folder, out], check=True, timeout=300)
+    return torch.load(out, weights_only=True)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference over norm."""
+    return float((a - b).norm() / b.norm())

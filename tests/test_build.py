@@ -8,31 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import GROUPS, lines
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import mmpost
 from mmpost import config
 from mmpost.errors import ConfigError
 
-SMALL = {
-    "task": {"name": "visurf", "prompts": 4, "group": 3, "sampling": {"max_tokens": 12}},
-    "model": "random-tiny",
-    "eval": {"samples": 8},
-    "log": {"progress": False},
-    "steps": 4,
-}
+SMALL = config.merge(
+    GROUPS, {"task": {"prompts": 4, "group": 3, "sampling": {"max_tokens": 12}}, "eval": {"samples": 8}, "steps": 4}
+)
 ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
 OF_ROLLOUTS = {
     *("reward/total", "reward/think_format", "reward/flat_groups", "reply/length", "reply/truncated", "entropy"),
-    *("time/rollout", "time/score"),
+    *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"task": {"warm_up": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
     mmpost.train(**config.merge(SMALL, changes), out=str(out))
     return out
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_folder_holds_what_it_promises(run: Path) -> None:
@@ -130,6 +116,15 @@ def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.Ca
     assert "target/f1" in capsys.readouterr().out
     assert json.loads((run / "eval.json").read_text()) == result
     assert result["scores"] == json.loads((run / "summary.json").read_text())["eval_after"]
+
+
+def test_other_tasks_are_evaluated_under_their_names(run: Path, tmp_path: Path) -> None:
+    tasks = {"kept": {"task": "visurf", "benches": ["old"]}, "new": {"task": "visurf"}}
+    out = tmp_path / "out"
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8, "tasks": tasks}, out=str(out))
+    own = json.loads((run / "summary.json").read_text())["eval_after"]
+    wanted = {f"kept/{name}": score for name, score in own.items() if name.startswith("old/")}
+    assert result["scores"] == {**wanted, **{f"new/{name}": score for name, score in own.items()}}
 
 
 def test_a_folder_with_something_in_it_is_refused(run: Path) -> None:

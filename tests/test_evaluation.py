@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
-from mmpost.evaluation import intervals, run_benches
+from mmpost.errors import ConfigError
+from mmpost.evaluation import benches_of, intervals, run_benches
 from mmpost.job import Job
-from mmpost.types import Bench, Context, Part, Reply, Sample
+from mmpost.types import Bench, Context, Part, Reply, Sample, Split, Stage, Task
 
 SAMPLES = [Sample(f"s{i}", (Part("text", ""),), (Reply((), scores={"hit": float(i % 4 == 0)}),)) for i in range(400)]
 
@@ -29,6 +30,24 @@ def test_the_interval_is_that_of_a_share() -> None:
 
 def test_a_metric_without_meaning_is_left_out() -> None:
     assert intervals(lambda samples: {"a": float("nan"), "b": 1.0}, SAMPLES).keys() == {"b"}
+
+
+class Two(Task):
+    """A task with two benches on test."""
+
+    def stages(self) -> Iterator[Stage]:
+        yield from ()
+
+    def benches(self, split: Split) -> list[Bench]:
+        return [Bench(f"{split}-{name}", SAMPLES, (), rate) for name in ("a", "b")]
+
+
+def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
+    tasks = {"x": Two(), "y": Two()}
+    named = [bench.name for bench in benches_of(tasks, {"x": (), "y": ("test-b",)})]
+    assert named == ["x/test-a", "x/test-b", "y/test-b"]
+    with pytest.raises(ConfigError, match=r"evaluation of y: wanted the bench .'c'., found test-a, test-b"):
+        benches_of(tasks, {"x": (), "y": ("c",)})
 
 
 def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:

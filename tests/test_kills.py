@@ -13,29 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from small_runs import TWO_STAGES, metrics, same_weights
 
 from mmpost import config
 
 WORKER = Path(__file__).with_name("kill_train.py")
-SETTINGS: dict[str, Any] = {
-    "task": {
-        "name": "visurf",
-        "prompts": 4,
-        "group": 2,
-        "minibatches": 2,
-        "warm_up": 0.34,
-        "policy": {"beta": 0.1},
-        "sampling": {"max_tokens": 6},
-    },
-    "model": {"name": "random-tiny"},
-    "eval": {"samples": 2, "every": 2},
-    "log": {"progress": False, "tensorboard": False, "samples_every": 5},
-    "checkpoint": {"every": 1, "keep": 2},
-    "steps": 20,
-}
-"""Two stages, two updates on each rollout batch, a reference, a best checkpoint, and old ones that go."""
+SETTINGS = config.merge(
+    TWO_STAGES, {"eval": {"every": 2}, "log": {"samples_every": 5}, "checkpoint": {"keep": 2}, "steps": 20}
+)
+"""Also a best checkpoint, and old ones that go."""
 
 PHASES = {
     "rollout": 3,
@@ -119,18 +105,8 @@ class Trainer:
         return {"phase": phase, **found, "share": share}
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / "last" / "model.safetensors")
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
-
-
 @pytest.mark.slow
-def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
+def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     rng = random.Random(7)
     order = [phase for phase, count in PHASES.items() for _ in range(count)]
@@ -158,9 +134,7 @@ def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path, monkeypatch: pytest
 
 def same(run: Path, other: Path) -> None:
     """Weights, metrics of every step, evaluations; nothing is left of what was cut off."""
-    one, two = weights(run), weights(other)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert same_weights(run, other)
     assert [line["step"] for line in metrics(run)] == list(range(1, SETTINGS["steps"] + 1))
     assert metrics(run) == metrics(other)
     a, b = (json.loads((folder / "summary.json").read_text()) for folder in (run, other))

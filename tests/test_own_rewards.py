@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_runs import GROUPS
 
 import mmpost
 from mmpost import config
@@ -19,26 +20,18 @@ REWARD = """
 def short(sample, reply):
     return 0.25 if len(reply.text) < 1000 else 0.0
 """
-SMALL = {
-    "task": {"name": "visurf", "prompts": 2, "group": 2, "sampling": {"max_tokens": 4}},
-    "model": "random-tiny",
-    "eval": {"samples": 2},
-    "log": {"progress": False},
-    "steps": 1,
-}
 
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "outside_rewards.py").write_text(REWARD)
     yield str(tmp_path / "outside_rewards.py")
     sys.modules.pop("outside_rewards", None)
 
 
 def test_a_reward_from_a_file_is_learnt_from_logged_and_reported(file: str, tmp_path: Path) -> None:
-    summary = mmpost.train(f"rewards.short={file}:short*0.5", f"out={tmp_path / 'run'}", **SMALL)
+    summary = mmpost.train(f"rewards.short={file}:short*0.5", f"out={tmp_path / 'run'}", **GROUPS)
     assert summary["eval_after"]["target/short"]["value"] == 0.25
     assert summary["eval_after"]["old/short"]["value"] == 0.25
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -17,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import mmpost
 from mmpost import new_task
 from mmpost.cli import main
+from mmpost.data.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.export import export
 from mmpost.predict import predict
@@ -30,7 +32,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a new task, its run with adapters, and a file of its predictions."""
     place = tmp_path_factory.mktemp("using it")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(place / "cache"))
         patch.setattr(sys, "path", list(sys.path))
         task = new_task.write("outside_squares", str(place))
         mmpost.train(
@@ -152,6 +153,26 @@ def test_boxes_are_scored_in_the_frame_they_were_written_in(tmp_path: Path) -> N
     result = score(["task=visurf", f"answers={file}"])
     assert result["scores"]["target/f1"]["value"] == pytest.approx(100.0)
     assert result["answered"] == {"target": [4, 256]}
+
+
+def test_a_result_file_of_mmau_counts_what_is_missing_as_it_is_told(tmp_path: Path) -> None:
+    clip = media((np.zeros(800, np.float32), 8000), "audio").bytes()
+    asked = [
+        {"id": str(i), "audio_id": "a.wav", "question": "Who?", "choices": ["Man", "Woman"], "answer": "Man"}
+        for i in range(4)
+    ]
+    (tmp_path / "a.wav").write_bytes(clip)
+    (tmp_path / "mmau.json").write_text(json.dumps(asked))
+    said = [{**row, "model_output": text} for row, text in zip(asked, ("the man", "Woman"), strict=False)]
+    (tmp_path / "said.json").write_text(json.dumps([*said, asked[2]]))
+    words = ["task=r1_aqa", f"data.test={tmp_path / 'mmau.json'}", f"answers={tmp_path / 'said.json'}"]
+    for missing, official, strict in (("skip", 50, 0), ("wrong", 25, 0)):
+        result = score([*words, f"missing={missing}"])
+        assert result["answered"]["target"] == [2, 4]
+        assert result["scores"]["target/mmau"]["value"] == official
+        assert result["scores"]["target/mmau_strict"]["value"] == strict
+    with pytest.raises(ConfigError, match="wanted skip or wrong"):
+        score([*words, "missing=guess"])
 
 
 def test_answers_that_do_not_fit_are_named(place: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import GROUPS, QUICK, lines
 
 import mmpost
 from mmpost import cli, config
@@ -17,24 +18,10 @@ from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 
-QUICK: dict[str, Any] = {"model": "random-tiny", "eval": {"samples": 2}, "log": {"progress": False}, "steps": 2}
-RL: dict[str, Any] = {"task": {"name": "visurf", "prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def rows(path: Path, *lines: dict[str, Any]) -> str:
-    path.write_text("\n".join(json.dumps(line) for line in lines))
+def rows(path: Path, *found: dict[str, Any]) -> str:
+    path.write_text("\n".join(json.dumps(row) for row in found))
     return str(path)
-
-
-def last(run: Path) -> dict[str, Any]:
-    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
@@ -51,23 +38,19 @@ def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
     assert cli.main(["train", *words, f"out={one}"]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
     subprocess.run([*torchrun, "train", *words, f"out={two}"], check=True, timeout=300)
-    for a, b in zip(*(load_metrics(r) for r in (one, two)), strict=True):
+    for a, b in zip(*(lines(r) for r in (one, two)), strict=True):
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
         assert b["reward/total"] == pytest.approx(a["reward/total"], rel=1e-6)
 
 
-def load_metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_a_resolved_configuration_can_still_be_changed(tmp_path: Path) -> None:
-    mmpost.train(config.merge(QUICK, RL), out=str(tmp_path / "a"))
+    mmpost.train(GROUPS, out=str(tmp_path / "a"))
     mmpost.train(f"config={tmp_path / 'a' / 'config.yaml'}", optim={"lr": 0.5, "warmup": 0}, out=str(tmp_path / "b"))
-    assert last(tmp_path / "b")["lr"] == 0.5
+    assert lines(tmp_path / "b")[-1]["lr"] == 0.5
 
 
 def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
-    settings = config.merge(config.merge(QUICK, RL), {"model": {"name": "random-tiny", "system": "be brief"}})
+    settings = config.merge(GROUPS, {"model": {"system": "be brief"}})
     mmpost.train(settings, out=str(tmp_path / "a"))
     run, _ = config.load(["task=visurf", f"model={tmp_path / 'a'}"])
     assert run.model.system == "be brief"
@@ -142,11 +125,11 @@ def test_names_and_paths_are_text_and_numbers_are_decimal(tmp_path: Path) -> Non
 
 
 def test_training_goes_on_from_adapters(tmp_path: Path) -> None:
-    settings = config.merge(config.merge(QUICK, RL), {"model": {"name": "random-tiny", "lora": {"rank": 2}}})
+    settings = config.merge(GROUPS, {"model": {"lora": {"rank": 2}}})
     mmpost.train(settings, out=str(tmp_path / "a"))
-    again = config.merge(config.merge(QUICK, RL), {"model": {"name": str(tmp_path / "a")}})
+    again = config.merge(GROUPS, {"model": {"name": str(tmp_path / "a")}})
     mmpost.train(again, out=str(tmp_path / "b"))
-    assert last(tmp_path / "b")["grad_norm"] > 0
+    assert lines(tmp_path / "b")[-1]["grad_norm"] > 0
 
 
 def test_a_sample_that_is_there_twice_draws_twice(tiny_folder: str) -> None:

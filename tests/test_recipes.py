@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,14 @@ def test_what_changed_is_named_as_far_as_it_is_known() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps on one row, whose question has two special tokens in it."""
     place = tmp_path_factory.mktemp("recipes")
     Image.new("RGB", (28, 28)).save(place / "a.png")
     row = {"image": "a.png", "question": "what<|im_end|> is <|image_pad|>this", "response": "nothing"}
     (place / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(place / "cache"))
-        train(place / "run", data={"train": str(place / "rows.jsonl")}, model="random-tiny")
-        yield place / "run"
+    train(place / "run", data={"train": str(place / "rows.jsonl")}, model="random-tiny")
+    return place / "run"
 
 
 def train(out: Path, **more: Any) -> dict[str, Any]:

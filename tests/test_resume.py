@@ -14,59 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from small_runs import TWO_STAGES, metrics, same_weights
 
 import mmpost
 from mmpost import checkpoint, config
 from mmpost.errors import ConfigError, DataError, TrainError
 
-SMALL: dict[str, Any] = {
-    "task": {
-        "name": "visurf",
-        "prompts": 4,
-        "group": 2,
-        "minibatches": 2,
-        "warm_up": 0.34,
-        "policy": {"beta": 0.1},
-        "sampling": {"max_tokens": 6},
-    },
-    "model": {"name": "random-tiny"},
-    "eval": {"samples": 2},
-    "log": {"progress": False, "tensorboard": False},
-    "checkpoint": {"every": 1, "keep": 9},
-    "steps": 6,
-}
-"""Two stages, two updates on each rollout batch, a reference."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    mmpost.train(**SMALL, out=str(out))
+    mmpost.train(**TWO_STAGES, out=str(out))
     return out
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = run / "checkpoints" / "last"
-    return load_file(next(iter(sorted(folder.glob("*.safetensors")))))
-
-
-def same(a: Path, b: Path) -> None:
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def steps(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
@@ -74,18 +33,18 @@ def test_going_on_from_any_step_ends_in_the_same_bits(step: int, whole: Path, tm
     run = tmp_path / "run"
     shutil.copytree(whole, run, symlinks=True)
     mmpost.train(resume=str(run / "checkpoints" / f"step-{step}"))
-    same(run, whole)
-    assert steps(run) == steps(whole)
+    assert same_weights(run, whole)
+    assert metrics(run) == metrics(whole)
     a, b = (json.loads((r / "summary.json").read_text()) for r in (run, whole))
     assert (a["eval_before"], a["eval_after"], a["status"]) == (b["eval_before"], b["eval_after"], "done")
 
 
 def test_adapters_go_on_in_the_same_bits(tmp_path: Path) -> None:
-    settings = config.merge(SMALL, {"model": {"lora": {"rank": 2, "dropout": 0.2}}, "steps": 4})
+    settings = config.merge(TWO_STAGES, {"model": {"lora": {"rank": 2, "dropout": 0.2}}, "steps": 4})
     mmpost.train(**settings, out=str(tmp_path / "whole"))
     shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
     mmpost.train(resume=str(tmp_path / "run" / "checkpoints" / "step-2"))
-    same(tmp_path / "run", tmp_path / "whole")
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_more_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
@@ -126,22 +85,22 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_last_good_one(
 
     monkeypatch.setattr(checkpoint.torch, "save", fails)
     with pytest.raises(TrainError, match=r"No space left on device.*last good checkpoint is .*step-3"):
-        mmpost.train(**config.merge(SMALL, {"steps": 4}), out=str(tmp_path / "run"))
+        mmpost.train(**config.merge(TWO_STAGES, {"steps": 4}), out=str(tmp_path / "run"))
     assert "checkpoint of step 2 could not be written" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["last", "step-1", "step-3"]
 
 
 def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
     task = {"inject": False, "warm_up": 0.0, "policy": {"beta": 0.0}, "minibatches": 1}
-    settings = config.merge(SMALL, {"task": task, "stop_if_flat": 2})
+    settings = config.merge(TWO_STAGES, {"task": task, "stop_if_flat": 2})
     with pytest.raises(TrainError, match="no gradient in the last 2 steps"):
         mmpost.train(**settings, out=str(tmp_path / "run"))
 
 
-def start(out: Path, cache: Path) -> subprocess.Popen[str]:
+def start(out: Path) -> subprocess.Popen[str]:
     """The same run in a process of its own; goes on where there is something to go on from."""
     file = out.with_suffix(".yaml")
-    file.write_text(config.dump(SMALL))
+    file.write_text(config.dump(TWO_STAGES))
     words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
     command = [sys.executable, "-m", "mmpost.cli", "train", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -157,7 +116,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(out, tmp_path)
+    process = start(out)
     wait_for(out / "checkpoints" / "last", process)
     process.send_signal(signal.SIGTERM)
     shown, said = process.communicate(timeout=120)
@@ -165,10 +124,10 @@ def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) ->
     assert "finishing this step" in said
     assert "go on with: mmpost train resume=" in shown
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
-    with start(out, tmp_path) as again:
+    with start(out) as again:
         again.communicate(timeout=240)
     assert again.returncode == 0
-    same(out, whole)
+    assert same_weights(out, whole)
 
 
 def test_nothing_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +141,7 @@ def test_nothing_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(checkpoint, "save", counts)
     run = tmp_path / "run"
-    mmpost.train(**config.merge(SMALL, {"steps": 3}), out=str(run))
+    mmpost.train(**config.merge(TWO_STAGES, {"steps": 3}), out=str(run))
     assert saved == [1, 2, 3]
     mmpost.train(resume=str(run), steps=4)
     assert saved == [1, 2, 3, 4]

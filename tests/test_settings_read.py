@@ -38,11 +38,41 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             "data": "OWN",
         },
     ],
+    "reason_rft": [
+        {
+            "task": {
+                **{"prompts": 2, "sft_prompts": 2, "group": 2, "sampling": {"max_tokens": 4, "top_p": 1, "top_k": 0}},
+                **{"warm_up": 0.5, "family": family, "cot": 4, "problems": 4, "bench_problems": 2},
+                **more,
+            },
+            "stages": {"sft": {"optim": {"warmup": 0}}},
+            **data,
+        }
+        for family, more, data in (
+            ("counting", {"reasoning": 0.5, "length_reward": {"score": "accuracy", "after": 0}}, {}),
+            ("structure", {"prompt": "{question}", "answer_only": True}, {"data": "OWN"}),
+        )
+    ],
+    "shapes_base": [{"task": {"prompts": 2}}],
     "digits_base": [{"task": {"prompts": 2}}],
+    "aerial_base": [{"task": {"prompts": 2}}],
+    "uav_vl_r1": [
+        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "tiles": {"side": 56, "overview": 56}}},
+        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "mixed": True, "sft": 0.5}},
+    ],
     "clips_base": [{"task": {"prompts": 2, "clips": 4}}],
     "temporal_r1": [
         {"task": {"prompts": 2, "group": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
         {"data": "FILMS", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+    ],
+    "sounds_base": [{"model": "random-tiny-audio", "task": {"prompts": 2}}],
+    "r1_aqa": [
+        {"model": "random-tiny-audio", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}, **own}
+        for more, own in (
+            ({"warm_up": 0.5, "prompt": "think"}, {}),
+            ({"reward": "released"}, {"data": "SOUND"}),
+            ({"speech": "SPOKEN", "val_speaker": "ann"}, {}),
+        )
     ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
     "grpo": [
@@ -68,7 +98,8 @@ def own_data(tmp_path: Path) -> dict[str, str]:
         scene = Scenes("train", ("largest",), n=4, none=0)[i]
         (tmp_path / f"{i}.png").write_bytes(scene.prompt[0].value.bytes())
         answer = answer_text(scene.truth).removeprefix("<answer>").removesuffix("</answer>")
-        lines.append({"image": f"{i}.png", "problem": "the largest digit", "solution": answer, "response": answer})
+        row = {"image": f"{i}.png", "problem": "the largest digit", "solution": answer, "response": answer}
+        lines.append({**row, "task": "number", "stage": "objects"})
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
@@ -87,6 +118,28 @@ def own_films(tmp_path: Path) -> dict[str, str]:
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
+def own_sounds(tmp_path: Path) -> dict[str, str]:
+    """Rows about sounds of the user's own, and spoken digits beside them."""
+    from mmpost.data.sounds import Sounds
+
+    lines = []
+    for digit, sample in enumerate(Sounds("train", n=3)):
+        for speaker in ("ann", "bea", "cid"):
+            (tmp_path / f"{digit}_{speaker}_0.wav").write_bytes(sample.prompt[0].value.bytes())
+        asked = {"question": sample.meta["question"], "choices": sample.meta["choices"], "answer": sample.truth}
+        lines.append({"audio": f"{digit}_ann_0.wav", **asked})
+    file = tmp_path / "sounds.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The settings with the user's data in the places of their names."""
+    found = {**settings, **({"data": own[settings["data"]]} if "data" in settings else {})}
+    spoken = found.get("task", {}).get("speech") == "SPOKEN"
+    return {**found, "task": {**found["task"], "speech": own["SOUND"]["root"]}} if spoken else found
+
+
 def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
     """(section, field) of everything that can be set in `kind` and its sections."""
     found = set()
@@ -98,9 +151,12 @@ def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
 
 
 def test_every_setting_is_read(
-    tmp_path: Path, own_data: dict[str, str], own_films: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    own_data: dict[str, str],
+    own_films: dict[str, str],
+    own_sounds: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MMPOST_CACHE", str(tmp_path / "cache"))
     read: set[tuple[str, str]] = set()
     plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
 
@@ -114,9 +170,8 @@ def test_every_setting_is_read(
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            own = {"OWN": own_data, "FILMS": own_films}.get(settings.get("data", ""))
-            settings = {**settings, **({"data": own} if own else {})}
-            words = config.merge(config.merge(QUICK, {"task": name}), settings)
+            own = {"OWN": own_data, "FILMS": own_films, "SOUND": own_sounds}
+            words = config.merge(config.merge(QUICK, {"task": name}), given(settings, own))
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {
         (next(c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)

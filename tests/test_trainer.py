@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from gradients import gradient
+from gradients import gradient, on_two_ranks, relative
 
 from mmpost.errors import ConfigError, TrainError
 from mmpost.objectives.likelihood import Likelihood
@@ -32,10 +30,6 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
-
-
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -> None:
     whole, loss = gradient(tiny_folder, OBJECTIVES[name])
@@ -47,14 +41,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
 
 
 def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
-    out = tmp_path / "gradients.pt"
-    worker = Path(__file__).with_name("rank_worker.py")
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", worker, tiny_folder, out],
-        check=True,
-        timeout=300,
-    )
-    of_two = torch.load(out, weights_only=True)
+    of_two = on_two_ranks("rank_worker.py", tiny_folder, tmp_path)
     for name, objective in OBJECTIVES.items():
         whole, loss = gradient(tiny_folder, objective)
         assert relative(of_two[name]["gradient"], whole) < 1e-5, name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpost import bases, config
+from mmpost import bases, config, reference
 from mmpost.build import make_task
 from mmpost.checks.data import Reading, check_data, check_lengths, sources
 from mmpost.checks.hops import check_hops
@@ -20,6 +20,7 @@ from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
+from mmpost.stages import stages_of
 from mmpost.types import Gold, Sampling, Stage, Task
 
 HOPPED = 4
@@ -32,7 +33,8 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
     report = report or Report()
     with report.guard():
         task = make_task(run_config)
-        stages = list(task.stages())
+        stages = stages_of(task)
+        reference.check(stages)
         readings = sources(task, stages)
         _check(run_config, task, stages, readings, report)
     return report.verdict()
@@ -84,7 +86,7 @@ def _check_model(
             continue
         for edit in stage.edits:
             edit(model)
-        if any(getattr(t, "reference", False) for t in stage.transforms):
+        if reference.wanted(stage):
             job.keep_weights("reference")
         job.label = stage.name
         if stage is stages[0]:

@@ -14,7 +14,7 @@ from mmpost.data.media import media
 from mmpost.errors import DataError
 from mmpost.job import placed
 from mmpost.models.lengths import Length, Lengths
-from mmpost.types import Sample, Source, Stage, Task
+from mmpost.types import Sample, Source, Split, Stage, Task
 
 MADE = 512
 """Samples that are looked at of a source that makes them; files are read whole."""
@@ -51,6 +51,9 @@ def spread(items: Sequence[int], most: int) -> list[int]:
     return [items[int(i * step)] for i in range(min(most, len(items)))]
 
 
+_SPLITS: tuple[Split, ...] = ("val", "test")
+
+
 def sources(task: Task, stages: Sequence[Stage]) -> list[Reading]:
     """Everything that a run reads, each source once."""
     found = [Reading(f"train, stage {s.name}", s.source, True) for s in stages]
@@ -59,9 +62,6 @@ def sources(task: Task, stages: Sequence[Stage]) -> list[Reading]:
     for reading in found:
         seen.setdefault(id(reading.source), reading)
     return list(seen.values())
-
-
-_SPLITS: Any = ("val", "test")
 
 
 def check_data(readings: Sequence[Reading], report: Report, skips: bool) -> None:

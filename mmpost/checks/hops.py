@@ -59,13 +59,16 @@ def _hops(
         if before and not current:
             notes.append(f"{type(hop).__name__} left nothing of these samples; the hops after it saw those before it")
             current = before
-    plan = model.plan(current, stage.objective.columns, stage.objective.unit)
+    objective = stage.objective
+    if objective is None:
+        return
+    plan = model.plan(current, objective.columns, objective.unit)
     line("micro-batches", f"{len(plan)}", _batches(plan))
-    counts = denominators(stage.objective, model, [current])[0]
+    counts = denominators(objective, model, [current])[0]
     total = 0.0
     for batch in plan:
-        outputs = model(batch, stage.objective.wants)
-        loss = stage.objective(outputs, batch)
+        outputs = model(batch, objective.wants)
+        loss = objective(outputs, batch)
         value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
         if batch is plan[0]:
             found = {k: v for k, v in vars(outputs).items() if isinstance(v, torch.Tensor)}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmpost.checks.report import Report, number
-from mmpost.errors import DataError
 from mmpost.models.lengths import Lengths
 from mmpost.transforms.score import Score
+from mmpost.transforms.unparseable import gold_text
 from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
 
 SCORED = 1000
@@ -88,7 +88,7 @@ def _tally(score: Score, samples: Sequence[Sample], name: str, text: str) -> Tal
 def _gold(score: Score, samples: Sequence[Sample], gold: Gold) -> Tally:
     tally = Tally(gold.name, gold.reward)
     for sample in samples:
-        text = _text(gold, sample)
+        text = gold_text(gold, sample)
         if text is None:
             tally.without.append(sample.uid)
         elif gold.parses is not None and not gold.parses(text):
@@ -96,16 +96,6 @@ def _gold(score: Score, samples: Sequence[Sample], gold: Gold) -> Tally:
         else:
             _add(tally, sample, _reward(score, sample, text, gold.origin))
     return tally
-
-
-def _text(gold: Gold, sample: Sample) -> str | None:
-    try:
-        return gold.text(sample)
-    except Exception as e:
-        raise DataError(
-            f"sample {sample.uid!r}: writing its gold reply raised {type(e).__name__}: {e}; its truth is "
-            f"{sample.truth!r:.200}. Mend the row, or let the task's `gold` return None for it"
-        ) from e
 
 
 def _reward(score: Score, sample: Sample, text: str, origin: Origin) -> float:

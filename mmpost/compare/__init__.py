@@ -12,31 +12,31 @@ from rich.console import Console
 
 from mmpost import bases, checkpoint, config, registry
 from mmpost.build import make_task
-from mmpost.compare.bootstrap import hierarchical, interval
+from mmpost.code import fingerprint
+from mmpost.compare.bootstrap import difference, hierarchical, scored
 from mmpost.compare.cells import Result, Runner
-from mmpost.compare.code import fingerprint
 from mmpost.compare.picture import draw
 from mmpost.compare.study import WORDS, Study, cell, chosen, grid, read, settings_of
 from mmpost.compare.tables import markdown
+from mmpost.compare.tuning import taken, tune
+from mmpost.compare.words import count, split
 from mmpost.config import RunConfig
-from mmpost.errors import ConfigError, TrainError
+from mmpost.errors import ConfigError
+from mmpost.stages import stages_of
 
 
 def compare(words: Sequence[str]) -> dict[str, Any]:
     """Train the cells of a study and write study.json, study.md and study.png; returns what the JSON holds."""
-    own, rest = _split(words)
+    own, over = split(words, WORDS)
     name = own.get("study") or own.get("task")
     if name is None:
         raise ConfigError("wanted task=NAME (its study in configs/studies/) or study=FILE.yaml")
     study = read(name)
     if own.get("task", study.task) != study.task:
         raise ConfigError(f"study={name} is about task={study.task}, not {own['task']}")
-    over: dict[str, Any] = {}
-    for word in rest:
-        over = config.merge(over, config.parse_word(word))
     study = chosen(study, own.get("arms")).model_copy(update={"set": config.merge(study.set, over)})
     if "tune_seeds" in own:
-        study = study.model_copy(update={"tune_seeds": _count(own, "tune_seeds", 1)})
+        study = study.model_copy(update={"tune_seeds": count(own, "tune_seeds", 1)})
     folder = Path(own.get("out") or f"runs/compare/{Path(name).stem}")
     result = Comparison(study, folder, own).run()
     write(folder, result)
@@ -50,7 +50,7 @@ class Comparison:
 
     def __init__(self, study: Study, folder: Path, own: Mapping[str, str]) -> None:
         self.study = study
-        self.seeds = list(range(_count(own, "seeds", 3)))
+        self.seeds = list(range(count(own, "seeds", 3)))
         self.budgets = [b for b in (own.get("budgets") or "steps,time").split(",") if b]
         if self.budgets not in (["steps"], ["steps", "time"]):
             raise ConfigError(f"budgets={own['budgets']}: wanted steps, or steps,time (the seconds of steps tell time)")
@@ -66,7 +66,7 @@ class Comparison:
             folder,
             self.base,
             self.code,
-            jobs=_count(own, "jobs", 1),
+            jobs=count(own, "jobs", 1),
             launch=own.get("launch", ""),
             keep=own.get("keep", "false") == "true",
         )
@@ -76,7 +76,7 @@ class Comparison:
         study = self.study
         made = [config.load([settings_of(study, arm, values)])[0] for arm in study.arms for values in grid(study, arm)]
         for one in made:
-            list(make_task(one).stages())
+            stages_of(make_task(one))
         for name in ("steps", "model"):
             found = {str(getattr(one, name)) for one in made}
             if len(found) > 1:
@@ -114,15 +114,13 @@ class Comparison:
 
     def _budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
         """Tune all arms, train them on all seeds, and compare."""
-        tuned = self._tune(steps)
-        best = {arm: max(tried, key=lambda point: point["val"])["values"] for arm, tried in tuned.items()}
-        wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in self.study.arms]
-        done = self.runner.run(wanted)
-        for one in done:
-            if one.failed:
-                raise TrainError(f"{one.cell.title} failed: {one.failed}; its folder is {one.folder}")
-        arms = {arm: [one for one in done if one.cell.arm == arm] for arm in self.study.arms}
-        drawn = {arm: self._drawn(found) for arm, found in arms.items()}
+        arms = self.study.arms
+        tuned = tune(self.runner, dict.fromkeys(arms, self.study), steps, dict.fromkeys(arms, self.task.best))
+        best = taken(tuned)
+        wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in arms]
+        done = [one.whole() for one in self.runner.run(wanted)]
+        runs = {arm: [one for one in done if one.cell.arm == arm] for arm in arms}
+        drawn = {arm: self._drawn(found) for arm, found in runs.items()}
         return {
             arm: {
                 "steps": steps[arm],
@@ -131,32 +129,10 @@ class Comparison:
                 "seconds": [round(one.seconds, 2) for one in found],
                 "seconds_per_step": statistics.median(one.seconds / steps[arm] for one in found),
                 "scores": self._table(found, drawn[arm]),
-                "difference": _difference(drawn[arm], drawn[self.against]) if arm != self.against else {},
+                "difference": difference(drawn[arm], drawn[self.against]) if arm != self.against else {},
             }
-            for arm, found in arms.items()
+            for arm, found in runs.items()
         }
-
-    def _tune(self, steps: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
-        """For each arm the points of its grid with the metric on val."""
-        points = {arm: grid(self.study, arm) for arm in self.study.arms}
-        seeds = range(self.study.tune_seeds)
-        wanted = [
-            cell(self.study, arm, values, seed, steps[arm], tuning=True)
-            for arm, tried in points.items()
-            if len(tried) > 1
-            for values in tried
-            for seed in seeds
-        ]
-        done = iter(self.runner.run(wanted))
-        found: dict[str, list[dict[str, Any]]] = {}
-        for arm, tried in points.items():
-            one = len(tried) == 1
-            vals = [[] if one else [next(done).val(self.task.best) for _ in seeds] for _ in tried]
-            found[arm] = [
-                {"values": values, "val": statistics.mean(v) if v else 0.0, "seeds": v}
-                for values, v in zip(tried, vals, strict=True)
-            ]
-        return found
 
     def _drawn(self, found: Sequence[Result]) -> dict[str, list[float]]:
         """Resamples of all metrics as "bench/metric"."""
@@ -173,8 +149,7 @@ class Comparison:
         for metric, values in drawn.items():
             bench, _, name = metric.partition("/")
             seeds = [self.benches[bench].summary(one.scored[bench])[name] for one in found]
-            low, high = interval(values)
-            table[metric] = {"seeds": seeds, "mean": statistics.mean(seeds), "low": low, "high": high}
+            table[metric] = scored(seeds, values)
         return table
 
 
@@ -182,35 +157,6 @@ def equal_time(steps: int, pace: Mapping[str, float]) -> dict[str, int]:
     """The steps of each arm that take as long as `steps` of the slowest; `pace` is in seconds per step."""
     seconds = steps * max(pace.values())
     return {arm: max(1, round(seconds / each)) for arm, each in pace.items()}
-
-
-def _difference(drawn: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, Any]:
-    """The interval of an arm's mean less another's, resample by resample."""
-    found = {}
-    for metric in drawn.keys() & other.keys():
-        gaps = [a - b for a, b in zip(drawn[metric], other[metric], strict=True)]
-        low, high = interval(gaps)
-        found[metric] = {"mean": statistics.mean(gaps), "low": low, "high": high}
-    return dict(sorted(found.items()))
-
-
-def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The command's own words, and the settings of all arms."""
-    own, rest = {}, []
-    for word in words:
-        key, sep, value = word.partition("=")
-        if sep and key in WORDS:
-            own[key] = value
-        else:
-            rest.append(word)
-    return own, rest
-
-
-def _count(own: Mapping[str, str], name: str, default: int) -> int:
-    text = own.get(name, str(default))
-    if not text.isdigit() or not int(text):
-        raise ConfigError(f"{name}={text}: wanted a whole number from 1")
-    return int(text)
 
 
 def write(folder: Path, result: Mapping[str, Any]) -> None:

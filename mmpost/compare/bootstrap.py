@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from mmpost.types import Sample
 
@@ -23,15 +26,22 @@ def hierarchical(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples:
     replacement. All seeds (and, with the same number of them, all arms) are evaluated on the same samples, so one draw
     of samples serves them all: their luck does not average out, and differences between arms stay paired.
     """
-    generator = np.random.default_rng(0)
     drawn: Drawn = {name: [] for samples in seeds for name in summary(samples)}
-    for _ in range(resamples):
-        places = generator.integers(len(seeds), size=len(seeds)).tolist()
-        index = generator.integers(len(seeds[0]), size=len(seeds[0]))
+    for places, (index,) in draws(len(seeds), [len(seeds[0])], resamples):
         values = {place: summary([seeds[place][i] for i in index]) for place in set(places)}
         for name, found in drawn.items():
             found.append(float(np.mean([values[place].get(name, math.nan) for place in places])))
     return drawn
+
+
+def draws(
+    seeds: int, sizes: Sequence[int], resamples: int = RESAMPLES
+) -> Iterator[tuple[list[int], list[Int[np.ndarray, " sample"]]]]:
+    """For each resample the places of the seeds drawn, and of each of several sets of samples those drawn."""
+    generator = np.random.default_rng(0)
+    for _ in range(resamples):
+        places = generator.integers(seeds, size=seeds).tolist()
+        yield places, [generator.integers(size, size=size) for size in sizes]
 
 
 def interval(drawn: Sequence[float]) -> tuple[float, float]:
@@ -41,3 +51,19 @@ def interval(drawn: Sequence[float]) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
+
+
+def scored(seeds: Sequence[float], drawn: Sequence[float]) -> dict[str, Any]:
+    """A metric's entry in study.json: the value of each seed, their mean, and its interval."""
+    low, high = interval(drawn)
+    return {"seeds": list(seeds), "mean": statistics.mean(seeds), "low": low, "high": high}
+
+
+def difference(drawn: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """For each metric the mean and the interval of an arm less another, resample by resample."""
+    found = {}
+    for metric in drawn.keys() & other.keys():
+        gaps = [a - b for a, b in zip(drawn[metric], other[metric], strict=True)]
+        low, high = interval(gaps)
+        found[metric] = {"mean": statistics.mean(gaps), "low": low, "high": high}
+    return dict(sorted(found.items()))

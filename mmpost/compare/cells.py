@@ -29,11 +29,26 @@ class Result:
     cell: Cell
     folder: Path
 
-    @cached_property
+    @property
     def failed(self) -> str:
         """Why the run could not be finished (a loss that is not finite, ...); empty where it was."""
         summary = runs.read_json(self.folder / "summary.json")
         return "" if summary["status"] == "done" else str(summary["reason"])
+
+    def whole(self) -> Result:
+        """Itself. Raises TrainError for a run that could not be finished."""
+        if self.failed:
+            raise TrainError(f"{self.cell.title} failed: {self.failed}; its folder is {self.folder}")
+        return self
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its weights are there, to go on with or to start from."""
+        return (self.folder / "checkpoints" / "last").exists()
+
+    def forget(self) -> None:
+        """Drop its weights."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     @cached_property
     def seconds(self) -> float:
@@ -78,9 +93,16 @@ class Runner:
 
         Raises TrainError naming the log of a cell that died; the others are finished before, and kept.
         """
+        return [result for (result,) in self.chains([[cell] for cell in cells])]
+
+    def chains(self, chains: Sequence[Sequence[Cell]]) -> list[list[Result]]:
+        """`run` for cells of which each starts from the weights that the one before it in its chain ends with.
+
+        A chain stops with a TrainError at a cell that cannot be finished.
+        """
         self._places = list(range(self.jobs))
         with ThreadPoolExecutor(self.jobs) as pool:
-            futures = [pool.submit(self._one, cell) for cell in cells]
+            futures = [pool.submit(self._chain, chain) for chain in chains]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except KeyboardInterrupt:
@@ -92,27 +114,42 @@ class Runner:
                     future.cancel()
         return [future.result() for future in futures]
 
-    def _one(self, cell: Cell) -> Result:
-        key = cell.key(self.base, self.code)
-        folder = self.folder / "cells" / f"{'tune-' if cell.tuning else ''}{cell.arm}-{cell.seed}-{key}"
-        result = Result(cell, folder)
-        if _finished(folder):
-            return result
-        self._train(cell, folder)
-        if not self.keep:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        self.say(f"{cell.title}: {result.failed or f'{result.seconds:.0f} s'}")
-        return result
+    def _chain(self, cells: Sequence[Cell]) -> list[Result]:
+        results = self._results(cells)
+        needed = _needed(results)
+        for place, result in enumerate(results):
+            if needed[place]:
+                self._train(result, results[place - 1].folder if place else None)
+                self.say(f"{result.cell.title}: {result.failed or f'{result.seconds:.0f} s'}")
+                if place and not self.keep:
+                    results[place - 1].forget()
+            if place < len(results) - 1:
+                result.whole()
+        if needed[-1] and not self.keep:
+            results[-1].forget()
+        return results
 
-    def _train(self, cell: Cell, folder: Path) -> None:
+    def _results(self, cells: Sequence[Cell]) -> list[Result]:
+        """The places of a chain's cells; the key of each stands, for the next, for the weights that it starts from."""
+        found, key = [], self.base
+        for cell in cells:
+            key = cell.key(key, self.code)
+            name = f"{'tune-' if cell.tuning else ''}{cell.arm}-{cell.seed}-{key}"
+            found.append(Result(cell, self.folder / "cells" / name))
+        return found
+
+    def _train(self, result: Result, model: Path | None) -> None:
+        """Start or resume the run, from the weights of the run `model` where there is one."""
+        cell, folder = result.cell, result.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        settings, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
-        if (folder / "checkpoints" / "last").exists():
+        file, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
+        if result.resumable:
             words = [f"resume={folder}"]
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            settings.write_text(config.dump(cell.settings), encoding="utf-8")
-            words = [f"config={settings}", f"out={folder}"]
+            settings = config.merge(cell.settings, {"model": str(model)} if model else {})
+            file.write_text(config.dump(settings), encoding="utf-8")
+            words = [f"config={file}", f"out={folder}"]
         start = shlex.split(self.launch) if self.launch else [sys.executable]
         with self._lock:
             place = self._places.pop()
@@ -141,6 +178,15 @@ class Runner:
             names = mine.split(",")
             environment["CUDA_VISIBLE_DEVICES"] = names[place % len(names)]
         return environment
+
+
+def _needed(results: Sequence[Result]) -> list[bool]:
+    """Which cells of a chain must run: those not finished, and what these start from where its weights are gone."""
+    needed: list[bool] = []
+    for result in reversed(results):
+        asked = bool(needed) and needed[-1] and not result.resumable
+        needed.append(not _finished(result.folder) or (asked and not result.failed))
+    return needed[::-1]
 
 
 def _finished(folder: Path) -> bool:

@@ -8,15 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from mmpost import config
 from mmpost.errors import ConfigError
+from mmpost.manifest import read as read_manifest
 from mmpost.settings import Settings
-
-Budget = Literal["steps", "time"]
 
 WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
 """Words of the command itself; all others are settings of every arm."""
@@ -71,7 +70,8 @@ class Cell:
     def key(self, base: str, code: str) -> str:
         """Decides the result: the configuration in full, the weights it starts from, the code that computes it."""
         run, _ = config.load([dict(self.settings)])
-        text = json.dumps([run.model_dump(mode="json"), base, code], sort_keys=True, default=str)
+        what = [run.model_dump(mode="json"), base, code, *_files(run.data.manifest)]
+        text = json.dumps(what, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -80,20 +80,30 @@ class Cell:
         return f"{self.arm} seed={self.seed} steps={self.steps} {values}".rstrip()
 
 
+def _files(manifest: str | None) -> list[str]:
+    """What the manifest of a run says, if it has one: under the same name it may have been made again."""
+    return [] if manifest is None else [hashlib.sha256(read_manifest(manifest).file.read_bytes()).hexdigest()]
+
+
 def read(name: str) -> Study:
     """The study of that name in configs/studies/, or in a YAML file of your own."""
+    return config.decode(Study, document(name, "studies", "task and arms"), f"{name}: ")
+
+
+def document(name: str, folder: str, holds: str) -> dict[str, Any]:
+    """What stands in configs/<folder>/<name>.yaml, or in a YAML file of your own."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"study={name}: no such file")
         raw = config.parse_yaml(path.read_text(encoding="utf-8"), name)
     else:
-        raw = config.shipped(f"studies/{name}")
+        raw = config.shipped(f"{folder}/{name}")
     if not raw:
         raise ConfigError(
-            f"no study {name!r}: wanted configs/studies/{name}.yaml, or study=FILE.yaml of your own with task and arms"
+            f"no study {name!r}: wanted configs/{folder}/{name}.yaml, or study=FILE.yaml of your own with {holds}"
         )
-    return config.decode(Study, raw, f"{name}: ")
+    return raw
 
 
 def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
@@ -122,11 +132,15 @@ def grid(study: Study, arm: str) -> list[dict[str, float]]:
 
 def chosen(study: Study, words: str | None) -> Study:
     """`study` with only the arms that `arms=` names, in that order."""
+    return study.model_copy(update=picked(study.arms, study.against, words))
+
+
+def picked(arms: Mapping[str, Any], against: str, words: str | None) -> dict[str, Any]:
+    """`arms` and `against` of a study as `arms=` wants them: only those that it names, in that order."""
     if words is None:
-        return study
+        return {}
     names = [name for name in words.split(",") if name]
-    unknown = [name for name in names if name not in study.arms]
+    unknown = [name for name in names if name not in arms]
     if unknown or not names:
-        raise ConfigError(f"arms={words}: the study has the arms {', '.join(study.arms)}")
-    against = study.against if study.against in names else ""
-    return study.model_copy(update={"arms": {name: study.arms[name] for name in names}, "against": against})
+        raise ConfigError(f"arms={words}: the study has the arms {', '.join(arms)}")
+    return {"arms": {name: arms[name] for name in names}, "against": against if against in names else ""}

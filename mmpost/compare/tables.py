@@ -18,10 +18,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         "(bootstrap over seeds, and over samples within them), and the value of each seed.",
     ]
     for budget, arms in result["budgets"].items():
-        text += [f"## {TITLES[budget]}", _table(result, arms, metrics)]
+        text += [f"## {TITLES[budget]}", _scores(result, arms, metrics)]
         if len(arms) > 1:
-            text += [f"Difference to {result['against']}, paired by seed and sample:", _differences(arms, metrics)]
-    text += ["## Tuning on val", _tuning(result["budgets"])]
+            text += [f"Difference to {result['against']}, paired by seed and sample:", differences(arms, metrics)]
+    text += ["## Tuning on val", tuning(result["budgets"])]
     return "\n\n".join(text) + "\n"
 
 
@@ -30,31 +30,35 @@ def shown(result: Mapping[str, Any]) -> list[str]:
     return list(result["metrics"]) or list(result["base"])
 
 
-def _table(result: Mapping[str, Any], arms: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def _scores(result: Mapping[str, Any], arms: Mapping[str, Any], metrics: Sequence[str]) -> str:
     head = ["arm", "steps", "seconds", *metrics]
-    rows = [["base", "0", "0", *(_score(result["base"][m]) for m in metrics)]]
+    rows = [["base", "0", "0", *(score(result["base"][m]) for m in metrics)]]
     for name, arm in arms.items():
         seconds = sum(arm["seconds"]) / len(arm["seconds"])
-        rows.append([name, str(arm["steps"]), f"{seconds:.0f}", *(_score(arm["scores"][m]) for m in metrics)])
-    return _rows(head, rows)
+        rows.append([name, str(arm["steps"]), f"{seconds:.0f}", *(score(arm["scores"][m]) for m in metrics)])
+    return table(head, rows)
 
 
-def _score(score: Mapping[str, Any]) -> str:
-    seeds = " ".join(f"{value:.1f}" for value in score["seeds"])
-    several = f"; {seeds}" if len(score["seeds"]) > 1 else ""
-    return f"**{score['mean']:.1f}** ({score['low']:.1f} to {score['high']:.1f}{several})"
+def score(found: Mapping[str, Any], digits: int = 1) -> str:
+    """Mean, interval and the seeds' values."""
+    seeds = " ".join(f"{value:.{digits}f}" for value in found["seeds"])
+    several = f"; {seeds}" if len(found["seeds"]) > 1 else ""
+    return f"**{found['mean']:.{digits}f}** ({found['low']:.{digits}f} to {found['high']:.{digits}f}{several})"
 
 
-def _differences(arms: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def differences(arms: Mapping[str, Any], metrics: Sequence[str], digits: int = 1) -> str:
+    """The `difference` of each arm that has one."""
     rows = []
     for name, arm in arms.items():
         if arm["difference"]:
-            gaps = [arm["difference"][m] for m in metrics]
-            rows.append([name, *(f"{g['mean']:+.1f} ({g['low']:+.1f} to {g['high']:+.1f})" for g in gaps)])
-    return _rows(["arm", *metrics], rows)
+            gaps = [[arm["difference"][m][of] for of in ("mean", "low", "high")] for m in metrics]
+            told = [[f"{value:+.{digits}f}" for value in gap] for gap in gaps]
+            rows.append([name, *(f"{mean} ({low} to {high})" for mean, low, high in told)])
+    return table(["arm", *metrics], rows)
 
 
-def _tuning(budgets: Mapping[str, Any]) -> str:
+def tuning(budgets: Mapping[str, Any]) -> str:
+    """What was tried for each arm of each budget, and what was taken."""
     rows = []
     for budget, arms in budgets.items():
         for name, arm in arms.items():
@@ -63,9 +67,10 @@ def _tuning(budgets: Mapping[str, Any]) -> str:
                 taken = "taken" if point["values"] == arm["chosen"] else ""
                 val = f"{point['val']:.1f}" if point["seeds"] else "not tried"
                 rows.append([budget, name, str(arm["steps"]), values, val, taken])
-    return _rows(["budget", "arm", "steps", "values", "val", ""], rows)
+    return table(["budget", "arm", "steps", "values", "val", ""], rows)
 
 
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -21,6 +21,7 @@ PANELS = (
     ("evaluation", "eval/", ""),
     ("reply length", "reply/length", "tokens"),
     ("truncated replies", "reply/truncated", "fraction"),
+    ("replies that cannot be read", "reply/unparseable", "fraction"),
     ("KL to the reference", "kl", "nats"),
     ("entropy", "entropy", "nats"),
     ("gradient norm", "grad_norm", ""),

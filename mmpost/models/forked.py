@@ -1,6 +1,6 @@
 """Attention over streams in which replies share their prompt: the prompt causally, each reply over it and itself.
 
-Shapes: `head` are the heads of queries, `kv` those of keys and values; query heads `share` a key head each.
+Shapes: `head` are the heads of queries, `kv` those of keys and values; `head / kv` query heads share a key head.
 """
 
 from __future__ import annotations
@@ -69,14 +69,13 @@ class _Forked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Queries, k: Keys, v: Keys, layout: Layout, scale: float, last: bool) -> Tensor:
         heads = q.shape[1]
-        out = q.new_empty(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
+        make = q.new_zeros if last else q.new_empty
+        out = make(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
         norm = torch.zeros(1, heads, q.shape[2], dtype=torch.promote_types(q.dtype, torch.float32))
         for run in layout.runs:
             a, b, c = run.start, run.fork, run.stop
             above = b - 1 if last else b
-            if last:
-                out[:, :, a:above] = 0.0
-            else:
+            if not last:
                 out[:, :, a:b], norm[:, :, a:b] = _forward(
                     q[:, :, a:b], _wide(k[:, :, a:b], heads), _wide(v[:, :, a:b], heads), 0.0, True, scale=scale
                 )
@@ -109,13 +108,11 @@ class _Forked(torch.autograd.Function):
         layout, scale, last = ctx.how
         g = grads[0].transpose(1, 2)
         heads, kv = q.shape[1], k.shape[1]
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dq, dk, dv = (torch.zeros_like if last else torch.empty_like)(q), torch.zeros_like(k), torch.zeros_like(v)
         for run in layout.runs:
             a, b, c = run.start, run.fork, run.stop
             above = b - 1 if last else b
-            if last:
-                dq[:, :, a:above] = 0.0
-            else:
+            if not last:
                 wide = [_wide(x[:, :, a:b], heads) for x in (k, v)]
                 at = (slice(None), slice(None), slice(a, b))
                 dq[at], one, two = _backward(

@@ -25,7 +25,7 @@ class OldLogp(Settings):
 
 
 class RefLogp(Settings):
-    """Write `ref_logp`: the log-probs under the weights at the start of the stage; for data from disk, if there."""
+    """Write `ref_logp`: the log-probs under the weights of the stage's reference; for data from disk, if there."""
 
     makes: ClassVar[tuple[str, ...]] = ("ref_logp",)
     clock: ClassVar[str] = "logp"

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from mmpost.errors import ColumnError
 from mmpost.settings import Settings
 from mmpost.transforms.replies import map_replies, number, numbers, put, trained
 from mmpost.types import Context, Reply, Sample
@@ -47,6 +48,45 @@ class OverlongPenalty(Settings):
             return put(reply, reward=number(sample, reply, "reward", "Score") + extra)
 
         return map_replies(samples, punish)
+
+
+class LengthReward(Settings):
+    """Add a reward for short right replies, lengths being compared over the batch (the length reward of Reason-RFT).
+
+    With c characters, shortest s and longest l of all rollouts of the batch: x = 0.5 - (c - s) / (l - s), 0 where all
+    are as long; a right reply gets factor * x, a wrong one factor * min(0, x).
+    """
+
+    makes: ClassVar[tuple[str, ...]] = ("reward",)
+
+    score: str
+    """The score that says whether a reply is right: 1 is right, less is wrong."""
+    after: int = Field(default=800, ge=0)
+    """Steps of the run before it begins."""
+    factor: float = Field(default=0.05, ge=0)
+    """Weight."""
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        if context.step < self.after:
+            return samples
+        rollouts = [reply for sample in samples for reply in sample.replies if reply.origin != "truth"]
+        if rollouts and not any(self.score in reply.scores for reply in rollouts):
+            raise ColumnError(
+                f"length_reward: wanted the score {self.score!r}, found "
+                f"{', '.join(rollouts[0].scores) or 'none'}; name one of these"
+            )
+        lengths = context.gather([float(len(reply.text)) for reply in rollouts])
+        short, long = min(lengths, default=0.0), max(lengths, default=0.0)
+
+        def pay(sample: Sample, reply: Reply) -> Reply:
+            if reply.origin == "truth" or self.score not in reply.scores:
+                return reply
+            x = 0.5 - (len(reply.text) - short) / (long - short) if long > short else 0.0
+            extra = self.factor * (x if reply.scores[self.score] >= 1 else min(0.0, x))
+            context.log("reward/length", extra)
+            return put(reply, reward=number(sample, reply, "reward", "Score") + extra)
+
+        return map_replies(samples, pay)
 
 
 class ClipReward(Settings):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, cast
 
 from bench_parts.gate import Gate, Order
 from bench_parts.meters import Counters
-from bench_parts.work import Row, reward, unwritable
+from bench_parts.work import Row, Shape, reward, unwritable
 
 WANTED = "1.16.0"
 MISSING = f"the arm trl needs trl {WANTED}: pip install 'trl=={WANTED}' (or leave it out: --arms plain shared)"
@@ -25,6 +28,38 @@ def missing() -> str | None:
     return None if found == WANTED else f"{MISSING}; found {found}"
 
 
+@dataclass
+class Clock:
+    """Takes the times of one step of its loop: rollouts and rewards are its preparation, the rest is training."""
+
+    gate: Gate
+    start: float = 0.0
+    prepared: float = 0.0
+    """Seconds of preparation so far."""
+
+    def begin(self) -> None:
+        self.start, self.prepared = self.gate.now(), 0.0
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        start, first = self.gate.now(), not self.prepared
+        yield
+        self.prepared += self.gate.now() - start
+        if first:
+            self.gate.training(on=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        start = self.gate.now()
+        yield
+        self.gate.seconds["rollout"] = self.gate.now() - start
+
+    def end(self) -> None:
+        self.gate.seconds["training"] = self.gate.now() - self.start - self.prepared
+        self.gate.training(on=False)
+        self.gate.done()
+
+
 def work(order: Order, gate: Gate) -> None:
     """Steps of its loop, one whenever the gate opens. Raises gate.Finished after the last.
 
@@ -33,21 +68,88 @@ def work(order: Order, gate: Gate) -> None:
     # Its notes on experimental parts and settings are no part of a measurement.
     warnings.simplefilter("ignore")
     import torch
-    from datasets import Dataset, Image, disable_progress_bars
-    from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
-    from trl.trainer.grpo_config import GRPOConfig
-    from trl.trainer.grpo_trainer import GRPOTrainer
+    from datasets import disable_progress_bars
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     disable_progress_bars()
-    shape = order.shape
     processor = AutoProcessor.from_pretrained(order.model, padding_side="left")
     model: Any = AutoModelForImageTextToText.from_pretrained(
         order.model, dtype=torch.float32, attn_implementation="sdpa"
     )
     model.to(order.device)
-    dataset = Dataset.from_list([_row(row) for row in order.rows])
-    if shape.image:
-        dataset = dataset.cast_column("image", Image())
+    clock = Clock(gate)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer: Any = _timed(clock)(
+            model=model,
+            reward_funcs=cast(Any, _drawn(order.shape)),
+            args=_settings(order, folder, unwritable(model, processor)),
+            train_dataset=_dataset(order),
+            processing_class=processor,
+            callbacks=[_steps(clock)],
+        )
+        gate.ready(Counters(model, processor, order.shape.side**2 * 4))
+        trainer.train()
+
+
+def _timed(clock: Clock) -> Any:
+    """Its trainer, which only takes the times of what the class does."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    class Timed(GRPOTrainer):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            with clock.writing():
+                return super()._generate(*args, **kwargs)
+
+        def _prepare_inputs(self, *args: Any, **kwargs: Any) -> Any:
+            with clock.preparing():
+                return super()._prepare_inputs(*args, **kwargs)
+
+    return Timed
+
+
+def _steps(clock: Clock) -> Any:
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            clock.begin()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            clock.end()
+
+    return Steps()
+
+
+def _settings(order: Order, folder: str, banned: list[int]) -> Any:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    shape = order.shape
+    return GRPOConfig(
+        output_dir=folder,
+        max_steps=order.steps,
+        per_device_train_batch_size=shape.rows,
+        gradient_accumulation_steps=shape.prompts * shape.group // shape.rows,
+        num_generations=shape.group,
+        max_completion_length=shape.reply,
+        generation_kwargs={"suppress_tokens": banned},
+        beta=0.0,
+        loss_type="grpo",
+        temperature=1.0,
+        learning_rate=1e-6,
+        gradient_checkpointing=False,
+        bf16=order.dtype == "bf16",
+        use_cpu=order.device == "cpu",
+        dataloader_pin_memory=order.device != "cpu",
+        shuffle_dataset=False,
+        disable_tqdm=True,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+    )
+
+
+def _drawn(shape: Shape) -> Callable[..., list[float]]:
+    """Its reward function: the reward of each reply's place in its group."""
 
     def drawn(completion_ids: list[list[int]], uid: list[str], **_: Any) -> list[float]:
         assert {len(ids) for ids in completion_ids} == {shape.reply}, "a reply is shorter than it should be"
@@ -58,68 +160,14 @@ def work(order: Order, gate: Gate) -> None:
             seen[name] += 1
         return rewards
 
-    class Timed(GRPOTrainer):
-        """Only takes the times of what the class above does."""
+    return drawn
 
-        prepared, first = 0.0, True
 
-        def _generate(self, *args: Any, **kwargs: Any) -> Any:
-            start = gate.now()
-            found = super()._generate(*args, **kwargs)
-            gate.seconds["rollout"] = gate.now() - start
-            return found
+def _dataset(order: Order) -> Any:
+    from datasets import Dataset, Image
 
-        def _prepare_inputs(self, *args: Any, **kwargs: Any) -> Any:
-            start = gate.now()
-            found = super()._prepare_inputs(*args, **kwargs)
-            self.prepared += gate.now() - start
-            if self.first:
-                self.first = False
-                gate.training(on=True)
-            return found
-
-    class Steps(TrainerCallback):
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            trainer.prepared, trainer.first, self.start = 0.0, True, gate.now()
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            gate.seconds["training"] = gate.now() - self.start - trainer.prepared
-            gate.training(on=False)
-            gate.done()
-
-    with tempfile.TemporaryDirectory() as folder:
-        rows = shape.prompts * shape.group // shape.rows
-        trainer: Any = Timed(
-            model=model,
-            reward_funcs=cast(Any, drawn),
-            args=GRPOConfig(
-                output_dir=folder,
-                max_steps=order.steps,
-                per_device_train_batch_size=shape.rows,
-                gradient_accumulation_steps=rows,
-                num_generations=shape.group,
-                max_completion_length=shape.reply,
-                generation_kwargs={"suppress_tokens": unwritable(model, processor)},
-                beta=0.0,
-                loss_type="grpo",
-                temperature=1.0,
-                learning_rate=1e-6,
-                gradient_checkpointing=False,
-                bf16=order.dtype == "bf16",
-                use_cpu=order.device == "cpu",
-                dataloader_pin_memory=order.device != "cpu",
-                shuffle_dataset=False,
-                disable_tqdm=True,
-                logging_strategy="no",
-                save_strategy="no",
-                report_to="none",
-            ),
-            train_dataset=dataset,
-            processing_class=processor,
-            callbacks=[Steps()],
-        )
-        gate.ready(Counters(model, processor, shape.side**2 * 4))
-        trainer.train()
+    dataset = Dataset.from_list([_row(row) for row in order.rows])
+    return dataset.cast_column("image", Image()) if order.shape.image else dataset
 
 
 def _row(row: Row) -> dict[str, Any]:

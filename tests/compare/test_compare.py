@@ -38,15 +38,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def done(study: Path, cache: Any) -> dict[str, Any]:
+def done(study: Path) -> dict[str, Any]:
     words = [
         f"study={study / 'small.yaml'}",
         "arms=plain,full",
@@ -85,7 +78,7 @@ def test_at_equal_time_a_faster_arm_gets_more_steps() -> None:
 
 
 @pytest.mark.slow
-def test_both_budgets_and_several_seeds(study: Path, cache: Any, tmp_path: Path) -> None:
+def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path) -> None:
     words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
     done = compare(words)
     assert list(done["budgets"]) == ["steps", "time"]

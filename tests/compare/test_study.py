@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpost.compare import code
+from mmpost import code
 from mmpost.compare.study import TUNING_SEED, Study, cell, chosen, grid, read
 from mmpost.errors import ConfigError
 

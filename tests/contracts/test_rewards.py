@@ -15,6 +15,7 @@ import pytest
 import mmpost.rewards
 from mmpost.data import clips, temporal
 from mmpost.data.digits import KINDS, Scenes, answer_text
+from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
 
 TEXTS = (
@@ -25,6 +26,8 @@ TEXTS = (
     "\x00 7",
     "<answer>[1e999]</answer>",
     "so. so. so. no",
+    "First one, then two.",
+    "<summary></summary><caption></caption><think></think><answer></answer>",
 )
 ASKED = (Part("text", "what is it?"),)
 
@@ -49,6 +52,7 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "boxes": Scenes("val", KINDS, n=24, none=0.3),
     "text": [Sample("t", ASKED, truth="A  Cat"), Sample("u", ASKED, truth="<answer>7</answer>")],
     "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
+    "calls": [Sample("c", ASKED, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", ASKED)],
     "spans": clips.Clips("val", clips.KINDS[::-1], n=16),
 }
@@ -75,7 +79,7 @@ def kinds_scored(function: Reward) -> list[str]:
         try:
             for reply in replies(samples[0]):
                 function(samples[0], reply)
-        except (TypeError, LookupError):
+        except (DataError, TypeError, LookupError):
             continue
         found.append(kind)
     return found
@@ -85,7 +89,7 @@ def test_the_rewards_that_tasks_list_are_all_found() -> None:
     listed = {f for info in pkgutil.iter_modules(mmpost.rewards.__path__) for f in tables(info.name)}
     assert listed <= set(REWARDS.values())
     assert {name.partition(".")[0] for name in REWARDS} == {
-        i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__)
+        i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__) if not i.name.startswith("_")
     }
 
 

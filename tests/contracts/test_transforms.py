@@ -13,15 +13,17 @@ import pytest
 
 import mmpost.transforms
 from mmpost.settings import Settings
-from mmpost.types import Sample, Sampling
+from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
 FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
     "Answer": [{"text": lambda sample: str(sample.truth)}],
+    "Unparseable": [{"gold": Gold(lambda sample: str(sample.truth), parses=str.isdigit)}],
     "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
     "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
+    "LengthReward": [{"score": "right", "after": 0}],
     "ClipReward": [{"low": 0.0, "high": 0.5}],
     "KLReward": [{"beta": 0.1}, {"beta": 0.1, "per_token": True}],
     "GroupAdvantage": [
@@ -32,6 +34,8 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "LeaveOneOut": [{}, {"normalize": True}],
     "GlobalWhiten": [{}, {"baseline": True, "variance": "sample"}, {"penalty": True, "gamma": 0.9}],
     "DropFlat": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
+    "InstanceFilter": [{"right": 0.5}, {"score": "form"}],
+    "VarianceSelection": [{"right": 0.5}, {"discrete": ["form"], "continuous": ["right"]}],
 }
 """Settings to test with; a transform with required fields needs a line here."""
 
@@ -40,7 +44,8 @@ def classes() -> Iterator[type[Any]]:
     for info in pkgutil.iter_modules(mmpost.transforms.__path__, "mmpost.transforms."):
         for name, found in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
             public = found.__module__ == info.name and not name.startswith("_")
-            if public and issubclass(found, Settings) and "__call__" in vars(found):
+            calls = any("__call__" in vars(c) for c in found.__mro__[:-1])
+            if public and issubclass(found, Settings) and calls:
                 yield found
 
 

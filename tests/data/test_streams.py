@@ -2,6 +2,7 @@
 
 import io
 import struct
+import wave
 
 import av
 import numpy as np
@@ -84,17 +85,17 @@ def test_a_video_cut_short_is_refused(tmp_path):
 
 
 def test_sound_is_mono_at_the_wanted_rate():
-    wave = np.sin(np.arange(8000) * 2 * np.pi * 440 / 16000).astype(np.float32)
-    found = media({"array": wave, "sampling_rate": 16000, "path": "x.wav"}, "audio")
+    tone = np.sin(np.arange(8000) * 2 * np.pi * 440 / 16000).astype(np.float32)
+    found = media({"array": tone, "sampling_rate": 16000, "path": "x.wav"}, "audio")
     assert found.header() == {"rate": 16000, "duration": 0.5}
     opened = found.open()
     assert (opened.rate, opened.wave.dtype) == (16000, np.float32)
-    assert np.array_equal(opened.wave, wave)
+    assert np.array_equal(opened.wave, tone)
     slow = found.open(rate=8000)
     assert slow.rate == 8000
     assert abs(len(slow.wave) - 4000) <= 1
     assert np.argmax(np.abs(np.fft.rfft(slow.wave[:4000]))) == 220
-    both = media((np.stack([wave, -wave]), 16000), "audio").open()
+    both = media((np.stack([tone, -tone]), 16000), "audio").open()
     assert np.abs(both.wave).max() < 1e-6
     assert media(found.bytes()[: len(found.bytes()) - 1000], "audio").header() == {"rate": 16000, "duration": 0.484375}
 
@@ -132,3 +133,70 @@ def test_play_lists_lead_nowhere(tmp_path, target, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match="cannot be decoded"):
         media(name, "video", root=tmp_path).open()
+
+
+def wav(samples: np.ndarray, rate: int = 8000, layout: str = "mono") -> bytes:
+    """Samples [time, channel] as a file of 32-bit numbers."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="wav") as container:
+        stream = container.add_stream("pcm_f32le", rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.float32(samples).reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def header_alone() -> bytes:
+    """A WAV file that is whole and holds no sample."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header_alone(), "empty stream"),
+        (wav(np.array([[0.1], [np.nan], [np.inf], [0.2]] * 100)), "found 200 that are not"),
+        (wav(np.zeros((4000, 1)))[:5000], "cut short"),
+        (wav(np.zeros((4000, 1)))[:20], "cannot be decoded"),
+        (b"RIFF", "cannot be decoded"),
+        (b"", "cannot be decoded"),
+    ],
+)
+def test_malformed_sound_is_refused_by_name(tmp_path, content, message):
+    (tmp_path / "bad.wav").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bad\.wav.*{message}"):
+        media("bad.wav", "audio", root=tmp_path).open(rate=16000)
+
+
+def test_sound_at_another_rate_is_resampled(tmp_path):
+    time = np.arange(11025) / 11025
+    (tmp_path / "odd.wav").write_bytes(wav(np.sin(2 * np.pi * 500 * time)[:, None], rate=11025))
+    opened = media("odd.wav", "audio", root=tmp_path).open(rate=16000)
+    assert opened.rate == 16000
+    assert len(opened.wave) == pytest.approx(16000, abs=20)
+    assert np.argmax(np.abs(np.fft.rfft(opened.wave[:16000], 16000))) == 500
+
+
+def test_the_first_channel_may_stand_for_all():
+    both = np.stack([np.full(4000, 0.5), np.full(4000, -0.1)], 1)
+    content = wav(both, layout="stereo")
+    mixed, first = media(content, "audio"), media(content, "audio", channel="first")
+    assert mixed.open().wave == pytest.approx(np.full(4000, 0.2))
+    assert first.open().wave == pytest.approx(np.full(4000, 0.5))
+    assert first.open(rate=16000).wave[100:7900] == pytest.approx(np.full(7800, 0.5), abs=1e-3)
+    assert mixed != first, "what is kept for one must not serve the other"
+    assert mixed.hash != first.hash
+    assert first == media(content, "audio", channel="first")
+    with pytest.raises(DataError, match=r"mean, first.*'second'"):
+        media(content, "audio", channel="second").open()
+
+
+def test_silence_is_as_long_as_the_sound():
+    blank = media(wav(RNG.normal(size=(4001, 2)), layout="stereo"), "audio").blank()
+    assert blank is not None
+    opened = blank.open()
+    assert (opened.rate, opened.wave.tolist()) == (8000, [0.0] * 4001)

@@ -339,7 +339,7 @@ def _omni() -> tuple[Any, Any]:
         **{"audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"},
     }
     tokenizer = _tokenizer(HEARING_TEMPLATE, (), **named)
-    pixels = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    pixels: dict[str, Any] = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
     pixels["size"] = {"shortest_edge": 4 * 196, "longest_edge": 4 * 196 * 64}
     processor = hf.Qwen2_5OmniProcessor(
         image_processor=hf.Qwen2VLImageProcessor(**pixels),
@@ -358,7 +358,7 @@ def _omni() -> tuple[Any, Any]:
         **{f"{kind}_token_index": ids(named[f"{kind}_token"]) for kind in ("audio", "image", "video")},
         audio_start_token_id=ids("<|audio_bos|>"),
         audio_end_token_id=ids("<|audio_eos|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
+        **{"vision_start_token_id": ids("<|vision_start|>")},
         user_token_id=ids("user"),
     )
     return hf.Qwen2_5OmniThinkerForConditionalGeneration(config), processor

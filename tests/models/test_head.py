@@ -18,6 +18,7 @@ from mmpost.models.head import Entropy, Head, token_statistics
 
 TOKENS, DIM, VOCAB = 13, 8, 31
 BANNED = (3, 30)
+EXACT = 1e-5
 AFTER: dict[str, Callable[[Tensor], Tensor]] = {
     "nothing": lambda x: x,
     "softcap": lambda x: torch.tanh(x / 3.0) * 3.0,
@@ -56,13 +57,14 @@ class Case:
         wanted = [hidden, *(p for p in layer.parameters() if p.requires_grad)]
         return [*(v.detach() for v in values), *torch.autograd.grad(total, wanted)]
 
-    def against_double(self, entropy: Entropy, times: int = 1, rtol: float = 1e-5, **settings: Any) -> None:
+    def off(self, entropy: Entropy, times: int = 1, **settings: Any) -> float:
+        """The largest relative difference, of values and gradients, from whole logits in double precision."""
         double = Case(self.layer, dtype=torch.float64)
         double.after = self.after
         wanted = double.run(whole, entropy, times)
         found = self.run(chunked(**settings), entropy, times)
-        for a, b in zip(found, wanted, strict=True):
-            assert float((a.double() - b).norm() / b.norm()) < rtol
+        # torch's maximum: that of Python passes over NaN.
+        return float(torch.stack([(a - b).norm() / b.norm() for a, b in zip(found, wanted, strict=True)]).max())
 
 
 def whole(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entropy: Entropy) -> Any:
@@ -99,16 +101,16 @@ def test_values_and_gradients_are_those_of_whole_logits(
     closed: bool, tokens: int, after: str, entropy: Entropy
 ) -> None:
     for layer in (plain(), plain(bias=False), plain(trains=False)):
-        Case(layer, after).against_double(entropy, tokens=tokens, closed=closed)
+        assert Case(layer, after).off(entropy, tokens=tokens, closed=closed) < EXACT
     half = plain()
     half.weight.requires_grad_(False)
-    Case(half, after).against_double(entropy, tokens=tokens, closed=closed)
+    assert Case(half, after).off(entropy, tokens=tokens, closed=closed) < EXACT
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)
 def test_it_may_be_used_twice_before_the_backward(entropy: Entropy) -> None:
-    Case(plain()).against_double(entropy, times=2)
-    Case(plain(), "softcap").against_double(entropy, times=2, tokens=TOKENS)
+    assert Case(plain()).off(entropy, times=2) < EXACT
+    assert Case(plain(), "softcap").off(entropy, times=2, tokens=TOKENS) < EXACT
 
 
 @pytest.mark.parametrize("tokens", [4, TOKENS])
@@ -126,7 +128,7 @@ def test_an_adapter_on_the_head_takes_the_plain_path() -> None:
     wrapped = inject_adapter_in_model(settings, nn.Sequential(plain())).get_submodule("0")
     assert not Head(wrapped, AFTER["nothing"]).linear
     for entropy in ENTROPIES:
-        Case(wrapped).against_double(entropy)
+        assert Case(wrapped).off(entropy) < EXACT
 
 
 def test_a_hook_on_the_head_is_heard() -> None:
@@ -135,7 +137,7 @@ def test_a_hook_on_the_head_is_heard() -> None:
 
     layer = plain()
     layer.register_forward_hook(double)
-    Case(layer).against_double("gradient")
+    assert Case(layer).off("gradient") < EXACT
 
 
 def test_tied_embeddings_get_both_gradients() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpost.errors import DataError
 from mmpost.marks import marks
 from mmpost.rewards.box import (
     REWARDS,
@@ -136,6 +137,18 @@ def test_garbage_scores_and_never_raises(text: str) -> None:
             value = f(s, reply(text))
             assert value is None or 0 <= value < 1000, name
         assert box_accuracy(s, reply(text)) <= 1
+
+
+@pytest.mark.parametrize("truth", ["a word", 7, None, [[1, 2, 3, 4]], {"boxes": [[1, 2, 3, 4]]}])
+def test_a_truth_of_another_kind_is_named(truth: Any) -> None:
+    other, right = Sample("row 7", (), truth=truth, frame=Frame(420, 420)), written()
+    for name in ("answer_format", "box_accuracy"):
+        with pytest.raises(DataError, match=r"'row 7'.*wanted a truth.*found .*another reward"):
+            REWARDS[name](other, right)
+    for name in ("true_positives", "point_hit", "rejection"):
+        with pytest.raises(DataError, match=r"'row 7'.*found"):
+            detection[name](other, right)
+    assert marks(other, right) == []
 
 
 def test_at_most_120_objects_count() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmpost.rewards.text import answer, non_repeat, think_format
+from mmpost.rewards.text import answer, caption_format, inside, non_repeat, reasoning_steps, think_format
 from mmpost.types import Part, Reply, Sample
 
 SAMPLE = Sample("s", ())
@@ -25,6 +25,9 @@ def reply(text: str) -> Reply:
         ("<think>a</think>then<answer>b</answer>", 0),
         ("<answer>b</answer><think>a</think>", 0),
         ("", 0),
+        ("<think></think><answer></answer>", 1),
+        ("<think>a</think>\n<answer>b</answer><answer>c</answer>", 1),
+        ("<think>a</think><answer>b</answer>\n", 0),
     ],
 )
 def test_think_format(text: str, score: float) -> None:
@@ -42,3 +45,29 @@ def test_non_repeat(text: str, score: float) -> None:
 def test_the_first_answer_counts() -> None:
     assert answer("<answer>1</answer><answer>2</answer>") == "1"
     assert answer("<answer>1") is None
+
+
+def test_inside_reads_over_lines_and_takes_all_where_there_are_no_tags() -> None:
+    assert inside("<think>2</think><answer>\n 1\n</answer>") == "1"
+    assert inside(" 1 \n") == "1"
+
+
+def test_caption_format() -> None:
+    good = "<summary>a</summary>\n<caption>b</caption><think>c</think><answer>d</answer>"
+    assert caption_format(SAMPLE, reply(good)) == 1
+    assert caption_format(SAMPLE, reply(good.replace("caption", "summary"))) == 0
+    assert caption_format(SAMPLE, reply("<think>c</think><answer>d</answer>")) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("", 0),
+        ("It is 7.", 0),
+        ("Step 1: look", 1 / 3),
+        ("First this, then that", 2 / 3),
+        ("1. a\n2. b\n3. c\n4. d", 1),
+    ],
+)
+def test_reasoning_steps(text: str, score: float) -> None:
+    assert reasoning_steps(SAMPLE, reply(text)) == pytest.approx(score)

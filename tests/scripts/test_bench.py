@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench_parts import own, show
+from bench_parts import head, own, show
 from bench_parts.flops import floor
 from bench_parts.meters import Memory, _pictures
 from bench_parts.work import SHAPES, Row, Shape, parse, reward, write_rows
@@ -121,6 +121,17 @@ def test_sharing_saves_what_is_repeated() -> None:
         assert 1 < plain.training / shared.training < shape.group
     alone = Shape(60, 1, 8)
     assert floor(alone, config, "trl") == floor(alone, config, "plain") == floor(alone, config, "shared")
+
+
+def test_the_output_layer_takes_less_memory_a_chunk_at_a_time() -> None:
+    sizes = head.Sizes(widths=(16,), tokens=256, vocabulary=2000, chunk=16 * 2000)
+    lines = head.measure(sizes, torch.device("cpu"))
+    assert [(x["path"], x["trains"]) for x in lines[:3]] == [(p, True) for p in ("whole logits", "plain", "shared")]
+    for whole, plain, shared in (lines[:3], lines[3:]):
+        assert plain["logp"] == shared["logp"] == pytest.approx(whole["logp"], rel=1e-5)
+        assert whole["bytes"] >= 2 * 256 * 2000 * 4
+        assert max(plain["bytes"], shared["bytes"]) < whole["bytes"] / 5
+    assert head.table(sizes, lines).row_count == 6
 
 
 def test_memory_is_the_most_that_was_held_at_once() -> None:

@@ -1,12 +1,14 @@
 """What happens to rewards between scoring and credit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
 from mmpost.errors import ColumnError
-from mmpost.transforms.shaping import ClipReward, KLReward, OverlongPenalty
+from mmpost.transforms.shaping import ClipReward, KLReward, LengthReward, OverlongPenalty
+from mmpost.types import Origin, Part, Reply, Sample
 from tests.transforms.fakes import FakeContext, column, group
 
 
@@ -25,6 +27,39 @@ def test_overlong_spares_the_truth_and_what_has_no_reward():
     assert column(found, "reward")[1] == 6
     with pytest.raises(ValidationError, match="must not exceed"):
         OverlongPenalty(max_tokens=10, buffer=20)
+
+
+def written(lengths, rights, origin: Origin = "policy"):
+    """One group of replies of these lengths, each right (1) or wrong."""
+    replies = tuple(
+        Reply((Part("text", "x" * n),), origin, scores={"right": float(right)}, columns={"reward": 1.0})
+        for n, right in zip(lengths, rights, strict=True)
+    )
+    return Sample("s", (), replies)
+
+
+def test_length_reward_begins_late_and_compares_the_batch():
+    samples = [written([100, 200], [1, 1]), written([300], [0])]
+    pay = LengthReward(score="right")
+
+    def extra(step, **more):
+        found = pay(samples, FakeContext(step=step, **more))
+        return [value - 1 for sample in found for value in column(sample, "reward")]
+
+    assert extra(799) == [0, 0, 0]
+    assert extra(800) == pytest.approx([0.025, 0.0, -0.025])
+    assert extra(800, others=[[500.0]]) == pytest.approx([0.025, 0.0125, 0.0])
+    (same,) = pay([written([7, 7], [1, 0])], FakeContext(step=800))
+    assert column(same, "reward") == [1, 1]
+
+
+def test_length_reward_leaves_the_truth_and_the_unscored_alone():
+    pay = LengthReward(score="right", after=0)
+    truth = written([900], [1], "truth").replies[0]
+    (sample,) = pay([replace(group := written([100, 300], [1, 0]), replies=(*group.replies, truth))], FakeContext())
+    assert column(sample, "reward") == pytest.approx([1.025, 0.975, 1])
+    with pytest.raises(ColumnError, match="wanted the score 'wrong', found right"):
+        LengthReward(score="wrong", after=0)([written([1], [1])], FakeContext())
 
 
 def test_clip():

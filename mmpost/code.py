@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -14,18 +14,26 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.probe")
 """What only shows results."""
 
 
-def fingerprint(task_file: str) -> str:
-    """SHA-256 over the source of mmpost.run, of the task, of all of mmpost that they import, and the libraries."""
-    todo = [path for path in (source("mmpost.run"), Path(task_file)) if path is not None]
+def fingerprint(*task_files: str) -> str:
+    """SHA-256 over mmpost.run and selection, the tasks, what these import of mmpost, and the libraries' versions."""
+    files = reached([source("mmpost.run"), source("mmpost.selection"), *map(Path, task_files)])
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return hashlib.sha256("\0".join([*texts, *versions]).encode()).hexdigest()[:16]
+
+
+def reached(starts: Iterable[Path | None], within: tuple[str, ...] = ("mmpost.",)) -> list[Path]:
+    """These files, and the modules that they import, and so on; only modules whose names start with one of `within`."""
+    todo = [path for path in starts if path is not None]
     seen: set[Path] = set()
     while todo:
         path = todo.pop().resolve()
         if path not in seen:
             seen.add(path)
-            todo += [found for name in imported(path) if (found := source(name)) is not None]
-    texts = [path.read_text(encoding="utf-8") for path in sorted(seen)]
-    versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    return hashlib.sha256("\0".join([*texts, *versions]).encode()).hexdigest()[:16]
+            todo += [
+                found for name in imported(path) if name.startswith(within) and (found := source(name)) is not None
+            ]
+    return sorted(seen)
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -1,0 +1,41 @@
+"""Going on with a run: what makes it another one, and how the steps that are left are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpost import recipes, runs, trainer
+from mmpost.errors import ConfigError
+
+
+def check(
+    resume: str, folder: Path, state: Mapping[str, Any], wanted: Mapping[str, Any], recipe: recipes.Recipe, steps: int
+) -> None:
+    """Raises ConfigError where the result would be another run than the one whose checkpoint says `state`."""
+    for name, value in wanted.items():
+        if state[name] != value:
+            raise ConfigError(f"{resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
+    other = recipes.changed(state, recipe)
+    if other:
+        raise ConfigError(
+            f"{resume}: prompts would be made otherwise than so far, in {'; '.join(other)}; put it back as it "
+            f"was, or start a new run with model={folder}"
+        )
+    # A run that was cut off after its last step still owes its evaluation.
+    if state["step"] >= steps and runs.read_json(folder / "summary.json").get("status") == "done":
+        raise ConfigError(f"{resume} is at step {state['step']} of {steps}; say steps=N for more")
+
+
+def plan(steps: int, stages: Sequence[tuple[str, float]], state: Mapping[str, Any] | None) -> dict[str, int]:
+    """Steps of each stage; finished stages of a resumed run (`state`) keep theirs, the others share what is left."""
+    if state is None or not state["stage"]:
+        return trainer.share_out(steps, stages)
+    made, at = dict(state["plan"]), state["stage"]
+    names = [name for name, _ in stages]
+    ahead = [(n, share) for n, share in stages[names.index(at) :] if made[n]]
+    past = sum(made[n] for n in names[: names.index(at)])
+    if sum(made.values()) != steps:
+        made |= trainer.share_out(steps - past, ahead)
+    return made

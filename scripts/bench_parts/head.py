@@ -1,0 +1,88 @@
+"""The output layer alone, with the vocabulary of a large model: memory and time of log-probs and their gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from bench_parts.meters import Memory
+from mmpost.models.head import Head, processed, token_statistics
+from mmpost.settings import ComputeSettings
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of Qwen2.5-VL's vocabulary, the replies of one micro-batch, and two widths."""
+
+    widths: Sequence[int] = (256, 1024)
+    tokens: int = 2048
+    vocabulary: int = 151936
+    chunk: int = ComputeSettings().head_chunk
+
+
+def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
+    """For each width, with the head's weights trained and frozen, each path once for its memory and once for its time.
+
+    Memory is the peak beyond weights and inputs; the gradients that come out are part of it.
+    """
+    found = []
+    for width in sizes.widths:
+        for trains in (True, False):
+            for path, log_probs in paths(sizes, width, trains, device).items():
+                memory = Memory(device)
+                memory.start()
+                log_probs()
+                peak = memory.stop()
+                start = time.perf_counter()
+                mean = log_probs()
+                seconds = time.perf_counter() - start
+                head = {"width": width, "trains": trains, "path": path}
+                found.append({**head, "bytes": peak, "seconds": seconds, "logp": mean})
+    return found
+
+
+def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[str, Callable[[], float]]:
+    """Forward and backward with whole logits and on mmpost's two paths; they return the mean log-prob."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(width, sizes.vocabulary, bias=False, device=device).requires_grad_(trains)
+    hidden = torch.randn(sizes.tokens, width, device=device, requires_grad=True)
+    targets = torch.randint(0, sizes.vocabulary, (sizes.tokens,), device=device)
+    temperature = torch.ones(sizes.tokens, device=device)
+    banned = torch.zeros(sizes.vocabulary, dtype=torch.bool, device=device)
+    head = Head(layer, lambda x: x)
+
+    def whole() -> Tensor:
+        return processed(head(hidden), temperature, banned).gather(1, targets[:, None]).squeeze(1)
+
+    def chunked(closed: bool) -> Tensor:
+        return token_statistics(hidden, targets, temperature, head, banned, sizes.chunk, closed=closed)[0]
+
+    def done(logp: Tensor) -> float:
+        torch.autograd.grad(logp.sum(), [hidden, layer.weight] if trains else [hidden])
+        return float(logp.detach().mean())
+
+    return {
+        "whole logits": lambda: done(whole()),
+        "plain": lambda: done(chunked(closed=False)),
+        "shared": lambda: done(chunked(closed=True)),
+    }
+
+
+def table(sizes: Sizes, lines: Sequence[dict[str, Any]]) -> Table:
+    """Lines of `measure`, and how many times less memory each path takes than whole logits."""
+    title = f"{sizes.tokens:,} reply tokens, vocabulary {sizes.vocabulary:,}: log-probs and gradients"
+    out = Table("hidden", "head", "path", "MiB", "times less", "seconds", title=title, title_justify="left")
+    most = {(x["width"], x["trains"]): x["bytes"] for x in lines if x["path"] == "whole logits"}
+    for x in lines:
+        less = most[x["width"], x["trains"]] / x["bytes"]
+        kind = "trains" if x["trains"] else "frozen"
+        out.add_row(str(x["width"]), kind, x["path"], f"{x['bytes'] / MIB:.0f}", f"{less:.1f}", f"{x['seconds']:.2f}")
+    return out

@@ -1,0 +1,120 @@
+"""R1-AQA: multiple-choice questions about a clip, learnt by GRPO on the answer's text and format (arXiv 2503.11197)."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Literal
+
+from mmpost.data.blanked import Blanked
+from mmpost.data.choices import UNASKED, Choices
+from mmpost.data.own import own
+from mmpost.data.sounds import Sounds
+from mmpost.data.spoken import Spoken
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.objectives.policy import PolicyLoss
+from mmpost.rewards import choice
+from mmpost.rl import GroupTask
+from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
+
+
+class R1Aqa(GroupTask):
+    """Questions about sound with options: GRPO with a KL penalty; `warm_up` begins with supervised answers."""
+
+    best = "target/accuracy"
+
+    prompt: Literal["plain", "answer", "think"] = "answer"
+    """What is asked for besides the question: nothing (the paper's prompt 1), the answer in tags (2, its best), or a
+    thought and the answer in tags (3). The format that is rewarded follows."""
+    question: str = "{question} Please choose the answer from the following options: {choices}."
+    """The question: {question} and {choices} are replaced by the row's own."""
+    answer: str = " Give the final answer in <answer> </answer>."
+    """Follows the question where the answer is wanted in tags."""
+    think: str = " Give the thinking process in <think> </think> and the final answer in <answer> </answer>."
+    """Follows the question where a thought is wanted, too."""
+    reward: Literal["strict", "released"] = "strict"
+    """Accuracy and format: the right option's text in the first answer tags and one block of each, or R1-AQA's own
+    code (math-verify first, also without tags, two answers pass)."""
+    ignore_case: bool = False
+    """An option in another case is right, too (strict reward alone)."""
+    kinds: tuple[str, ...] = ("last", "count", "absent")
+    """Kinds of question to learn on the built-in sounds (data/sounds.py); the base has met them, no more."""
+    old: tuple[str, ...] = ("which", "first", "pitch", "higher")
+    """Kinds that the base knows; only evaluated, to see what is forgotten."""
+    clips: int = 512
+    """Built-in clips to train on."""
+    bench_clips: int = 256
+    """Built-in clips to evaluate on, of each bench."""
+    noise: tuple[float, float] = (0.0, 0.0)
+    """Least and largest amplitude of the noise behind built-in clips."""
+    speech: str = ""
+    """A folder of spoken digits (DIGIT_SPEAKER_NUMBER.wav): learn which is said, instead of the built-in sounds."""
+    test_speaker: str = ""
+    """Who is heard in the test alone; by default the last speaker by name."""
+    val_speaker: str = ""
+    """Who is heard in val alone; empty: nobody, and val has no spoken digits."""
+    channel: Literal["mean", "first"] = "mean"
+    """Your own clips of several channels: their mean, or the first alone (R1-AQA)."""
+    warm_up: float = 0.0
+    """Share of the steps that are supervised learning of the answer, before the others."""
+    policy: PolicyLoss = PolicyLoss(beta=0.04, kl_gradient="plain")
+    """The loss; as released, each prompt's rollouts serve one update, so nothing is clipped."""
+    advantage: GroupAdvantage | LeaveOneOut | GlobalWhiten | None = GroupAdvantage(eps=1e-4)
+    """From rewards to advantages."""
+
+    def stages(self) -> Iterator[Stage]:
+        source, gold = self._source("train", self.kinds, self.clips, seed=0), self.gold()
+        if self.warm_up:
+            answers = (Answer(text=self.reply),)
+            yield Stage("sft", source, Likelihood(), self.prompts, answers, share=self.warm_up, gold=gold)
+        if self.warm_up < 1:
+            score = Score(rewards=self.rewards())
+            yield self.rl_stage("rl", source, score, share=1 - self.warm_up, gold=gold)
+
+    def benches(self, split: Split) -> list[Bench]:
+        if self.speech and split == "val" and not self.val_speaker:
+            return []
+        target = self._source(split, self.kinds, self.bench_clips, seed=5)
+        sources = {"target": target, "silent": Blanked(target)}
+        if isinstance(target, Sounds):
+            sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
+        official = {"mmau": choice.mmau, "mmau_strict": choice.mmau_strict} if isinstance(target, Choices) else {}
+        scored = (greedy, Score(rewards={**self.rewards(), **official}))
+        return [Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
+
+    def rewards(self) -> Mapping[str, Reward]:
+        """Accuracy, and format where the prompt asks for one: 0 to 2 together."""
+        plain = self.prompt == "plain"
+        if self.reward == "released":
+            form = choice.released_think_format if self.prompt == "think" else choice.released_format
+            return {"accuracy": choice.released_accuracy} | ({} if plain else {"format": form})
+        accuracy = partial(choice.bare_accuracy if plain else choice.accuracy, ignore_case=self.ignore_case)
+        form = choice.think_answer_format if self.prompt == "think" else choice.answer_format
+        return {"accuracy": accuracy} | ({} if plain else {"format": form})
+
+    def reply(self, sample: Sample) -> str:
+        """The right option as the prompt asks for it, after what the sample says that may be thought."""
+        if self.prompt == "plain":
+            return str(sample.truth)
+        thought = f"<think>{sample.meta.get('thought', '')}</think>" if self.prompt == "think" else ""
+        return f"{thought}<answer>{sample.truth}</answer>"
+
+    def gold(self) -> tuple[Gold, ...]:
+        """The right reply, and its reward."""
+        return (Gold(self.reply, 1.0 if self.prompt == "plain" else 2.0),)
+
+    def template(self) -> str:
+        """The whole instruction, with places for the question and the options."""
+        return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
+
+    def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
+        rows = own(self.data, split, loss="last", prompt=UNASKED)
+        if rows is not None:
+            return Choices(rows, self.template(), self.channel)
+        if self.speech:
+            speakers = {"test": self.test_speaker, "val": self.val_speaker}
+            return Spoken(self.speech, split, speakers, template=self.template())
+        return Sounds(split, kinds, n, seed, (self.template(),), self.noise)

@@ -1,0 +1,137 @@
+"""UAV-VL-R1: questions about aerial pictures; SFT, then GRPO from easier to harder types (arXiv 2508.11196)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from pydantic import Field
+
+from mmpost.data.aerial_questions import TYPES, Aerial
+from mmpost.data.curriculum import Curriculum, replayed
+from mmpost.data.own import own
+from mmpost.data.short_answers import ShortAnswers
+from mmpost.data.tiles import Tiled, Tiles
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.text import think_format
+from mmpost.rewards.vqa import Rule, no_answer, short_answer
+from mmpost.rl import GroupTask
+from mmpost.transforms.answers import Answer, PromptOnly
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Gold, Reply, Sample, Sampling, Source, Split, Stage
+
+SFT = "sft"
+
+
+class UavVlR1(GroupTask):
+    """Short answers about pictures from above, learnt by type of question, stage after stage."""
+
+    best = "questions/accuracy"
+
+    curriculum: dict[str, tuple[str, ...]] = {
+        "attributes": ("color", "shape", "size"),
+        "objects": ("number", "transportation", "sports"),
+        "spatial": ("location", "scene"),
+    }
+    """The stages of GRPO in order, and the types of question of each (which type is where is not published)."""
+    row_stage: bool = True
+    """A row's own `stage` (a name, or a number from 1) comes before what its type says."""
+    mixed: bool = False
+    """One stage of GRPO over all types instead of the sequence."""
+    sft: float = Field(default=0.25, ge=0, le=1)
+    """Share of the steps that are supervised learning, before GRPO; 0: none, 1: nothing else."""
+    sft_prompts: int = Field(default=64, ge=1)
+    """Questions of each step of supervised learning, over all ranks; `prompts` are those of GRPO."""
+    replay: float = Field(default=0.2, ge=0, lt=1)
+    """Share of each later stage's samples that are of the stages before it."""
+    reference: str = SFT
+    """Weights that the KL penalty holds to: sft (as it ends), another stage, a model; empty: those at each start."""
+    rules: dict[str, Rule] = {"number": Rule(match="number"), "location": Rule(match="words")}
+    """How answers are compared, by type of question (in lower case); without a rule: as text, or as numbers."""
+    weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+    """Weights of the two rewards."""
+    tiles: Tiles | None = None
+    """Split large pictures into an overview and tiles; the token budget of each picture is model.max_pixels."""
+    prompt: str = "{question}"
+    """Instruction for your own data; {question} is replaced by the row's question."""
+    thought: str = "look"
+    """What supervised answers think where a row has no `cot`."""
+    scenes: int = Field(default=1024, ge=1)
+    """Built-in scenes to train on, over all types."""
+    bench_scenes: int = Field(default=512, ge=1)
+    """Built-in scenes to evaluate on, over all types."""
+    size: int = 112
+    """Width and height of the built-in scenes in pixels."""
+
+    def stages(self) -> Iterator[Stage]:
+        pool = self._pool("train", self.scenes, seed=0)
+        parts = {name: self._tiled(part) for name, part in self._parts(pool).items()}
+        # Also without a step it comes first: its end, which others refer to, is then the base.
+        yield Stage(
+            SFT,
+            self._tiled(pool),
+            Likelihood(),
+            self.sft_prompts,
+            (PromptOnly(), Answer(text=self.answer)),
+            share=self.sft,
+            gold=self.gold(),
+        )
+        for name in parts:
+            share = (1 - self.sft) / len(parts)
+            source = replayed(parts, name, self.replay)
+            stage = self.rl_stage(name, source, self._score(), share=share, gold=self.gold())
+            yield replace(stage, reference=self.reference)
+
+    def benches(self, split: Split) -> list[Bench]:
+        source = self._tiled(self._pool(split, self.bench_scenes, seed=5))
+        sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        score = Score(rewards={**self._score().rewards, "no_answer": no_answer}, weights={"no_answer": 0.0})
+        return [Bench("questions", source, (PromptOnly(), Generate(n=1, sampling=sampling), score), by_stage)]
+
+    def accuracy(self, sample: Sample, reply: Reply) -> float | None:
+        """How far the answer is the truth, by the rule of the question's type."""
+        return short_answer(sample, reply, self.rules.get(str(sample.meta["task"]).casefold()))
+
+    def answer(self, sample: Sample) -> str:
+        """The truth as a reply: after the row's chain of thought where it has one."""
+        cot = str(sample.meta.get("cot") or self.thought).strip()
+        if "<answer>" in cot:
+            return cot
+        return f"<think>{cot.removeprefix('<think>').removesuffix('</think>')}</think><answer>{sample.truth}</answer>"
+
+    def gold(self) -> tuple[Gold, ...]:
+        """The truth, thought and bare."""
+        bare = self.weights.get("accuracy", 1.0)
+        thought = bare + self.weights.get("format", 1.0)
+        return Gold(self.answer, thought), Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer")
+
+    def _score(self) -> Score:
+        return Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)
+
+    def _pool(self, split: Split, n: int, seed: int) -> Curriculum:
+        rows = own(self.data, split, loss="last")
+        types = [kind for kinds in self.curriculum.values() for kind in kinds if kind in TYPES]
+        source = Aerial(split, types, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
+        return Curriculum(source, self.curriculum, self.row_stage)
+
+    def _parts(self, pool: Curriculum) -> dict[str, Source]:
+        """What each stage of GRPO learns."""
+        return {"mixed": pool} if self.mixed else pool.parts()
+
+    def _tiled(self, source: Source) -> Source:
+        return source if self.tiles is None else Tiled(source, self.tiles)
+
+
+def by_stage(samples: Sequence[Sample]) -> dict[str, float]:
+    """Percent: right over all, of each stage and type of question, in the format, without an answer."""
+    found: dict[str, list[float]] = {}
+    keys: Mapping[str, Callable[[Sample], str]] = {
+        "accuracy": lambda s: "accuracy",
+        "stage": lambda s: f"stage/{s.meta['stage']}",
+        "type": lambda s: f"type/{s.meta['task']}",
+    }
+    for key in keys.values():
+        for sample in samples:
+            found.setdefault(key(sample), []).extend(r.scores["accuracy"] for r in sample.replies)
+    for name in ("format", "no_answer"):
+        found[name] = [r.scores[name] for s in samples for r in s.replies]
+    return {name: 100 * sum(values) / len(values) for name, values in found.items() if values}

@@ -1,0 +1,161 @@
+"""UAV-VL-R1: the order of its stages, what they start from and hold to, and plain GRPO as its simplest case."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mmpost
+from mmpost import config
+from mmpost.data.aerial_questions import TYPES, Aerial
+from mmpost.data.curriculum import Curriculum
+from mmpost.rewards.text import think_format
+from mmpost.rl import GroupTask
+from mmpost.tasks.uav_vl_r1 import UavVlR1
+from mmpost.transforms.score import Score
+from mmpost.types import Part, Reply, Stage
+from tests.small_runs import metrics, same_weights, weights
+
+SETTINGS: dict[str, Any] = {
+    "task": {
+        "name": "uav_vl_r1",
+        "curriculum": {"A": ["color", "shape"], "B": ["number"], "C": ["scene"]},
+        "prompts": 4,
+        "group": 2,
+        "scenes": 40,
+        "bench_scenes": 8,
+        "replay": 0.5,
+        "sampling": {"max_tokens": 4},
+        "policy": {"beta": 0.1},
+        # So that groups of a model with random weights differ.
+        "weights": {"format": 1.0},
+    },
+    "rewards": {"length": f"{Path(__file__)}:letters"},
+    "model": "random-tiny-aerial",
+    "optim": {"lr": 1e-3},
+    "eval": {"before": False, "after": False, "samples": 8},
+    "log": {"progress": False, "tensorboard": False, "probe_every": 0},
+    "checkpoint": {"every": 1, "keep": 9},
+    "steps": 8,
+}
+
+
+def letters(sample: Any, reply: Reply) -> float:
+    """A reward in which random replies differ."""
+    return float(len(reply.text))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    mmpost.train(**SETTINGS, out=str(out))
+    return out
+
+
+def drawn(run: Path) -> dict[int, set[str]]:
+    """Types of question by step."""
+    found = {}
+    for file in sorted((run / "samples").glob("*.jsonl")):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        found[int("".join(c for c in file.stem if c.isdigit()))] = {
+            line["uid"].partition("~")[0].rsplit("-", 1)[1] for line in lines
+        }
+    return found
+
+
+def test_no_stage_sees_what_comes_later(whole: Path) -> None:
+    stages = {line["step"]: line["stage"] for line in metrics(whole)}
+    assert list(stages.values()) == ["sft"] * 2 + ["A"] * 2 + ["B"] * 2 + ["C"] * 2
+    seen = drawn(whole)
+    allowed = {"A": {"color", "shape"}, "B": {"color", "shape", "number"}, "C": {"color", "shape", "number", "scene"}}
+    assert all(seen[step] <= allowed[stage] for step, stage in stages.items() if stage != "sft")
+    assert "number" in seen[5] | seen[6]
+    assert "scene" in seen[7] | seen[8]
+    assert (seen[5] | seen[6]) & {"color", "shape"}, "replay"
+
+
+def test_going_on_within_a_stage_does_not_repeat_an_earlier_one(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out, symlinks=True)
+    shutil.rmtree(out / "samples")
+    mmpost.train(resume=str(out / "checkpoints" / "step-5"))
+    assert {line["stage"] for line in metrics(out) if line["step"] > 5} == {"B", "C"}
+    assert drawn(out) == {step: kinds for step, kinds in drawn(whole).items() if step > 5}
+    assert same_weights(out, whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_the_supervised_model_is_the_reference_of_all_stages(whole: Path) -> None:
+    def kept(step: int) -> dict[str, torch.Tensor]:
+        file = whole / "checkpoints" / f"step-{step}" / "trainer" / "tensors.pt"
+        return torch.load(file, weights_only=True)["kept"]["reference"]
+
+    end = whole / "checkpoints" / "step-2"
+    from safetensors.torch import load_file
+
+    sft = load_file(end / "model.safetensors")
+    for step in (3, 4, 5, 8):
+        reference = kept(step)
+        assert len(reference) == len(sft)
+        assert all(any(torch.equal(p, w) for w in sft.values()) for p in list(reference.values())[:3])
+        assert all(torch.equal(p, q) for p, q in zip(reference.values(), kept(3).values(), strict=True))
+    assert not all(torch.equal(w, sft[name]) for name, w in weights(whole).items())
+
+
+class Plain(GroupTask):
+    """GRPO on the same questions, without a curriculum."""
+
+    scenes: int = 40
+    """Scenes."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = Curriculum(Aerial("train", TYPES, self.scenes), {"all": TYPES})
+        accuracy = UavVlR1().accuracy
+        yield self.rl_stage("all", source, Score(rewards={"accuracy": accuracy, "format": think_format}))
+
+
+def test_one_stage_with_all_types_is_plain_grpo(tmp_path: Path) -> None:
+    task = {**SETTINGS["task"], "curriculum": {"all": list(TYPES)}, "sft": 0.0}
+    # The plain task has no configuration of its own: both are given what that of uav_vl_r1 sets.
+    optim = {**SETTINGS["optim"], "betas": [0.9, 0.99], "warmup": 0}
+    settings = {**SETTINGS, "task": task, "optim": optim, "steps": 2}
+    mmpost.train(**settings, out=str(tmp_path / "staged"))
+    shared = ("prompts", "group", "scenes", "sampling", "policy")
+    plain = {"name": str(Path(__file__)), **{name: task[name] for name in shared}}
+    mmpost.train(**{**settings, "task": plain}, out=str(tmp_path / "plain"))
+    assert same_weights(tmp_path / "staged", tmp_path / "plain")
+    assert metrics(tmp_path / "staged") == metrics(tmp_path / "plain")
+    assert any(line["grad_norm"] for line in metrics(tmp_path / "plain"))
+
+
+def test_the_stages_and_their_settings() -> None:
+    task = UavVlR1()
+    stages = {stage.name: stage for stage in task.stages()}
+    assert list(stages) == ["sft", "attributes", "objects", "spatial"]
+    assert [stage.reference for stage in stages.values()] == ["", "sft", "sft", "sft"]
+    assert abs(sum(stage.share for stage in stages.values()) - 1) < 1e-9
+    assert [s.name for s in UavVlR1(mixed=True).stages()] == ["sft", "mixed"]
+    assert {k for kinds in task.curriculum.values() for k in kinds} == set(TYPES)
+    sample = stages["sft"].source[0]
+    for gold in task.gold():
+        replies = (Reply((Part("text", str(gold.text(sample)), "assistant"),)),)
+        score = next(t for t in stages["attributes"].transforms if isinstance(t, Score))
+        found = [sum(f(sample, r) or 0.0 for f in score.rewards.values()) for r in replies]
+        assert found == [gold.reward]
+    chained = sample.__class__("c", sample.prompt, truth="red", meta={"task": "color", "cot": "It is red."})
+    assert task.answer(chained) == "<think>It is red.</think><answer>red</answer>"
+
+
+def test_every_stage_is_measured_at_every_evaluation(tmp_path: Path) -> None:
+    settings = config.merge(SETTINGS, {"steps": 1, "eval": {"after": True, "samples": 0}, "task": {"sft": 1.0}})
+    summary = mmpost.train(**settings, out=str(tmp_path / "run"))
+    found = set(summary["eval_after"])
+    assert {f"questions/stage/{name}" for name in "ABC"} <= found
+    assert {f"questions/type/{name}" for name in ("color", "shape", "number", "scene")} <= found
+    assert {"questions/accuracy", "questions/format", "questions/no_answer"} <= found
