@@ -15,8 +15,8 @@ COLORS = ("red", "blue", "white", "yellow", "orange")
 RGB: dict[str, tuple[int, int, int]] = {
     "red": (205, 40, 40), "blue": (60, 90, 230), "white": (235, 235, 235), "yellow": (235, 215, 60),
     "orange": (235, 135, 40), "pond": (40, 110, 170), "sea": (25, 75, 130), "field": (170, 140, 70),
-    "furrow": (140, 112, 52), "leaf": (40, 130, 50), "light": (80, 170, 80), "grass": (34, 46, 26),
-    "asphalt": (75, 75, 80), "concrete": (150, 150, 155), "shadow": (14, 20, 12), "line": (240, 240, 240),
+    "furrow": (140, 112, 52), "leaf": (40, 130, 50), "light": (80, 170, 80), "grass": (14, 20, 10),
+    "asphalt": (75, 75, 80), "concrete": (150, 150, 155), "shadow": (0, 0, 0), "line": (240, 240, 240),
     "clay": (190, 95, 55), "pitch": (50, 150, 60), "court": (40, 120, 110), "floor": (205, 120, 60),
 }  # fmt: skip
 
@@ -105,8 +105,8 @@ def _road(draw: ImageDraw.ImageDraw, thing: Drawable, cell: float, cells: int) -
 
 @cache
 def _grain() -> np.ndarray:
-    """Soil and grass: [256, 256, 1] of -6..6."""
-    return np.random.default_rng(0).integers(-6, 7, (256, 256, 1), dtype=np.int16)
+    """Soil and grass: [256, 256, 1] of -3..3."""
+    return np.random.default_rng(0).integers(-3, 4, (256, 256, 1), dtype=np.int16)
 
 
 def _grained(pixels: np.ndarray, rng: random.Random) -> np.ndarray:

@@ -15,6 +15,9 @@ from mmpost.types import Part, Sample
 TEMPLATE = "{question} {choices}"
 """Where the question and the options, as Python writes a list of texts, go into the prompt."""
 
+UNASKED = "{question}"
+"""What rows whose question stands in a column of another name are read with (`own(..., prompt=UNASKED)`)."""
+
 PATHS = ("audio_path", "audio_id")
 """Columns of R1-AQA's and MMAU's rows that hold the path of the clip."""
 
@@ -67,6 +70,10 @@ class Choices(Indexed):
         question = row.meta.get("question_text")
         if question is None:
             question = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+            if question in ("", UNASKED):
+                raise DataError(
+                    f"{where}: wanted a question, found none; add `question`, or say data.prompt for all rows"
+                )
         else:
             question = str(question).replace("video", "audio").replace("Video", "Audio")
         choices = row.meta.get("choices", row.meta.get("multi_choice"))

@@ -24,11 +24,11 @@ RATE = 16_000
 GAP = 0.06
 """Seconds of silence between two events, at least."""
 
-NAMES = ("beep", "buzz", "hiss", "knock", "bell", "siren")
+NAMES: tuple[str, ...] = ("beep", "buzz", "hiss", "knock", "bell", "siren")
 """What can be heard: a tone, a low rough tone, a burst of noise, a dull stroke, a tone that dies away, a tone that
 goes up and down."""
-NUMBERS = ("one", "two", "three", "four")
-DIRECTIONS = ("rising", "falling", "flat")
+NUMBERS: tuple[str, ...] = ("one", "two", "three", "four")
+DIRECTIONS: tuple[str, ...] = ("rising", "falling", "flat")
 
 Wave = Float32[np.ndarray, " sample"]
 

@@ -125,7 +125,8 @@ def _parts(solution: Any, duration: float) -> tuple[str | None, list[list[float]
         return None if answer is None else str(answer), [[float(s), float(e)] for s, e in spans]
     if isinstance(solution, str | int) and not isinstance(solution, bool):
         return str(solution).removeprefix("<answer>").removesuffix("</answer>").strip(), []
-    start, end = (float(v) for v in solution)
+    ends: Any = solution
+    start, end = (float(v) for v in ends)
     if max(start, end) > 1.05:
         raise DataError(
             f"a list is a span divided by the duration, found {solution!r:.100}, which looks like seconds: "

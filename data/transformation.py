@@ -55,7 +55,8 @@ class Transformation(Drawn):
         if unknown or not attributes:
             known = ", ".join(ATTRIBUTES)
             raise ConfigError(f"attributes must be some of {known}; found {unknown or 'none'}; name only those.")
-        self.attributes, self.look, self.domain, self.view = tuple(attributes), look_of(look), look, view
+        self.attributes, self.look, self.domain = tuple(attributes), look_of(look), look
+        self.view: View = view
         self.full = bool({"size", "material"} & set(attributes))
 
     def uid(self, index: int) -> str:

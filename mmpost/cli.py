@@ -76,6 +76,10 @@ def _eval(words: Sequence[str]) -> int:
 
 
 def _select(words: Sequence[str]) -> int:
+    from mmpost import config
+
+    words = [f"select.{word}" if word.startswith("by=") else word for word in words]
+    config.load(words)
     from mmpost.select_data import select
 
     select(words)

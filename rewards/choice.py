@@ -135,7 +135,8 @@ def choice_summary(samples: Sequence[Sample]) -> dict[str, float]:
             for name, value in reply.scores.items():
                 sums.setdefault(name, []).append(value)
             score = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
-            for group in GROUPS if score is not None else ():
-                if isinstance(sample.meta.get(group), str):
-                    sums.setdefault(f"accuracy/{sample.meta[group]}", []).append(score)
+            named = (sample.meta.get(group) for group in GROUPS)
+            for name in (name for name in named if isinstance(name, str)):
+                if score is not None:
+                    sums.setdefault(f"accuracy/{name}", []).append(score)
     return {name: 100 * sum(values) / len(values) for name, values in sums.items()}

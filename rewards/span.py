@@ -269,8 +269,8 @@ def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
     """Spans as shares of the duration, over the first video; ends beyond the video are drawn at its ends."""
     if not isinstance(sample.truth, Mapping) or not {"spans", "duration"} <= sample.truth.keys():
         return []
-    said = parse(reply.text) if reply is not None else None
-    spans = sample.truth["spans"] if said is None else [_ordered(reply)] if reply and said.span else []
+    predicted = None if reply is None else _ordered(reply)
+    spans = sample.truth["spans"] if reply is None else [] if predicted is None else [predicted]
     kinds = [part.kind for part in sample.prompt if part.kind != "text"]
     medium = kinds.index("video") if "video" in kinds else 0
     drawn = [tuple(min(1.0, max(0.0, v / sample.truth["duration"])) for v in span) for span in spans]

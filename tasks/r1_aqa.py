@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 from mmpost.data.blanked import Blanked
-from mmpost.data.choices import Choices
+from mmpost.data.choices import UNASKED, Choices
 from mmpost.data.own import own
 from mmpost.data.sounds import Sounds
 from mmpost.data.spoken import Spoken
@@ -39,9 +39,9 @@ class R1Aqa(GroupTask):
     code (math-verify first, also without tags, two answers pass)."""
     ignore_case: bool = False
     """An option in another case is right, too (strict reward alone)."""
-    kinds: tuple[str, ...] = ("last", "count", "higher")
-    """Kinds of question to learn on the built-in sounds (data/sounds.py)."""
-    old: tuple[str, ...] = ("which", "first", "pitch")
+    kinds: tuple[str, ...] = ("last", "count", "absent")
+    """Kinds of question to learn on the built-in sounds (data/sounds.py); the base has met them, no more."""
+    old: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Kinds that the base knows; only evaluated, to see what is forgotten."""
     clips: int = 512
     """Built-in clips to train on."""
@@ -111,7 +111,7 @@ class R1Aqa(GroupTask):
         return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
-        rows = own(self.data, split, loss="last", prompt="{question}")
+        rows = own(self.data, split, loss="last", prompt=UNASKED)
         if rows is not None:
             return Choices(rows, self.template(), self.channel)
         if self.speech:

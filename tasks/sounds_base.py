@@ -14,15 +14,15 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class SoundsBase(Task):
     """Supervised answers, half of them after a thought, to kinds of question that a base should know."""
 
-    kinds: tuple[str, ...] = ("which", "first", "pitch")
+    kinds: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Kinds of question that it learns well (data/sounds.py)."""
-    rare: tuple[str, ...] = ("last", "count", "higher")
+    rare: tuple[str, ...] = ("last", "count", "absent")
     """Kinds that it meets now and then."""
-    often: int = 9
+    often: int = 5
     """How often a well-known kind comes for each time that a rare one does."""
-    clips: int = 6144
+    clips: int = 9600
     """Clips to train on."""
-    prompts: int = 64
+    prompts: int = 32
     """Clips per step."""
     question: str = "{question} {choices}"
     """The question with its options."""

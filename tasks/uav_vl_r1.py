@@ -39,6 +39,8 @@ class UavVlR1(GroupTask):
     """One stage of GRPO over all types instead of the sequence."""
     sft: float = Field(default=0.25, ge=0, le=1)
     """Share of the steps that are supervised learning, before GRPO; 0: none, 1: nothing else."""
+    sft_prompts: int = Field(default=64, ge=1)
+    """Questions of each step of supervised learning, over all ranks; `prompts` are those of GRPO."""
     replay: float = Field(default=0.2, ge=0, lt=1)
     """Share of each later stage's samples that are of the stages before it."""
     reference: str = SFT
@@ -68,7 +70,7 @@ class UavVlR1(GroupTask):
             SFT,
             self._tiled(pool),
             Likelihood(),
-            self.prompts,
+            self.sft_prompts,
             (PromptOnly(), Answer(text=self.answer)),
             share=self.sft,
             gold=self.gold(),

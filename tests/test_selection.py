@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import mmpost
 from mmpost import config
 from mmpost.build import make_task
-from mmpost.compare.study import Study, cell
+from mmpost.compare.study import Study, cell, read, settings_of
 from mmpost.errors import ConfigError, DataError
 from mmpost.selection import measuring
 from mmpost.stages import checked, stages_of
@@ -320,3 +320,22 @@ def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> N
         keys.append([cell(study, arm, {}, 0, 1).key("base", "code") for arm in arms])
     assert keys[0] == keys[1]
     assert len({*keys[0], *keys[2]}) == 4
+
+
+def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
+    study = read("selection")
+    made = {arm: stages(settings_of(study, arm, {})) for arm in study.arms}
+    assert [s.name for s in made["selected"]] == [s.name for s in made["random"]] == ["select", "rl"]
+    assert [s.name for s in made["all"]] == ["rl"]
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_the_same(place: Path) -> None:
+    file = place / "ranks.yaml"
+    file.write_text(config.dump(settings(place, task={"warm_up": 0.0, "prompts": 3}, select=SELECT)))
+    words = ["-m", "mmpost.cli", "select", f"config={file}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, start in (("one", []), ("two", torchrun)):
+        subprocess.run([sys.executable, *start, *words, f"out={place / name}"], check=True, timeout=900)
+    assert (place / "one" / "measured.jsonl").read_bytes() == (place / "two" / "measured.jsonl").read_bytes()
+    assert (place / "one" / "manifest.jsonl").read_bytes() == (place / "two" / "manifest.jsonl").read_bytes()

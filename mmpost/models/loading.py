@@ -95,20 +95,19 @@ def _set_pixels(processor: Any, owner: str, prefix: str, low: int | None, high: 
     """The least and most pixels of one part of the processor."""
     if low is None and high is None:
         return
-    part = getattr(processor, owner, None)
-    size = dict(getattr(part, "size", None) or {})
+    part: Any = getattr(processor, owner, None)
+    size: dict[str, Any] = dict(getattr(part, "size", None) or {})
     if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(part, "merge_size"):
         raise ConfigError(
             f"model.{prefix}min_pixels and model.{prefix}max_pixels need a processor with a pixel budget (Qwen-VL); "
             f"that of {name} is {type(part).__name__}: leave them out"
         )
-    low = size["shortest_edge"] if low is None else low
-    high = size["longest_edge"] if high is None else high
-    if low > high:
+    least, most = size["shortest_edge"] if low is None else low, size["longest_edge"] if high is None else high
+    if least > most:
         raise ConfigError(
-            f"model.{prefix}min_pixels={low} is more than model.{prefix}max_pixels={high}; the latter must be larger"
+            f"model.{prefix}min_pixels={least} is more than model.{prefix}max_pixels={most}; the latter must be larger"
         )
-    part.size = type(part.size)(shortest_edge=low, longest_edge=high)
+    part.size = type(part.size)(shortest_edge=least, longest_edge=most)
 
 
 def _set_video_budget(processor: Any, settings: ModelSettings) -> None:

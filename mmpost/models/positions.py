@@ -41,7 +41,7 @@ class Rule:
 
 def rule(config: Any) -> Rule | None:
     """The published rule of a model's family, where it is known here."""
-    vision = getattr(config, "vision_config", None)
+    vision: Any = getattr(config, "vision_config", None)
     kind = getattr(config, "model_type", "")
     if kind == "qwen2_vl":
         return Rule(vision.spatial_merge_size, None, False)

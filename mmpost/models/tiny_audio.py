@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from tokenizers import AddedToken
 from torch import Tensor
 from transformers import (
+    AddedToken,
     GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen2AudioConfig,
@@ -105,13 +105,8 @@ def tiny_audio_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioConfig:
         "max_source_positions": 50 * SECONDS,
         "initializer_range": SPREAD,
     }
-    return Qwen2AudioConfig(
-        text_config=text,
-        audio_config=audio,
-        audio_token_index=vocab[AUDIO[0]],
-        initializer_range=SPREAD,
-        tie_word_embeddings=False,
-    )
+    common = {"initializer_range": SPREAD, "tie_word_embeddings": False}
+    return Qwen2AudioConfig(text_config=text, audio_config=audio, audio_token_index=vocab[AUDIO[0]], **common)
 
 
 def waves(length: int, dim: int) -> Float[Tensor, "length dim"]:

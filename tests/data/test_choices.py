@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpost.data.choices import Choices
+from mmpost.data.choices import UNASKED, Choices
 from mmpost.data.media import media
 from mmpost.data.own import own
 from mmpost.errors import DataError
@@ -52,7 +52,7 @@ def rows(tmp_path: Path) -> Any:
             (tmp_path / name).write_bytes(sound)
         file = tmp_path / "rows.json"
         file.write_text(json.dumps(found))
-        samples = own(DataSettings(train=str(file)), "train", loss="last", prompt="question_text")
+        samples = own(DataSettings(train=str(file)), "train", loss="last", prompt=UNASKED)
         assert samples is not None
         return Choices(samples, **options)
 
@@ -104,6 +104,7 @@ def test_the_first_channel_is_taken_where_it_is_asked_for(rows: Any) -> None:
         ({"multi_choice": ["one"]}, "two or more"),
         ({"multi_choice": [1, 2]}, "two or more"),
         ({"video_name": None}, "wanted a clip, found none"),
+        ({"question_text": None}, "wanted a question, found none"),
     ],
 )
 def test_rows_that_cannot_be_used_say_where_and_why(rows: Any, change: dict[str, Any], message: str) -> None:

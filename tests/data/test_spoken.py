@@ -49,6 +49,20 @@ def test_a_recording_with_its_options(folder: Path) -> None:
     assert source[0] == Spoken(folder, "test", template="{question} {choices}")[0]
 
 
+def test_each_recording_is_trained_on_at_several_paces(folder: Path) -> None:
+    source = Spoken(folder, "train", paces=3)
+    assert len(source) == 3 * len(Spoken(folder, "train", paces=1)) == 36
+    assert len({sample.uid for sample in source}) == 36
+    lengths = [sample.prompt[0].value.header()["duration"] for sample in source]
+    assert lengths[:12] == [0.1] * 12
+    assert all(0.07 < length < 0.13 for length in lengths)
+    assert len(set(lengths[12:])) > 12
+    for one, other in ((source[2], source[14]), (source[2], source[26])):
+        assert (one.truth, one.meta["speaker"]) == (other.truth, other.meta["speaker"])
+    assert source.where(14) == source.where(2)
+    assert len(Spoken(folder, "test")) == 6, "who is tested is heard as recorded"
+
+
 @pytest.mark.parametrize(
     ("speakers", "error", "message"),
     [

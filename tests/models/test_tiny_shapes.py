@@ -33,5 +33,7 @@ def test_prompts_and_replies_are_short(source: Indexed, most: int) -> None:
         for text in (asked, reply):
             ids = tokenizer.encode(text)
             assert tokenizer.decode(ids) == text
-            letters = [t for t in map(tokenizer.decode, ids) if len(t.strip()) == 1 and t.strip().isalpha()]
+            letters = [
+                t for t in (str(tokenizer.decode(i)) for i in ids) if len(t.strip()) == 1 and t.strip().isalpha()
+            ]
             assert not letters, text

@@ -109,10 +109,12 @@ def test_a_speaker_who_was_never_heard(tmp_path: Path) -> None:
         print(f"no real data: {folder} (set MMPOST_TEST_DATA)")
         pytest.skip(f"no real data: {folder} (set MMPOST_TEST_DATA)")
     summary = mmpost.train(
-        {"task": {"name": "r1_aqa", "speech": str(folder), "warm_up": 0.5}, "optim": {"lr": 1e-3}},
-        steps=120,
+        {"task": {"name": "r1_aqa", "speech": str(folder), "warm_up": 0.5, "prompts": 32}},
+        {"stages": {"sft": {"optim": {"lr": 1e-3}}}},
+        steps=90,
         out=str(tmp_path / "run"),
     )
     before, after = (summary[f"eval_{when}"]["target/accuracy"]["value"] for when in ("before", "after"))
     print(f"a speaker who was never heard: {before:.1f} % before, {after:.1f} % after")
     assert after > before + 15
+    assert summary["eval_after"]["silent/accuracy"]["value"] < after - 15, "the sound decides"

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from mmpost.errors import ColumnError
 from mmpost.transforms.shaping import ClipReward, KLReward, LengthReward, OverlongPenalty
-from mmpost.types import Part, Reply, Sample
+from mmpost.types import Origin, Part, Reply, Sample
 from tests.transforms.fakes import FakeContext, column, group
 
 
@@ -29,7 +29,7 @@ def test_overlong_spares_the_truth_and_what_has_no_reward():
         OverlongPenalty(max_tokens=10, buffer=20)
 
 
-def written(lengths, rights, origin="policy"):
+def written(lengths, rights, origin: Origin = "policy"):
     """One group of replies of these lengths, each right (1) or wrong."""
     replies = tuple(
         Reply((Part("text", "x" * n),), origin, scores={"right": float(right)}, columns={"reward": 1.0})
