@@ -19,7 +19,7 @@ class ClipsBase(Task):
     """Kinds of question (data/clips.py); none of these asks for an order."""
     loose: float = 1.5
     """Seconds at most that a label begins too early, or ends too late."""
-    clips: int = 3072
+    clips: int = 4096
     """Clips to train on; each is encoded once and then read in every pass."""
     prompts: int = 32
     """Clips per step."""
