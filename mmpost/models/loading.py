@@ -20,11 +20,9 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
     """Module (fp32) and processor. Raises ConfigError where transformers cannot load them, and for unfit settings."""
     processor = load_processor(folder, settings)
     with _explained(folder, settings):
-        whole = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
         module = AutoModelForMultimodalLM.from_pretrained(
             folder,
-            # Of models that also speak (Qwen2.5-Omni), the part that writes.
-            config=getattr(whole, "thinker_config", whole),
+            **_writer(folder, settings),
             trust_remote_code=settings.trust_remote_code,
             dtype=torch.float32,
             attn_implementation=settings.attention,
@@ -43,6 +41,17 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return module, processor
+
+
+def _writer(folder: str, settings: ModelSettings) -> dict[str, Any]:
+    """The configuration of the part that writes, for models that also speak (Qwen2.5-Omni)."""
+    try:
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    except OSError:
+        # Adapters have none of their own: the model finds that of its base, or says what is missing.
+        return {}
+    thinker = getattr(whole, "thinker_config", None)
+    return {} if thinker is None else {"config": thinker}
 
 
 @contextmanager

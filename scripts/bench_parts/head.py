@@ -31,7 +31,8 @@ class Sizes:
 def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
     """For each width, with the head's weights trained and frozen, each path once for its memory and once for its time.
 
-    Memory is the peak beyond weights and inputs; the gradients that come out are part of it.
+    Memory is the peak beyond weights and inputs. The gradients that come out are part of it, and no path can avoid
+    them: with a head that trains that of its matrix, which grows with the width as logits do not.
     """
     found = []
     for width in sizes.widths:
@@ -45,7 +46,8 @@ def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
                 mean = log_probs()
                 seconds = time.perf_counter() - start
                 head = {"width": width, "trains": trains, "path": path}
-                found.append({**head, "bytes": peak, "seconds": seconds, "logp": mean})
+                out = 4 * width * (sizes.tokens + sizes.vocabulary * trains)
+                found.append({**head, "bytes": peak, "gradients": out, "seconds": seconds, "logp": mean})
     return found
 
 
@@ -79,10 +81,12 @@ def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[
 def table(sizes: Sizes, lines: Sequence[dict[str, Any]]) -> Table:
     """Lines of `measure`, and how many times less memory each path takes than whole logits."""
     title = f"{sizes.tokens:,} reply tokens, vocabulary {sizes.vocabulary:,}: log-probs and gradients"
-    out = Table("hidden", "head", "path", "MiB", "times less", "seconds", title=title, title_justify="left")
+    names = ("hidden", "head", "path", "MiB", "of it gradients", "times less", "seconds")
+    out = Table(*names, title=title, title_justify="left")
     most = {(x["width"], x["trains"]): x["bytes"] for x in lines if x["path"] == "whole logits"}
     for x in lines:
         less = most[x["width"], x["trains"]] / x["bytes"]
         kind = "trains" if x["trains"] else "frozen"
-        out.add_row(str(x["width"]), kind, x["path"], f"{x['bytes'] / MIB:.0f}", f"{less:.1f}", f"{x['seconds']:.2f}")
+        memory = (f"{x[name] / MIB:.0f}" for name in ("bytes", "gradients"))
+        out.add_row(str(x["width"]), kind, x["path"], *memory, f"{less:.1f}", f"{x['seconds']:.2f}")
     return out

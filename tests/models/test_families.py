@@ -81,6 +81,8 @@ def bare(model: ChatModel, sample: Sample) -> dict[str, Tensor]:
             media["videos_kwargs"]["video_metadata"].append(
                 VideoMetadata(len(video.frames), header["fps"], frames_indices=list(range(len(video.frames))))
             )
+    if "images" in media:
+        media["images"] = [media["images"]]
     text = model.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = dict(
         model.processor(text=[text], **media, return_tensors="pt", add_special_tokens=model.prompt.adds_bos(text))
@@ -178,7 +180,11 @@ def test_all_parts_learn_and_the_model_still_writes(folders: dict[str, Path], na
     before = weights(model)
     losses = learn(model, answered(model, KINDS[name]))
     assert losses[1] < losses[0]
-    assert moved(model, before) == set(model.parts()) == FAMILIES[name.split()[0]].parts
+    unseen = {"image": {"audio"}, "video": {"audio"}, "audio": {"vision"}}[KINDS[name]]
+    parts = FAMILIES[name.split()[0]].parts
+    assert set(model.parts()) == parts
+    assert moved(model, before) >= parts - unseen - {"projector"}
+    assert moved(model, before) <= parts - unseen
     replies = [r for s in job(model).generate(mixed(KINDS[name]), 4, Sampling(max_tokens=8)) for r in s.replies]
     assert not {i for r in replies for i in r.token_ids or ()} & set(model.recipe.banned)
 

@@ -21,9 +21,12 @@ from mmpost.rollout.local import LocalRollout
 from mmpost.settings import ComputeSettings, LoraSettings, ModelSettings
 from mmpost.types import Batch, Part, Reply, Sample, Sampling
 from tests.models.families import FAMILIES, build
-from tests.models.samples import mixed, picture
+from tests.models.samples import medium, mixed
 
-SHARING = [name for name in FAMILIES if name != "gemma3"]
+KINDS = {name: family.kind for name, family in FAMILIES.items() if name != "gemma3"} | {
+    f"{name} with video": "video" for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni")
+}
+SHARING = list(KINDS)
 REPLIES = (
     ("the blue one", "left", "three digits and a box"),
     ("no",),
@@ -38,18 +41,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in FAMILIES:
         build(name, root / name)
     write_tiny(root / "tiny")
-    return {name: root / name for name in (*FAMILIES, "tiny")}
+    return {name: root / name.split()[0] for name in (*FAMILIES, *KINDS, "tiny")}
 
 
 def load(folder: Path, **settings: object) -> ChatModel:
     return ChatModel.load(str(folder), ModelSettings(name=folder.name, device="cpu", **settings))  # type: ignore[arg-type]
 
 
-def answered(model: ChatModel) -> list[Sample]:
-    """Prompts of every shape with ragged replies, and two that differ in nothing but the content of their image."""
-    twins = [Sample(f"t{i}", (Part("image", picture(56, 84, i)), Part("text", "which"))) for i in range(2)]
+def answered(model: ChatModel, kind: str = "image") -> list[Sample]:
+    """Prompts of every shape with ragged replies, and two that differ in nothing but the content of their medium."""
+    twins = [Sample(f"t{i}", (medium(kind, 56, 84, i), Part("text", "which"))) for i in range(2)]
     samples = []
-    for i, sample in enumerate([*mixed(), *twins]):
+    for i, sample in enumerate([*mixed(kind), *twins]):
         texts = REPLIES[min(i, 5) % len(REPLIES)]
         replies = tuple(model.reply(t, "data") if t else Reply((), "data", ()) for t in texts)
         one = replace(replies[0], token_ids=(replies[0].token_ids or ())[:1])
@@ -109,8 +112,9 @@ def test_log_probs_and_gradients_are_those_of_the_plain_path(folders: dict[str, 
         for key, parameter in model.module.named_parameters():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.1)
-    samples = answered(model)
-    tower = [p for k, p in model.module.named_parameters() if k.startswith(tuple(model.parts()["vision"]))]
+    samples = answered(model, KINDS[name])
+    parts = [prefix for part in ("vision", "audio") for prefix in model.parts().get(part, ())]
+    tower = [p for k, p in model.module.named_parameters() if k.startswith(tuple(parts))]
     for frozen in (True,) if lora else (False, True):
         for parameter in tower if not lora else ():
             parameter.requires_grad_(not frozen)
@@ -221,7 +225,9 @@ def test_the_draws_are_those_of_the_plain_decoder(folders: dict[str, Path], name
     sampling = Sampling(max_tokens=70 if name == "tiny" else 12, temperature=2.0)
 
     def drawn() -> list[Reply]:
-        return [r for s in LocalRollout(model).generate(mixed(), 4, sampling, 5) for r in s.replies]
+        return [
+            r for s in LocalRollout(model).generate(mixed(KINDS.get(name, "image")), 4, sampling, 5) for r in s.replies
+        ]
 
     shared_ones = drawn()
     with plain(model):
