@@ -47,8 +47,8 @@ def _writer(folder: str, settings: ModelSettings) -> dict[str, Any]:
     """The configuration of the part that writes, for models that also speak (Qwen2.5-Omni)."""
     try:
         whole = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    except OSError:
-        # Adapters have none of their own: the model finds that of its base, or says what is missing.
+    except (OSError, ValueError):
+        # Adapters have none of their own: the model finds that of its base, or says again what is wrong.
         return {}
     thinker = getattr(whole, "thinker_config", None)
     return {} if thinker is None else {"config": thinker}
