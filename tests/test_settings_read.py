@@ -118,6 +118,7 @@ def own_films(tmp_path: Path) -> dict[str, str]:
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
+@pytest.fixture
 def own_sounds(tmp_path: Path) -> dict[str, str]:
     """Rows about sounds of the user's own, and spoken digits beside them."""
     from mmpost.data.sounds import Sounds

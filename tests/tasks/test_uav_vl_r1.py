@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
         "prompts": 4,
         "group": 2,
         "scenes": 40,
+        "sft": 0.25,
         "bench_scenes": 8,
         "replay": 0.5,
         "sampling": {"max_tokens": 4},
