@@ -170,14 +170,15 @@ class _Closed(torch.autograd.Function):
             logp = plan.log_probs(raw, temp)
             picked[part] = logp.gather(1, target).squeeze(1)
             kept = logp if plan.keep == "logp" else None
-            if plan.entropy == "none" and slope is None:
-                continue
-            p = logp.exp()
-            if plan.entropy != "none":
-                entropy[part] = -torch.linalg.vecdot(p, logp)
-            if slope is not None:
-                p.neg_().scatter_add_(1, target, torch.ones_like(target, dtype=p.dtype))
-                slope[part] = plan.pull(p, raw, temp) @ w
+            if plan.entropy != "none" or slope is not None:
+                p = logp.exp_() if plan.entropy == "none" else logp.exp()
+                if plan.entropy != "none":
+                    entropy[part] = -torch.linalg.vecdot(p, logp)
+                if slope is not None:
+                    p.neg_().scatter_add_(1, target, torch.ones_like(target, dtype=p.dtype))
+                    slope[part] = plan.pull(p, raw, temp) @ w
+                del p
+            del raw, logp  # or they would be there beside those of the next chunk
         ctx.plan = plan
         if plan.keep == "slope":
             ctx.save_for_backward(slope)
@@ -226,6 +227,7 @@ def _gradients(ctx: Any, of_logp: Tensor, of_entropy: Tensor) -> tuple[Tensor | 
             of_weight.addmm_(d.T, h) if d.dtype == of_weight.dtype else of_weight.add_(d.T @ h)
         if of_bias is not None:
             of_bias.add_(d.sum(0))
+        del d
     return of_hidden, of_weight, of_bias
 
 
