@@ -72,8 +72,8 @@ class Figures(Drawn):
         w, h, corner, colour, look = self.sides(index)
         sides = f"width={w};height={h}"
         answer, cot = {
-            "width": (w, sides),
-            "height": (h, sides),
+            "width": (w, f"width={w}"),
+            "height": (h, f"height={h}"),
             "area": (w * h, f"{sides};{w}*{h}={w * h}"),
             "perimeter": (2 * (w + h), f"{sides};{w}+{h}={w + h};2*{w + h}={2 * (w + h)}"),
         }[kind]

@@ -223,7 +223,8 @@ class Shapes(Drawn):
     """Questions that a base should be able to answer; kinds and looks take turns.
 
     "name": all objects of a picture with their cells; "second": those of one of two pictures; "count": how many of
-    some; "sum": a sum, difference or product of numbers, without a picture. The truth is the answer's text.
+    some; "sum": a sum, difference or product of numbers, without a picture. The truth is the answer's text, and
+    `meta["cot"]` the one fact that it rests on.
     """
 
     KINDS = ("name", "second", "count", "sum")
@@ -247,32 +248,32 @@ class Shapes(Drawn):
         kind = self.kinds[index % len(self.kinds)]
         rng = self.rng(index)
         make = {"count": _count, "name": _name, "second": _second, "sum": _sum}[kind]
-        pictures, question, answer = make(self, rng, rng.choice(self.looks))
-        return Sample(
-            self.uid(index), (*pictures, Part("text", f"{question} {ASK}")), truth=answer, meta={"kind": kind}
-        )
+        pictures, question, answer, fact = make(self, rng, rng.choice(self.looks))
+        meta = {"kind": kind, "cot": fact}
+        return Sample(self.uid(index), (*pictures, Part("text", f"{question} {ASK}")), truth=answer, meta=meta)
 
 
-Asked = tuple[list[Part], str, str]
-"""Pictures, question and answer."""
+Asked = tuple[list[Part], str, str, str]
+"""Pictures, question, answer, and the one fact that it rests on, as thoughts write it."""
 
 
 def _count(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
     things = shapes.scene(lambda: place(rng, look, rng.randint(2, 7)))
     wanted = Filter() if rng.random() < 0.25 else some(rng, look, things)
-    return [picture(things, look)], f"how many {wanted.words}?", str(sum(map(wanted, things)))
+    many = str(sum(map(wanted, things)))
+    return [picture(things, look)], f"how many {wanted.words}?", many, f"{wanted.words}={many}"
 
 
 def _name(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
     things = shapes.scene(lambda: place(rng, look, rng.randint(1, 6)))
-    return [picture(things, look, _view(rng))], "name the objects.", names(things)
+    return [picture(things, look, _view(rng))], "name the objects.", names(things), "look"
 
 
 def _second(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
     scenes = [shapes.scene(lambda: place(rng, look, rng.randint(1, 3))) for _ in range(2)]
     which = rng.randrange(2)
     pictures = [picture(scenes[0], look), picture(scenes[1], look, _view(rng))]
-    return pictures, f"name the objects of picture {which + 1}.", names(scenes[which])
+    return pictures, f"name the objects of picture {which + 1}.", names(scenes[which]), "look"
 
 
 def _sum(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
@@ -280,7 +281,8 @@ def _sum(shapes: Shapes, rng: random.Random, look: Look) -> Asked:
     a, b = rng.randint(0, 9), rng.randint(0, 9)
     if sign == "-":
         a, b = max(a, b), min(a, b)
-    return [], f"what is {a}{sign}{b}?", str({"+": a + b, "-": a - b, "*": a * b}[sign])
+    comes = str({"+": a + b, "-": a - b, "*": a * b}[sign])
+    return [], f"what is {a}{sign}{b}?", comes, f"{a}{sign}{b}={comes}"
 
 
 def _view(rng: random.Random) -> View:

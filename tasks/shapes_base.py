@@ -14,7 +14,7 @@ from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
 
 
 class ShapesBase(Task):
-    """Supervised answers, with a short thought, to questions about single facts."""
+    """Supervised answers, with one fact as thought, to questions about single facts."""
 
     kinds: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
     """Kinds of question about scenes (data/shapes.py)."""
@@ -51,8 +51,8 @@ def known(
 
 
 def thoughtful(sample: Sample) -> str:
-    """The answer after the shortest of thoughts."""
-    return f"<think>look</think><answer>{sample.truth}</answer>"
+    """The answer after the one fact that it rests on: what chains of thought are made of later."""
+    return f"<think>{sample.meta['cot']}</think><answer>{sample.truth}</answer>"
 
 
 right = discrete_value
