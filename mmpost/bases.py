@@ -22,7 +22,6 @@ import transformers
 
 from mmpost import checkpoint, config, registry
 from mmpost.errors import ConfigError, TrainError
-from mmpost.settings import Settings
 from mmpost.types import Task
 
 TORCHRUN = (
@@ -124,9 +123,16 @@ def _key(recipe: dict[str, Any]) -> str:
     )
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: Any) -> dict[str, Any]:
+    """What decides the weights. Settings that came later say nothing while nobody sets them: their bases stay."""
+    data = settings.data
+    later = {
+        n for n in ("manifest", "choose", "most", "order") if getattr(data, n) == type(data).model_fields[n].default
+    }
     unread: dict[str, Any] = dict.fromkeys(("log", "eval", "checkpoint"), True)
-    return settings.model_dump(mode="json", exclude={**unread, "data": {"on_error"}})
+    if not getattr(settings, "select", None):
+        unread["select"] = True
+    return settings.model_dump(mode="json", exclude={**unread, "data": {"on_error", *later}})
 
 
 def _digest(texts: list[str]) -> str:
