@@ -21,7 +21,6 @@ import transformers
 
 from mmpost import checkpoint, code, config, registry
 from mmpost.errors import ConfigError, TrainError
-from mmpost.settings import Settings
 from mmpost.types import Task
 
 TORCHRUN = (
@@ -133,8 +132,10 @@ def _made_of(*modules: str) -> list[str]:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    unread: dict[str, Any] = dict.fromkeys(("log", "eval", "checkpoint"), True)
-    return settings.model_dump(mode="json", exclude={**unread, "data": {"on_error"}})
+    """What decides the weights: bases learn from built-in data, so that the user's data section has no part in it."""
+    return settings.model_dump(
+        mode="json", exclude=dict.fromkeys(("log", "eval", "checkpoint", "data", "select"), True)
+    )
 
 
 def _digest(texts: list[str]) -> str:

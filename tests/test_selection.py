@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import mmpost
-from mmpost import config
+from mmpost import bases, config
 from mmpost.build import make_task
 from mmpost.compare.study import Study, cell, read, settings_of
 from mmpost.errors import ConfigError, DataError
@@ -327,6 +327,16 @@ def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
     made = {arm: stages(settings_of(study, arm, {})) for arm in study.arms}
     assert [s.name for s in made["selected"]] == [s.name for s in made["random"]] == ["select", "rl"]
     assert [s.name for s in made["all"]] == ["rl"]
+
+
+def test_a_base_is_known_by_its_selection_only_where_it_has_one() -> None:
+    plain, chosen, few = (
+        config.load([{"task": "visurf", **m}])[0] for m in ({}, {"select": SELECT}, {"data": {"most": 3}})
+    )
+    assert "select" not in bases._settings(plain)
+    assert not {"manifest", "choose", "most", "order"} & bases._settings(plain)["data"].keys()
+    assert bases._settings(chosen)["select"] == SELECT
+    assert bases._settings(few)["data"]["most"] == 3
 
 
 @pytest.mark.slow
