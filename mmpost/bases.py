@@ -21,6 +21,7 @@ import transformers
 
 from mmpost import checkpoint, code, config, registry
 from mmpost.errors import ConfigError, TrainError
+from mmpost.settings import Settings
 from mmpost.types import Task
 
 TORCHRUN = (
