@@ -19,6 +19,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     by_name = {m["name"]: m for m in result["shapes"]}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=False)
@@ -36,6 +37,8 @@ def picture(result: dict[str, Any], path: Path) -> None:
             ax.fill_between(x, low, high, color=COLOURS[arm], alpha=0.2, lw=0)
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds a prompt")
         ax.set_xticks([getattr(s, field) for s in shapes], [str(getattr(s, field)) for s in shapes])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
         ax.legend(frameon=False)
