@@ -133,7 +133,7 @@ def _made_of(*modules: str) -> list[str]:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    """What decides the weights. Sections on data that nobody set say nothing, so that a new field there changes no key."""
+    """What decides the weights. Sections on data that nobody set say nothing: a new field there changes no key."""
     fields = type(settings).model_fields
     unset = {name for name in ("data", "select") if name in fields and getattr(settings, name) == fields[name].default}
     return settings.model_dump(mode="json", exclude={"log", "eval", "checkpoint", *unset})
