@@ -6,14 +6,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from mmpost.data.indexed import Indexed
+from mmpost.data.indexed import Wrapped
 from mmpost.data.media import Media
 from mmpost.data.own import Own
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
 
 
-class Grounding(Indexed):
+class Grounding(Wrapped):
     """Rows with an image, a question and `solution`: a JSON list of {"bbox_2d", "point_2d"} in pixels.
 
     The question (`problem`, or the user's text) is put into `prompt` at {question}; rows with whole `messages` that ask
@@ -22,17 +22,11 @@ class Grounding(Indexed):
     """
 
     def __init__(self, rows: Own, prompt: str) -> None:
-        self.rows, self.prompt = rows, prompt
-
-    def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
-        return self.rows.where(index)
-
-    def __len__(self) -> int:
-        return len(self.rows)
+        super().__init__(rows)
+        self.prompt = prompt
 
     def sample(self, index: int) -> Sample:
-        row = self.rows[index]
+        row = self.source[index]
         pictures = [p for p in row.prompt if p.kind == "image"]
         if not pictures:
             raise DataError(f"{row.uid}: wanted an image to find things in, found none; add the column `image`")

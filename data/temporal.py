@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmpost.data.indexed import Indexed
+from mmpost.data.indexed import Wrapped
 from mmpost.data.media import Media
 from mmpost.data.own import Own
 from mmpost.errors import DataError
@@ -24,7 +24,7 @@ WANTED = (
 )
 
 
-class Temporal(Indexed):
+class Temporal(Wrapped):
     """Rows with a video, a question (`problem`) and a `solution`, as `WANTED` says.
 
     A list of two is a span divided by the duration, as in the training files of Temporal-R1. The duration is
@@ -34,17 +34,11 @@ class Temporal(Indexed):
     """
 
     def __init__(self, rows: Own, prompts: Mapping[str, str], system: str = "") -> None:
-        self.rows, self.prompts, self.system = rows, prompts, system
-
-    def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
-        return self.rows.where(index)
-
-    def __len__(self) -> int:
-        return len(self.rows)
+        super().__init__(rows)
+        self.prompts, self.system = prompts, system
 
     def sample(self, index: int) -> Sample:
-        row = self.rows[index]
+        row = self.source[index]
         video = next((p for p in row.prompt if p.kind == "video"), None)
         if video is None:
             raise DataError(f"{row.uid}: wanted a video to ask about, found none; add the column `video`")

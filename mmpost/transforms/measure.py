@@ -7,6 +7,7 @@ verdicts follow from it alone, so there is no other state to keep.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, pstdev
@@ -40,9 +41,9 @@ class _Measure(Settings):
     declares for a right reply (`gold`)."""
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The scores that are looked at."""
-        raise NotImplementedError
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return [self._measured(sample, context) for sample in samples]
