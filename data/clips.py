@@ -1,4 +1,4 @@
-"""Short videos of real handwritten digits that come and go, with questions about which and when.
+"""Short videos of real handwritten digits that come, drift and go, with questions about which and when.
 
 Each is encoded as H.264 for real. The scans are those of `digits.py`: train, val and test clips use different ones.
 """
@@ -48,13 +48,13 @@ class Event:
     start: int
     end: int
     speed: tuple[int, int] = (0, 0)
-    """Pixels to the right and down in each frame."""
+    """Pixels to the right and down in three frames."""
 
     def at(self, frame: int) -> Digit | None:
         """The digit where it is in that frame; None where it is not seen."""
         if self.digit is None or not self.start <= frame < self.end:
             return None
-        gone = frame - self.start
+        gone = (frame - self.start) // 3
         return replace(self.digit, x=self.digit.x + gone * self.speed[0], y=self.digit.y + gone * self.speed[1])
 
     @property
@@ -103,7 +103,7 @@ class Clips(Indexed):
             )
         self.split, self.kinds, self.n, self.seed = split, tuple(kinds), n, seed
         self.size, self.frames, self.loose, self.limits = size, frames, loose, limits
-        self._scenes = Scenes(split, n=n, seed=seed, size=size)
+        self._scenes = Scenes(split, n=n, seed=seed, size=size, heights=(size * 5 // 14, size * 3 // 7))
         self._files: dict[int, bytes] = {}
 
     def __len__(self) -> int:
@@ -151,11 +151,12 @@ class Clips(Indexed):
 
     def _happening(self, rng: random.Random, kind: str) -> Clip | None:
         """One try; None where digits touch, or nothing tells which comes first."""
-        many = rng.randint(1, 2) if kind in ("when", "flash") else 2
+        many = 2 if kind.startswith(("first", "last")) else rng.randint(1, 2)
         placed = self._scenes.some(rng, rng.sample(range(10), many))
         if placed is None:
             return None
-        digits = [self._event(rng, digit) for digit in placed]
+        quarters = rng.sample(((1, 0), (0, 1), (1, 1)), many)
+        digits = [self._event(rng, self._into(rng, *pair)) for pair in zip(placed, quarters, strict=True)]
         digits.sort(key=lambda e: e.start)
         if any(b.start - a.start < 2 for a, b in pairwise(digits)) or not self._apart(digits):
             return None
@@ -172,6 +173,12 @@ class Clips(Indexed):
         lasting = rng.randint(3, self.frames - 4)
         start = rng.randint(0, self.frames - lasting)
         return Event(digit, start, start + lasting, (rng.randint(-1, 1), rng.randint(-1, 1)))
+
+    def _into(self, rng: random.Random, digit: Digit, quarter: tuple[int, int]) -> Digit:
+        """The digit in that quarter (column, row) of the picture, where it is learnt soon: a patch sees it whole."""
+        half = self.size // 2
+        x, y = (half * at + rng.randint(1, max(1, half // 7)) for at in quarter)
+        return replace(digit, x=x, y=y)
 
     def _apart(self, digits: Sequence[Event]) -> bool:
         """Whether all digits stay in the picture, out of the square's corner, and clear of one another."""

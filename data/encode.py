@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmpost.data.preview import png
+from mmpost.data.streams import Audio, Video
 from mmpost.errors import DataError
 
 
@@ -38,8 +39,10 @@ def image(value: Any) -> bytes:
 
 
 def video(value: Any) -> bytes:
-    """Frames (PIL images or uint8 arrays), at one per second unless given as {"frames": ..., "fps": ...}."""
+    """Frames (PIL images or uint8 arrays), at one per second unless given as {"frames": ..., "fps": ...}; a `Video`."""
     fps = 1.0
+    if isinstance(value, Video):
+        value, fps = value.frames, (len(value.times) - 1) / float(np.ptp(value.times)) if len(value.times) > 1 else fps
     if isinstance(value, Mapping) and set(value) == {"frames", "fps"}:
         value, fps = value["frames"], float(value["fps"])
     if isinstance(value, Sequence) and any(isinstance(v, (str, bytes)) for v in value):
@@ -80,7 +83,9 @@ def h264(frames: np.ndarray, fps: float) -> bytes:
 
 
 def audio(value: Any) -> bytes:
-    """{"array", "sampling_rate"}, (array, rate) or a decoder of `datasets`; [channels, samples] is averaged."""
+    """{"array", "sampling_rate"}, (array, rate), `Audio`, a decoder of `datasets`; [channels, samples] is averaged."""
+    if isinstance(value, Audio):
+        value = (value.wave, value.rate)
     if hasattr(value, "get_all_samples"):
         samples = value.get_all_samples()
         value = (samples.data, samples.sample_rate)

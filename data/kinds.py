@@ -44,7 +44,7 @@ class Kind:
     size: Callable[[Any], int] = _nbytes
     """Bytes that a decoded value takes, for the bound of the cache; by default its `nbytes`."""
     blank: Callable[[Any], Any] | None = None
-    """Decoded value -> one of the same sizes that says nothing; probes put it in a medium's place."""
+    """Decoded value -> a decoded one of the same sizes that says nothing; probes put it in a medium's place."""
     preview_options: Mapping[str, Any] | None = None
     """Options with which a medium is opened for its preview."""
 

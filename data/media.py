@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -58,6 +58,8 @@ class Media:
     """How large it may be; larger raises before it is decoded."""
     options: tuple[tuple[str, Any], ...] = ()
     """Options with which it is opened, unless it is asked for with others; a part of its hash."""
+    blanked: bool = False
+    """Opened, it is one of the same sizes that says nothing."""
 
     def open(self, **options: Any) -> Any:
         """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
@@ -70,7 +72,9 @@ class Media:
         asked = {**dict(self.options), **options}
         chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items() if v is not None}
         key = (kind.open, self.hash, self.limits, tuple(sorted(chosen.items())))
-        return copy(cache.get(key, lambda: self._use(lambda file: kind.open(file, **chosen)), kind.size))
+        blank = kind.blank if self.blanked else None
+        shown = kind.open if blank is None else lambda file, **asked: blank(kind.open(file, **asked))
+        return copy(cache.get(key, lambda: self._use(lambda file: shown(file, **chosen)), kind.size))
 
     def header(self) -> dict[str, float]:
         """Sizes without decoding: width, height (upright); frames, fps, duration (s); rate (Hz), duration (s)."""
@@ -83,11 +87,12 @@ class Media:
             content = self._use(lambda _: _file_hash(self.source, *self._stamp()))
         else:
             content = hashlib.sha256(self.source).hexdigest()
-        return hashlib.sha256(f"{content} {self.options}".encode()).hexdigest() if self.options else content
+        own = f" {self.options}" * bool(self.options) + " blanked" * self.blanked
+        return hashlib.sha256(f"{content}{own}".encode()).hexdigest() if own else content
 
     def bytes(self) -> Blob:
-        """The content as it is on disk."""
-        return self._use(lambda file: file.read())
+        """The content as it is on disk; of a blanked one, as it would be."""
+        return find_kind(self.kind).encode(self.open()) if self.blanked else self._use(lambda file: file.read())
 
     def preview(self) -> Blob:
         """A small PNG for reports."""
@@ -96,8 +101,7 @@ class Media:
 
     def blank(self) -> Media | None:
         """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
-        blank = find_kind(self.kind).blank
-        return None if blank is None else media(blank(self.open()), self.kind, limits=self.limits)
+        return None if find_kind(self.kind).blank is None else replace(self, blanked=True, name=f"{self.name}, blanked")
 
     def describe(self) -> str:
         """One line: kind, sizes, name."""
@@ -110,7 +114,7 @@ class Media:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Media):
             return NotImplemented
-        same = self.source == other.source and self.options == other.options
+        same = (self.source, self.options, self.blanked) == (other.source, other.options, other.blanked)
         return self.kind == other.kind and (same or self.hash == other.hash)
 
     def __hash__(self) -> int:
@@ -286,6 +290,7 @@ register(
         preview=lambda video: preview.strip(video.frames),
         encode=encode.video,
         preview_options={"max_frames": 4},
+        blank=lambda video: replace(video, frames=np.zeros_like(video.frames)),
     )
 )
 register(
@@ -295,6 +300,6 @@ register(
         audio_header,
         preview=lambda sound: preview.curve(sound.wave),
         encode=encode.audio,
-        blank=lambda sound: (np.zeros_like(sound.wave), sound.rate),
+        blank=lambda sound: replace(sound, wave=np.zeros_like(sound.wave)),
     )
 )

@@ -15,7 +15,7 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class ClipsBase(Task):
     """Supervised answers, with a short thought, to questions about clips of handwritten digits."""
 
-    kinds: tuple[str, ...] = ("some", "when", "some when")
+    kinds: tuple[str, ...] = ("some", "when", "some", "some when")
     """Kinds of question (data/clips.py); none of these asks for an order."""
     loose: float = 1.5
     """Seconds at most that a label begins too early, or ends too late."""

@@ -83,8 +83,12 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
     _set_pixels(
         processor, "video_processor", "video_", settings.video_min_pixels, settings.video_max_pixels, settings.name
     )
+    part: Any = getattr(processor, "video_processor", None)
     if settings.video_pixels is not None:
         _set_video_budget(processor, settings)
+    elif getattr(part, "cap_pixels_per_frame", False) is None:
+        # Left open, releases of transformers differ in it, and warn of it.
+        part.cap_pixels_per_frame = False
     return processor
 
 
