@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpost.data.limits import Limits
 from mmpost.data.clips import Clips
+from mmpost.data.limits import Limits
 from mmpost.data.media import media, sample_frames
 from mmpost.errors import DataError
 
@@ -199,13 +199,19 @@ def test_the_first_channel_may_stand_for_all():
 def test_a_blank_video_is_opened_with_the_same_frames_and_shows_none() -> None:
     film = Clips("val", ("when",), n=1)[0].prompt[0].value
     blank = film.blank()
-    assert blank is not None and blank.header() == film.header() and blank.hash != film.hash and blank != film
+    assert blank is not None
+    assert blank.header() == film.header()
+    assert blank.hash != film.hash
+    assert blank != film
     dark, seen = (m.open(fps=1, min_frames=2, max_frames=4) for m in (blank, film))
-    assert dark.frames.shape == seen.frames.shape and len(dark.frames) <= 4
-    assert not dark.frames.any() and seen.frames.any()
+    assert dark.frames.shape == seen.frames.shape
+    assert len(dark.frames) <= 4
+    assert not dark.frames.any()
+    assert seen.frames.any()
     assert (dark.times == seen.times).all()
     again = media(blank.bytes(), "video").open()
-    assert len(again.frames) == film.header()["frames"] and again.frames.max() < 8
+    assert len(again.frames) == film.header()["frames"]
+    assert again.frames.max() < 8
 
 
 def test_silence_is_as_long_as_the_sound():
