@@ -12,6 +12,7 @@ from mmpost.data.spoken import Spoken
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards import choice
+from mmpost.rewards.text import answer
 from mmpost.rl import GroupTask
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 from mmpost.transforms.answers import Answer
@@ -104,7 +105,9 @@ class R1Aqa(GroupTask):
 
     def gold(self) -> tuple[Gold, ...]:
         """The right reply, and its reward."""
-        return (Gold(self.reply, 1.0 if self.prompt == "plain" else 2.0),)
+        if self.prompt == "plain":
+            return (Gold(self.reply, 1.0),)
+        return (Gold(self.reply, 2.0, parses=lambda text: answer(text) is not None),)
 
     def template(self) -> str:
         """The whole instruction, with places for the question and the options."""

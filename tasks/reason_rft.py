@@ -144,7 +144,8 @@ class ReasonRFT(GroupTask):
 
     def gold(self) -> tuple[Gold, ...]:
         """A right answer after a thought: one for the answer, one for the form."""
-        return (Gold(lambda s: self.thoughtful(s) or thought(s), None if self.reasoning else 2.0),)
+        earns = None if self.reasoning else 2.0
+        return (Gold(lambda s: self.thoughtful(s) or thought(s), earns, parses=lambda text: answer(text) is not None),)
 
     def _sources(self) -> tuple[Source, Source]:
         """What the supervised stage learns, and what is reinforced."""

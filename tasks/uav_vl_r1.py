@@ -11,7 +11,7 @@ from mmpost.data.own import own
 from mmpost.data.short_answers import ShortAnswers
 from mmpost.data.tiles import Tiled, Tiles
 from mmpost.objectives.likelihood import Likelihood
-from mmpost.rewards.text import think_format
+from mmpost.rewards.text import answer, think_format
 from mmpost.rewards.vqa import Rule, no_answer, short_answer
 from mmpost.rl import GroupTask
 from mmpost.transforms.answers import Answer, PromptOnly
@@ -102,7 +102,8 @@ class UavVlR1(GroupTask):
         """The truth, thought and bare."""
         bare = self.weights.get("accuracy", 1.0)
         thought = bare + self.weights.get("format", 1.0)
-        return Gold(self.answer, thought), Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer")
+        short = Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", parses=answered)
+        return Gold(self.answer, thought, parses=answered), short
 
     def _score(self) -> Score:
         return Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)
@@ -119,6 +120,11 @@ class UavVlR1(GroupTask):
 
     def _tiled(self, source: Source) -> Source:
         return source if self.tiles is None else Tiled(source, self.tiles)
+
+
+def answered(text: str) -> bool:
+    """Whether an answer can be read from a reply."""
+    return answer(text) is not None
 
 
 def by_stage(samples: Sequence[Sample]) -> dict[str, float]:

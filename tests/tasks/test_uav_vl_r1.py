@@ -131,7 +131,9 @@ def test_one_stage_with_all_types_is_plain_grpo(tmp_path: Path) -> None:
     plain = {"name": str(Path(__file__)), **{name: task[name] for name in shared}}
     mmpost.train(**{**settings, "task": plain}, out=str(tmp_path / "plain"))
     assert same_weights(tmp_path / "staged", tmp_path / "plain")
-    assert metrics(tmp_path / "staged") == metrics(tmp_path / "plain")
+    # The plain task does not say what can be read.
+    counted = [{k: v for k, v in line.items() if "unparseable" not in k} for line in metrics(tmp_path / "staged")]
+    assert counted == metrics(tmp_path / "plain")
     assert any(line["grad_norm"] for line in metrics(tmp_path / "plain"))
 
 
