@@ -10,9 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mmpost import bases, checkpoint, config, registry
+from mmpost import config
 from mmpost.build import make_task
-from mmpost.code import fingerprint
 from mmpost.compare.bootstrap import difference, hierarchical, scored
 from mmpost.compare.cells import Result, Runner
 from mmpost.compare.picture import draw
@@ -59,17 +58,7 @@ class Comparison:
         self.benches = {bench.name: bench for bench in self.task.benches("test")}
         if not self.benches or not self.task.best:
             raise ConfigError(f"task={study.task} has no bench on test, or no `best` metric to tune by")
-        base = bases.resolve(self.run_config.model.name, 0)
-        self.base = checkpoint.weights_hash(base) or base
-        self.code = fingerprint(str(registry.module(study.task, "mmpost.tasks").__file__))
-        self.runner = Runner(
-            folder,
-            self.base,
-            self.code,
-            jobs=count(own, "jobs", 1),
-            launch=own.get("launch", ""),
-            keep=own.get("keep", "false") == "true",
-        )
+        self.runner = Runner.of(own, folder, self.run_config.model.name, [study.task])
 
     def _checked(self) -> RunConfig:
         """The first arm's configuration; a wrong setting of any arm must show before the first hour is spent."""
@@ -96,8 +85,8 @@ class Comparison:
             "samples": {name: len(samples) for name, samples in start.scored.items()},
             "arms": self.study.arms,
             "set": self.study.set,
-            "base_hash": self.base,
-            "code_hash": self.code,
+            "base_hash": self.runner.base,
+            "code_hash": self.runner.code,
             "base": self._table([start]),
             "budgets": {},
         }

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mmpost import config, runs
+from mmpost import bases, checkpoint, config, registry, runs
+from mmpost.code import fingerprint
 from mmpost.compare.study import Cell
+from mmpost.compare.words import count
 from mmpost.errors import TrainError
 from mmpost.listeners.files import eval_samples
 from mmpost.types import Sample
@@ -87,6 +89,19 @@ class Runner:
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _places: list[int] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, own: Mapping[str, str], folder: Path, model: str, tasks: Iterable[str]) -> Runner:
+        """As a command's own words say, from the weights of `model` and with the code that the tasks import."""
+        base = bases.resolve(model, 0)
+        return cls(
+            folder,
+            checkpoint.weights_hash(base) or base,
+            fingerprint(*(str(registry.module(name, "mmpost.tasks").__file__) for name in tasks)),
+            jobs=count(own, "jobs", 1),
+            launch=own.get("launch", ""),
+            keep=own.get("keep", "false") == "true",
+        )
 
     def run(self, cells: Sequence[Cell]) -> list[Result]:
         """The results of `cells` in order; those that are in the folder already are not run again.

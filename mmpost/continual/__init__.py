@@ -9,9 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mmpost import bases, checkpoint, config, registry
+from mmpost import config
 from mmpost.build import make_task
-from mmpost.code import fingerprint
 from mmpost.compare.bootstrap import Drawn, difference, scored
 from mmpost.compare.cells import Result, Runner
 from mmpost.compare.study import settings_of
@@ -53,17 +52,7 @@ class Continual:
         self.seeds = list(range(count(own, "seeds", 3)))
         self.model = plan.checked(study)
         self.columns = plan.columns(study)
-        base = bases.resolve(self.model, 0)
-        self.base = checkpoint.weights_hash(base) or base
-        self.code = fingerprint(*(str(registry.module(name, "mmpost.tasks").__file__) for name in self._tasks()))
-        self.runner = Runner(
-            folder,
-            self.base,
-            self.code,
-            jobs=count(own, "jobs", 1),
-            launch=own.get("launch", ""),
-            keep=own.get("keep", "false") == "true",
-        )
+        self.runner = Runner.of(own, folder, self.model, self._tasks())
 
     def run(self) -> dict[str, Any]:
         """Everything that study.json holds."""
@@ -89,8 +78,8 @@ class Continual:
             "against": against,
             "meanings": MEANINGS,
             "study": study.model_dump(mode="json"),
-            "base_hash": self.base,
-            "code_hash": self.code,
+            "base_hash": self.runner.base,
+            "code_hash": self.runner.code,
             "arms": {
                 arm: {
                     "steps": [one.cell.steps for one in runs[arm][0]],
