@@ -1,19 +1,24 @@
-"""The nouns of mmpost. Read this file and `samples.py` first: every plug-in is a function or class over these types."""
+"""The nouns of mmpost. Read this file, `samples.py` and `modelling.py` first: plug-ins are made of these types."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from mmpost.modelling import (
+    Decoder as Decoder,
+    Decoding as Decoding,
+    Embedding as Embedding,
+    Model as Model,
+    Seen as Seen,
+)
 from mmpost.samples import (
     Batch as Batch,
     Entry as Entry,
@@ -41,94 +46,6 @@ class Sampling(Settings):
     """Only the most likely tokens that together reach this probability."""
     top_k: int = Field(default=0, ge=0)
     """Only that many most likely tokens; 0 keeps all."""
-
-
-@runtime_checkable
-class Model(Protocol):
-    """The only place that knows templates, special tokens, image grids and positions."""
-
-    module: torch.nn.Module
-
-    def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Cut the replies of `samples` into micro-batches within the budget, with the named columns."""
-        ...
-
-    def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        """All replies of `samples` as one batch without inputs: what `Objective.counts` reads before any forward."""
-        ...
-
-    def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
-        """Surrounds the micro-batches of one optimiser step; its exit does what must happen once per step."""
-        ...
-
-    def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs: ...
-
-    def reply(self, text: str, origin: Origin) -> Reply:
-        """A reply with token ids as the model would have written it, end of turn included."""
-        ...
-
-    def read(self, sample: Sample) -> None:
-        """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
-        ...
-
-    def key(self, sample: Sample) -> str:
-        """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
-        ...
-
-    def soon(self, samples: Sequence[Sample]) -> None:
-        """These come next: their media may be read in the background; what fails then fails again in its place."""
-        ...
-
-    def frame(self, sample: Sample) -> Frame | None:
-        """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
-        ...
-
-    def parts(self) -> Mapping[str, Sequence[str]]:
-        """Parameter-name prefixes by part of the model ("vision", "projector", "language", ...)."""
-        ...
-
-    def after_step(self) -> None:
-        """Called after each optimiser step (clamps, caches)."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write weights and processor so that transformers' `from_pretrained` loads them."""
-        ...
-
-
-class Decoder(Protocol):
-    """Writes n replies to each of some samples, token by token."""
-
-    def start(self) -> Float[Tensor, "sample vocab"]:
-        """Logits of the first token, one row per sample; afterwards the decoder holds n live replies of each."""
-        ...
-
-    def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
-        """Logits after one more token of each live reply."""
-        ...
-
-    def keep(self, live: Int[Tensor, " live"]) -> None:
-        """Drop all live replies but those at these indices."""
-        ...
-
-    def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
-        """Log-probabilities exactly as the training passes compute them."""
-        ...
-
-
-class Decoding(Protocol):
-    """A model that can write replies."""
-
-    @property
-    def recipe(self) -> Any:
-        """How prompts become tokens; `end` holds the tokens that end a reply."""
-        ...
-
-    def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
-
-    def sampled(self, token_ids: Sequence[int]) -> Reply:
-        """The reply made of these tokens."""
-        ...
 
 
 class Rollout(Protocol):
@@ -163,6 +80,14 @@ class Context(Protocol):
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         """Per-token log-probabilities [sample][reply][tok] of the replies under `of`: "policy" or "reference"."""
+        ...
+
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, Float[Tensor, " dim"]]]:
+        """The normalised embeddings of each sample by kind, as far as it has them; fp32 on the CPU."""
+        ...
+
+    def classes(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
+        """Logits of the classification head; fp32 on the CPU."""
         ...
 
     def reply(self, text: str, origin: Origin) -> Reply: ...
@@ -204,7 +129,9 @@ class Objective(Settings):
     """What is minimised. Its fields are its hyper-parameters."""
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "reply"
-    """What may not be split over micro-batches."""
+    """What it must see together. "batch": the whole optimiser step, of all micro-batches and ranks, in one call; the
+    order of samples must not show. The trainer computes outputs without gradient, the loss on all of them, and each
+    micro-batch again with its gradient; `idle` is not asked."""
 
     @property
     def span(self) -> Literal["step", "rollout"]:
@@ -244,7 +171,10 @@ class Objective(Settings):
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        """The denominator of each term for these replies, known before any forward."""
+        """The denominator of each term for these replies, known before any forward.
+
+        Counts of micro-batches and ranks are added up; with unit "batch" it is called once on the whole step.
+        """
 
     @abstractmethod
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss: ...

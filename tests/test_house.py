@@ -31,11 +31,12 @@ BASIC = {"types", "settings", "errors"}
 ANYTHING = {"*"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "": {"build", "models", "select_data"},
+    "": {"build", "select_data", "types"},
     "errors": set(),
     "settings": set(),
-    "samples": set(),
-    "types": {"samples", "settings"},
+    "samples": {"errors"},
+    "modelling": {"samples"},
+    "types": {"modelling", "samples", "settings"},
     "config": {"errors", "settings"},
     "registry": {"errors"},
     "columns": {"types", "errors"},
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "updates": BASIC | {"dist", "model_parts", "updates"},
     "edits": BASIC | {"dist", "model_parts", "edits"},
     "transforms": BASIC | {"transforms"},
-    "models": BASIC | {"columns", "model_parts", "data.media", "data.cache", "models"},
+    "models": BASIC | {"columns", "config", "model_parts", "registry", "data.media", "data.cache", "models"},
     "engine": BASIC | {"dist", "engine"},
     "rollout": BASIC | {"dist", "rollout"},
     "listeners": BASIC | {"listeners", "marks", "runs"},
@@ -63,7 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reference": BASIC | {"job"},
     "feed": BASIC | {"dist", "job"},
     "needed": BASIC | {"job"},
-    "trainer": BASIC | {"dist", "job", "feed", "needed", "stop"},
+    "trainer": BASIC | {"dist", "job", "feed", "needed", "stop", "whole"},
+    "whole": BASIC | {"columns", "dist", "job"},
     "evaluation": BASIC | {"dist", "job", "listeners", "checkpoint"},
     "rl": BASIC | {"objectives", "transforms"},
     "recording": BASIC | {"checkpoint", "data.indexed", "runs"},
@@ -263,7 +265,7 @@ def names(tree: ast.Module) -> str:
     return " ".join(found)
 
 
-PLAIN = ("feed", "job", "evaluation", "checkpoint", "making", "recording", "stages", "resuming")
+PLAIN = ("feed", "job", "evaluation", "checkpoint", "making", "recording", "stages", "resuming", "whole")
 
 
 def test_the_loop_knows_no_modality_method_task_or_engine() -> None:
