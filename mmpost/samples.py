@@ -150,6 +150,8 @@ class Outputs:
     entropy: Float[Tensor, " tok"] | None = None
     """Entropy of the distribution that each reply token was drawn from, fp32; wanted as "entropy", or as
     "entropy_value" where its gradient is not."""
+    sum_p2: Float[Tensor, " tok"] | None = None
+    """Sum of the squared probabilities of that distribution, without gradient, fp32: how sure the policy is."""
     embeddings: Mapping[str, Float[Tensor, "sample dim"]] = field(default_factory=dict)
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars of the model itself, such as an expert-balance loss."""
