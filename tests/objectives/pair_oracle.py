@@ -53,6 +53,7 @@ class Model:
 
     training = True
     is_gradient_checkpointing = False
+    _modules: dict[str, Any] = {}
 
     def __init__(self, rows: Tensor, sum_p2: Tensor | None = None) -> None:
         self.rows, self.sum_p2 = rows, sum_p2
@@ -78,7 +79,7 @@ def _zeroed(made: Tables, values: Tensor) -> Tensor:
     return values.masked_fill(~made.there, 0.0)
 
 
-def _bare(cls: Any, **attributes: Any) -> Any:
+def _bare(cls: Any, attributes: dict[str, Any]) -> Any:
     found = cls.__new__(cls)
     common = {"accelerator": Accelerator(), "aux_loss_enabled": False, "_total_train_tokens": 0, "_tp_size": 1}
     args = SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=0.05)
@@ -95,17 +96,14 @@ def dpo(cls: Any, made: Tables, weights: dict[str, float], **settings: Any) -> T
         return _zeroed(made, values).transpose(0, 1).flatten(0, 1)
 
     policy = Model(rows(made.logp), made.sum_p2.transpose(0, 1).flatten(0, 1))
-    settings = {
+    attributes = {
+        **{"model": policy, "ref_model": Model(rows(made.ref)), "precompute_ref_logps": False},
+        **{"loss_types": list(weights), "loss_weights": list(weights.values())},
         **{"beta": 0.1, "label_smoothing": 0.0, "ld_alpha": None, "use_weighting": False},
         **{"f_divergence_type": "reverse_kl", "f_alpha_divergence_coef": 0.5},
         **settings,
     }
-    trainer = _bare(
-        cls,
-        **{"model": policy, "ref_model": Model(rows(made.ref)), "precompute_ref_logps": False},
-        **{"loss_types": list(weights), "loss_weights": list(weights.values())},
-        **settings,
-    )
+    trainer = _bare(cls, attributes)
     there = rows(torch.ones_like(made.ref)) > 0
     n, width = there.shape
     ids = torch.zeros(n, width + 1, dtype=torch.long)
@@ -126,12 +124,12 @@ def kto(cls: Any, made: Tables, mismatched: Tables, labels: Sequence[bool], loss
     mask = torch.cat([torch.zeros(2 * n, 1, dtype=torch.long), there.long()], dim=1)
     ids = torch.zeros(2 * n, width + 1, dtype=torch.long)
     ids[:, 0] = torch.arange(2 * n)
-    trainer = _bare(
-        cls,
-        **{"model": policy, "ref_model": reference, "precompute_ref_logps": False},
-        **{"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "loss_type": loss},
-        **{"calculate_KL": loss == "kto", **settings},
-    )
+    attributes = {
+        **{"model": policy, "ref_model": reference, "precompute_ref_logps": False, "loss_type": loss},
+        **{"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "calculate_KL": loss == "kto"},
+        **settings,
+    }
+    trainer = _bare(cls, attributes)
     inputs = {"input_ids": ids[:n], "attention_mask": torch.ones_like(ids[:n]), "completion_mask": mask[:n]}
     more = {"KL_input_ids": ids[n:], "KL_attention_mask": torch.ones_like(ids[n:]), "KL_completion_mask": mask[n:]}
     return trainer._compute_loss(policy, {**inputs, **more, "label": torch.tensor(list(labels))}, False)
@@ -140,11 +138,12 @@ def kto(cls: Any, made: Tables, mismatched: Tables, labels: Sequence[bool], loss
 def older(cls: Any, made: Tables, **settings: Any) -> Tensor:
     """The loss of CPOTrainer or ORPOTrainer, whole: likelihood and preference."""
     policy = Model(_zeroed(made, made.logp).transpose(0, 1).flatten(0, 1))
-    trainer = _bare(
-        cls,
+    attributes = {
         **{"is_encoder_decoder": False, "pad_token_id": 0, "padding_value": 0, "beta": 0.1, "label_smoothing": 0.0},
-        **{"alpha": 0.0, "simpo_gamma": 0.5, "cpo_alpha": 1.0, "loss_type": "sigmoid", **settings},
-    )
+        **{"alpha": 0.0, "simpo_gamma": 0.5, "cpo_alpha": 1.0, "loss_type": "sigmoid"},
+        **settings,
+    }
+    trainer = _bare(cls, attributes)
     n = len(made.lengths)
     batch = {}
     for side, name in enumerate(("chosen", "rejected")):

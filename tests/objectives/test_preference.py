@@ -61,7 +61,7 @@ FIXTURE: list[tuple[dict[str, Any], float]] = [
 ]  # fmt: skip
 
 
-def value(of: torch.Tensor) -> float:
+def number(of: torch.Tensor) -> float:
     return of.item()
 
 
@@ -95,8 +95,8 @@ def test_aot_compares_sorted_margins() -> None:
     lengths = [1, 1, 1, 1]
     whole = batch(lengths, groups=[0, 0, 1, 1], chosen=[1.0, 0.0, 1.0, 0.0], ref_logp=[[-1.5], [-2.0], [-1.0], [-2.0]])
     outputs = Outputs(logp=flat([[-1.0], [-4.0], [-3.0], [-2.0]]))
-    assert value(total(Preference(kind="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
-    assert value(total(Preference(kind="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
+    assert number(total(Preference(kind="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
+    assert number(total(Preference(kind="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
 
 
 def test_ld_dpo_discounts_the_tail_of_the_longer_reply() -> None:
@@ -106,8 +106,8 @@ def test_ld_dpo_discounts_the_tail_of_the_longer_reply() -> None:
     logp[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-2.5] * 2)
     ref[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-1.5] * 2)
     tail = Tables(logp.requires_grad_(), ref, made.sum_p2, made.lengths)
-    assert value(loss(Preference(ld_alpha=0.5), tail)) == pytest.approx(0.598139, abs=6e-7)
-    assert value(loss(Preference(ld_alpha=1.0), tail)) == pytest.approx(value(loss(Preference(), tail)), abs=1e-12)
+    assert number(loss(Preference(ld_alpha=0.5), tail)) == pytest.approx(0.598139, abs=6e-7)
+    assert number(loss(Preference(ld_alpha=1.0), tail)) == pytest.approx(number(loss(Preference(), tail)), abs=1e-12)
 
 
 def kto_rows(z: float) -> tuple[Any, Outputs]:
@@ -123,13 +123,13 @@ def kto_rows(z: float) -> tuple[Any, Outputs]:
 
 
 def test_kto_of_the_pair() -> None:
-    found = value(total(Preference(kind="kto"), [kto_rows(0.5)]))
+    found = number(total(Preference(kind="kto"), [kto_rows(0.5)]))
     assert found == pytest.approx((0.487503 + 0.437823) / 2, abs=6e-7)
-    weighted = value(total(Preference(kind="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
+    weighted = number(total(Preference(kind="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
     assert weighted == pytest.approx(0.487503, abs=6e-7)
     # z is cut off below 0, and has no gradient.
-    below = value(total(Preference(kind="kto"), [kto_rows(-3.0)]))
-    assert below == pytest.approx(value(total(Preference(kind="kto"), [kto_rows(0.0)])), abs=1e-12)
+    below = number(total(Preference(kind="kto"), [kto_rows(-3.0)]))
+    assert below == pytest.approx(number(total(Preference(kind="kto"), [kto_rows(0.0)])), abs=1e-12)
     rows, outputs = kto_rows(0.5)
     (slope,) = torch.autograd.grad(total(Preference(kind="kto"), [(rows, outputs)]), outputs.logp)
     assert float(slope[2]) == 0
@@ -162,13 +162,13 @@ def test_kto_without_replies_to_other_prompts_is_refused() -> None:
 def test_where_policy_and_reference_agree(fields: dict[str, Any], value: float) -> None:
     made = tables([(6, 8), (3, 2), (4, 4)])
     made.ref = made.logp.detach().clone()
-    assert value(loss(Preference(**fields), made)) == pytest.approx(value, rel=1e-9)
+    assert number(loss(Preference(**fields), made)) == pytest.approx(value, rel=1e-9)
 
 
 def test_kto_where_policy_and_reference_agree() -> None:
     rows, _ = kto_rows(0.0)
     same = Outputs(logp=rows.columns["ref_logp"].clone().requires_grad_())
-    assert value(total(Preference(kind="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
+    assert number(total(Preference(kind="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_rdpo_is_dpo_at_equal_lengths_and_slackens_where_the_chosen_reply_is_longer() -> None:
@@ -199,7 +199,7 @@ def test_the_order_of_pairs_and_of_replies_does_not_show(kind: str) -> None:
 
 
 def test_kto_depends_on_who_is_mismatched() -> None:
-    assert value(total(Preference(kind="kto"), [kto_rows(0.5)])) != float(
+    assert number(total(Preference(kind="kto"), [kto_rows(0.5)])) != number(
         total(Preference(kind="kto"), [kto_rows(2.0)])
     )
 
@@ -242,7 +242,7 @@ def test_a_sample_with_several_rejected_replies_is_several_pairs() -> None:
     outputs = Outputs(logp=flat([[-1.0], [-2.0], [-4.0]]))
     assert Preference().counts(whole) == {"preference": 2.0}
     ls = [math.log1p(math.exp(-0.1 * d)) for d in (1.0, 3.0)]
-    assert value(total(Preference(), [(whole, outputs)])) == pytest.approx(sum(ls) / 2, abs=1e-12)
+    assert number(total(Preference(), [(whole, outputs)])) == pytest.approx(sum(ls) / 2, abs=1e-12)
 
 
 def test_scores_make_pairs_of_all_that_differ_enough() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmpost.objectives.preference import Preference
 from mmpost.types import Outputs
 from tests.objectives import pair_oracle
-from tests.objectives.pair_oracle import Tables, tables
+from tests.objectives.pair_oracle import tables
 from tests.objectives.pairs import loss
 from tests.objectives.ragged import batch, total
 
@@ -120,21 +120,21 @@ def test_of_kto_trainer(table: Table, kind: str, shift: float) -> None:
     from trl.trainer.kto_trainer import KTOTrainer
 
     made, other = tables([(n, n) for n in (4, 7, 2, 5)], 4), tables([(n, n) for n in (7, 2, 5, 4)], 5)
-    other.ref = other.logp.detach()[..., :] - shift
-    other = Tables(torch.nn.functional.pad(other.logp.detach(), (0, 0)), other.ref, other.sum_p2, other.lengths)
+    other.logp = other.logp.detach()
+    other.ref = other.logp - shift
     labels = [True, False, False, True]
     weights = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
     want = pair_oracle.kto(KTOTrainer, made, other, labels, kind, **weights)
-    objective = Preference(kind=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
-    lengths = [t.lengths[i][0] for t in (made, other) for i in range(4)]
-    rows = {name: [getattr(t, name)[i, 0, :n].tolist() for t in (made, other) for i, n in
-                   ((i, t.lengths[i][0]) for i in range(4))] for name in ("logp", "ref")}  # fmt: skip
-    columns = {"ref_logp": rows["ref"], "chosen": [*map(float, labels), 0.0, 0.0, 0.0, 0.0]}
-    use = 8 if kind == "kto" else 4
-    columns = {name: values[:use] for name, values in columns.items()}
+    used = (made, other) if kind == "kto" else (made,)
+    there = [t.there[:, 0] for t in used]
+    ref = [
+        row[m].tolist() for t, mask in zip(used, there, strict=True) for row, m in zip(t.ref[:, 0], mask, strict=True)
+    ]
+    columns = {"ref_logp": ref, "chosen": [*map(float, labels), *[0.0] * (len(ref) - 4)]}
     if kind == "kto":
         columns["mismatched"] = [0.0] * 4 + [1.0] * 4
-    whole = batch(lengths[:use], **columns)
-    logp = torch.cat([made.logp[:, 0][made.there[:, 0]], other.logp[:, 0][other.there[:, 0]]])[: whole.tokens]
-    got = total(objective, [(whole, Outputs(logp=logp))])
-    table(f"{kind}, z {'> 0' if shift > 0 else '= 0'}", got, want, [made.logp])
+    whole = batch([len(row) for row in ref], **columns)
+    outputs = Outputs(logp=torch.cat([t.logp[:, 0][mask] for t, mask in zip(used, there, strict=True)]))
+    objective = Preference(kind=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
+    name = f"kto, z {'> 0' if shift > 0 else '= 0'}" if kind == "kto" else kind
+    table(name, total(objective, [(whole, outputs)]), want, [made.logp])
