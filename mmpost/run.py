@@ -162,7 +162,12 @@ class Run:
             self._refill(feed)
         self.before = None
         until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
-        trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
+
+        def watch(numbers: dict[str, float], samples: Sequence[Sample]) -> None:
+            reference.follow(self.job, stage, self.cursor.done)
+            self._watch(numbers, samples)
+
+        trainer.run(self.job, feed, engine, self.cursor, until, watch)
 
     def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the data of a stage without objective, or what is missing of them."""
@@ -187,7 +192,9 @@ class Run:
         self.update = stage.update or Plain(optim)
         self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
         self.cursor = trainer.Cursor()
-        if reference.wanted(stage) and self.job.share:
+        self.job.stores.pop("reference", None)
+        # What a moving reference says of a reply is never asked for again.
+        if reference.wanted(stage) and self.job.share and stage.follow is None:
             decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
             self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
