@@ -11,7 +11,7 @@ from pydantic import Field
 from mmpost.objectives.preference import Preference
 from mmpost.transforms.logp import RefLogp, ScoreLogp
 from mmpost.transforms.pairs import EncodePairs, Mismatched
-from mmpost.types import Bench, Follow, Gold, Reads, Sample, Source, Stage, Task, Transform
+from mmpost.types import Bench, Gold, Reads, Sample, Source, Stage, Task, Transform
 
 
 class PreferenceTask(Task):
@@ -42,7 +42,7 @@ class PreferenceTask(Task):
         what the transforms `before` write. `more`: other fields of the stage (optim, reference, edits, order, ...).
         """
         steps = (*before, *self._transforms())
-        more["follow"] = Follow(self.follow_every, self.follow_share) if self.follow_every else None
+        more["follow"] = (self.follow_every, self.follow_share) if self.follow_every else None
         return Stage(name, source, self.loss, self.prompts, steps, reads=reads, share=share, gold=gold, **more)
 
     def _transforms(self) -> Iterator[Transform]:

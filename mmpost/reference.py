@@ -59,10 +59,9 @@ def enter(job: Job, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
 
 def follow(job: Job, stage: Stage, done: int) -> None:
     """After `done` steps of the stage: move its reference towards the policy, where it is time (`Stage.follow`)."""
-    if stage.follow is None or not wanted(stage) or done % stage.follow.every:
+    if stage.follow is None or not wanted(stage) or done % stage.follow[0]:
         return
-    share, now = stage.follow.share, dict(job.model.module.named_parameters())
-    kept = job.kept["reference"]
+    share, now, kept = stage.follow[1], dict(job.model.module.named_parameters()), job.kept["reference"]
     job.keep("reference", {k: w.lerp(now[k].detach().to(w.device, w.dtype), share) for k, w in kept.items()})
 
 

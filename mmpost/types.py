@@ -324,14 +324,6 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Follow:
-    """A reference that moves: every so many steps it becomes share x policy + (1 - share) x reference."""
-
-    every: int = 512
-    share: float = 0.6
-
-
-@dataclass(frozen=True)
 class Stage:
     """A stretch of training; without an objective, one that makes data.
 
@@ -361,8 +353,8 @@ class Stage:
     reference: str = ""
     """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
     this name, or those of the model with this name or folder."""
-    follow: Follow | None = None
-    """How the reference moves after the policy during the stage; None: it stays."""
+    follow: tuple[int, float] | None = None
+    """(steps, share): every so many steps the reference moves this share of its way to the policy; None: it stays."""
     reads: Reads | None = None
     """Draw from what an earlier stage recorded; None: from the source as it is."""
     order: Literal["shuffled", "given"] = "shuffled"

@@ -22,7 +22,7 @@ from mmpost.job import Job
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.settings import Settings
 from mmpost.transforms.answers import Answer
-from mmpost.types import Context, Follow, Model, Sample, Stage, Task
+from mmpost.types import Context, Model, Sample, Stage, Task
 from tests.small_runs import metrics, same_weights
 
 HERE = str(Path(__file__))
@@ -181,7 +181,7 @@ def test_a_reference_that_follows_moves_a_share_of_the_way_when_it_is_time() -> 
     torch.nn.init.constant_(module.weight, 1.0)
     job.keep_weights("reference")
     torch.nn.init.constant_(module.weight, 2.0)
-    stage = Stage("s", [], None, 1, (Asks(),), follow=Follow(every=2, share=0.6))
+    stage = Stage("s", [], None, 1, (Asks(),), follow=(2, 0.6))
     seen = []
     for done in (1, 2, 3, 4):
         reference.follow(job, stage, done)
