@@ -175,6 +175,8 @@ class Outputs:
     entropy: Float[Tensor, " tok"] | None = None
     """Entropy of the distribution that each reply token was drawn from, fp32; wanted as "entropy", or as
     "entropy_value" where its gradient is not."""
+    sum_p2: Float[Tensor, " tok"] | None = None
+    """Sum of the squared probabilities of that distribution, without gradient, fp32: how sure the policy is."""
     embeddings: Mapping[str, Float[Tensor, "sample dim"]] = field(default_factory=dict)
     """By kind of medium, wanted as "embeddings"; zeros for a sample that has none (`Batch.has`)."""
     classes: Float[Tensor, "sample class"] | None = None

@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "whole": BASIC | {"columns", "dist", "job"},
     "evaluation": BASIC | {"dist", "job", "listeners", "checkpoint"},
     "rl": BASIC | {"objectives", "transforms"},
+    "preferences": BASIC | {"objectives", "transforms"},
     "recording": BASIC | {"checkpoint", "data.indexed", "runs"},
     "manifest": BASIC | {"recording", "runs"},
     "making": BASIC | {"dist", "feed", "job", "manifest", "recording", "stop"},
@@ -80,7 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": ANYTHING,
     "new_task": {"errors", "registry"},
     "own_rewards": BASIC | {"registry", "transforms"},
-    "tasks": BASIC | {"rl", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
+    "tasks": BASIC
+    | {"rl", "preferences", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
     "code": set(),
     "bases": BASIC | {"checkpoint", "code", "config", "registry"},
     "probe": BASIC | {"data"},

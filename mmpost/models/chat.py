@@ -20,7 +20,7 @@ from mmpost.columns import on_device, reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows, shared
 from mmpost.models.decode import ChatDecoder, SharedDecoder
-from mmpost.models.head import Entropy, Head, token_statistics
+from mmpost.models.head import Entropy, Head, Wanted, token_statistics
 from mmpost.models.loading import device_of, load, quiet
 from mmpost.models.prompts import Prompt, Prompter, Recipe
 from mmpost.models.share_check import try_sharing
@@ -170,11 +170,12 @@ class ChatModel:
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
+        wanted = Wanted(kind, "sum_p2" in wants)
         with self._arithmetic():
-            logp, entropy = token_statistics(
-                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, kind, closed=self.share
+            found = token_statistics(
+                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, wanted, closed=self.share
             )
-        return Outputs(logp=logp, entropy=entropy)
+        return Outputs(logp=found.logp, entropy=found.entropy, sum_p2=found.sum_p2)
 
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
