@@ -156,7 +156,9 @@ def _pneumothorax(chest: _Chest, finding: Seen) -> None:
     for side in chest.sides(finding):
         left = 1 - RIM[finding.severity] * chest.rng.uniform(0.85, 1.15)
         # The lung falls towards the hilum and down.
-        inner = chest.ellipse((0.47 - 0.5 * (1 - left) * chest.width) * side, 0.1, left * chest.width, 0.72 * left + 0.1)
+        inner = chest.ellipse(
+            (0.47 - 0.5 * (1 - left) * chest.width) * side, 0.1, left * chest.width, 0.72 * left + 0.1
+        )
         outside = _ramp((inner - 1) * 8)
         chest.pixels -= 0.2 * outside * chest.air[side]
         chest.pixels += 0.32 * np.clip(1 - np.abs(inner - 1) * 12, 0, 1) * chest.air[side]

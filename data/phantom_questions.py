@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from mmpost.data.indexed import Indexed
 from mmpost.data.media import media
-from mmpost.data.phantoms import GRADES, SIZES, Phantoms, Study, described
+from mmpost.data.phantoms import GRADES, KEPT, SIZES, Phantoms, Study, described
 from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
@@ -31,7 +31,7 @@ class Questions(Indexed):
     """
 
     def __init__(
-        self, split: Split = "train", kinds: Sequence[str] = KINDS, n: int = 1000, seed: int = 0, size: int = 112
+        self, split: Split = "train", kinds: Sequence[str] = KINDS, n: int = 1000, seed: int = 0, size: int = 84
     ) -> None:
         unknown = sorted(set(kinds) - set(KINDS))
         if unknown or not kinds:
@@ -40,12 +40,19 @@ class Questions(Indexed):
             )
         # More studies than questions: each question takes the next that it can be asked of.
         self.kinds, self.n = tuple(kinds), n
+        self._made: dict[int, Sample] = {}
         self.studies = Phantoms(split, n=64 * n, seed=seed + 500_000, size=size)
 
     def __len__(self) -> int:
         return self.n
 
     def sample(self, index: int) -> Sample:
+        made = self._made.get(index) or self._sample(index)
+        if len(self._made) < KEPT:
+            self._made[index] = made
+        return made
+
+    def _sample(self, index: int) -> Sample:
         kind = self.kinds[index % len(self.kinds)]
         rng = random.Random(f"question {kind} {self.studies.split} {self.studies.seed} {index}")
         place = 64 * index

@@ -65,7 +65,11 @@ BOTH: Mapping[str, tuple[str, ...]] = {
         "{severity} bilateral pleural effusions",
         "{severity} pleural effusions are seen bilaterally",
     ),
-    "atelectasis": ("There is bibasilar atelectasis", "Bibasilar atelectasis", "Atelectasis is seen at both lung bases"),
+    "atelectasis": (
+        "There is bibasilar atelectasis",
+        "Bibasilar atelectasis",
+        "Atelectasis is seen at both lung bases",
+    ),
 }
 """The same of both sides."""
 

@@ -26,6 +26,10 @@ PROMPT = "Write the findings section of the report on this chest film."
 INDICATED = 'Given the indication "{indication}", write the findings section of the report on this chest film.'
 
 
+KEPT = 8192
+"""Samples that a source keeps once they are drawn; a film takes 6 KB."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something on the film; what a kind does not have (the zone of an effusion) is empty."""
@@ -57,13 +61,14 @@ class Phantoms(Indexed):
     `indication`. Raises ConfigError for an unknown split.
     """
 
-    def __init__(self, split: Split = "train", n: int = 1000, seed: int = 0, size: int = 112) -> None:
+    def __init__(self, split: Split = "train", n: int = 1000, seed: int = 0, size: int = 84) -> None:
         if split not in ("train", "val", "test"):
             raise ConfigError(f"split must be train, val or test; found {split!r}; choose one of them")
         if size < 56:
             raise ConfigError(f"a film wants at least 56 pixels a side, found {size}; raise task.size")
         self.split: Split = split
         self.n, self.seed, self.size = n, seed, size
+        self._made: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return self.n
@@ -79,10 +84,19 @@ class Phantoms(Indexed):
         return Study(findings, view, indication, report(findings, rng))
 
     def sample(self, index: int) -> Sample:
+        made = self._made.get(index) or self._sample(index)
+        if len(self._made) < KEPT:
+            self._made[index] = made
+        return made
+
+    def _sample(self, index: int) -> Sample:
         study = self.study(index)
         return Sample(
             uid=f"phantom-{self.split}-{self.seed}-{index}",
-            prompt=(Part("image", media(self.film(index, study), "image")), Part("text", prompt_text(study.indication))),
+            prompt=(
+                Part("image", media(self.film(index, study), "image")),
+                Part("text", prompt_text(study.indication)),
+            ),
             truth=study.report,
             meta=described(study),
         )
