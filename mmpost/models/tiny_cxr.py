@@ -7,13 +7,13 @@ from pathlib import Path
 from mmpost.models.tiny import tiny_tokenizer, write_tiny
 
 WORDS = """
-A AP An Atelectasis Bibasilar Focal Heart Is Large Left Lungs Mild Moderate No PA Right Severe Small
-The There acute airspace at atelectasis base bases basilar bones bilateral bilaterally bony both breath cancer cardiac
-cardiomegaly catheter central chest clear consolidation cough disease dizziness edema effusion effusions endotracheal
-enlarged evidence failure fall fever film findings focal fracture good heart intact intubated large limits line loss lung
-lungs mediastinum mid mild mildly moderate moderately nodule normal opacity or pacemaker pain placement pleural
-pneumothorax position positive preoperative pulmonary rib seen severe severely shortness side silhouette size leg swelling
-surgery test trauma tube venous view weight within abnormality cardiopulmonary TB Pulmonary Pleural Pneumothorax Rib
+A AP An Atelectasis Bibasilar Focal Heart Is Large Left Lungs Mild Moderate No PA Right Severe Small The There acute
+airspace at atelectasis base bases basilar bones bilateral bilaterally bony both breath cancer cardiac cardiomegaly
+catheter central chest clear consolidation cough disease dizziness edema effusion effusions endotracheal enlarged
+evidence failure fall fever film findings focal fracture good heart intact intubated large limits line loss lung lungs
+mediastinum mid mild mildly moderate moderately nodule normal opacity or pacemaker pain placement pleural pneumothorax
+position positive preoperative pulmonary rib seen severe severely shortness side silhouette size leg swelling surgery
+test trauma tube venous view weight within abnormality cardiopulmonary TB Pulmonary Pleural Pneumothorax Rib
 """
 
 PIECES = (
