@@ -100,6 +100,7 @@ ONLY_IN = {
     "torch.distributed": ("dist",),
     "PIL": MEDIA,
     "av": MEDIA,
+    "pydicom": MEDIA,
     "decord": (*MEDIA, "doctor"),
     "torchcodec": (*MEDIA, "doctor"),
 }
