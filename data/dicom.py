@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from mmpost.data import limits
@@ -35,7 +35,7 @@ def picture(file: BinaryIO) -> Image.Image:
         raise DataError(f"wanted one grey film, found {frames} of {scheme}; convert it to a picture, or drop the row")
     try:
         stored = data.pixel_array
-    except (RuntimeError, NotImplementedError, AttributeError, KeyError, BytesLengthException) as error:
+    except (RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
         raise DataError(
             f"wanted pixels that can be decoded, found {type(error).__name__}: {error}. For compressed films install "
             "pylibjpeg with its plug-ins"

@@ -3,7 +3,7 @@
 | | how it is told | split | report |
 |---|---|---|---|
 | MIMIC-CXR-JPG | folder with mimic-cxr-2.0.0-split.csv(.gz) | its own (validate is val) | files/pXX/pX/sX.txt |
-| CheXpert Plus | df_chexpert_plus_*.csv, or a folder with one | its own; valid is test, val a share of train | columns |
+| CheXpert Plus | df_chexpert_plus_*.csv, or its folder | its own (valid is test, val a part of train) | columns |
 | Open-i | folder or .tgz of XML; PNG in the folder | by a hash of the study's name: 8, 1 and 1 tenths | XML |
 
 MIMIC-CXR's reports (mimic-cxr-reports.zip) are unpacked over the folder of the pictures, which are .jpg or .dcm.
@@ -173,7 +173,9 @@ def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
                 )
             for row in reader:
                 if any(row[name] is None for name in columns):
-                    raise DataError(f"{file}:{reader.line_num}: wanted {len(reader.fieldnames or ())} columns, found less")
+                    raise DataError(
+                        f"{file}:{reader.line_num}: wanted {len(reader.fieldnames or ())} columns, found less"
+                    )
                 yield reader.line_num, {k: v or "" for k, v in row.items() if k is not None}
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: wanted a CSV file, found one that cannot be read ({error})") from error

@@ -52,7 +52,7 @@ def test_a_window_and_its_inversion(tmp_path: Path) -> None:
     window = {"WindowCenter": 2000.5, "WindowWidth": 2001}
     assert grey(film(tmp_path / "a.dcm", **window)) == [[0, 0, 128], [255, 255, 255]]
     inverted = film(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", **window)
-    assert grey(inverted) == [[255, 255, 128], [0, 0, 0]] or grey(inverted) == [[255, 255, 127], [0, 0, 0]]
+    assert np.abs(np.array(grey(inverted)) - [[255, 255, 127], [0, 0, 0]]).max() <= 1
 
 
 def test_the_window_is_in_rescaled_values(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_is_no_film_says_so_with_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"several\.dcm: wanted one grey film, found 2 of MONOCHROME2"):
         media(several, "image").open()
     short = film(tmp_path / "short.dcm", PixelData=STORED.tobytes()[:4])
-    with pytest.raises(DataError, match=r"short\.dcm: wanted pixels that can be decoded"):
+    with pytest.raises(DataError, match=r"short\.dcm: wanted a readable image.*4 vs 12 bytes"):
         media(short, "image").open()
     bare = film(tmp_path / "bare.dcm")
     bare.write_bytes(bare.read_bytes()[:140])
