@@ -143,7 +143,7 @@ class Run:
             if at is not None and stage.name != at:
                 # Finished before the checkpoint; its edits are in place again.
                 if stage.objective is None and self.before is not None:
-                    self.recordings.load(stage, self.before.state["made"][stage.name])
+                    self.recordings.load(self.recordings.fed(stage), self.before.state["made"][stage.name])
                 continue
             if runs:
                 self._run_stage(self.recordings.fed(stage), self.before if at == stage.name else None)
