@@ -16,11 +16,11 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mmpost.columns import reply_space
+from mmpost.columns import on_device, reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows, shared
 from mmpost.models.decode import ChatDecoder, SharedDecoder
-from mmpost.models.head import Entropy, Head, token_statistics
+from mmpost.models.head import Entropy, Head, Wanted, token_statistics
 from mmpost.models.loading import load, quiet
 from mmpost.models.prompts import Prompt, Prompter, Recipe
 from mmpost.models.share_check import try_sharing
@@ -158,11 +158,11 @@ class ChatModel:
             return nullcontext()
         return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
-    def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
+    def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
         samples: Sequence[Sample] = batch.inputs
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
-        self.module.train(torch.is_grad_enabled())
+        self.module.train(torch.is_grad_enabled() if train is None else train)
         prompts = [self.prompt(s) for s in samples]
         replies = [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
         picked = self._predictors(prompts, replies, batch)
@@ -170,11 +170,12 @@ class ChatModel:
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
+        wanted = Wanted(kind, "sum_p2" in wants)
         with self._arithmetic():
-            logp, entropy = token_statistics(
-                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, kind, closed=self.share
+            found = token_statistics(
+                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, wanted, closed=self.share
             )
-        return Outputs(logp=logp, entropy=entropy)
+        return Outputs(logp=found.logp, entropy=found.entropy, sum_p2=found.sum_p2)
 
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
@@ -248,14 +249,7 @@ class ChatModel:
     # Inside.
 
     def _batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        batch = reply_space(samples, columns, inputs=list(samples))
-        return Batch(
-            batch.reply_of.to(self.device),
-            batch.group_of.to(self.device),
-            {k: v.to(self.device) for k, v in batch.columns.items()},
-            batch.inputs,
-            batch.per_token,
-        )
+        return on_device(reply_space(samples, columns, inputs=list(samples)), self.device)
 
     def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A layout, in place of a mask, is read by the host.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,23 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 Entropy = Literal["none", "value", "gradient"]
-Statistics = tuple[Float[Tensor, " tok"], Float[Tensor, " tok"] | None]
+
+
+class Wanted(NamedTuple):
+    """Which statistics are computed besides log-probs."""
+
+    entropy: Entropy = "none"
+    sum_p2: bool = False
+
+
+class Statistics(NamedTuple):
+    """Of each token's distribution; None where nobody wants it."""
+
+    logp: Float[Tensor, " tok"]
+    entropy: Float[Tensor, " tok"] | None
+    sum_p2: Float[Tensor, " tok"] | None
+    """Sum of the squared probabilities, without gradient."""
+
 
 NEVER = -1e30
 """The logit of a banned token: -inf would make 0 * inf in the entropy."""
@@ -54,10 +70,10 @@ def token_statistics(
     head: Head,
     banned: Bool[Tensor, " vocab"],
     budget: int,
-    entropy: Entropy = "none",
+    wanted: Wanted = Wanted(),  # noqa: B008
     closed: bool = True,
 ) -> Statistics:
-    """Log-probability of each target, and the entropy of its distribution if asked for, with or without gradient.
+    """Log-probability of each target, and what else is wanted of its distribution.
 
     At most `budget` logits (tokens x vocabulary) are worked on at one time; what exists at the same moment is two to
     three times as many fp32 numbers. `closed` takes the gradient in closed form where the head allows it; else
@@ -65,15 +81,18 @@ def token_statistics(
     """
     chunk = max(1, budget // banned.shape[0])
     if closed and head.linear and len(hidden):
-        return _closed(hidden, targets, temperature, head, banned, chunk, entropy)
+        return _closed(hidden, targets, temperature, head, banned, chunk, wanted)
 
-    def piece(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor]:
+    def piece(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logp = processed(head(h), temp, banned)
         picked = logp.gather(-1, t[:, None]).squeeze(-1)
-        if entropy == "none":
-            return picked, picked.detach()
-        logp = logp if entropy == "gradient" else logp.detach()
-        return picked, -(logp.exp() * logp).sum(-1)
+        entropy = squares = picked.detach()
+        if wanted.sum_p2:
+            squares = logp.detach().exp().square().sum(-1)
+        if wanted.entropy != "none":
+            logp = logp if wanted.entropy == "gradient" else logp.detach()
+            entropy = -(logp.exp() * logp).sum(-1)
+        return picked, entropy, squares
 
     pieces = []
     for h, t, temp in zip(hidden.split(chunk), targets.split(chunk), temperature.split(chunk), strict=True):
@@ -81,8 +100,8 @@ def token_statistics(
             pieces.append(checkpoint(piece, h, t, temp, use_reentrant=False))
         else:
             pieces.append(piece(h, t, temp))
-    picked = torch.cat([p for p, _ in pieces])
-    return picked, None if entropy == "none" else torch.cat([e for _, e in pieces])
+    picked, entropy, squares = (torch.cat(found) for found in zip(*pieces, strict=True))
+    return Statistics(picked, None if wanted.entropy == "none" else entropy, squares if wanted.sum_p2 else None)
 
 
 # The closed form.
@@ -97,6 +116,7 @@ class _Plan:
     banned: Int[Tensor, " ids"]
     chunk: int
     entropy: Entropy
+    squares: bool
     dtype: torch.dtype | None
     """Of the products with the head, under autocast."""
     keep: Literal["nothing", "logp", "slope"]
@@ -129,7 +149,7 @@ def _closed(
     head: Head,
     banned: Tensor,
     chunk: int,
-    entropy: Entropy,
+    wanted: Wanted,
 ) -> Statistics:
     assert isinstance(head.layer, torch.nn.Linear)
     weight, bias = head.layer.weight, head.layer.bias
@@ -138,16 +158,16 @@ def _closed(
     trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     keep: Literal["nothing", "logp", "slope"] = "nothing"
     if torch.is_grad_enabled() and (trains or hidden.requires_grad):
-        if not trains and entropy != "gradient":
+        if not trains and wanted.entropy != "gradient":
             keep = "slope"
         elif len(hidden) <= chunk:
             keep = "logp"
     probe = weight.new_zeros(1)
     after = None if head.after(probe) is probe else head.after
-    plan = _Plan(after, banned.nonzero().squeeze(1), chunk, entropy, dtype, keep)
+    plan = _Plan(after, banned.nonzero().squeeze(1), chunk, wanted.entropy, wanted.sum_p2, dtype, keep)
     with torch.autocast(device, enabled=False):
-        logp, found = _Closed.apply(hidden, weight, bias, targets, temperature, plan)  # type: ignore[misc]
-    return logp, None if entropy == "none" else found
+        logp, found, squares = _Closed.apply(hidden, weight, bias, targets, temperature, plan)  # type: ignore[misc]
+    return Statistics(logp, None if wanted.entropy == "none" else found, squares if wanted.sum_p2 else None)
 
 
 class _Closed(torch.autograd.Function):
@@ -157,11 +177,11 @@ class _Closed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
         targets, temperature, plan = rest
         w, b = plan.cast(weight), None if bias is None else plan.cast(bias)
         picked = hidden.new_empty(len(hidden), dtype=torch.float32)
-        entropy = torch.zeros_like(picked)
+        entropy, squares = torch.zeros_like(picked), torch.zeros_like(picked)
         slope = torch.empty_like(hidden) if plan.keep == "slope" else None
         kept = None
         for part in _parts(len(hidden), plan.chunk):
@@ -170,8 +190,10 @@ class _Closed(torch.autograd.Function):
             logp = plan.log_probs(raw, temp)
             picked[part] = logp.gather(1, target).squeeze(1)
             kept = logp if plan.keep == "logp" else None
-            if plan.entropy != "none" or slope is not None:
-                p = logp.exp_() if plan.entropy == "none" else logp.exp()
+            if plan.entropy != "none" or slope is not None or plan.squares:
+                p = logp.exp_() if plan.entropy == "none" and kept is None else logp.exp()
+                if plan.squares:
+                    squares[part] = torch.linalg.vecdot(p, p)
                 if plan.entropy != "none":
                     entropy[part] = -torch.linalg.vecdot(p, logp)
                 if slope is not None:
@@ -184,13 +206,12 @@ class _Closed(torch.autograd.Function):
             ctx.save_for_backward(slope)
         else:
             ctx.save_for_backward(hidden, weight, bias, targets, temperature, entropy, kept)
-        if plan.entropy != "gradient":
-            ctx.mark_non_differentiable(entropy)
-        return picked, entropy
+        ctx.mark_non_differentiable(*((squares,) if plan.entropy == "gradient" else (entropy, squares)))
+        return picked, entropy, squares
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_logp: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, of_logp: Tensor, of_entropy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.plan.keep == "slope":
             (slope,) = ctx.saved_tensors
             return ((slope * of_logp[:, None]).to(slope.dtype), None, None, None, None, None)

@@ -1,0 +1,67 @@
+"""Preferences on your own pairs: data.train=FILE with prompt, chosen and rejected in each row (or a reply and a label).
+
+Without data of your own it learns on the built-in scenes to prefer the right digit to another one of the picture.
+"""
+
+from collections.abc import Iterator
+
+from mmpost.data.digits import answer_text
+from mmpost.data.own import own
+from mmpost.data.rivals import Rivals
+from mmpost.preferences import PreferenceTask, pair_bench
+from mmpost.rewards.box import detection, detection_summary
+from mmpost.transforms.answers import PromptOnly
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.pairs import WritePairs
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
+
+
+def right(sample: Sample) -> str:
+    """The answer, after the shortest of thoughts."""
+    return answer_text(sample.truth, sample.frame, thought="look")
+
+
+def wrong(sample: Sample) -> str:
+    """The same about another digit."""
+    return answer_text(sample.meta["rival"], sample.frame, thought="look")
+
+
+BUILT_IN = (WritePairs(chosen=right, rejected=wrong),)
+"""Texts of the built-in pairs: they are written when the frame of the model is known."""
+
+
+class OwnPreferences(PreferenceTask):
+    """DPO, IPO, KTO, SimPO, ORPO and their relatives; `task.loss.kind` chooses."""
+
+    best = "pairs/accuracy"
+
+    kinds: tuple[str, ...] = ("last from the top",)
+    """Kinds of question of the built-in pairs (data/digits.py)."""
+    scenes: int = 2000
+    """Built-in pairs to train on."""
+    bench_scenes: int = 256
+    """Built-in pairs to evaluate on."""
+
+    def stages(self) -> Iterator[Stage]:
+        rows = own(self.data, "train", loss="last")
+        if rows is not None:
+            yield self.preference_stage("preference", rows, gold=(Gold(preferred),))
+            return
+        source = Rivals("train", self.kinds, self.scenes, seed=0)
+        yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(right),))
+
+    def benches(self, split: Split) -> list[Bench]:
+        rows = own(self.data, split, loss="last")
+        if rows is not None:
+            return [pair_bench("pairs", rows)]
+        source: Source = Rivals(split, self.kinds, self.bench_scenes, seed=5)
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
+        answers = (PromptOnly(), greedy, Score(rewards=detection))
+        return [pair_bench("pairs", source, BUILT_IN), Bench("target", source, answers, detection_summary)]
+
+
+def preferred(sample: Sample) -> str | None:
+    """What the data prefer."""
+    good = [r for r in sample.replies if float(r.columns.get("label", 1.0)) > 0]  # type: ignore[arg-type]
+    return good[0].text if good else None

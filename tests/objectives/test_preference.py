@@ -1,0 +1,333 @@
+"""Preference losses against closed forms: a pair worked out by hand, and what must hold for all pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mmpost.errors import TrainError
+from mmpost.objectives.pair_forms import FORMS, Options, Pairs, log1mexp, log_odds
+from mmpost.objectives.preference import FREE, Preference
+from mmpost.types import Outputs
+from tests.objectives.pair_oracle import Tables, tables
+from tests.objectives.pairs import fixture, loss, ours
+from tests.objectives.ragged import batch, flat, select, total
+
+# logp -12 and -20, reference -13 and -18, 6 and 8 tokens, beta 0.1 unless said otherwise.
+FIXTURE: list[tuple[dict[str, Any], float]] = [
+    ({"kind": "dpo"}, 0.554355),
+    ({"kind": "sigmoid"}, 0.554355),
+    ({"kind": "cdpo", "smoothing": 0.1}, 0.584355),
+    ({"kind": "robust", "smoothing": 0.1}, 0.516855),
+    ({"kind": "hinge"}, 0.7),
+    ({"kind": "ipo"}, 21.006944),
+    ({"kind": "ipo", "summed": True}, 4.0),
+    ({"kind": "sigmoid_norm"}, 0.672531),
+    ({"kind": "exo_pair", "smoothing": 1e-3}, 2.258199),
+    ({"kind": "nca_pair"}, 1.315664),
+    ({"kind": "bco_pair"}, 1.242536),
+    ({"kind": "sppo_hard"}, 25.0),
+    ({"divergence": "forward_kl"}, 0.402484),
+    ({"divergence": "js"}, 0.606570),
+    ({"divergence": "alpha", "order": 0.5}, 0.504106),
+    ({"divergence": "alpha", "order": 1.0}, 0.554355),
+    ({"kind": "ipo", "divergence": "forward_kl"}, 16.777335),
+    ({"kind": "ipo", "divergence": "js"}, 22.633456),
+    ({"kind": "sigmoid_norm", "divergence": "forward_kl"}, 0.648969),
+    ({"kind": "sigmoid_norm", "divergence": "js"}, 0.681094),
+    ({"kind": "mpo"}, 2.691991),
+    ({"mix": {"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}}, 2.691991),
+    ({"kind": "sft"}, 2.0),
+    ({"kind": "apo_zero"}, 0.925187),
+    ({"kind": "apo_down"}, 0.950537),
+    ({"kind": "discopop"}, 0.740357),
+    ({"kind": "rdpo", "length": 0.05}, 0.598139),
+    ({"kind": "dpop", "penalty": 50.0}, 0.554355),
+    ({"kind": "simpo", "beta": 2.0, "gamma": 1.0}, 0.693147),
+    ({"kind": "simpo", "beta": 2.0, "gamma": 0.5}, 0.474077),
+    ({"kind": "alphapo", "shape": 0.25, "beta": 2.0, "gamma": 1.0}, 0.384887),
+    ({"kind": "alphapo", "shape": 0.0, "beta": 2.0, "gamma": 1.0}, 0.693147),
+    ({"kind": "cpo", "nll": 0.0}, 0.371101),
+    ({"kind": "cpo"}, 2.371101),
+    ({"kind": "slic", "nll": 0.0}, 0.2),
+    ({"kind": "orpo", "nll": 0.0}, 0.045193),
+    ({"kind": "orpo"}, 2.045193),
+    ({"kind": "aot"}, 0.554355),
+    ({"kind": "aot_unpaired"}, 0.554355),
+]  # fmt: skip
+
+
+def number(of: torch.Tensor) -> float:
+    return of.item()
+
+
+def called(fields: dict[str, Any]) -> str:
+    return " ".join(f"{k}={v}" for k, v in fields.items())
+
+
+@pytest.mark.parametrize(("fields", "value"), FIXTURE, ids=[called(f) for f, _ in FIXTURE])
+def test_the_pair_worked_out_by_hand(fields: dict[str, Any], value: float) -> None:
+    assert loss(Preference(**fields), fixture()).item() == pytest.approx(value, abs=6e-7)
+
+
+def test_dpop_punishes_a_chosen_reply_that_fell() -> None:
+    found = loss(Preference(kind="dpop"), fixture(logp=(-14.0, -20.0)))
+    assert found.item() == pytest.approx(4.907419, abs=6e-7)
+
+
+def test_the_gradient_of_dpo_on_the_chosen_log_prob() -> None:
+    made = fixture()
+    (slope,) = torch.autograd.grad(loss(Preference(), made), made.logp)
+    assert slope[0, 0, :6].tolist() == pytest.approx([-0.042556] * 6, abs=6e-7)
+
+
+def test_log_odds_of_the_pair() -> None:
+    one = [torch.tensor([v], dtype=torch.float64) for v in (-12.0, -20.0, 0.0, 0.0, 6.0, 8.0)]
+    assert float(log_odds(Pairs(*one))) == pytest.approx(0.559763, abs=6e-7)
+
+
+def test_aot_compares_sorted_margins() -> None:
+    """Margins 3 and -1 of the policy, 0.5 and 1 of the reference."""
+    lengths = [1, 1, 1, 1]
+    whole = batch(lengths, groups=[0, 0, 1, 1], chosen=[1.0, 0.0, 1.0, 0.0], ref_logp=[[-1.5], [-2.0], [-1.0], [-2.0]])
+    outputs = Outputs(logp=flat([[-1.0], [-4.0], [-3.0], [-2.0]]))
+    assert number(total(Preference(kind="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
+    assert number(total(Preference(kind="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
+
+
+def test_ld_dpo_discounts_the_tail_of_the_longer_reply() -> None:
+    made = fixture()
+    # Two tokens of the rejected reply beyond the six of the chosen one: -5 under the policy, -3 under the reference.
+    logp, ref = made.logp.detach().clone(), made.ref.clone()
+    logp[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-2.5] * 2)
+    ref[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-1.5] * 2)
+    tail = Tables(logp.requires_grad_(), ref, made.sum_p2, made.lengths)
+    assert number(loss(Preference(ld_alpha=0.5), tail)) == pytest.approx(0.598139, abs=6e-7)
+    assert number(loss(Preference(ld_alpha=1.0), tail)) == pytest.approx(number(loss(Preference(), tail)), abs=1e-12)
+
+
+def kto_rows(z: float) -> tuple[Any, Outputs]:
+    """A chosen reply of log-ratio 1, a rejected one of -2, and a mismatched one of log-ratio z."""
+    whole = batch(
+        [1, 1, 1],
+        groups=[0, 1, 1],
+        chosen=[1.0, 0.0, 0.0],
+        mismatched=[0.0, 0.0, 1.0],
+        ref_logp=[[-13.0], [-18.0], [-9.0]],
+    )
+    return whole, Outputs(logp=flat([[-12.0], [-20.0], [-9.0 + z]]))
+
+
+def test_kto_of_the_pair() -> None:
+    found = number(total(Preference(kind="kto"), [kto_rows(0.5)]))
+    assert found == pytest.approx((0.487503 + 0.437823) / 2, abs=6e-7)
+    weighted = number(total(Preference(kind="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
+    assert weighted == pytest.approx(0.487503, abs=6e-7)
+    # z is cut off below 0, and has no gradient.
+    below = number(total(Preference(kind="kto"), [kto_rows(-3.0)]))
+    assert below == pytest.approx(number(total(Preference(kind="kto"), [kto_rows(0.0)])), abs=1e-12)
+    rows, outputs = kto_rows(0.5)
+    (slope,) = torch.autograd.grad(total(Preference(kind="kto"), [(rows, outputs)]), outputs.logp)
+    assert float(slope[2]) == 0
+    assert slope[:2].abs().min() > 0
+
+
+def test_kto_without_replies_to_other_prompts_is_refused() -> None:
+    whole, outputs = kto_rows(0.5)
+    alone, tokens = select(whole, [0, 1])
+    with pytest.raises(TrainError, match="at least two samples"):
+        Preference(kind="kto")(Outputs(logp=outputs.logp[tokens]), alone)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"kind": "dpo"}, math.log(2)),
+        ({"kind": "robust", "smoothing": 0.1}, math.log(2)),
+        ({"kind": "cdpo"}, math.log(2)),
+        ({"kind": "ipo"}, 25.0),
+        ({"kind": "ipo", "summed": True}, 25.0),
+        ({"kind": "apo_zero"}, 1.0),
+        ({"kind": "apo_down"}, 1.0),
+        ({"kind": "bco_pair"}, 2 * math.log(2)),
+        ({"kind": "nca_pair"}, 2 * math.log(2)),
+        ({"kind": "hinge"}, 1.0),
+        ({"kind": "sppo_hard"}, 50.0),
+    ],
+)
+def test_where_policy_and_reference_agree(fields: dict[str, Any], value: float) -> None:
+    made = tables([(6, 8), (3, 2), (4, 4)])
+    made.ref = made.logp.detach().clone()
+    assert number(loss(Preference(**fields), made)) == pytest.approx(value, rel=1e-9)
+
+
+def test_kto_where_policy_and_reference_agree() -> None:
+    rows, _ = kto_rows(0.0)
+    same = Outputs(logp=rows.columns["ref_logp"].clone().requires_grad_())
+    assert number(total(Preference(kind="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_rdpo_is_dpo_at_equal_lengths_and_slackens_where_the_chosen_reply_is_longer() -> None:
+    equal = fixture(lengths=(6, 6))
+    torch.testing.assert_close(loss(Preference(kind="rdpo"), equal), loss(Preference(), equal))
+    slopes = []
+    for n_w in (4, 6, 10):
+        made = fixture(lengths=(n_w, 6))
+        (slope,) = torch.autograd.grad(loss(Preference(kind="rdpo"), made), made.logp)
+        slopes.append(float(slope[0, 0, 0].abs()))
+    assert slopes == sorted(slopes, reverse=True)
+    assert slopes[0] > slopes[2]
+
+
+KINDS = [*FORMS, "mpo", "sft"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_pairs_and_of_replies_does_not_show(kind: str) -> None:
+    made = tables([(6, 8), (3, 2), (4, 4), (1, 5)])
+    objective = Preference(kind=kind)  # type: ignore[arg-type]
+    whole, outputs = ours(made, objective)
+    order, tokens = select(whole, [5, 4, 0, 1, 7, 6, 2, 3])
+    assert outputs.logp is not None
+    torch.testing.assert_close(
+        total(objective, [(order, Outputs(logp=outputs.logp[tokens]))]), total(objective, [(whole, outputs)])
+    )
+
+
+def test_kto_depends_on_who_is_mismatched() -> None:
+    assert number(total(Preference(kind="kto"), [kto_rows(0.5)])) != number(
+        total(Preference(kind="kto"), [kto_rows(2.0)])
+    )
+
+
+PER_TOKEN = {"ipo", "sigmoid_norm", "simpo", "alphapo", "orpo", "rdpo", "sft", "cpo", "slic", "mpo"}
+"""Losses that see lengths, by themselves or by their likelihood term."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lengths_count_where_they_should(kind: str) -> None:
+    """The same sums of log-probs over more tokens."""
+    objective = Preference(kind=kind)  # type: ignore[arg-type]
+    same = torch.isclose(loss(objective, fixture()), loss(objective, fixture(lengths=(9, 8))))
+    assert bool(same) == (kind not in PER_TOKEN)
+
+
+def test_tokens_that_are_masked_count_for_nothing() -> None:
+    made = tables([(6, 8), (3, 2)])
+    for kind in ("ipo", "simpo", "mpo"):
+        objective = Preference(kind=kind, ld_alpha=0.5)  # type: ignore[arg-type]
+        whole, outputs = ours(made, objective)
+        assert outputs.logp is not None
+        # The same pairs with two tokens more in front of the first reply, that are not trained.
+        found = {"logp": outputs.logp, **{k: whole.columns[k] for k in objective.columns & {"ref_logp"}}}
+        rows = {k: [piece.tolist() for piece in v.split([6, 8, 3, 2])] for k, v in found.items()}
+        longer = {k: [[-9.0, -9.0, *v[0]], *v[1:]] for k, v in rows.items()}
+        masked = batch(
+            [8, 8, 3, 2],
+            groups=[0, 0, 1, 1],
+            chosen=[1.0, 0.0, 1.0, 0.0],
+            mask=[[0.0, 0.0, *[1.0] * 6], [1.0] * 8, [1.0] * 3, [1.0] * 2],
+            **{k: v for k, v in longer.items() if k != "logp"},
+        )
+        value = total(objective, [(masked, Outputs(logp=flat(longer["logp"])))])
+        torch.testing.assert_close(value, total(objective, [(whole, outputs)]))
+
+
+def test_a_sample_with_several_rejected_replies_is_several_pairs() -> None:
+    whole = batch([1, 1, 1], groups=[0, 0, 0], chosen=[1.0, 0.0, 0.0], ref_logp=[[-2.0]] * 3)
+    outputs = Outputs(logp=flat([[-1.0], [-2.0], [-4.0]]))
+    assert Preference().counts(whole) == {"preference": 2.0}
+    ls = [math.log1p(math.exp(-0.1 * d)) for d in (1.0, 3.0)]
+    assert number(total(Preference(), [(whole, outputs)])) == pytest.approx(sum(ls) / 2, abs=1e-12)
+
+
+def test_scores_make_pairs_of_all_that_differ_enough() -> None:
+    whole = batch([1] * 4, groups=[0] * 4, chosen=[0.5, 0.75, 0.75, 0.25], ref_logp=[[-2.0]] * 4)
+    assert Preference().counts(whole) == {"preference": 5.0}
+    assert Preference(margin=0.3).counts(whole) == {"preference": 2.0}
+    # The likelihood is of the best ones.
+    assert Preference(nll=0.5).counts(whole) == {"preference": 5.0, "nll": 2.0}
+
+
+def test_weights_of_wpo_are_those_of_the_policy_without_gradient() -> None:
+    made = fixture()
+    made.sum_p2 = torch.full_like(made.sum_p2, math.exp(-1.0))
+    plain, weighed = (Preference(weighting=w) for w in (False, True))
+    # Means of -2 + 1 and -2.5 + 1 per token.
+    weight = math.exp(-1.0) * math.exp(-1.5)
+    slopes = []
+    for objective in (plain, weighed):
+        value = loss(objective, made)
+        slopes.append(torch.autograd.grad(value, made.logp)[0])
+    torch.testing.assert_close(slopes[1], weight * slopes[0])
+    torch.testing.assert_close(loss(weighed, made), weight * loss(plain, made))
+
+
+def test_what_it_reads() -> None:
+    for kind in KINDS:
+        reads = Preference(kind=kind).columns  # type: ignore[arg-type]
+        assert ("ref_logp" in reads) == (kind not in FREE)
+    assert Preference(kind="kto").columns == {"mask", "chosen", "ref_logp", "mismatched"}
+    assert [Preference(kind=k).unit for k in ("dpo", "aot", "kto", "apo_zero_unpaired")] == [
+        *("group", "batch", "batch", "reply")
+    ]  # fmt: skip
+
+
+def test_what_it_logs() -> None:
+    objective = Preference(nll=0.1)
+    found = objective(ours(fixture(), objective)[1], ours(fixture(), objective)[0]).metrics
+    means = {name: float(total) / float(count) for name, (total, count) in found.items()}
+    assert means == pytest.approx(
+        {
+            **{"rewards/chosen": 0.1, "rewards/rejected": -0.2, "rewards/margin": 0.3, "rewards/accuracy": 1.0},
+            **{"logp/chosen": -12.0, "logp/rejected": -20.0, "length/chosen": 6.0, "length/rejected": 8.0},
+            **{"nll/token": 2.0, "kl": (6 * (math.exp(-1 / 6) - 1) + 1 + 8 * (math.exp(0.25) - 1) - 2) / 14},
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("logp", [(-1e-30, -3000.0), (-3000.0, -1e-30), (0.0, 0.0)])
+def test_extreme_log_probs_are_finite_in_single_precision(kind: str, logp: tuple[float, float]) -> None:
+    made = fixture(logp=logp)
+    single = made.logp.detach().float().requires_grad_()
+    small = Tables(single, made.ref.float(), made.sum_p2.float(), made.lengths)
+    value = loss(Preference(kind=kind), small)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(value, single)
+    assert torch.isfinite(value)
+    assert torch.isfinite(slope).all()
+
+
+def test_log1mexp_on_both_sides_of_its_branch() -> None:
+    x = torch.tensor([-1e-10, -0.1, -math.log(2), -0.7, -5.0, -40.0], dtype=torch.float64)
+    wanted = [math.log(-math.expm1(v)) if v > -1 else math.log1p(-math.exp(v)) for v in x.tolist()]
+    assert log1mexp(x).tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"kind": "dpo", "smoothing": 0.1}, "smoothing is about"),
+        ({"kind": "dpo", "gamma": 1.0}, "gamma is about alphapo, simpo"),
+        ({"kind": "kto", "ld_alpha": 0.5}, "ld_alpha is about"),
+        ({"kind": "nca_pair", "divergence": "js"}, "divergence goes with"),
+        ({"kind": "dpo", "order": 0.3}, "order is about divergence=alpha"),
+        ({"mix": {"kto": 0.5, "dpo": 0.5}}, "cannot be mixed"),
+        ({"mix": {"typo": 1.0}}, "found .'typo'."),
+        ({"kind": "exo_pair", "smoothing": 0.0}, "above 0"),
+        ({"kind": "kto", "nll": 1.0}, "nll does not go with kto"),
+    ],
+)
+def test_settings_without_effect_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Preference(**fields)
+
+
+def test_options_follow_the_loss() -> None:
+    assert Preference(kind="simpo").options == Options(beta=2.5, gamma=1.375)
+    assert Preference(kind="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
+    assert Preference(kind="cdpo").options.smoothing == 0.1

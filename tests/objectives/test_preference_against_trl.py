@@ -1,0 +1,140 @@
+"""Every preference loss, value and gradient, against the arithmetic of a released trainer; -s prints the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpost.objectives.preference import Preference
+from mmpost.types import Outputs
+from tests.objectives import pair_oracle
+from tests.objectives.pair_oracle import tables
+from tests.objectives.pairs import loss
+from tests.objectives.ragged import batch, total
+
+pytest.importorskip("trl", reason="the numerical reference")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LENGTHS = [(6, 8), (3, 3), (9, 2), (1, 7), (5, 4)]
+EXACT = 1e-5
+SMOOTHED = {"label_smoothing": 0.1}
+MPO = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+
+DPO: dict[str, tuple[dict[str, Any], dict[str, float], dict[str, Any]]] = {
+    # name: (our fields, their loss types with weights, their settings)
+    "dpo (sigmoid)": ({"kind": "dpo"}, {"sigmoid": 1.0}, {}),
+    "robust": ({"kind": "robust"}, {"robust": 1.0}, SMOOTHED),
+    "hinge": ({"kind": "hinge"}, {"hinge": 1.0}, {}),
+    "ipo (per token)": ({"kind": "ipo"}, {"ipo": 1.0}, {}),
+    "sigmoid_norm": ({"kind": "sigmoid_norm"}, {"sigmoid_norm": 1.0}, {}),
+    "exo_pair": ({"kind": "exo_pair"}, {"exo_pair": 1.0}, {"label_smoothing": 1e-3}),
+    "nca_pair": ({"kind": "nca_pair"}, {"nca_pair": 1.0}, {}),
+    "bco_pair": ({"kind": "bco_pair"}, {"bco_pair": 1.0}, {}),
+    "sppo_hard": ({"kind": "sppo_hard"}, {"sppo_hard": 1.0}, {}),
+    "aot": ({"kind": "aot", "smoothing": 0.1}, {"aot": 1.0}, SMOOTHED),
+    "aot_unpaired": ({"kind": "aot_unpaired"}, {"aot_unpaired": 1.0}, {}),
+    "apo_zero": ({"kind": "apo_zero"}, {"apo_zero": 1.0}, {}),
+    "apo_down": ({"kind": "apo_down"}, {"apo_down": 1.0}, {}),
+    "discopop": ({"kind": "discopop"}, {"discopop": 1.0}, {}),
+    "sft": ({"kind": "sft"}, {"sft": 1.0}, {}),
+    "mpo": ({"kind": "mpo"}, MPO, {}),
+    "dpo, ld_alpha 0.5": ({"ld_alpha": 0.5}, {"sigmoid": 1.0}, {"ld_alpha": 0.5}),
+    "ipo, ld_alpha 0": ({"kind": "ipo", "ld_alpha": 0.0}, {"ipo": 1.0}, {"ld_alpha": 0.0}),
+    "dpo, WPO": ({"weighting": True}, {"sigmoid": 1.0}, {"use_weighting": True}),
+    "ipo, forward_kl": ({"kind": "ipo", "divergence": "forward_kl"}, {"ipo": 1.0}, {"f_divergence_type": "forward_kl"}),
+    "sigmoid_norm, js": (
+        {"kind": "sigmoid_norm", "divergence": "js"}, {"sigmoid_norm": 1.0}, {"f_divergence_type": "js_divergence"}
+    ),
+    "dpo, alpha 0.5": ({"divergence": "alpha"}, {"sigmoid": 1.0}, {"f_divergence_type": "alpha_divergence"}),
+}  # fmt: skip
+CPO: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "cpo + nll": ({"kind": "cpo"}, {}),
+    "cpo, smoothed": ({"kind": "cpo", "nll": 0.0, "smoothing": 0.1}, {"cpo_alpha": 0.0, **SMOOTHED}),
+    "slic + nll": ({"kind": "slic"}, {"loss_type": "hinge"}),
+    "simpo": ({"kind": "simpo", "gamma": 0.5, "beta": 0.7}, {"loss_type": "simpo", "beta": 0.7, "cpo_alpha": 0.0}),
+    "simpo, paper": ({"kind": "simpo"}, {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.375, "cpo_alpha": 0.0}),
+    "alphapo": (
+        {"kind": "alphapo", "beta": 2.0, "gamma": 1.0},
+        {"loss_type": "simpo", "alpha": 0.25, "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
+    ),
+}
+Table = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    """Compares a loss and its gradient, and prints what it compared in the end."""
+    rows: list[str] = []
+
+    def compare(name: str, got: Tensor, want: Tensor, leaves: list[Tensor]) -> None:
+        pair = [torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True) for value in (got, want)]
+        ours, theirs = (torch.cat([g.flatten() for g in grads]) for grads in pair)
+        off = abs(float(got) - float(want)) / abs(float(want))
+        slope = float((ours - theirs).norm() / theirs.norm())
+        rows.append(f"| {name} | {float(got):.6f} | {float(want):.6f} | {off:.1e} | {slope:.1e} |")
+        assert off < EXACT
+        assert slope < EXACT
+        assert theirs.norm() > 1e-3
+
+    yield compare
+    print("\n\n| loss | ours | trl 1.16.0 | difference of loss | of gradient |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+@pytest.mark.parametrize("name", DPO)
+def test_of_dpo_trainer(table: Table, name: str) -> None:
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    fields, weights, settings = DPO[name]
+    # Theirs has no clamp for double precision.
+    dtype = torch.float32 if "alpha" in settings.get("f_divergence_type", "") else torch.float64
+    made = tables(LENGTHS, 1, dtype)
+    want = pair_oracle.dpo(DPOTrainer, made, weights, **settings)
+    table(name, loss(Preference(**fields), made), want, [made.logp])
+
+
+@pytest.mark.parametrize("name", CPO)
+def test_of_cpo_trainer(table: Table, name: str) -> None:
+    from trl.experimental.cpo.cpo_trainer import CPOTrainer
+
+    fields, settings = CPO[name]
+    made = tables(LENGTHS, 2)
+    table(name, loss(Preference(**fields), made), pair_oracle.older(CPOTrainer, made, **settings), [made.logp])
+
+
+def test_of_orpo_trainer(table: Table) -> None:
+    from trl.experimental.orpo.orpo_trainer import ORPOTrainer
+
+    made = tables(LENGTHS, 3)
+    table("orpo + nll", loss(Preference(kind="orpo"), made), pair_oracle.older(ORPOTrainer, made), [made.logp])
+
+
+@pytest.mark.parametrize("kind", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("shift", [0.4, -0.4])
+def test_of_kto_trainer(table: Table, kind: str, shift: float) -> None:
+    """With a positive z, and with one that is cut off at 0."""
+    from trl.trainer.kto_trainer import KTOTrainer
+
+    made, other = tables([(n, n) for n in (4, 7, 2, 5)], 4), tables([(n, n) for n in (7, 2, 5, 4)], 5)
+    other.logp = other.logp.detach()
+    other.ref = other.logp - shift
+    labels = [True, False, False, True]
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
+    want = pair_oracle.kto(KTOTrainer, made, other, labels, kind, **weights)
+    used = (made, other) if kind == "kto" else (made,)
+    there = [t.there[:, 0] for t in used]
+    ref = [
+        row[m].tolist() for t, mask in zip(used, there, strict=True) for row, m in zip(t.ref[:, 0], mask, strict=True)
+    ]
+    columns = {"ref_logp": ref, "chosen": [*map(float, labels), *[0.0] * (len(ref) - 4)]}
+    if kind == "kto":
+        columns["mismatched"] = [0.0] * 4 + [1.0] * 4
+    whole = batch([len(row) for row in ref], **columns)
+    outputs = Outputs(logp=torch.cat([t.logp[:, 0][mask] for t, mask in zip(used, there, strict=True)]))
+    objective = Preference(kind=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
+    name = f"kto, z {'> 0' if shift > 0 else '= 0'}" if kind == "kto" else kind
+    table(name, total(objective, [(whole, outputs)]), want, [made.logp])
