@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"errors"},
     "rewards": BASIC | {"rewards", "marks"},
     "data": BASIC | {"data"},
+    "judges": BASIC | {"judges"},
     "objectives": BASIC | {"dist", "objectives"},
     "updates": BASIC | {"dist", "model_parts", "updates"},
     "edits": BASIC | {"dist", "model_parts", "edits"},
@@ -81,7 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "new_task": {"errors", "registry"},
     "own_rewards": BASIC | {"registry", "transforms"},
     "tasks": BASIC
-    | {"rl", "preferences", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates", "tasks"},
+    | {"rl", "preferences", "judges", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates"}
+    | {"tasks"},
     "code": set(),
     "bases": BASIC | {"checkpoint", "code", "config", "registry"},
     "probe": BASIC | {"data"},
@@ -113,6 +115,7 @@ LIGHT = ("", "errors", "settings", "config", "registry", "cli", "runs", "report"
 NOT_AT_MODULE_LEVEL = {
     **{name: {"torch", "transformers", "peft", "datasets", "mmpost.types"} for name in LIGHT},
     "rewards": {"torch", "transformers", "datasets"},
+    "judges": {"torch", "transformers", "httpx", "tenacity"},
     "tasks": {"torch", "transformers", "requests", "httpx"},
     "objectives": {"transformers", "requests", "httpx"},
 }

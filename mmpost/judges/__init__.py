@@ -1,0 +1,1 @@
+"""Judges: what a reply is worth, asked of a model or of rules."""
