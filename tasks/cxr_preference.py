@@ -77,9 +77,8 @@ class CxrPreference(PreferenceTask):
 
     def stages(self) -> Iterator[Stage]:
         source, gold = self._source("train", self.studies, seed=0), (Gold(reference),)
-        if self.sft:
-            learn = (PromptOnly(), Answer(text=reference))
-            yield Stage("sft", source, Likelihood(), self.sft_prompts, learn, share=self.sft, gold=gold)
+        learn = (PromptOnly(), Answer(text=reference))
+        yield Stage("sft", source, Likelihood(), self.sft_prompts, learn, share=self.sft, gold=gold)
         if self.sft == 1:
             return
         draw = (PromptOnly(), Generate(n=self.candidates, sampling=self.sampling))
