@@ -171,6 +171,9 @@ class Run:
         else:
             self._restore(snapshot)
             self.before = None
+        if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.job.step}").is_dir():
+            # A kill while data are made leaves something to go on from.
+            self._save()
         self.recordings.make(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _edit(self, stage: Stage) -> None:
