@@ -38,8 +38,8 @@ _LAYOUT = """[Explanation]:
 [Matched Findings]:
 <number of matched findings>. <finding 1>; <finding 2>; ...; <finding n>"""
 
-_PROMPT = """You check a radiology report (the candidate) against one by experts (the reference). Compare the findings, \
-not the style.
+_PROMPT = """You check a radiology report (the candidate) against one by experts (the reference). Findings count, \
+style does not.
 
 Count the candidate's errors, first those that matter clinically, then those that do not, by category:
 {categories}
@@ -58,15 +58,15 @@ _HEADER = re.compile(r"^[ \t#*]*\[([^\]\n]+)\][ \t]*:?[ \t*]*", re.MULTILINE)
 _LINE = re.compile(r"^[ \t*-]*\(([a-f1-6])\)(.*)$", re.MULTILINE)
 _COUNT = re.compile(r":[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
 _MATCHED = re.compile(r"[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
-_NONE = re.compile(r"(?:No|None)\b", re.IGNORECASE)
+_NONE = re.compile(r"None\b|No\W*$|No (?:\w+ ){0,3}(?:errors?|findings?|matches)\b", re.IGNORECASE)
 
 
 class Green(Form):
     """GREEN's question and how its answer is read.
 
-    `ours` wants both counts said: the list of significant errors with at least one line that has a number (or a sentence
-    that begins with "No"), no line without one, and the matched findings; else the answer is unparseable. `released`
-    reads as the released scorer does: whatever is missing counts 0, so an unparseable answer scores 0.
+    `ours` wants both counts said: the list of significant errors with at least one line that has a number (or a
+    sentence such as "No errors"), no line without one, and the matched findings; else the answer is unparseable.
+    `released` reads as the released scorer does: what is missing counts 0, so an unparseable answer scores 0.
     """
 
     variant: Literal["ours", "released"] = "ours"
@@ -95,6 +95,8 @@ class Green(Form):
 def sections(said: str) -> dict[str, str]:
     """The text below each of the four headers, however it is spaced; of a header that comes twice, the last."""
     found = list(_HEADER.finditer(said))
+    if not found:
+        return {}
     ends = [after.start() for after in found[1:]] + [len(said)]
     texts = {match[1].strip().title(): said[match.end() : end].strip() for match, end in zip(found, ends, strict=True)}
     return {name: texts[name] for name in SECTIONS if name in texts}
@@ -138,7 +140,7 @@ def _released(said: str) -> dict[str, float]:
         text = _until_blank(said, section)
         marks = "abcdef" if re.search(r"\([a-f]\) ", text) else "123456"
         # The scorer sorts the lines; of two lines of one category the later in that order counts.
-        lines = sorted(re.findall(rf"\([{marks[0]}-{marks[-1]}\) .*", text))
+        lines = sorted(re.findall(rf"\([{marks[0]}-{marks[-1]}]\) .*", text))
         for letter, mark in zip("abcdef", marks, strict=True):
             numbers = [re.search(r"(?<=: )\b\d+\b(?=\.)", line) for line in lines if line.startswith(f"({mark}) ")]
             counts[f"{prefix}/{letter}"] = float(([0.0] + [float(n[0]) for n in numbers if n])[-1])

@@ -73,7 +73,9 @@ def _loaded(name: str, device: str, precision: str, trust_remote_code: bool) -> 
     types = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=types[precision], trust_remote_code=trust_remote_code)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=types[precision], trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as e:
         raise ConfigError(f"judge: wanted a causal language model, found {name!r}, which cannot be loaded: {e}") from e
     if not tokenizer.chat_template:

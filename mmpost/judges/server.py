@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -70,6 +71,8 @@ class Server(Answering):
     def _http(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError(f"an address with http:// or https:// is wanted, found {value!r}")
+        if urlsplit(value).username or urlsplit(value).query:
+            raise ValueError("an address without user, password or query is wanted: settings are recorded")
         return value.rstrip("/").removesuffix("/chat/completions")
 
     def answers(self, conversations: Sequence[Messages], draw: int) -> list[Answer]:
@@ -96,8 +99,8 @@ class Server(Answering):
         key = os.environ.get(self.key_variable, "").strip()
         if not key:
             raise ConfigError(
-                f"judge: wanted the API key in the environment variable {self.key_variable}, found it empty; set it, or "
-                "leave key_variable out for a server that needs none"
+                f"judge: wanted the API key in the environment variable {self.key_variable}, found it empty; set it, "
+                "or leave key_variable out for a server that needs none"
             )
         return key
 
@@ -135,8 +138,8 @@ class _Asking:
             said = await asyncio.gather(*(self._one(client, slots, question) for question in questions.values()))
         if self.final is not None:
             raise ConfigError(
-                f"judge {one.model!r} at {one.url}: {self.final}; correct the address, key, model or request. Answers that "
-                f"came are kept in {self.kept.path}"
+                f"judge {one.model!r} at {one.url}: {self.final}; correct the address, key, model or request. Answers "
+                f"that came are kept in {self.kept.path}"
             )
         return dict(zip(questions, said, strict=True))
 
@@ -170,11 +173,11 @@ class _Asking:
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds until the next attempt: growing, with a random share, and not before the server allows it."""
-        from tenacity import wait_exponential_jitter
+        from tenacity import wait_exponential, wait_random
 
         first = self.server.backoff
-        grown = wait_exponential_jitter(initial=first, max=self.server.longest_wait, jitter=first)(state)
-        return max(grown, _after(state))
+        grown = wait_exponential(multiplier=first, max=self.server.longest_wait) + wait_random(0, first)
+        return max(grown(state), _after(state))
 
     def _too_long(self, state: RetryCallState) -> bool:
         return _after(state) > self.server.longest_wait

@@ -1,0 +1,24 @@
+"""Asks a server about n pairs and is killed in the middle: `python -m tests.judges.killed_judge URL CACHE N`."""
+
+from __future__ import annotations
+
+import sys
+
+from mmpost.judges.asked import AskedJudge
+from mmpost.judges.grade import Grade
+from mmpost.judges.server import Server
+
+CONCURRENCY = 4
+
+
+def judge(url: str, cache: str) -> AskedJudge:
+    server = Server(url=url, model="m", cache=cache, concurrency=CONCURRENCY, backoff=0.01)
+    return AskedJudge(form=Grade(prompt="{candidate}"), model=server)
+
+
+def pairs(n: int) -> list[tuple[str, str]]:
+    return [("", f"question {i}") for i in range(n)]
+
+
+if __name__ == "__main__":
+    judge(sys.argv[1], sys.argv[2]).judge(pairs(int(sys.argv[3])))
