@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from mmpost.data import limits
 from mmpost.errors import DataError

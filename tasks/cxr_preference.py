@@ -40,7 +40,7 @@ class CxrPreference(PreferenceTask):
     """Reports on chest films: candidates, judge, pairs, then a preference loss; `sft` begins with the references."""
 
     official: str = ""
-    """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus, with its own splits; else data.*, or drawn films."""
+    """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus; empty: your rows in data.*, or drawn films."""
     section: Section = "findings"
     """What is to be written, of official sets: findings, impression, or both."""
     prompt: str = PROMPT
@@ -48,7 +48,7 @@ class CxrPreference(PreferenceTask):
     indicated: str = INDICATED
     """What is asked where it has one; {indication} is replaced."""
     sft: float = Field(default=0.0, ge=0, le=1)
-    """Share of the steps that are supervised learning of the references, before candidates are drawn; 1: nothing else."""
+    """Share of the steps that learn the references, before candidates are drawn; 1: nothing else."""
     sft_prompts: int = Field(default=32, ge=1)
     """Studies of each step of supervised learning, over all ranks; `prompts` are the pairs of a preference step."""
     candidates: int = Field(default=4, ge=2)
@@ -137,7 +137,7 @@ def recorded(source: Source, recording: Recording) -> Source:
 
 
 def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Percent: the judge's score, the same divided by verbosity, F1 of findings, ROUGE-L and BLEU; words and repetition.
+    """Percent: the judge's score, the same divided by verbosity, F1 of findings, ROUGE-L, BLEU, repetition; words.
 
     `unscored` are the reports without a score of the judge: they are in no mean of it.
     """
