@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import mmpost
 from mmpost import config
+from mmpost.checks import check
+from mmpost.checks.report import Report
 from mmpost.compare.study import read
 from mmpost.data.phantoms import Phantoms
 from mmpost.errors import DataError
@@ -179,6 +183,15 @@ def test_train_and_bench_studies_are_not_those_of_the_base() -> None:
     base = next(ReportsBase().stages()).source
     assert isinstance(source, Phantoms)
     assert not {s.uid for s in source} & {base[i].uid.partition("/")[2] for i in range(64)}
+
+
+def test_check_hands_the_samples_of_one_stage_to_the_next() -> None:
+    out = io.StringIO()
+    words = ("model.gradient_checkpointing=false", "compute.threads=1")
+    assert check([SETTINGS, *words], Report(Console(file=out, width=200))) == 0, out.getvalue()
+    printed = out.getvalue()
+    assert "4 samples through stage judging" in printed
+    assert "EncodePairs" in printed.partition("through stage align")[2]
 
 
 def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
