@@ -98,7 +98,7 @@ def test_the_transform_scores_what_it_can_and_counts_the_rest() -> None:
     assert context.mean("mine/score") == 0.75
     assert context.mean("mine/words") == 1.5
     rewarded = Score(rewards={"mine": scored("mine")})(after, FakeContext())
-    assert [r.columns["reward"] for r in rewarded[0].replies][0] == 0.5
+    assert rewarded[0].replies[0].columns["reward"] == 0.5
     again = Judged(judge=judge, name="mine")([sample()], FakeContext())
     assert again == [sample()]
 
@@ -165,7 +165,8 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     plain = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="."))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<end>", pad_token="<pad>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
+    turns = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}assistant{% endif %}"
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -180,7 +181,7 @@ def test_a_model_on_this_machine_answers_alike_in_any_batch(chat_model: str) -> 
     said = together.answers(asked, 0)
     assert said == alone.answers(asked, 0)
     assert len({a.text for a in said}) > 1
-    assert all("user" not in a.text.split()[:0] and not a.failure for a in said)
+    assert all(a.text and not a.failure and len(a.text.split()) <= 6 for a in said)
     other = LocalModel(model=chat_model, device="cpu", max_tokens=6, batch=4, reask_temperature=5.0)
     assert other.answers(asked, 1) != said
     assert other.answers(asked, 1) == other.answers(asked, 1)

@@ -1,0 +1,94 @@
+"""Measures the judge by rules and its labeller on Open-i reports: python scripts/judge_table.py NLMCXR_reports.tgz
+
+Prints the tables of docs/judges.md: the judge on each report beside itself, itself shuffled, its opposite and another
+patient's; and the labels against the MeSH terms of the same reports, for the half that the vocabulary was made on (even
+numbers) and for the half that it was not (odd numbers).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from mmpost.data.open_i import Report, reports
+from mmpost.judges.altered import negated, shuffled
+from mmpost.judges.findings import labels
+from mmpost.judges.mesh import UNINDEXED, classes
+from mmpost.judges.metrics import rouge_l
+from mmpost.judges.rules import RuleJudge
+from mmpost.judges.vocabulary import CHEXBERT
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and half of the 95 % interval of the mean."""
+    return f"{fmean(values):.3f} ± {1.96 * stdev(values) / len(values) ** 0.5:.3f}"
+
+
+def agreement(texts: Sequence[str]) -> list[str]:
+    """The judge's scores of each report beside changed ones."""
+    others = list(texts)
+    random.Random(0).shuffle(others)
+    versions = {
+        "itself": list(texts),
+        "itself, sentences shuffled": [shuffled(text, i) for i, text in enumerate(texts)],
+        "itself, every sentence negated": [negated(text) for text in texts],
+        "the report of another patient": [
+            b if a != b else c for a, b, c in zip(texts, others, others[1:] + others[:1], strict=True)
+        ],
+        "an empty report": [""] * len(texts),
+    }
+    rows = ["| report beside | rule judge | with `absences` | ROUGE-L | n |", "|---|---|---|---|---|"]
+    for name, candidates in versions.items():
+        pairs = list(zip(texts, candidates, strict=True))
+        plain, counting = (
+            [v.score for v in RuleJudge(absences=absences).judge(pairs) if v.score is not None]
+            for absences in (False, True)
+        )
+        words = [rouge_l(*pair) for pair in pairs]
+        rows.append(f"| {name} | {interval(plain)} | {interval(counting)} | {interval(words)} | {len(plain)} |")
+    return rows
+
+
+def against_mesh(half: Sequence[Report]) -> list[str]:
+    """Precision, recall and F1 of each class; the last column takes doubtful findings for absent."""
+    counts = {name: [0, 0, 0, 0, 0] for name in CHEXBERT}
+    for report in half:
+        wanted, said = classes(report.mesh), labels(report.text)
+        sure = {name for name, status in said.items() if status == "present"}
+        likely = {name for name, status in said.items() if status != "absent"}
+        # Without its doubtful findings a report may have none.
+        sure = sure if sure - {"Support Devices"} else sure | {"No Finding"}
+        for name in CHEXBERT:
+            here, there, surely = name in wanted, name in likely, name in sure
+            hits = (here and there, there and not here, here and not there, here and surely, here != surely)
+            counts[name] = [n + hit for n, hit in zip(counts[name], hits, strict=True)]
+    rows = ["| class | reports | precision | recall | F1 | F1, sure only |", "|---|---|---|---|---|---|"]
+    total = [sum(column) for column in zip(*counts.values(), strict=True)]
+    for name, (tp, fp, fn, sure_tp, sure_wrong) in {**counts, "micro": total}.items():
+        f1, sure_f1 = 2 * tp / (2 * tp + fp + fn), 2 * sure_tp / (2 * sure_tp + sure_wrong)
+        rows.append(f"| {name} | {tp + fn} | {tp / (tp + fp):.3f} | {tp / (tp + fn):.3f} | {f1:.3f} | {sure_f1:.3f} |")
+    return rows
+
+
+def main(path: str) -> None:
+    everything = [report for report in reports(Path(path)) if report.text]
+    texts = [report.text for report in everything]
+    print("\n".join(agreement(texts)))
+    indexed = [report for report in everything if report.mesh and UNINDEXED not in report.mesh]
+    for name, odd in (("tuned on (even numbers)", 0), ("held out (odd numbers)", 1)):
+        half = [report for report in indexed if int(report.uid.removeprefix("CXR")) % 2 == odd]
+        print(f"\n{name}: {len(half)} reports\n")
+        print("\n".join(against_mesh(half)))
+    start = time.process_time()
+    RuleJudge().judge(list(zip(texts, texts[1:] + texts[:1], strict=True)))
+    print(f"\n{len(texts) / (time.process_time() - start):.0f} pairs a second on one core, once sentences are known")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
