@@ -21,6 +21,10 @@ class PreferenceTask(Task):
     """Samples (pairs) per step, over all ranks."""
     loss: Preference = Preference()
     """The loss and its options."""
+    follow_every: int = Field(default=0, ge=0)
+    """Steps between moves of the reference towards the policy (TR-DPO: 512); 0: it stays where the stage began."""
+    follow_share: float = Field(default=0.6, gt=0, le=1)
+    """The policy's share in the reference after such a move."""
 
     def preference_stage(
         self,
@@ -38,6 +42,7 @@ class PreferenceTask(Task):
         what the transforms `before` write. `more`: other fields of the stage (optim, reference, edits, order, ...).
         """
         steps = (*before, *self._transforms())
+        more["follow"] = (self.follow_every, self.follow_share) if self.follow_every else None
         return Stage(name, source, self.loss, self.prompts, steps, reads=reads, share=share, gold=gold, **more)
 
     def _transforms(self) -> Iterator[Transform]:

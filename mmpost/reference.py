@@ -57,6 +57,14 @@ def enter(job: Job, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
         job.keep("reference", _of_model(job, stage, load(stage.reference)))
 
 
+def follow(job: Job, stage: Stage, done: int) -> None:
+    """After `done` steps of the stage: move its reference towards the policy, where it is time (`Stage.follow`)."""
+    if stage.follow is None or not wanted(stage) or done % stage.follow[0]:
+        return
+    share, now, kept = stage.follow[1], dict(job.model.module.named_parameters()), job.kept["reference"]
+    job.keep("reference", {k: w.lerp(now[k].detach().to(w.device, w.dtype), share) for k, w in kept.items()})
+
+
 def _place(stages: Sequence[Stage], stage: Stage) -> int:
     # By name: a stage that reads what another recorded runs with a source of its own.
     return [s.name for s in stages].index(stage.name)

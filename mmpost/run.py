@@ -162,7 +162,7 @@ class Run:
             self._refill(feed)
         self.before = None
         until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
-        trainer.run(self.job, feed, engine, self.cursor, until, self._watch)
+        trainer.run(self.job, feed, engine, self.cursor, until, partial(self._watch, stage))
 
     def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the data of a stage without objective, or what is missing of them."""
@@ -190,7 +190,8 @@ class Run:
         self.update = stage.update or Plain(optim)
         self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
         self.cursor = trainer.Cursor()
-        if reference.wanted(stage) and self.job.share:
+        # What a moving reference says is never asked for again.
+        if reference.wanted(stage) and self.job.share and stage.follow is None:
             decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
             self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
         if snapshot is None:
@@ -234,7 +235,8 @@ class Run:
 
     # After each step.
 
-    def _watch(self, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
+    def _watch(self, stage: Stage, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
+        reference.follow(self.job, stage, self.cursor.done)
         step, every = self.job.step, self.config.checkpoint.every
         line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
         escaped = sum(dist.gather(sum(map(self.model.prompt.escapes, samples))))

@@ -353,6 +353,8 @@ class Stage:
     reference: str = ""
     """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
     this name, or those of the model with this name or folder."""
+    follow: tuple[int, float] | None = None
+    """(steps, share): every so many steps the reference moves this share of its way to the policy; None: it stays."""
     reads: Reads | None = None
     """Draw from what an earlier stage recorded; None: from the source as it is."""
     order: Literal["shuffled", "given"] = "shuffled"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 import mmpost
-from mmpost import config
+from mmpost import config, reference
 from mmpost.data.digits import Scenes, answer_text
 from mmpost.edits.freeze import Freeze
 from mmpost.errors import ConfigError
+from mmpost.job import Job
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.settings import Settings
 from mmpost.transforms.answers import Answer
@@ -164,3 +167,25 @@ def test_what_cannot_be_a_reference_is_refused(
     settings = config.merge(SETTINGS, {"task": task, **settings})
     with pytest.raises(ConfigError, match=said):
         mmpost.train(**settings, out=str(tmp_path / "run"))
+
+
+def test_a_reference_that_follows_moves_a_share_of_the_way_when_it_is_time() -> None:
+    class Asks:
+        reference = True
+
+        def __call__(self, samples: list[Sample], context: object) -> list[Sample]:
+            return samples
+
+    module = torch.nn.Linear(1, 1)
+    job = Job(SimpleNamespace(module=module), None, 0)  # type: ignore[arg-type]
+    torch.nn.init.constant_(module.weight, 1.0)
+    job.keep_weights("reference")
+    torch.nn.init.constant_(module.weight, 2.0)
+    stage = Stage("s", [], None, 1, (Asks(),), follow=(2, 0.6))
+    seen = []
+    for done in (1, 2, 3, 4):
+        reference.follow(job, stage, done)
+        seen.append(round(job.kept["reference"]["weight"].item(), 6))
+    assert seen == [1.0, 1.6, 1.6, 1.84]
+    reference.follow(job, replace(stage, follow=None), 6)
+    assert job.kept["reference"]["weight"].item() == pytest.approx(1.84)

@@ -91,6 +91,10 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         )
     ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
+    "preference": [
+        {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4}},
+        {"data": "PAIRS", "task": {"prompts": 2, "loss": {"kind": "kto"}}},
+    ],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
         for more in (
@@ -118,6 +122,16 @@ def own_data(tmp_path: Path) -> dict[str, str]:
         lines.append({**row, "task": "number", "stage": "objects"})
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+@pytest.fixture
+def own_pairs(own_data: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The same rows, with the answer preferred to another."""
+    rows = [json.loads(line) for line in Path(own_data["train"]).read_text().splitlines()]
+    pairs = [{"image": r["image"], "prompt": r["problem"], "chosen": r["solution"], "rejected": "[]"} for r in rows]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(pair) for pair in pairs))
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
@@ -207,6 +221,7 @@ def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
 def test_every_setting_is_read(
     tmp_path: Path,
     own_data: dict[str, str],
+    own_pairs: dict[str, str],
     own_films: dict[str, str],
     own_sounds: dict[str, str],
     own_studies: dict[str, str],
@@ -226,7 +241,7 @@ def test_every_setting_is_read(
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            own = {"OWN": own_data, "FILMS": own_films, "SOUND": own_sounds, "OPEN_I": own_studies}
+            own = {"OWN": own_data, "PAIRS": own_pairs, "FILMS": own_films, "SOUND": own_sounds, "OPEN_I": own_studies}
             words = config.merge(config.merge(QUICK, {"task": name}), given(settings, own))
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {

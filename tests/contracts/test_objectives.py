@@ -6,14 +6,13 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import mmpost.objectives
-from mmpost.objectives.preference import Kind
 from mmpost.types import Batch, Loss, Objective, Outputs
 from tests.objectives.ragged import select, total
 
@@ -34,7 +33,8 @@ SETTINGS: Mapping[str, list[dict[str, Any]]] = {
         {"old": "column", "mismatch": "geometric", "mismatch_low": 0.9, "mismatch_high": 1.1},
     ],
     "Preference": [
-        *({"kind": kind} for kind in get_args(Kind)),
+        # The others differ in their formulas alone.
+        *({"kind": kind} for kind in ("dpo", "ipo", "mpo", "sft", "aot", "orpo", "kto", "apo_zero_unpaired")),
         {"kind": "dpo", "weighting": True, "ld_alpha": 0.5, "nll": 0.2},
         {"mix": {"aot": 0.5, "sft": 0.5}, "ld_alpha": 0.3},
         {"kind": "ipo", "divergence": "js", "weighting": True},

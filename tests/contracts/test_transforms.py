@@ -33,6 +33,12 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "LeaveOneOut": [{}, {"normalize": True}],
     "GlobalWhiten": [{}, {"baseline": True, "variance": "sample"}, {"penalty": True, "gamma": 0.9}],
+    "WritePairs": [{"chosen": lambda sample: "a", "rejected": lambda sample: sample.truth}],
+    "BuildPairs": [
+        {"score": "right"},
+        {"score": "right", "against": "random", "control": "matched", "tolerance": 1.0},
+        {"score": "right", "against": "all", "control": "divide", "margin": 0.6},
+    ],
     "DropFlat": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
     "InstanceFilter": [{"right": 0.5}, {"score": "form"}],
     "VarianceSelection": [{"right": 0.5}, {"discrete": ["form"], "continuous": ["right"]}],
@@ -82,12 +88,13 @@ def samples() -> list[Sample]:
                 kl_penalty=[[-0.1] * k for k in lengths],
                 temperature=[0.9] * n,
                 truncated=[0.0] * n,
+                label=[1.0 - 2.0 * (i % 2) for i in range(n)],
             )
         )
     return made
 
 
-REFUSE_EMPTY = {"Encode"}
+REFUSE_EMPTY = {"Encode", "EncodePairs"}
 """Transforms that raise for a sample without replies."""
 
 
@@ -124,10 +131,11 @@ def test_nothing_in_nothing_out(cls, fields):
 def test_columns_written_are_columns_named(cls, fields):
     """And each reply of the result has all that an objective could want of them: numbers, finite unless a reward."""
     transform, given = cls(**fields), given_to(cls)
-    old = {s.uid: s.replies for s in given}
+    # Replies may be chosen from and put in another order; their texts differ within a sample.
+    old = {s.uid: {r.text: r.columns for r in s.replies} for s in given}
     for sample in transform(given, FakeContext()):
-        for i, reply in enumerate(sample.replies):
-            before = old[sample.uid][i].columns if i < len(old[sample.uid]) else {}
+        for reply in sample.replies:
+            before = old[sample.uid].get(reply.text, {})
             written = {k for k, v in reply.columns.items() if repr(before.get(k)) != repr(v)}
             assert written <= set(transform.makes)
             for name in written - {"reward"}:

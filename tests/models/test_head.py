@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpost.models import head as module
-from mmpost.models.head import Entropy, Head, token_statistics
+from mmpost.models.head import Entropy, Head, Wanted, token_statistics
 
 TOKENS, DIM, VOCAB = 13, 8, 31
 BANNED = (3, 30)
@@ -80,7 +80,8 @@ def whole(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entr
 
 def chunked(tokens: int = 4, closed: bool = True) -> Callable[..., Any]:
     def statistics(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entropy: Entropy) -> Any:
-        return token_statistics(hidden, targets, temperature, head, banned(), tokens * VOCAB, entropy, closed)
+        wanted = Wanted(entropy)
+        return token_statistics(hidden, targets, temperature, head, banned(), tokens * VOCAB, wanted, closed)[:2]
 
     return statistics
 
@@ -105,6 +106,28 @@ def test_values_and_gradients_are_those_of_whole_logits(
     half = plain()
     half.weight.requires_grad_(False)
     assert Case(half, after).off(entropy, tokens=tokens, closed=closed) < EXACT
+
+
+@pytest.mark.parametrize("entropy", ENTROPIES)
+@pytest.mark.parametrize("tokens", [1, 4, TOKENS])
+@pytest.mark.parametrize("closed", [True, False])
+def test_squared_probabilities_are_those_of_whole_logits(closed: bool, tokens: int, entropy: Entropy) -> None:
+    """Without gradient, and without a change to the others."""
+    for layer in (plain(), plain(trains=False)):
+        case, slopes = Case(layer, "softcap"), []
+        hidden = case.hidden.requires_grad_()
+        head = Head(layer, case.after)
+        given = (hidden, case.targets, case.temperature, head, banned(), tokens * VOCAB)
+        with_them, without = (token_statistics(*given, Wanted(entropy, more), closed) for more in (True, False))
+        scores = (head(hidden).detach().double() / case.temperature[:, None]).masked_fill(banned(), -math.inf)
+        assert with_them.sum_p2 is not None
+        assert not with_them.sum_p2.requires_grad
+        torch.testing.assert_close(with_them.sum_p2.double(), scores.softmax(-1).square().sum(-1), rtol=EXACT, atol=0)
+        assert without.sum_p2 is None
+        for found in (with_them, without):
+            torch.testing.assert_close(found.logp, without.logp, rtol=0, atol=0)
+            slopes.append(torch.autograd.grad((found.logp * case.weights[0]).sum(), hidden)[0])
+        torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)

@@ -331,3 +331,30 @@ def test_options_follow_the_loss() -> None:
     assert Preference(kind="simpo").options == Options(beta=2.5, gamma=1.375)
     assert Preference(kind="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
     assert Preference(kind="cdpo").options.smoothing == 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        # d/d logp of -(1 - e) ls(x) - e ls(-x) is beta (s(x) - 1 + e) on the chosen side, at x = 0.3.
+        ({"kind": "cdpo", "smoothing": 0.1}, 0.1 * (1 / (1 + math.exp(-0.3)) - 0.9)),
+        # The same without smoothing at x = 0.3 - 0.1.
+        ({"kind": "rdpo", "length": 0.05}, 0.1 * (1 / (1 + math.exp(-0.2)) - 1)),
+        ({"kind": "ipo", "summed": True}, 2 * (3.0 - 5.0)),
+        ({"kind": "dpop"}, 0.1 * (1 / (1 + math.exp(-0.3)) - 1)),
+    ],
+)
+def test_slopes_of_what_trl_lacks(fields: dict[str, Any], wanted: float) -> None:
+    made = fixture()
+    (slope,) = torch.autograd.grad(loss(Preference(**fields), made), made.logp)
+    assert slope[0, 0, :6].tolist() == pytest.approx([wanted] * 6, rel=1e-6)
+    assert slope[0, 1].tolist() == pytest.approx([-wanted] * 8, rel=1e-6)
+
+
+def test_the_slope_of_dpop_below_the_reference() -> None:
+    """x = beta (r_w - r_l + penalty r_w): the chosen reply pulls with 1 + penalty."""
+    made = fixture(logp=(-14.0, -20.0))
+    (slope,) = torch.autograd.grad(loss(Preference(kind="dpop"), made), made.logp)
+    pull = 0.1 * (1 / (1 + math.exp(4.9)) - 1)
+    assert slope[0, 0, 0].item() == pytest.approx(51 * pull, rel=1e-6)
+    assert slope[0, 1, 0].item() == pytest.approx(-pull, rel=1e-6)
