@@ -93,10 +93,13 @@ class CxrPreference(PreferenceTask):
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split, self.bench_studies, seed=5)
-        steps: list[Transform] = [PromptOnly(), self._greedy(), Judged(judge=self._plain(), name=JUDGE), ReportScores()]
+        steps: list[Transform] = [Judged(judge=self._plain(), name=JUDGE), ReportScores()]
         if self.judge.bertscore is not None:
             steps.append(Judged(judge=self.judge.bertscore, name="bertscore"))
-        benches = [Bench("reports", source, tuple(steps), report_summary)]
+        written = {"reports": self._greedy(), "sampled": Generate(n=1, sampling=self.sampling)}
+        benches = [
+            Bench(name, source, (PromptOnly(), write, *steps), report_summary) for name, write in written.items()
+        ]
         if isinstance(source, Phantoms):
             asked = Questions(split, n=self.bench_studies, seed=5)
             score = Score(rewards={"accuracy": bare_accuracy})

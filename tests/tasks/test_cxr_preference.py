@@ -174,7 +174,7 @@ def test_the_summary_tells_scores_from_missing_ones() -> None:
 def test_benches_report_factuality_length_and_what_may_be_lost(whole: Path) -> None:
     after = json.loads((whole / "summary.json").read_text())["eval_after"]
     assert {"reports/rel_verbosity", "reports/repetition", "reports/rouge_l", "questions/accuracy"} <= set(after)
-    assert [b.name for b in CxrPreference().benches("test")] == ["reports", "questions"]
+    assert [b.name for b in CxrPreference().benches("test")] == ["reports", "sampled", "questions"]
 
 
 def test_train_and_bench_studies_are_not_those_of_the_base() -> None:
