@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -230,7 +231,9 @@ def _image(file: BinaryIO) -> Iterator[Image.Image]:
 
 
 def _open_image(file: BinaryIO) -> Image.Image:
-    """Upright RGB; transparent pixels become white, 16 bits keep their upper 8."""
+    """Upright RGB; transparent pixels become white, 16 bits keep their upper 8, DICOM films are windowed."""
+    if (films := _films(file)) is not None:
+        return films.picture(file)
     with _image(file) as stored:
         found = ImageOps.exif_transpose(stored)
         if found.mode.startswith("I"):
@@ -246,7 +249,16 @@ def _open_image(file: BinaryIO) -> Image.Image:
         return found.convert("RGB")
 
 
+def _films(file: BinaryIO) -> Any:
+    """The module that reads DICOM, if the file is such: by its preamble, because its import is not free."""
+    head = file.read(132)
+    file.seek(0)
+    return import_module("mmpost.data.dicom") if head[128:] == b"DICM" else None
+
+
 def _image_header(file: BinaryIO) -> dict[str, float]:
+    if (films := _films(file)) is not None:
+        return films.header(file)
     with _image(file) as found:
         # PngImageFile.getexif decodes all pixels, in case the chunk comes late.
         early = found.format == "PNG" and not _late_exif(file)

@@ -143,7 +143,7 @@ class Run:
             if at is not None and stage.name != at:
                 # Finished before the checkpoint; its edits are in place again.
                 if stage.objective is None and self.before is not None:
-                    self.recordings.load(stage, self.before.state["made"][stage.name])
+                    self.recordings.load(self.recordings.fed(stage), self.before.state["made"][stage.name])
                 continue
             if runs:
                 self._run_stage(self.recordings.fed(stage), self.before if at == stage.name else None)
@@ -171,6 +171,9 @@ class Run:
         else:
             self._restore(snapshot)
             self.before = None
+        if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.job.step}").is_dir():
+            # A kill while data are made leaves something to go on from.
+            self._save()
         self.recordings.make(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _edit(self, stage: Stage) -> None:

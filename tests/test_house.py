@@ -83,19 +83,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "new_task": {"errors", "registry"},
     "own_rewards": BASIC | {"registry", "transforms"},
     "tasks": BASIC
-    | {
-        "rl",
-        "preferences",
-        "registry",
-        "data",
-        "rewards",
-        "judges",
-        "transforms",
-        "objectives",
-        "edits",
-        "updates",
-        "tasks",
-    },
+    | {"rl", "preferences", "judges", "registry", "data", "rewards", "transforms", "objectives", "edits", "updates"}
+    | {"tasks"},
     "code": set(),
     "bases": BASIC | {"checkpoint", "code", "config", "registry"},
     "probe": BASIC | {"data"},
@@ -117,6 +106,7 @@ ONLY_IN = {
     "torch.distributed": ("dist",),
     "PIL": MEDIA,
     "av": MEDIA,
+    "pydicom": MEDIA,
     "decord": (*MEDIA, "doctor"),
     "torchcodec": (*MEDIA, "doctor"),
 }

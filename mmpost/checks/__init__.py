@@ -21,7 +21,7 @@ from mmpost.models.opening import description, open_model
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
 from mmpost.stages import stages_of
-from mmpost.types import Decoding, Gold, Sampling, Stage, Task
+from mmpost.types import Decoding, Gold, Sample, Sampling, Stage, Task
 
 HOPPED = 4
 """Samples that go through every hop."""
@@ -85,6 +85,7 @@ def _check_model(
         Lora(run_config.model.lora)(model)
     if run_config.model.freeze:
         Freeze(run_config.model.freeze)(model)
+    made: dict[str, list[Sample]] = {}
     for stage in stages:
         reading = by_source[id(stage.source)]
         if not reading.good:
@@ -102,7 +103,13 @@ def _check_model(
             with report.guard():
                 check_media_use(job, right, report)
         with report.guard():
-            check_hops(stage, reading.samples(HOPPED), job, model, report)
+            drawn = made.get(stage.reads.stage, reading.samples(HOPPED)) if stage.reads else reading.samples(HOPPED)
+            if not drawn:
+                report.say(f"stage {stage.name}: nothing came through the stage before, of so few samples")
+            left = check_hops(stage, drawn, job, model, report) if drawn else []
+            if stage.objective is None and not any(hasattr(t, "settle") for t in stage.transforms):
+                # A stage that judges all samples together hands on those of the source.
+                made[stage.name] = left
 
 
 def _gold(stage: Stage) -> tuple[Gold, ...]:

@@ -17,13 +17,13 @@ from mmpost.trainer import denominators
 from mmpost.types import Batch, Collect, Outputs, Reply, Sample, Stage
 
 
-def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, report: Report) -> None:
-    """Print a line for each hop: what there is, what it added, of which shape."""
+def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, report: Report) -> list[Sample]:
+    """Print a line for each hop: what there is, what it added, of which shape. Returns what the last hop left."""
     report.section(f"{len(samples)} samples through stage {stage.name}")
     lines: list[tuple[str, str, str, str]] = []
     notes: list[str] = []
     try:
-        _hops(stage, samples, job, model, lines, notes)
+        return _hops(stage, samples, job, model, lines, notes)
     finally:
         report.table("hop", "holds", "what it added", "s", rows=lines, right=(3,))
         report.warn(*notes)
@@ -36,7 +36,7 @@ def _hops(
     model: Any,
     lines: list[tuple[str, str, str, str]],
     notes: list[str],
-) -> None:
+) -> list[Sample]:
     start = time.perf_counter()
 
     def line(hop: str, holds: str, added: str) -> None:
@@ -60,7 +60,7 @@ def _hops(
             current = before
     objective = stage.objective
     if objective is None:
-        return
+        return [] if notes else current
     plan = model.plan(current, objective.columns, objective.unit)
     line("micro-batches", f"{len(plan)}", _batches(plan))
     counts = denominators(objective, model, [current])[0]
@@ -79,6 +79,7 @@ def _hops(
     model.module.zero_grad(set_to_none=True)
     line("gradient norm", "", ", ".join(f"{part} {norm:.3g}" for part, norm in norms.items()))
     _judge(total, norms, notes)
+    return current
 
 
 def _judge(total: float, norms: Mapping[str, float], notes: list[str]) -> None:

@@ -1,0 +1,32 @@
+"""Sections of a free-text radiology report: findings, impression, indication."""
+
+from __future__ import annotations
+
+import re
+
+_TITLE = re.compile(r"(?m)^[ \t]*([A-Z][A-Z ,/&()-]{2,60}?)[ \t]*:")
+_NAMES = {
+    "findings": ("FINDINGS", "FINDING", "FINDINGS AND IMPRESSION", "FINDINGS/IMPRESSION", "CHEST FINDINGS"),
+    "impression": ("IMPRESSION", "IMPRESSIONS", "CONCLUSION", "CONCLUSIONS", "OPINION"),
+    "indication": (
+        *("INDICATION", "INDICATIONS", "CLINICAL INDICATION", "HISTORY", "CLINICAL HISTORY", "CLINICAL INFORMATION"),
+        *("REASON FOR EXAM", "REASON FOR EXAMINATION", "REASON FOR STUDY"),
+    ),
+}
+_SECTION = {title: name for name, titles in _NAMES.items() for title in titles}
+
+
+def sections(report: str) -> dict[str, str]:
+    """The sections by name, white space collapsed; one that is missing or empty is left out.
+
+    A title stands at the start of a line, in capitals, before a colon; what precedes the first is no section. Where a
+    section comes twice (a wet read, an addendum), the last one that says something counts.
+    """
+    titles = list(_TITLE.finditer(report))
+    found: dict[str, str] = {}
+    for number, title in enumerate(titles):
+        end = titles[number + 1].start() if number + 1 < len(titles) else len(report)
+        name, text = _SECTION.get(" ".join(title[1].split())), " ".join(report[title.end() : end].split())
+        if name is not None and text:
+            found[name] = text
+    return found

@@ -1,0 +1,154 @@
+"""Preference without humans: the policy's own reports, scored by a judge, become pairs to learn from (CheXalign)."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Literal
+
+from pydantic import Field
+
+from mmpost.data.limits import Limits
+from mmpost.data.own import own
+from mmpost.data.phantom_questions import Questions
+from mmpost.data.phantoms import INDICATED, PROMPT, Phantoms
+from mmpost.data.reports import UNASKED, ReportRows, Section, Studies
+from mmpost.edits.freeze import Freeze
+from mmpost.errors import DataError
+from mmpost.judges.base import Judge
+from mmpost.judges.choose import JudgeSettings
+from mmpost.judges.judged import Judged
+from mmpost.judges.metrics import ReportScores, finding_f1, means
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.preferences import PreferenceTask
+from mmpost.rewards.choice import bare_accuracy, choice_summary
+from mmpost.transforms.answers import Answer, PromptOnly
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.pairs import BuildPairs
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Gold, Reads, Recording, Sample, Sampling, Source, Split, Stage, Transform
+
+JUDGE = "judge"
+
+
+class JudgedPairs(BuildPairs):
+    """Which of a study's reports are chosen and rejected."""
+
+    score: str = JUDGE
+    """The score that decides."""
+
+
+class CxrPreference(PreferenceTask):
+    """Reports on chest films: candidates, judge, pairs, then a preference loss; `sft` begins with the references."""
+
+    official: str = ""
+    """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus; empty: your rows in data.*, or drawn films."""
+    section: Section = "findings"
+    """What is to be written, of official sets: findings, impression, or both."""
+    prompt: str = PROMPT
+    """What is asked where a study has no indication."""
+    indicated: str = INDICATED
+    """What is asked where it has one; {indication} is replaced."""
+    sft: float = Field(default=0.0, ge=0, le=1)
+    """Share of the steps that learn the references, before candidates are drawn; 1: nothing else."""
+    sft_prompts: int = Field(default=32, ge=1)
+    """Studies of each step of supervised learning, over all ranks; `prompts` are the pairs of a preference step."""
+    candidates: int = Field(default=4, ge=2)
+    """Reports that are sampled for each study."""
+    sampling: Sampling = Sampling(max_tokens=512)
+    """How they are drawn."""
+    together: int = Field(default=64, ge=1)
+    """Studies that are worked on, and put on record, together."""
+    judge: JudgeSettings = JudgeSettings()
+    """Who scores candidates, and the reports of the evaluation."""
+    pairs: JudgedPairs = JudgedPairs()
+    """Which candidates become a pair: margin, and whether length is controlled."""
+    freeze: tuple[str, ...] = ("vision",)
+    """Parts of the model that do not learn from preferences."""
+    select: Literal["judge", "lc"] = "judge"
+    """What the best checkpoint is best in: the judge's score, or that divided by verbosity (LC-GREEN)."""
+    studies: int = Field(default=512, ge=1)
+    """Drawn studies to train on."""
+    bench_studies: int = Field(default=256, ge=1)
+    """Drawn studies, and questions, to evaluate on."""
+
+    @property
+    def best(self) -> str:  # type: ignore[override]
+        """The metric that tells which checkpoint is best."""
+        return f"reports/{self.select}"
+
+    def stages(self) -> Iterator[Stage]:
+        source, gold = self._source("train", self.studies, seed=0), (Gold(reference),)
+        learn = (PromptOnly(), Answer(text=reference))
+        yield Stage("sft", source, Likelihood(), self.sft_prompts, learn, share=self.sft, gold=gold)
+        if self.sft == 1:
+            return
+        draw = (PromptOnly(), Generate(n=self.candidates, sampling=self.sampling))
+        yield Stage("candidates", source, None, self.together, draw)
+        scored = (Judged(judge=self.judge.judge(), name=JUDGE),)
+        yield Stage("judging", source, None, self.together, scored, reads=Reads("candidates", recorded))
+        yield Stage("pairing", source, None, self.together, (self.pairs,), reads=Reads("judging", recorded))
+        frozen = (Freeze(self.freeze),) if self.freeze else ()
+        yield self.preference_stage(
+            "align", source, reads=Reads("pairing", recorded), share=1 - self.sft, gold=gold, edits=frozen
+        )
+
+    def benches(self, split: Split) -> list[Bench]:
+        source = self._source(split, self.bench_studies, seed=5)
+        steps: list[Transform] = [Judged(judge=self._plain(), name=JUDGE), ReportScores()]
+        if self.judge.bertscore is not None:
+            steps.append(Judged(judge=self.judge.bertscore, name="bertscore"))
+        written = {"reports": self._greedy(), "sampled": Generate(n=1, sampling=self.sampling)}
+        benches = [
+            Bench(name, source, (PromptOnly(), write, *steps), report_summary) for name, write in written.items()
+        ]
+        if isinstance(source, Phantoms):
+            asked = Questions(split, n=self.bench_studies, seed=5)
+            score = Score(rewards={"accuracy": bare_accuracy})
+            benches.append(Bench("questions", asked, (PromptOnly(), self._greedy(), score), choice_summary))
+        return benches
+
+    def _greedy(self) -> Generate:
+        return Generate(n=1, sampling=Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
+
+    def _plain(self) -> Judge:
+        """The judge without length control, whose effect is a metric of its own."""
+        rules = self.judge.rules.model_copy(update={"length_control": False})
+        return self.judge.model_copy(update={"length_control": False, "rules": rules}).judge()
+
+    def _source(self, split: Split, n: int, seed: int) -> Source:
+        if self.official:
+            limits = Limits.of(self.data)
+            return Studies(self.official, split, self.section, self.prompt, self.indicated, limits)
+        rows = own(self.data, split, loss="last", prompt=UNASKED)
+        return Phantoms(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indicated)
+
+
+def reference(sample: Sample) -> str:
+    """The report that the candidates are judged by."""
+    return str(sample.truth)
+
+
+def recorded(source: Source, recording: Recording) -> Source:
+    """What came through the stage before. Raises DataError where nothing did."""
+    found = recording.samples()
+    if not len(found):
+        why = {entry.lost for entry in recording.entries if entry.lost}
+        raise DataError(
+            f"wanted studies from the stage before, found none of {len(recording.entries)} ({', '.join(sorted(why))}): "
+            "see its recording in manifests/; are all candidates of a study worth the same, or has the judge failed?"
+        )
+    return found
+
+
+def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
+    """Percent: the judge's score, the same divided by verbosity, F1 of findings, ROUGE-L, BLEU, repetition; words.
+
+    `unscored` are the reports without a score of the judge: they are in no mean of it.
+    """
+    replies = [reply for sample in samples for reply in sample.replies]
+    scored = [reply.scores for reply in replies if JUDGE in reply.scores]
+    found = {"unscored": 100 * (1 - len(scored) / len(replies))} if replies else {}
+    if scored:
+        found["judge"] = 100 * fmean(s[JUDGE] for s in scored)
+        found["lc"] = 100 * fmean(s[JUDGE] / max(s["rel_verbosity"], 1.0) for s in scored)
+    shares = {**finding_f1(samples), **means(samples, ("rouge_l", "bleu", "repetition", "bertscore"))}
+    return found | {k: 100 * v for k, v in shares.items()} | means(samples, ("words", "rel_verbosity"))
