@@ -127,7 +127,10 @@ def _reopen(path: Path, step: int) -> TextIO:
 def sample_lines(
     group: int, sample: Sample, pieces: Pieces | None, store: Callable[[Part], str | None]
 ) -> list[dict[str, Any]]:
-    """What the log says of each reply of `sample`; `store` keeps the preview of a medium and tells where it lies."""
+    """What the log says of each reply of `sample`; `store` keeps the preview of a medium and tells where it lies.
+
+    A sample without replies has one line, of an empty reply from the data.
+    """
     shared = {
         "uid": sample.uid,
         "group": group,
@@ -137,7 +140,8 @@ def sample_lines(
         "truth_marks": [_mark(mark) for mark in marks(sample, None)],
         "frame": None if sample.frame is None else [sample.frame.width, sample.frame.height],
     }
-    return [{**shared, **_reply_line(sample, reply, pieces, store)} for reply in sample.replies]
+    replies = sample.replies or (Reply((), "data"),)
+    return [{**shared, **_reply_line(sample, reply, pieces, store)} for reply in replies]
 
 
 def _reply_line(
@@ -160,6 +164,8 @@ def _part(part: Part, store: Callable[[Part], str | None]) -> dict[str, Any]:
     if part.kind == "text":
         return {"role": part.role, "kind": "text", "text": part.value}
     about = {"name": part.value.name, "sizes": part.value.header()}
+    if sketch := part.value.sketch():
+        about["sketch"] = sketch
     return {"role": part.role, "kind": part.kind, "media": store(part), **about}
 
 
