@@ -111,6 +111,9 @@ class Picture:
     def header(self) -> dict[str, float]:
         return {"width": 8, "height": 4}
 
+    def sketch(self) -> str:
+        return "▁█" if self.kind == "curve" else ""
+
     def preview(self) -> bytes:
         self.previews += 1
         return b"png of " + self.hash.encode()

@@ -19,7 +19,7 @@ class Crop(Settings):
     to compare with.
     """
 
-    makes: ClassVar[frozenset[str]] = frozenset()
+    makes: ClassVar[tuple[str, ...]] = ()
 
     kind: str
     """Of which media."""
