@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from mmpost.edits.head import AddHead
+from mmpost.edits.standardise import Standardise
+from mmpost.objectives.classify import Classify
+from mmpost.objectives.contrastive import Contrastive
 from pydantic import Field
 
 from mmpost.data.indexed import Subset
@@ -10,11 +14,7 @@ from mmpost.data.limits import Limits
 from mmpost.data.published_stars import PublishedStars, load
 from mmpost.data.scaled import capped
 from mmpost.data.stars import CLASSES, KINDS, Stars
-from mmpost.edits.head import AddHead
-from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
-from mmpost.objectives.classify import Classify
-from mmpost.objectives.contrastive import Contrastive
 from mmpost.transforms.crop import Crop
 from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
 from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
