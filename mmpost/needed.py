@@ -44,12 +44,12 @@ def _kinds(sample: Sample, reply: Reply) -> set[str]:
 
 
 def only(samples: Sequence[Sample], mask: Mask) -> list[Sample]:
-    """The replies of the mask; samples without any are left out."""
+    """The replies of the mask; samples of which none is left go, those that never had any stay."""
     kept = [
         replace(s, replies=tuple(r for r, keep in zip(s.replies, row, strict=True) if keep))
         for s, row in zip(samples, mask, strict=True)
     ]
-    return [s for s in kept if s.replies]
+    return [s for s, before in zip(kept, samples, strict=True) if s.replies or not before.replies]
 
 
 def forgotten(objective: Objective, samples: Sequence[Sample]) -> frozenset[str]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mmpost.errors import ColumnError
 
 Value = float | Sequence[float]
 """One number per reply, or one per token of the reply."""
@@ -109,6 +111,18 @@ class Batch:
     """What the objective declared: [reply] or [tok] by name."""
     inputs: Any = None
     """Belongs to the model; None where only counts are wanted."""
+    per_token: Collection[str] = frozenset()
+    """Names of the columns that have one value per token."""
+    sample_ids: Int[Tensor, " sample"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """For each sample, also one without replies, a number made of its uid: the same in every batch, rank and run."""
+    sample_columns: Mapping[str, Float[Tensor, " sample"]] = field(default_factory=dict)
+    """What the objective declared, where the samples themselves have it."""
+    present: Mapping[str, Bool[Tensor, " sample"]] = field(default_factory=dict)
+    """By kind of part: which samples have one in their prompt. A kind that is missing here is on none of them."""
+
+    @property
+    def samples(self) -> int:
+        return self.sample_ids.shape[0]
 
     @property
     def replies(self) -> int:
@@ -129,6 +143,20 @@ class Batch:
         assert name not in self.per_token, f"column {name!r} has one value per token"
         return self.columns[name]
 
+    def sample(self, name: str) -> Float[Tensor, " sample"]:
+        """A column with one value per sample. Raises ColumnError where the samples have none of that name."""
+        if name not in self.sample_columns:
+            raise ColumnError(
+                f"the objective reads the column {name!r} of samples; these have {sorted(self.sample_columns)}: write "
+                "it into Sample.columns, in the task's source or by a transform"
+            )
+        return self.sample_columns[name]
+
+    def has(self, kind: str) -> Bool[Tensor, " sample"]:
+        """Which samples have a part of this kind in their prompt."""
+        none = torch.zeros(self.samples, dtype=torch.bool, device=self.sample_ids.device)
+        return self.present.get(kind, none)
+
     def sum(self, x: Float[Tensor, " tok"]) -> Float[Tensor, " reply"]:
         """Sum over the tokens of each reply."""
         return torch.zeros(self.replies, dtype=x.dtype, device=x.device).index_add(0, self.reply_of, x)
@@ -136,9 +164,6 @@ class Batch:
     def by_reply(self, x: Float[Tensor, " tok"]) -> list[list[float]]:
         """The numbers of each reply's tokens."""
         return [piece.tolist() for piece in x.split(self.reply_of.bincount(minlength=self.replies).tolist())]
-
-    per_token: Collection[str] = frozenset()
-    """Names of the columns that have one value per token."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +176,12 @@ class Outputs:
     """Entropy of the distribution that each reply token was drawn from, fp32; wanted as "entropy", or as
     "entropy_value" where its gradient is not."""
     embeddings: Mapping[str, Float[Tensor, "sample dim"]] = field(default_factory=dict)
-    aux: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars of the model itself, such as an expert-balance loss."""
+    """By kind of medium, wanted as "embeddings"; zeros for a sample that has none (`Batch.has`)."""
+    classes: Float[Tensor, "sample class"] | None = None
+    """Logits of the model's classification head, fp32."""
+    aux: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Scalars of the model itself: learnable log-scales and biases, an expert-balance loss. An objective of the whole
+    batch may read those alone that are the same in every micro-batch; their gradient is counted once."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -18,6 +18,7 @@ from mmpost.job import Job
 from mmpost.needed import forgotten, only, remember, working, write
 from mmpost.stop import Stop
 from mmpost.types import Engine, Model, Objective, Sample
+from mmpost.whole import fits_one_pass, in_two_passes, value_of, whole_counts, with_columns
 
 Numbers = dict[str, float]
 Watch = Callable[[Numbers, Sequence[Sample]], None]
@@ -155,22 +156,22 @@ def accumulate(
     model = job.model
     busy = working(job, objective, samples)
     open_columns = forgotten(objective, samples) if fresh else frozenset()
-    plan = model.plan(only(samples, busy), objective.columns - open_columns, objective.unit)
+    # What must be seen as a whole may be computed in pieces: samples stay whole.
+    unit = "group" if objective.unit == "batch" else objective.unit
+    plan = model.plan(only(samples, busy), objective.columns - open_columns, unit)
+    if objective.unit == "batch" and not fits_one_pass(plan):
+        total, rows = in_two_passes(job, engine, objective, plan, counts, open_columns)
+        return total, write(samples, busy, open_columns, rows)
     total, rows = 0.0, []
     with model.step(plan):
         for batch in plan:
             outputs = model(batch, objective.wants)
             if open_columns:
                 assert outputs.logp is not None
-                logp = outputs.logp.detach()
-                batch = replace(
-                    batch,
-                    columns={**batch.columns, **dict.fromkeys(open_columns, logp)},
-                    per_token={*batch.per_token, *open_columns},
-                )
-                rows += batch.by_reply(logp)
+                batch = with_columns(batch, open_columns, outputs.logp)
+                rows += batch.by_reply(outputs.logp.detach())
             loss = objective(outputs, batch)
-            value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
+            value = value_of(loss, counts)
             engine.backward(value)
             total += float(value.detach())
             for name, (number, count) in loss.metrics.items():
@@ -181,7 +182,10 @@ def accumulate(
 def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[Sample]]) -> list[Numbers]:
     """For each minibatch the count that divides each term, over all ranks, known before any forward."""
     columns = objective.columns - objective.remembers
-    counts = [dist.total(objective.counts(model.counts_batch(p, columns)) if p else {}) for p in pieces]
+    if objective.unit == "batch":
+        counts = [dict(whole_counts(objective, model.counts_batch(p, columns))) for p in pieces]
+    else:
+        counts = [dist.total(objective.counts(model.counts_batch(p, columns)) if p else {}) for p in pieces]
     if objective.span == "rollout":
         names = {name for count in counts for name in count}
         mean = {name: sum(c.get(name, 0.0) for c in counts) / len(counts) for name in names}

@@ -50,7 +50,10 @@ class Model(Protocol):
     module: torch.nn.Module
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Cut the replies of `samples` into micro-batches within the budget, with the named columns."""
+        """Cut `samples` into micro-batches within the budget, with the named columns.
+
+        Between replies ("reply") or samples ("group"), or not at all ("batch").
+        """
         ...
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
@@ -61,7 +64,9 @@ class Model(Protocol):
         """Surrounds the micro-batches of one optimiser step; its exit does what must happen once per step."""
         ...
 
-    def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs: ...
+    def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
+        """The statistics in `wants`; `train`: with the dropout of training (None: where gradients are computed)."""
+        ...
 
     def reply(self, text: str, origin: Origin) -> Reply:
         """A reply with token ids as the model would have written it, end of turn included."""
@@ -204,7 +209,9 @@ class Objective(Settings):
     """What is minimised. Its fields are its hyper-parameters."""
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "reply"
-    """What may not be split over micro-batches."""
+    """What it must see together. "batch": the whole optimiser step, of all micro-batches and ranks, in one call; the
+    order of samples must not show. The trainer computes outputs without gradient, the loss on all of them, and each
+    micro-batch again with its gradient; `idle` is not asked."""
 
     @property
     def span(self) -> Literal["step", "rollout"]:
@@ -244,7 +251,10 @@ class Objective(Settings):
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        """The denominator of each term for these replies, known before any forward."""
+        """The denominator of each term for these replies, known before any forward.
+
+        Counts of micro-batches and ranks are added up; with unit "batch" it is called once on the whole step.
+        """
 
     @abstractmethod
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss: ...

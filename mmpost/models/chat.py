@@ -16,7 +16,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mmpost.columns import reply_space
+from mmpost.columns import on_device, reply_space
 from mmpost.errors import ConfigError
 from mmpost.models import families, rows, shared
 from mmpost.models.decode import ChatDecoder, SharedDecoder
@@ -158,11 +158,11 @@ class ChatModel:
             return nullcontext()
         return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
-    def __call__(self, batch: Batch, wants: Collection[str]) -> Outputs:
+    def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
         samples: Sequence[Sample] = batch.inputs
         # Own dropout is off; what the mode still switches is checkpointing and the dropout of adapters.
-        self.module.train(torch.is_grad_enabled())
+        self.module.train(torch.is_grad_enabled() if train is None else train)
         prompts = [self.prompt(s) for s in samples]
         replies = [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
         picked = self._predictors(prompts, replies, batch)
@@ -248,14 +248,7 @@ class ChatModel:
     # Inside.
 
     def _batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        batch = reply_space(samples, columns, inputs=list(samples))
-        return Batch(
-            batch.reply_of.to(self.device),
-            batch.group_of.to(self.device),
-            {k: v.to(self.device) for k, v in batch.columns.items()},
-            batch.inputs,
-            batch.per_token,
-        )
+        return on_device(reply_space(samples, columns, inputs=list(samples)), self.device)
 
     def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A layout, in place of a mask, is read by the host.

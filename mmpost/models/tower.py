@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmpost.data.cache import Cache
-from mmpost.errors import DataError
+from mmpost.errors import ConfigError, DataError
 from mmpost.models import families, rows
 from mmpost.models.intakes import Intake
 from mmpost.models.pixels import Picture, merged
@@ -112,12 +112,25 @@ class Tower:
             distinct = _distinct(pictures)
             found = dict(zip([p.key for p in distinct], self._run_all(distinct), strict=True))
         elif not graph:
+            self._refuse_dropout()
             found = {p.key: self._fixed(p) for p in _distinct(pictures)}
         elif (place := self._plan.get(id(batch))) is None:
             found = {p.key: self._run(p) for p in _distinct(pictures)}
         else:
             return self._outputs(pictures, self._leaves(pictures, place))
         return self._outputs(pictures, [tuple(t.to(self.device) for t in found[p.key]) for p in pictures])
+
+    def _refuse_dropout(self) -> None:
+        """Raises ConfigError where a pass without gradient should draw the dropout that one with a gradient will."""
+        if not (self.trains and self.module.training):
+            return
+        for name, module in self.module.named_modules():
+            if isinstance(module, torch.nn.Dropout) and module.p > 0 and not name.startswith(self._others):
+                raise ConfigError(
+                    "an objective of the whole batch computes each micro-batch twice and wants the same dropout in "
+                    f"both, found {name}, whose pictures are computed once: set model.lora.dropout=0, leave vision out "
+                    "of model.lora.parts, or compute.share=off"
+                )
 
     @property
     def shares(self) -> bool:
