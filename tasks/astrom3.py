@@ -5,8 +5,6 @@ from typing import Literal
 
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
-from mmpost.objectives.classify import Classify
-from mmpost.objectives.contrastive import Contrastive
 from pydantic import Field
 
 from mmpost.data.indexed import Subset
@@ -15,6 +13,8 @@ from mmpost.data.published_stars import PublishedStars, load
 from mmpost.data.scaled import capped
 from mmpost.data.stars import CLASSES, KINDS, Stars
 from mmpost.errors import ConfigError
+from mmpost.objectives.classify import Classify
+from mmpost.objectives.contrastive import Contrastive
 from mmpost.transforms.crop import Crop
 from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
 from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
@@ -67,15 +67,15 @@ class Astrom3(Task):
     def stages(self) -> Iterator[Stage]:
         everything, labelled = self._source("train"), self._labelled()
         crop = self._crop()
-        scales = Standardise(everything)
+        how = "features" if len(self.kinds) == 1 else self.fusion
+        # From the first step, so that evaluations in between find a head; until it trains, they are at chance.
+        edits = (Standardise(everything), AddHead(len(CLASSES), self.kinds, how))
         if self.pretrain:
             share = self.contrast_share
-            yield Stage("contrast", everything, self.contrast, self.prompts, crop, share=share, edits=(scales,))
-        how = "features" if len(self.kinds) == 1 else self.fusion
-        head = AddHead(len(CLASSES), self.kinds, how)
+            yield Stage("contrast", everything, self.contrast, self.prompts, crop, share=share, edits=edits)
         size = min(self.class_prompts, len(labelled))
         share = 1 - self.contrast_share if self.pretrain else 1.0
-        yield Stage("classify", labelled, self.classify, size, crop, share=share, edits=(scales, head))
+        yield Stage("classify", labelled, self.classify, size, crop, share=share, edits=edits)
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split)

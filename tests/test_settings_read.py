@@ -13,6 +13,7 @@ import mmpost
 from mmpost import config, registry
 from mmpost.settings import Settings
 from mmpost.types import Task
+from tests.published_rows import save
 
 QUICK = {
     "model": "random-tiny",
@@ -75,6 +76,17 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         )
     ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
+    "astrom3": [
+        {
+            "model": "random-tiny-astro",
+            "task": {"prompts": 4, "class_prompts": 4, "stars": 24, "bench_stars": 12, **more},
+            **own,
+        }
+        for more, own in (
+            ({"missing": 0.2, "planted": 0.2}, {}),
+            ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
+        )
+    ],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
         for more in (
@@ -134,6 +146,12 @@ def own_sounds(tmp_path: Path) -> dict[str, str]:
     return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
 
 
+@pytest.fixture
+def own_stars(tmp_path: Path) -> dict[str, str]:
+    """A published data set of stars, in miniature."""
+    return {"train": save(tmp_path / "stars", 12)}
+
+
 def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The settings with the user's data in the places of their names."""
     found = {**settings, **({"data": own[settings["data"]]} if "data" in settings else {})}
@@ -156,6 +174,7 @@ def test_every_setting_is_read(
     own_data: dict[str, str],
     own_films: dict[str, str],
     own_sounds: dict[str, str],
+    own_stars: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: set[tuple[str, str]] = set()
@@ -171,7 +190,7 @@ def test_every_setting_is_read(
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            own = {"OWN": own_data, "FILMS": own_films, "SOUND": own_sounds}
+            own = {"OWN": own_data, "FILMS": own_films, "SOUND": own_sounds, "STARS": own_stars}
             words = config.merge(config.merge(QUICK, {"task": name}), given(settings, own))
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {

@@ -132,13 +132,18 @@ class ClassOf(Fitted):
 
 @dataclass(frozen=True)
 class ClassBy:
-    """The class of each sample by the model's own head, the most likely one; score "right"."""
+    """The class of each sample by the model's own head, the most likely one; score "right".
+
+    A model without a head judges none.
+    """
 
     classes: tuple[str, ...]
     label: str = "label"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         logits = context.classes(samples)
+        if not logits.shape[1]:
+            return samples
         if len(samples) and logits.shape[1] != len(self.classes):
             raise ConfigError(f"wanted a head of {len(self.classes)} classes, found one of {logits.shape[1]}")
         guesses = logits.argmax(1).tolist() if samples else []

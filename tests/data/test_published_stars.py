@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -13,30 +12,14 @@ from mmpost.data import scaled
 from mmpost.data.published_stars import PublishedStars, check_config, load
 from mmpost.data.stars import CLASSES, Stars
 from mmpost.errors import ConfigError, DataError
+from tests.published_rows import rows, save
 
 KINDS = ("light_curve", "spectrum", "record")
 
 
-def rows(n: int = 6) -> list[dict[str, Any]]:
-    made = []
-    for sample in (Stars("train", 64)[i] for i in range(n)):
-        curve, spectrum, record = (p.value.open() for p in sample.prompt)
-        meta = {name: record[name] for name in scaled.META}
-        photo = {name: record[name] for name in scaled.PHOTO}
-        made.append(
-            {
-                "photometry": curve.table.tolist(),
-                "spectra": spectrum.table.tolist(),
-                "metadata": {"meta_cols": meta, "photo_cols": photo},
-                "label": sample.truth,
-            }
-        )
-    return made
-
-
 def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
-    data = datasets.Dataset.from_list(rows())
-    datasets.DatasetDict({"train": data, "validation": data, "test": data}).save_to_disk(str(tmp_path / "saved"))
+    data = datasets.Dataset.from_list(rows(6))
+    save(tmp_path / "saved", 6)
     (tmp_path / "hub" / "full_42").mkdir(parents=True)
     data.to_parquet(str(tmp_path / "hub" / "full_42" / "validation-00000-of-00001.parquet"))
     for place in ("saved", "hub"):
