@@ -60,8 +60,8 @@ def finding(samples: Sequence[Sample], odd: str = "odd", wrong: str = "wrong") -
     return {
         "outlier_auc": _auc(strange[clean], score[clean]),
         "mislabel_auc": _auc(planted[strange == 0].astype(float), score[strange == 0]),
-        "mislabel_precision": 100 * hits / suspect.sum() if suspect.any() else math.nan,
-        "mislabel_recall": 100 * hits / planted.sum() if planted.any() else math.nan,
+        "mislabel_precision": 100 * hits / float(suspect.sum()) if suspect.any() else math.nan,
+        "mislabel_recall": 100 * hits / float(planted.sum()) if planted.any() else math.nan,
     }
 
 
