@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmpost.models.chat import ChatModel
+    from mmpost.types import Model
 
 __all__ = ["evaluate", "load", "select", "train"]
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ def evaluate(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]
     return build.evaluate([*words, settings])
 
 
-def load(model: str, **settings: Any) -> ChatModel:
+def load(model: str, **settings: Any) -> Model:
     """A model by name, folder, run or hub id, as `model=` takes it."""
     from mmpost import build
 

@@ -48,11 +48,14 @@ def resolve(name: str, seed: int) -> str:
 
     A name with a file in configs/bases/ is trained by that run the first time (other processes wait), and found again
     by the hash of its recipe: the configuration, the code of its task, data and architecture, and the versions of
-    the libraries that decide the numbers. `random-<architecture>` is that architecture with fresh weights.
+    the libraries that decide the numbers. `random-<architecture>` is that architecture with fresh weights. A .yaml
+    file, {model: NAME, ...}, describes a model of mmpost.models.NAME, which is written once for each content and seed.
     """
     recipe = config.shipped(f"bases/{name}")
     if recipe:
         return str(_trained(name, recipe))
+    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+        return str(_described(Path(name), seed))
     if name.startswith("random-"):
         return str(_random(name.removeprefix("random-"), seed))
     known = sorted(f.name.removesuffix(".yaml") for f in resources.files("mmpost.configs").joinpath("bases").iterdir())
@@ -86,15 +89,34 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
         raise TrainError(f"training the base failed with exit code {done.returncode}; its messages stand above")
 
 
+def _described(file: Path, seed: int) -> Path:
+    text = file.read_text(encoding="utf-8")
+    about: dict[str, Any] = config.parse_yaml(text, str(file))
+    name = about.pop("model", "")
+    write = getattr(registry.module(str(name), "mmpost.models"), "write_described", None)
+    if write is None:
+        raise ConfigError(
+            f"{file}: wanted {{model: NAME, ...}} of a module that can be described, found model: {name!r}"
+        )
+    versions = [f"{m.__name__} {m.__version__}" for m in (torch, transformers)]
+    return _written(f"{file.stem}-{seed}-{_digest([text, *versions])}", lambda folder: write(folder, about, seed))
+
+
 def _random(architecture: str, seed: int) -> Path:
     writer = _writer(architecture)
-    folder = cache() / "random" / f"{architecture}-{seed}-{_digest(_made_of(writer.__module__))}"
+    name = f"{architecture}-{seed}-{_digest(_made_of(writer.__module__))}"
+    return _written(name, lambda folder: writer(folder, seed=seed))
+
+
+def _written(name: str, write: Callable[[Path], object]) -> Path:
+    """The folder of this name among those that are written once."""
+    folder = cache() / "random" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
             aside = folder.with_name(f".{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            writer(aside, seed=seed)
+            write(aside)
             aside.rename(folder)
     return folder
 

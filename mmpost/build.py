@@ -15,11 +15,11 @@ from mmpost import bases, checkpoint, config, dist, recipes, registry
 from mmpost.config import RunConfig
 from mmpost.errors import ConfigError
 from mmpost.evaluation import run_benches, table
-from mmpost.models.chat import ChatModel
+from mmpost.models.opening import open_model
 from mmpost.own_rewards import with_rewards
 from mmpost.run import Run
 from mmpost.selection import with_selection
-from mmpost.types import Task
+from mmpost.types import Model, Task
 
 
 def train(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def load(name: str, **settings: Any) -> ChatModel:
+def load(name: str, **settings: Any) -> Model:
     """The model that `model=name` means on the command line, with the fields of the `model` section as arguments."""
     run_config = config.decode(config.ModelSettings, {"name": name, **settings}, "model.")
     folder = bases.resolve(name, 0)
-    model = ChatModel.load(folder, run_config)
+    model = open_model(folder, run_config)
     recipes.warn(folder, model.recipe)
     return model
 

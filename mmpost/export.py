@@ -14,8 +14,10 @@ from mmpost import bases, config
 from mmpost.edits.lora import merged
 from mmpost.errors import ConfigError
 from mmpost.models.chat import ChatModel
+from mmpost.models.opening import open_model
 from mmpost.settings import ModelSettings, Settings
 from mmpost.summary import versions
+from mmpost.types import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,6 +32,12 @@ inputs = processor.apply_chat_template(
 )
 reply = model.generate(**inputs, max_new_tokens=256, do_sample=False)
 print(processor.decode(reply[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
+
+USE_HERE = """```python
+import mmpost
+
+model = mmpost.load("FOLDER")
 ```"""
 
 
@@ -54,9 +62,22 @@ def export(words: Sequence[str]) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out={out} is not empty; name a new folder")
     settings, summary, task = _origin(given.model)
-    model = ChatModel.load(bases.resolve(given.model, 0), settings)
+    model = open_model(bases.resolve(given.model, 0), settings)
     model.module = merged(model.module).to(DTYPES[given.dtype])
-    model.module.config.dtype = DTYPES[given.dtype]
+    if isinstance(model, ChatModel):
+        _for_transformers(model, DTYPES[given.dtype])
+    aside = out.with_name(f".{out.name}")
+    model.save(aside)
+    (aside / "README.md").write_text(_card(given, settings, summary, task, model))
+    if out.exists():
+        out.rmdir()
+    aside.rename(out)
+    return out
+
+
+def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
+    """What `generate` needs to know."""
+    model.module.config.dtype = dtype
     end = list(model.recipe.end)
     pad = getattr(model.tokenizer, "pad_token_id", None)
     model.module.generation_config = GenerationConfig(
@@ -65,13 +86,6 @@ def export(words: Sequence[str]) -> Path:
         pad_token_id=end[0] if pad is None else pad,
         suppress_tokens=sorted(model.recipe.banned) or None,
     )
-    aside = out.with_name(f".{out.name}")
-    model.save(aside)
-    (aside / "README.md").write_text(_card(given, settings, summary, task, model))
-    if out.exists():
-        out.rmdir()
-    aside.rename(out)
-    return out
 
 
 def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
@@ -89,7 +103,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
 
 
 def _card(
-    given: ExportWords, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: ChatModel
+    given: ExportWords, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
 ) -> str:
     base = run.get("model", {}).get("name", given.model)
     scores = summary.get("eval_after", {})
@@ -102,12 +116,13 @@ def _card(
         "Steps": summary.get("steps", 0),
         "Seed": summary.get("seed", "none"),
         "Prompt recipe": model.recipe.hash,
-        "Positions": model.recipe.positions,
-        "System prompt": json.dumps(settings.system) if settings.system else "none",
+        **_chat_facts(model, settings),
         "Numbers": given.dtype,
         "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", versions()).items()),
     }
-    front = [f"base_model: {json.dumps(str(base))}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    writes = isinstance(model, ChatModel)
+    kind = ["library_name: transformers", "pipeline_tag: image-text-to-text"] if writes else ["library_name: mmpost"]
+    front = [f"base_model: {json.dumps(str(base))}", *kind]
     lines = ["---", *front, "tags: [mmpost]", "---", "", f"# {Path(given.out).name}", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     if rows:
@@ -118,4 +133,11 @@ def _card(
             "|---|---|---|---|",
         ]
         lines += [*rows, ""]
-    return "\n".join([*lines, USE, ""])
+    return "\n".join([*lines, USE if writes else USE_HERE, ""])
+
+
+def _chat_facts(model: Model, settings: ModelSettings) -> dict[str, str]:
+    if not isinstance(model, ChatModel):
+        return {}
+    system = json.dumps(settings.system) if settings.system else "none"
+    return {"Positions": model.recipe.positions, "System prompt": system}

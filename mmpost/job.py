@@ -65,6 +65,24 @@ class Job:
         rest = iter(flat)
         return [[next(rest) for _ in s.replies] for s in samples]
 
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = []
+        with torch.no_grad():
+            for batch in self.model.plan(samples, frozenset(), "group"):
+                made = {k: v.cpu() for k, v in self.model(batch, frozenset({"embeddings"})).embeddings.items()}
+                there = {kind: batch.has(kind).tolist() for kind in made}
+                found += [{k: v[i] for k, v in made.items() if there[k][i]} for i in range(batch.samples)]
+        return found
+
+    def classes(self, samples: Sequence[Sample]) -> Tensor:
+        rows = [torch.empty(0, 0)]
+        with torch.no_grad():
+            for batch in self.model.plan(samples, frozenset(), "group"):
+                logits = self.model(batch, frozenset({"classes"})).classes
+                assert logits is not None
+                rows.append(logits.cpu())
+        return torch.cat(rows[1:] or rows)
+
     def reply(self, text: str, origin: Origin) -> Reply:
         return self.model.reply(text, origin)
 

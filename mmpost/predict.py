@@ -14,7 +14,7 @@ from mmpost import bases, checkpoint, config, dist, recipes
 from mmpost.build import make_task
 from mmpost.errors import ConfigError, DataError
 from mmpost.job import Job
-from mmpost.models.chat import ChatModel
+from mmpost.models.opening import open_chat
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Bench, Reply, Sample
 
@@ -48,7 +48,7 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     first = dist.rank() == 0
     done = dist.gather(_continue(out, stamp) if first else set())[0]
     compute = run_config.compute
-    model = ChatModel.load(base, run_config.model, compute)
+    model = open_chat(base, run_config.model, compute)
     if first:
         recipes.warn(base, model.recipe)
     rollout = LocalRollout(model, compute.rollout_replies)

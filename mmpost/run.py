@@ -24,7 +24,7 @@ from mmpost.job import Job
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
 from mmpost.making import Recordings
-from mmpost.models.chat import ChatModel
+from mmpost.models.opening import open_model
 from mmpost.probe import media_use
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import write
@@ -60,7 +60,7 @@ class Run:
         self.before = checkpoint.load(resume) if resume else None
         whole = resume is not None and not (resume / "trainer" / checkpoint.ADAPTERS).exists()
         compute = run_config.compute
-        self.model = ChatModel.load(str(resume) if whole else base, run_config.model, compute)
+        self.model = open_model(str(resume) if whole else base, run_config.model, compute)
         if resume is None and dist.rank() == 0:
             recipes.warn(base, self.model.recipe)
         rollout = LocalRollout(self.model, compute.rollout_replies)
@@ -209,7 +209,7 @@ class Run:
     def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
         """The weights of another model; only this section's name and place are not as configured."""
         settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attention": "sdpa"})
-        other = ChatModel.load(bases.resolve(name, self.config.seed), settings, self.config.compute)
+        other = open_model(bases.resolve(name, self.config.seed), settings, self.config.compute)
         return dict(other.module.named_parameters())
 
     def _refill(self, feed: Feed) -> None:
@@ -234,7 +234,7 @@ class Run:
     def _watch(self, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
         step, every = self.job.step, self.config.checkpoint.every
         line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
-        escaped = sum(dist.gather(sum(map(self.model.prompt.escapes, samples))))
+        escaped = sum(dist.gather(sum(map(self.model.escapes, samples))))
         if escaped:
             line["data/escaped"] = escaped
         better = False

@@ -47,6 +47,12 @@ class Answers:
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         raise ConfigError("the task measures log-probs, which a file of answers does not have; use mmpost eval")
 
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
+        raise ConfigError("the task compares embeddings, which a file of answers does not have; use mmpost eval")
+
+    def classes(self, samples: Sequence[Sample]) -> torch.Tensor:
+        raise ConfigError("the task reads class logits, which a file of answers does not have; use mmpost eval")
+
     def reply(self, text: str, origin: Origin) -> Reply:
         return Reply(_parts(text), origin, ())
 

@@ -16,7 +16,7 @@ from mmpost import bases, checkpoint, config, dist, making, manifest, recipes, r
 from mmpost.build import make_task
 from mmpost.errors import ConfigError, TrainError
 from mmpost.job import Job
-from mmpost.models.chat import ChatModel
+from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
 from mmpost.selection import measuring
 from mmpost.stages import checked, stages_of
@@ -49,7 +49,7 @@ def select(words: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
         torch.set_num_threads(run_config.compute.threads)
     base = bases.resolve(run_config.model.name, run_config.seed)
     dist.start(run_config.model.device)
-    model = ChatModel.load(base, run_config.model, run_config.compute)
+    model = open_model(base, run_config.model, run_config.compute)
     if dist.rank() == 0:
         recipes.warn(base, model.recipe)
     rollout = LocalRollout(model, run_config.compute.rollout_replies)

@@ -88,7 +88,7 @@ class ModelSettings(Settings):
     """Which model, and how it is loaded."""
 
     name: str = "tiny"
-    """A base made here ("tiny"), a folder, a run folder (its last checkpoint), or a hub id."""
+    """A base made here ("tiny"), a folder, a run (its last checkpoint), a hub id, or a .yaml that describes a model."""
     origin: str = ""
     """The name of the model that a run folder was trained from; filled in by itself."""
     device: str = "auto"
@@ -167,7 +167,7 @@ class ComputeSettings(Settings):
     micro_tokens: int = Field(default=16384, ge=1)
     """Most tokens (padding included) of one forward and backward."""
     micro_replies: int = Field(default=0, ge=0)
-    """Most replies of one forward and backward; 0: no limit but tokens."""
+    """Most replies (of a model that writes none: samples) of one forward and backward; 0: no limit but tokens."""
     rollout_replies: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
     head_chunk: int = Field(default=1 << 25, ge=1)

@@ -64,7 +64,7 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
     from mmpost.feed import Feed
     from mmpost.job import Job
     from mmpost.listeners.files import sample_lines
-    from mmpost.models.chat import ChatModel
+    from mmpost.models.opening import open_model
     from mmpost.rollout.local import LocalRollout
     from mmpost.stages import stages_of
     from mmpost.types import Collect
@@ -72,7 +72,7 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
     run_config, _ = config.load(words)
     task = make_task(run_config)
     compute = run_config.compute
-    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
+    model = open_model(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     for stage in stages_of(task):
         few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
@@ -83,11 +83,9 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
         title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.prompts} a step"
         console.print(Text(title, "bold"))
         for number, sample in enumerate(samples[:n]):
-            ids = model.prompt(sample).ids.tolist()
-            seen = sum(i in model.recipe.banned for i in ids)
+            seen = model.seen(sample)
             lines = sample_lines(number, sample, model.pieces, lambda part: None)
-            about = f"{len(ids)} tokens, {seen} of them for media"
-            _group(lines, console, about, model.prompt.text(sample.prompt))
+            _group(lines, console, seen.about, seen.text)
 
 
 def _group(group: Sequence[Line], console: Console, about: str = "", read: str | None = None) -> None:

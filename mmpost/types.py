@@ -43,11 +43,29 @@ class Sampling(Settings):
     """Only that many most likely tokens; 0 keeps all."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a model reads of a sample, for people and checks."""
+
+    about: str
+    """A few words on its size."""
+    text: str
+    """The prompt as text, templates applied; empty where there is none."""
+    tensors: Mapping[str, Tensor]
+    """Inputs by name."""
+
+
 @runtime_checkable
 class Model(Protocol):
-    """The only place that knows templates, special tokens, image grids and positions."""
+    """The only place that knows templates, special tokens, image grids, positions and encoders."""
 
     module: torch.nn.Module
+    device: torch.device
+
+    @property
+    def recipe(self) -> Any:
+        """A dataclass of all that decides what the model reads of a sample, with its `hash` (`mmpost.recipes`)."""
+        ...
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
         """Cut `samples` into micro-batches within the budget, with the named columns.
@@ -76,6 +94,8 @@ class Model(Protocol):
         """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
         ...
 
+    def seen(self, sample: Sample) -> Seen: ...
+
     def key(self, sample: Sample) -> str:
         """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
         ...
@@ -84,8 +104,20 @@ class Model(Protocol):
         """These come next: their media may be read in the background; what fails then fails again in its place."""
         ...
 
+    def tokens(self, samples: Sequence[Sample]) -> int:
+        """How much of `compute.micro_tokens` one forward over `samples` takes."""
+        ...
+
     def frame(self, sample: Sample) -> Frame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
+        ...
+
+    def escapes(self, sample: Sample) -> int:
+        """How many names of special tokens its text holds, which stay plain text."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token of a reply."""
         ...
 
     def parts(self) -> Mapping[str, Sequence[str]]:
@@ -97,7 +129,20 @@ class Model(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights and processor so that transformers' `from_pretrained` loads them."""
+        """Write weights and what reads media, so that `model=FOLDER` loads them (chat models: transformers too)."""
+        ...
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Take the scales of numbers from these samples, unless that has been done."""
+        ...
+
+    def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
+        """A fresh classifier; one that is just so already stays, with its weights."""
         ...
 
 
@@ -121,6 +166,7 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Decoding(Protocol):
     """A model that can write replies."""
 
@@ -168,6 +214,14 @@ class Context(Protocol):
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         """Per-token log-probabilities [sample][reply][tok] of the replies under `of`: "policy" or "reference"."""
+        ...
+
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, Float[Tensor, " dim"]]]:
+        """The normalised embeddings of each sample by kind, as far as it has them; fp32 on the CPU."""
+        ...
+
+    def classes(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
+        """Logits of the classification head; fp32 on the CPU."""
         ...
 
     def reply(self, text: str, origin: Origin) -> Reply: ...

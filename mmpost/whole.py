@@ -173,13 +173,19 @@ def _leaves(outputs: Sequence[Outputs], batches: Sequence[Batch]) -> tuple[dict[
     aux = {key[1]: tensor for key, tensor in found[0].items() if key[0] == "aux"}
     for own in found[1:]:
         theirs = {key[1]: tensor for key, tensor in own.items() if key[0] == "aux"}
-        other = [n for n in aux.keys() | theirs.keys() if n not in aux or n not in theirs or bool(aux[n] != theirs[n])]
+        other = [
+            n for n in aux.keys() | theirs.keys() if n not in aux or n not in theirs or not _equal(aux[n], theirs[n])
+        ]
         if other:
             raise TrainError(
                 f"wanted scalars of the model (Outputs.aux) that are the same in every micro-batch, found others for "
                 f"{sorted(other)}: an objective of the whole batch cannot use them; take one of replies or groups"
             )
     return leaves, {name: tensor.clone().requires_grad_() for name, tensor in aux.items()}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _assembled(like: Outputs, leaves: Mapping[Key, Sequence[Tensor]], aux: Mapping[str, Tensor]) -> Outputs:

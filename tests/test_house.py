@@ -31,7 +31,7 @@ BASIC = {"types", "settings", "errors"}
 ANYTHING = {"*"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "": {"build", "models", "select_data"},
+    "": {"build", "select_data", "types"},
     "errors": set(),
     "settings": set(),
     "samples": {"errors"},
@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "updates": BASIC | {"dist", "model_parts", "updates"},
     "edits": BASIC | {"dist", "model_parts", "edits"},
     "transforms": BASIC | {"transforms"},
-    "models": BASIC | {"columns", "model_parts", "data.media", "data.cache", "models"},
+    "models": BASIC | {"columns", "config", "model_parts", "registry", "data.media", "data.cache", "models"},
     "engine": BASIC | {"dist", "engine"},
     "rollout": BASIC | {"dist", "rollout"},
     "listeners": BASIC | {"listeners", "marks", "runs"},
@@ -264,7 +264,7 @@ def names(tree: ast.Module) -> str:
     return " ".join(found)
 
 
-PLAIN = ("feed", "job", "evaluation", "checkpoint", "making", "recording", "stages", "resuming")
+PLAIN = ("feed", "job", "evaluation", "checkpoint", "making", "recording", "stages", "resuming", "whole")
 
 
 def test_the_loop_knows_no_modality_method_task_or_engine() -> None:

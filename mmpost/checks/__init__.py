@@ -16,12 +16,12 @@ from mmpost.config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
 from mmpost.job import Job
-from mmpost.models.chat import ChatModel
 from mmpost.models.lengths import Lengths
+from mmpost.models.opening import description, open_model
 from mmpost.probe import MOST
 from mmpost.rollout.local import LocalRollout
 from mmpost.stages import stages_of
-from mmpost.types import Gold, Sampling, Stage, Task
+from mmpost.types import Decoding, Gold, Sampling, Stage, Task
 
 HOPPED = 4
 """Samples that go through every hop."""
@@ -46,16 +46,21 @@ def _check(
     skips = run_config.data.on_error == "skip"
     check_data(readings, report, skips)
     lengths = None
+    loadable = False
     with report.guard():
-        lengths = Lengths(_processor(run_config), run_config.model)
-        _check_template(lengths, report)
-        check_lengths(readings, lengths, _longest_reply(stages), report, skips)
+        processor = _processor(run_config)
+        # Models that say themselves what they are have no chat template, and no prompts of some length.
+        if description(processor) is None:
+            lengths = Lengths(processor, run_config.model)
+            _check_template(lengths, report)
+            check_lengths(readings, lengths, _longest_reply(stages), report, skips)
+        loadable = True
     by_source = {id(r.source): r for r in readings}
     for stage in stages:
         with report.guard():
             samples = by_source[id(stage.source)].samples(SCORED)
             check_rewards(stage, samples, lengths, run_config.rewards, report)
-    if lengths is None or not any(r.good for r in readings if r.training):
+    if not loadable or not any(r.good for r in readings if r.training):
         report.say("the model is not loaded: nothing could be given to it")
         return
     with report.guard():
@@ -74,7 +79,7 @@ def _check_model(
     run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
 ) -> None:
     compute = run_config.compute
-    model = ChatModel.load(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
+    model = open_model(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:
         Lora(run_config.model.lora)(model)
@@ -90,7 +95,8 @@ def _check_model(
             job.keep_weights("reference")
         job.label = stage.name
         if stage is stages[0]:
-            right = right_replies(reading.samples(MOST), _gold(stage), job)
+            writes = isinstance(model, Decoding)
+            right = right_replies(reading.samples(MOST), _gold(stage), job) if writes else []
             with report.guard():
                 check_model(job, model, right[:HOPPED], compute.micro_tokens, report)
             with report.guard():

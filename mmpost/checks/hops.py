@@ -14,7 +14,7 @@ from mmpost.data.media import media
 from mmpost.errors import TrainError
 from mmpost.job import Job
 from mmpost.trainer import denominators
-from mmpost.types import Collect, Reply, Sample, Stage
+from mmpost.types import Batch, Collect, Outputs, Reply, Sample, Stage
 
 
 def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, report: Report) -> None:
@@ -47,9 +47,8 @@ def _hops(
 
     current = [job.framed(s) for s in samples]
     line("source", _count(current), _sample(current[0]))
-    prompt = model.prompt(current[0])
-    tensors = {"ids": prompt.ids, "positions": prompt.positions, **prompt.aligned, **prompt.media}
-    line("prompt of the first", f"{len(prompt.ids)} tokens", shapes(tensors))
+    seen = model.seen(current[0])
+    line("prompt of the first", seen.about, shapes(seen.tensors))
     for hop in stage.transforms:
         if isinstance(hop, Collect):
             continue
@@ -71,8 +70,7 @@ def _hops(
         loss = objective(outputs, batch)
         value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
         if batch is plan[0]:
-            found = {k: v for k, v in vars(outputs).items() if isinstance(v, torch.Tensor)}
-            line("forward of the first", f"{batch.tokens} reply tokens", shapes(found))
+            line("forward of the first", _size(batch), shapes(_tensors(outputs)))
         if value.requires_grad:  # nothing may be left to train
             value.backward()
         total += float(value.detach())
@@ -154,4 +152,19 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _batches(plan: Sequence[Any]) -> str:
-    return "; ".join(f"{b.replies} replies, {b.tokens} reply tokens" for b in plan[:4]) + (" ..." if plan[4:] else "")
+    return "; ".join(map(_size, plan[:4])) + (" ..." if plan[4:] else "")
+
+
+def _size(batch: Batch) -> str:
+    return f"{batch.replies} replies, {batch.tokens} reply tokens" if batch.replies else f"{batch.samples} samples"
+
+
+def _tensors(outputs: Outputs) -> dict[str, torch.Tensor]:
+    """All of them, by field, and by name where a field has several."""
+    found = {}
+    for name, value in vars(outputs).items():
+        if isinstance(value, torch.Tensor):
+            found[name] = value
+        elif value is not None:
+            found |= {f"{name} {key}": tensor for key, tensor in value.items()}
+    return found

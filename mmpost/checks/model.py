@@ -13,7 +13,7 @@ from mmpost.checks.report import Report, memory, number
 from mmpost.job import Job
 from mmpost.model_parts import owner
 from mmpost.probe import MediaUse, media_use, with_gold
-from mmpost.types import Gold, Sample
+from mmpost.types import Decoding, Gold, Sample
 
 
 @dataclass
@@ -71,7 +71,8 @@ def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: i
     whole, trains = (sum(c[i] for c in counts.values()) for i in (0, 1))
     rows.append(("all", number(whole), number(trains), ""))
     report.table("part", "parameters", "train", "gradient of right replies", rows=rows, right=(1, 2, 3))
-    if not samples:
+    writes = isinstance(model, Decoding)
+    if writes and not samples:
         report.warn("no right replies are known, so gradients, activations and the use of media are not measured")
     if not trains:
         report.error("nothing trains: every part of the model is frozen (model.freeze)")
@@ -80,6 +81,9 @@ def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: i
             report.error(f"{part} is to train, but right replies give it no gradient at all")
     _memory(model, whole, trains, kept, micro_tokens, report)
     recipe = model.recipe
+    if not writes:
+        report.say(f"recipe {recipe.hash}")
+        return
     names = model.tokenizer.convert_ids_to_tokens
     report.say(
         f"recipe {recipe.hash}: ends of a turn {names(list(recipe.end))}, never written {names(list(recipe.banned))}"

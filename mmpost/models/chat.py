@@ -21,12 +21,12 @@ from mmpost.errors import ConfigError
 from mmpost.models import families, rows, shared
 from mmpost.models.decode import ChatDecoder, SharedDecoder
 from mmpost.models.head import Entropy, Head, token_statistics
-from mmpost.models.loading import load, quiet
+from mmpost.models.loading import device_of, load, quiet
 from mmpost.models.prompts import Prompt, Prompter, Recipe
 from mmpost.models.share_check import try_sharing
 from mmpost.models.tower import Tower
 from mmpost.settings import ComputeSettings, ModelSettings
-from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample
+from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample, Seen
 
 WORKERS = 2
 """Threads that read and process what the next batch needs."""
@@ -62,7 +62,7 @@ class ChatModel:
         banned = families.banned_ids(self.module.config, processor)
         self.prompt = Prompter(module, processor, settings, banned, compute.pixel_bytes)
         self.share = compute.share == "auto"
-        self.device = torch.device(_device(settings.device))
+        self.device = device_of(settings.device)
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
@@ -211,6 +211,12 @@ class ChatModel:
     def read(self, sample: Sample) -> None:
         self.prompt(sample)
 
+    def seen(self, sample: Sample) -> Seen:
+        prompt = self.prompt(sample)
+        media = sum(i in self.recipe.banned for i in prompt.ids.tolist())
+        tensors = {"ids": prompt.ids, "positions": prompt.positions, **prompt.aligned, **prompt.media}
+        return Seen(f"{len(prompt.ids)} tokens, {media} of them for media", self.prompt.text(sample.prompt), tensors)
+
     def key(self, sample: Sample) -> str:
         prompt = [(p.role, p.kind, p.value if p.kind == "text" else self.prompt.medium(p).hash) for p in sample.prompt]
         about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
@@ -233,6 +239,9 @@ class ChatModel:
                     self.module.config, self.processor, int(header["width"]), int(header["height"]), self.settings.frame
                 )
         return None
+
+    def escapes(self, sample: Sample) -> int:
+        return self.prompt.escapes(sample)
 
     def parts(self) -> Mapping[str, Sequence[str]]:
         return families.parts(self.module)
@@ -320,9 +329,3 @@ def _alone() -> None:
 def _scalar(value: Any) -> float:
     assert isinstance(value, int | float), "temperature is one number per reply"
     return float(value)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"

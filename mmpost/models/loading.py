@@ -88,6 +88,11 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
     return processor
 
 
+def device_of(name: str) -> torch.device:
+    """The device that `model.device` names."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' progress bars: they cut through ours, and take no time worth one."""

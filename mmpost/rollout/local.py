@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpost.types import Decoding, Reply, Sample, Sampling
+from mmpost.errors import ConfigError
+from mmpost.types import Decoding, Model, Reply, Sample, Sampling
 
 COMPACT = 0.75
 """Finished replies leave the batch when no more than this share of it is alive: copying the cache has a price."""
@@ -20,7 +21,7 @@ COMPACT = 0.75
 class LocalRollout:
     """Draws replies with the decoder of a model; `replies` of them side by side."""
 
-    def __init__(self, model: Decoding, replies: int = 192) -> None:
+    def __init__(self, model: Model | Decoding, replies: int = 192) -> None:
         self.model, self.replies = model, replies
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
@@ -28,7 +29,7 @@ class LocalRollout:
 
         Each has its token ids (end of turn included), columns `behaviour_logp` (per token, at the sampling
         temperature), `temperature` and `truncated`. The draw depends on the weights, `seed` and the sample's uid, and
-        not on which other samples are in the batch.
+        not on which other samples are in the batch. Raises ConfigError for a model that writes none.
         """
         done = []
         times: Counter[str] = Counter()
@@ -46,6 +47,11 @@ class LocalRollout:
     def _draw(
         self, samples: Sequence[Sample], keys: Sequence[str], n: int, sampling: Sampling, seed: int
     ) -> list[Reply]:
+        if not isinstance(self.model, Decoding):
+            raise ConfigError(
+                f"wanted a model that writes replies, found {type(self.model).__name__}, which does not; take a chat "
+                "model, or a task and benches without replies"
+            )
         decoder = self.model.decoder(samples, n)
         ends = torch.tensor(self.model.recipe.end)
         uniform = torch.cat([_uniform(seed, key, n, sampling.max_tokens) for key in keys])

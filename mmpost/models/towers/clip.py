@@ -1,0 +1,82 @@
+"""Towers of open_clip for images and text, by name or configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmpost.errors import ConfigError
+from mmpost.models.towers import Encoder
+from mmpost.settings import Settings
+
+
+class ClipFields(Settings):
+    """One side of a model of open_clip."""
+
+    source: str = ""
+    """A name of open_clip, such as ViT-B-32."""
+    pretrained: str = ""
+    """A tag of its weights, such as laion2b_s34b_b79k, or a file; empty: fresh ones."""
+    config: dict[str, Any] = {}
+    """In place of a name: embed_dim, vision_cfg and text_cfg, as in open_clip's model configurations."""
+
+
+class Clip(Encoder):
+    """The image or the text side, with its own projection, preprocessing and tokenizer; not normalised."""
+
+    Fields = ClipFields
+
+    def __init__(self, fields: ClipFields, kind: str, folder: Path | None = None) -> None:
+        super().__init__(fields, kind, folder)
+        try:
+            import open_clip
+        except ImportError as e:
+            raise ConfigError(f"tower of {kind}: wanted open_clip, found none; install mmpost[open-clip]") from e
+        if kind not in ("image", "text"):
+            raise ConfigError(f"tower of {kind}: open_clip has image and text; choose another encoder")
+        settings = fields.config or open_clip.get_model_config(fields.source)
+        if not settings:
+            raise ConfigError(
+                f"tower of {kind}: wanted a name of open_clip or a `config`, found {fields.source!r}; there are "
+                f"{', '.join(open_clip.list_models()[:8])}, ..."
+            )
+        self.kind, self.fields = kind, fields.model_copy(update={"source": "", "pretrained": "", "config": settings})
+        if folder is None and fields.pretrained:
+            whole: Any = open_clip.create_model(fields.source, pretrained=fields.pretrained)
+        else:
+            kept = {k: v for k, v in settings.items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
+            whole = open_clip.CLIP(**kept)
+        # The other side is dropped, so that it is neither saved nor counted among what trains.
+        whole.logit_scale = None
+        if kind == "image":
+            self.model: Any = whole.visual
+            size = whole.visual.image_size
+            side = size if isinstance(size, int) else size[0]
+            self.prepare: Any = open_clip.image_transform(size, is_train=False)
+            self.cost = (side // settings["vision_cfg"].get("patch_size", 16)) ** 2 + 1
+        else:
+            whole.visual = torch.nn.Identity()
+            self.model = whole
+            self.cost = int(whole.context_length)
+            named = settings.get("text_cfg", {}).get("hf_tokenizer_name")
+            if named:
+                self.prepare = open_clip.tokenizer.HFTokenizer(named, context_length=self.cost)
+            else:
+                self.prepare = open_clip.SimpleTokenizer(context_length=self.cost)
+        self.size = int(settings["embed_dim"])
+
+    def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
+        if self.kind == "text":
+            return {"x": self.prepare(list(values))}
+        return {"x": torch.stack([self.prepare(value) for value in values])}
+
+    def forward(self, x: Tensor) -> Float[Tensor, "sample feature"]:
+        return self.model(x) if self.kind == "image" else self.model.encode_text(x)
+
+    def save(self, folder: Path) -> Settings:
+        return self.fields

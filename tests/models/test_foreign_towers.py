@@ -1,0 +1,115 @@
+"""Encoders of transformers and open_clip as towers: saved and loaded without their source."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mmpost import bases
+from mmpost.data.media import media
+from mmpost.errors import ConfigError
+from mmpost.job import Job
+from mmpost.models.embedder import Embedder
+from mmpost.models.opening import open_model
+from mmpost.rollout.local import LocalRollout
+from mmpost.settings import ModelSettings
+from mmpost.types import Part, Sample
+
+CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def write_vit(folder: Path) -> str:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    small: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=16)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return str(folder)
+
+
+def write_bert(folder: Path) -> str:
+    from transformers import BertConfig, BertModel
+
+    from mmpost.models.tiny import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    small: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **small)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def samples() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (40, 48, 3), dtype=np.uint8) for _ in range(3)]
+    words = ["a red circle", "two squares left of a star", "nothing"]
+    return [
+        Sample(str(i), (Part("image", media(x, "image")), Part("text", w)))
+        for i, (x, w) in enumerate(zip(pictures, words, strict=True))
+    ]
+
+
+def opened(described: dict[str, Any], place: Path) -> tuple[Embedder, str]:
+    file = place / "model.yaml"
+    file.write_text(yaml.safe_dump({"model": "embedder", "dim": 8, **described}))
+    folder = bases.resolve(str(file), 0)
+    assert bases.resolve(str(file), 0) == folder
+    model = open_model(folder, ModelSettings(name=folder, device="cpu"))
+    assert isinstance(model, Embedder)
+    return model, folder
+
+
+def agree(model: Embedder, folder: str, place: Path) -> None:
+    """Alone as together, saved as before, with gradients to both sides."""
+    given = samples()
+    found = Job(model, LocalRollout(model), 0).embed(given)
+    for one, both in zip(given, found, strict=True):
+        for kind, vector in Job(model, LocalRollout(model), 0).embed([one])[0].items():
+            torch.testing.assert_close(vector, both[kind], atol=1e-5, rtol=1e-4)
+    model.save(place / "copy")
+    copy = open_model(str(place / "copy"), ModelSettings(name="copy", device="cpu"))
+    for a, b in zip(Job(copy, LocalRollout(copy), 0).embed(given), found, strict=True):
+        assert all(torch.equal(a[kind], b[kind]) for kind in b)
+    batch = model.plan(given, frozenset(), "batch")[0]
+    torch.stack([v.sum() for v in model(batch, {"embeddings"}).embeddings.values()]).sum().backward()
+    for kind in model.kinds:
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.module.towers[kind].parameters()), kind
+
+
+def test_towers_of_transformers(tmp_path: Path) -> None:
+    sources = {"image": write_vit(tmp_path / "vit"), "text": write_bert(tmp_path / "bert")}
+    model, folder = opened({"towers": {k: {"name": "hub", "source": v} for k, v in sources.items()}}, tmp_path)
+    for source in sources.values():
+        shutil.rmtree(source)
+    agree(open_model(folder, ModelSettings(name=folder, device="cpu")), folder, tmp_path)  # type: ignore[arg-type]
+    assert model.kinds == ("image", "text")
+
+
+def test_towers_of_open_clip(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    model, folder = opened({"towers": {k: {"name": "clip", "config": CLIP} for k in ("image", "text")}}, tmp_path)
+    agree(model, folder, tmp_path)
+    names = [name for name, _ in model.module.towers["text"].named_parameters()]
+    assert not any("visual" in name for name in names)
+
+
+def test_what_is_no_tower_is_refused(tmp_path: Path) -> None:
+    for towers, said in (
+        ({"image": {"name": "hub", "source": str(tmp_path / "nothing")}}, "wanted a model of transformers"),
+        ({"image": {"name": "clip", "source": "ViT-X"}}, "wanted a name of open_clip"),
+        ({"audio": {"name": "clip", "config": CLIP}}, "open_clip has image and text"),
+        ({"image": {"name": "informr"}}, "did you mean informer"),
+        ({"row": {"name": "mlp", "widht": 3}}, "unknown key towers.row.widht"),
+    ):
+        with pytest.raises((ConfigError, LookupError), match=said):
+            opened({"towers": towers}, tmp_path)
