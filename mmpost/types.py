@@ -137,6 +137,11 @@ class Model(Protocol):
 class Embedding(Protocol):
     """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
 
+    @property
+    def classes(self) -> int:
+        """How many classes its head tells apart; 0: it has none."""
+        ...
+
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take the scales of numbers from these samples, unless that has been done."""
         ...
@@ -221,7 +226,7 @@ class Context(Protocol):
         ...
 
     def classes(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
-        """Logits of the classification head; fp32 on the CPU."""
+        """Logits of the classification head; fp32 on the CPU. Without a head, a column for no class."""
         ...
 
     def reply(self, text: str, origin: Origin) -> Reply: ...

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from mmpost.edits.head import AddHead
-from mmpost.edits.standardise import Standardise
 from pydantic import Field
 
 from mmpost.data.indexed import Subset
@@ -12,6 +10,8 @@ from mmpost.data.limits import Limits
 from mmpost.data.published_stars import PublishedStars, load
 from mmpost.data.scaled import capped
 from mmpost.data.stars import CLASSES, KINDS, Stars
+from mmpost.edits.head import AddHead
+from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
