@@ -85,13 +85,20 @@ class Astrom3(Task):
         fit = self._labelled()
         near = ClassOf(fit, CLASSES, self.kinds, most=512)
         found.append(Bench("centroid", source, (near, Map(self.kinds)), class_accuracy))
-        found.append(Bench("retrieval", source, (Retrieve(self.contrast.kinds),), recalls))
+        if len(self._kinds) > 1:
+            found.append(Bench("retrieval", source, (Retrieve(self._kinds),), recalls))
         found.append(Bench("search", source, (Similar(fit, CLASSES, self.kinds, most=512),), same_share))
         if not self.data.train and self.planted:
-            odd = Stars("test", self.bench_stars, self.draw + 1, KINDS, mislabelled=self.planted, odd=self.planted)
+            odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
             unusual = Unusual(fit, CLASSES, self.kinds, most=512, planted=("odd", "wrong"))
             found.append(Bench("unusual", odd, (unusual,), finding))
         return found
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """What is read of a star: no more than somebody looks at."""
+        wanted = {*self.kinds, *(self.contrast.kinds if self.pretrain else ())}
+        return tuple(kind for kind in KINDS if kind in wanted)
 
     def _labelled(self) -> Subset:
         source = self._source("train")
@@ -113,7 +120,7 @@ class Astrom3(Task):
                     "again: take the configuration without _norm"
                 )
             rows = load(named, self.config, split)
-            return PublishedStars(rows, CLASSES, KINDS, named, Limits.of(self.data))
+            return PublishedStars(rows, CLASSES, self._kinds, named, Limits.of(self.data))
         missing = self.missing if split == "train" else 0.0
         n = self.stars if split == "train" else self.bench_stars
-        return Stars(split, n, self.draw, KINDS, missing=missing)
+        return Stars(split, n, self.draw, self._kinds, missing=missing)
