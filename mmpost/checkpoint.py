@@ -14,7 +14,7 @@ import shutil
 import sys
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,15 @@ def pack(samples: list[Sample] | None) -> list[dict[str, Any]] | None:
     """A rollout batch as plain data: of each sample what its source cannot give again. Floats survive JSON exactly."""
     if samples is None:
         return None
-    return [{"uid": s.uid, "columns": dict(s.columns), "replies": [asdict(r) for r in s.replies]} for s in samples]
+    return [
+        {
+            "uid": s.uid,
+            "columns": dict(s.columns),
+            "replies": [asdict(r) for r in s.replies],
+            "options": [getattr(part.value, "options", ()) for part in s.prompt],
+        }
+        for s in samples
+    ]
 
 
 def unpack(packed: list[dict[str, Any]] | None, drawn: Mapping[str, Sample]) -> list[Sample] | None:
@@ -210,8 +218,24 @@ def unpack(packed: list[dict[str, Any]] | None, drawn: Mapping[str, Sample]) -> 
             )
             for r in row["replies"]
         )
-        out.append(replace(drawn[row["uid"]], replies=replies, columns=row["columns"]))
+        sample = drawn[row["uid"]]
+        prompt = _opened_so(sample.prompt, row.get("options", ()))
+        out.append(replace(sample, prompt=prompt, replies=replies, columns=row["columns"]))
     return out
+
+
+def _opened_so(prompt: tuple[Part, ...], options: Sequence[Any]) -> tuple[Part, ...]:
+    """Media with the options that a transform gave them, such as where a window begins."""
+    if len(options) != len(prompt):
+        return prompt
+    return tuple(
+        replace(part, value=replace(part.value, options=_tuples(own))) if own else part
+        for part, own in zip(prompt, options, strict=True)
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def weights_hash(folder: str) -> str:

@@ -1,19 +1,24 @@
-"""The nouns of mmpost. Read this file and `samples.py` first: every plug-in is a function or class over these types."""
+"""The nouns of mmpost. Read this file, `samples.py` and `modelling.py` first: plug-ins are made of these types."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from mmpost.modelling import (
+    Decoder as Decoder,
+    Decoding as Decoding,
+    Embedding as Embedding,
+    Model as Model,
+    Seen as Seen,
+)
 from mmpost.samples import (
     Batch as Batch,
     Entry as Entry,
@@ -41,150 +46,6 @@ class Sampling(Settings):
     """Only the most likely tokens that together reach this probability."""
     top_k: int = Field(default=0, ge=0)
     """Only that many most likely tokens; 0 keeps all."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a model reads of a sample, for people and checks."""
-
-    about: str
-    """A few words on its size."""
-    text: str
-    """The prompt as text, templates applied; empty where there is none."""
-    tensors: Mapping[str, Tensor]
-    """Inputs by name."""
-
-
-@runtime_checkable
-class Model(Protocol):
-    """The only place that knows templates, special tokens, image grids, positions and encoders."""
-
-    module: torch.nn.Module
-    device: torch.device
-
-    @property
-    def recipe(self) -> Any:
-        """A dataclass of all that decides what the model reads of a sample, with its `hash` (`mmpost.recipes`)."""
-        ...
-
-    def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Cut `samples` into micro-batches within the budget, with the named columns.
-
-        Between replies ("reply") or samples ("group"), or not at all ("batch").
-        """
-        ...
-
-    def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        """All replies of `samples` as one batch without inputs: what `Objective.counts` reads before any forward."""
-        ...
-
-    def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
-        """Surrounds the micro-batches of one optimiser step; its exit does what must happen once per step."""
-        ...
-
-    def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
-        """The statistics in `wants`; `train`: with the dropout of training (None: where gradients are computed)."""
-        ...
-
-    def reply(self, text: str, origin: Origin) -> Reply:
-        """A reply with token ids as the model would have written it, end of turn included."""
-        ...
-
-    def read(self, sample: Sample) -> None:
-        """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
-        ...
-
-    def seen(self, sample: Sample) -> Seen: ...
-
-    def key(self, sample: Sample) -> str:
-        """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
-        ...
-
-    def soon(self, samples: Sequence[Sample]) -> None:
-        """These come next: their media may be read in the background; what fails then fails again in its place."""
-        ...
-
-    def tokens(self, samples: Sequence[Sample]) -> int:
-        """How much of `compute.micro_tokens` one forward over `samples` takes."""
-        ...
-
-    def frame(self, sample: Sample) -> Frame | None:
-        """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
-        ...
-
-    def escapes(self, sample: Sample) -> int:
-        """How many names of special tokens its text holds, which stay plain text."""
-        ...
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token of a reply."""
-        ...
-
-    def parts(self) -> Mapping[str, Sequence[str]]:
-        """Parameter-name prefixes by part of the model ("vision", "projector", "language", ...)."""
-        ...
-
-    def after_step(self) -> None:
-        """Called after each optimiser step (clamps, caches)."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write weights and what reads media, so that `model=FOLDER` loads them (chat models: transformers too)."""
-        ...
-
-
-@runtime_checkable
-class Embedding(Protocol):
-    """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
-
-    @property
-    def classes(self) -> int:
-        """How many classes its head tells apart; 0: it has none."""
-        ...
-
-    def fit(self, samples: Sequence[Sample]) -> None:
-        """Take the scales of numbers from these samples, unless that has been done."""
-        ...
-
-    def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
-        """A fresh classifier; one that is just so already stays, with its weights."""
-        ...
-
-
-class Decoder(Protocol):
-    """Writes n replies to each of some samples, token by token."""
-
-    def start(self) -> Float[Tensor, "sample vocab"]:
-        """Logits of the first token, one row per sample; afterwards the decoder holds n live replies of each."""
-        ...
-
-    def step(self, tokens: Int[Tensor, " live"]) -> Float[Tensor, "live vocab"]:
-        """Logits after one more token of each live reply."""
-        ...
-
-    def keep(self, live: Int[Tensor, " live"]) -> None:
-        """Drop all live replies but those at these indices."""
-        ...
-
-    def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
-        """Log-probabilities exactly as the training passes compute them."""
-        ...
-
-
-@runtime_checkable
-class Decoding(Protocol):
-    """A model that can write replies."""
-
-    @property
-    def recipe(self) -> Any:
-        """How prompts become tokens; `end` holds the tokens that end a reply."""
-        ...
-
-    def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
-
-    def sampled(self, token_ids: Sequence[int]) -> Reply:
-        """The reply made of these tokens."""
-        ...
 
 
 class Rollout(Protocol):

@@ -6,12 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kill_saves import Small, mark, save
 
 from mmpost import build, checkpoint
+from mmpost.data.media import media
+from mmpost.types import Part, Sample
 
 WORKER = Path(__file__).with_name("kill_saves.py")
 
@@ -72,3 +76,14 @@ def test_leftovers_go_with_the_next_save(root: Path) -> None:
         (root / name / "trainer").mkdir(parents=True)
     save(root, 11, 11)
     assert sorted(p.name for p in root.iterdir()) == ["best", "last", "step-11"]
+
+
+def test_media_keep_the_options_that_a_transform_gave_them() -> None:
+    """Where a window begins is drawn after the sample, so the source cannot give it again."""
+    medium = media(np.zeros((4, 4, 3), np.uint8), "image")
+    drawn = Sample("a", (Part("text", "x"), Part("image", medium)))
+    window = replace(medium, options=(("names", ("b", "c")), ("start", 3)))
+    worked_on = replace(drawn, prompt=(drawn.prompt[0], replace(drawn.prompt[1], value=window)), columns={"w": 1.0})
+    packed = json.loads(json.dumps(checkpoint.pack([worked_on])))
+    assert checkpoint.unpack(packed, {"a": drawn}) == [worked_on]
+    assert packed[0]["options"][0] == []

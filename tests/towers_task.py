@@ -15,7 +15,7 @@ from mmpost.data.kinds import Kind, register
 from mmpost.data.media import media
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
-from mmpost.models.embedder import EmbedderSettings, write_embedder
+from mmpost.models.embedder import EmbedderSettings, write_towers
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.types import Bench, Context, Part, Sample, Split, Stage, Task
@@ -46,7 +46,7 @@ def described(**more: Any) -> EmbedderSettings:
 
 
 def write(folder: Path | str, seed: int = 0, **more: Any) -> str:
-    write_embedder(folder, described(**more), seed)
+    write_towers(folder, described(**more), seed)
     return str(folder)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,54 +21,14 @@ from mmpost.columns import on_device, reply_space
 from mmpost.config import decode
 from mmpost.data.media import media
 from mmpost.errors import ConfigError, DataError
+from mmpost.models.described import EmbedderSettings as EmbedderSettings, HeadSettings
 from mmpost.models.loading import device_of
 from mmpost.models.opening import DESCRIPTION, description
 from mmpost.models.towers import Encoder
-from mmpost.settings import ComputeSettings, ModelSettings, Settings
+from mmpost.settings import ComputeSettings, ModelSettings
 from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample, Seen
 
 WEIGHTS = "model.safetensors"
-
-
-class ScaleSettings(Settings):
-    """The learnable scale of similarities, kept as its logarithm."""
-
-    init: float = math.log(1 / 0.07)
-    """Logarithm of the first scale; open_clip ln(1/0.07), its SigLIP ln 10, AstroM3 ln 100."""
-    shared: bool = False
-    """One for all pairs of kinds, or one for each."""
-    low: float = 0.0
-    """Least logarithm."""
-    high: float = math.log(100)
-    """Largest logarithm."""
-    clamp: Literal["after_step", "forward", "off"] = "after_step"
-    """In place after each step (open_clip), or on the way out (AstroM3): once outside, no gradient brings it back."""
-    bias: float | None = None
-    """First value of a learnable bias for each scale, SigLIP's -10; None: there is none."""
-
-
-class HeadSettings(Settings):
-    """A linear classifier."""
-
-    classes: int = Field(ge=2)
-    """How many."""
-    kinds: tuple[str, ...] = Field(min_length=1)
-    """Of which kinds it reads."""
-    how: Literal["features", "average", "concat"] = "features"
-    """One kind's vectors before its projection, or the average or concatenation of normalised embeddings."""
-
-
-class EmbedderSettings(Settings):
-    """What an embedding model is made of."""
-
-    towers: dict[str, dict[str, Any]]
-    """By kind of medium: {name: ENCODER, ...}, an encoder of mmpost.models.towers and its fields."""
-    dim: int = Field(default=512, ge=1)
-    """Of the space in which kinds are compared."""
-    scale: ScaleSettings = ScaleSettings()
-    """Of similarities."""
-    head: HeadSettings | None = None
-    """A classifier; the edit AddHead makes one."""
 
 
 @dataclass(frozen=True)
@@ -402,10 +360,10 @@ def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = 
 
 def write_described(folder: Path, about: Mapping[str, Any], seed: int) -> None:
     """Write the model that a .yaml file describes; raises ConfigError for keys and values that it cannot have."""
-    write_embedder(folder, decode(EmbedderSettings, about), seed)
+    write_towers(folder, decode(EmbedderSettings, about), seed)
 
 
-def write_embedder(folder: Path | str, described: EmbedderSettings, seed: int = 0) -> None:
+def write_towers(folder: Path | str, described: EmbedderSettings, seed: int = 0) -> None:
     """Write a model as described into `folder`: fresh weights but where an encoder brings its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpost.models.embedder import EmbedderSettings, write_embedder
+from mmpost.models.embedder import EmbedderSettings, write_towers
 
 META = (
     *("mean_vmag", "phot_g_mean_mag", "e_phot_g_mean_mag", "phot_bp_mean_mag", "e_phot_bp_mean_mag"),
@@ -48,4 +48,4 @@ def astro(small: bool) -> EmbedderSettings:
 
 def write_tiny_astro(folder: Path | str, seed: int = 0) -> None:
     """Write the small model with random weights into `folder`."""
-    write_embedder(folder, astro(small=True), seed)
+    write_towers(folder, astro(small=True), seed)
