@@ -45,8 +45,10 @@ class Kind:
     """Bytes that a decoded value takes, for the bound of the cache; by default its `nbytes`."""
     blank: Callable[[Any], Any] | None = None
     """Decoded value -> a decoded one of the same sizes that says nothing; probes put it in a medium's place."""
+    sketch: Callable[[Any], str] | None = None
+    """Decoded value (opened with `preview_options`) -> one line for terminals."""
     preview_options: Mapping[str, Any] | None = None
-    """Options with which a medium is opened for its preview."""
+    """Options with which a medium is opened for its preview, over those of its own."""
 
 
 _kinds: dict[str, Kind] = {}

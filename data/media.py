@@ -100,6 +100,11 @@ class Media:
         kind = find_kind(self.kind)
         return (kind.preview or preview.array)(self.open(**(kind.preview_options or {})))
 
+    def sketch(self) -> str:
+        """One line that shows it in a terminal; empty for a kind that has none."""
+        kind = find_kind(self.kind)
+        return "" if kind.sketch is None else kind.sketch(self.open(**(kind.preview_options or {})))
+
     def blank(self) -> Media | None:
         """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
         return None if find_kind(self.kind).blank is None else replace(self, blanked=True, name=f"{self.name}, blanked")

@@ -152,9 +152,16 @@ def _media(fields: Fields, kind: str) -> list[Any]:
     if many is not None and one is not None and many and one:
         raise DataError(f"Wanted one of the columns {kind!r} and '{kind}s', found both. Remove one of them.")
     value = many if many is not None else one
-    if isinstance(value, (list, tuple)) and not (value and all(isinstance(v, (int, float)) for v in value)):
+    if isinstance(value, (list, tuple)) and not _numbers(value):
         return [v for v in value if not _empty(v)]
     return [] if _empty(value) else [value]
+
+
+def _numbers(value: Sequence[Any]) -> bool:
+    """Whether a list is one medium: numbers, or points that are lists of numbers."""
+    first = value[0] if value else None
+    points = isinstance(first, (list, tuple)) and bool(first)
+    return all(isinstance(v, (int, float)) for v in (first if points and first is not None else value or ("",)))
 
 
 def _empty(value: Any) -> bool:

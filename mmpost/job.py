@@ -15,7 +15,7 @@ from torch import Tensor
 from mmpost import dist
 from mmpost.errors import ConfigError, DataError
 from mmpost.store import LogpStore
-from mmpost.types import Model, Origin, Reply, Rollout, Sample, Sampling, Source
+from mmpost.types import Embedding, Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
 
 class Job:
@@ -75,6 +75,8 @@ class Job:
         return found
 
     def classes(self, samples: Sequence[Sample]) -> Tensor:
+        if isinstance(self.model, Embedding) and not self.model.classes:
+            return torch.empty(len(samples), 0)
         rows = [torch.empty(0, 0)]
         with torch.no_grad():
             for batch in self.model.plan(samples, frozenset(), "group"):

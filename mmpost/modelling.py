@@ -109,6 +109,11 @@ class Model(Protocol):
 class Embedding(Protocol):
     """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
 
+    @property
+    def classes(self) -> int:
+        """How many classes its head tells apart; 0: it has none."""
+        ...
+
     def fit(self, samples: Sequence[Sample]) -> None:
         """Take the scales of numbers from these samples, unless that has been done."""
         ...

@@ -95,6 +95,8 @@ def _group(group: Sequence[Line], console: Console, about: str = "", read: str |
         if part["kind"] != "text":
             sizes = " ".join(f"{name}={value:g}" for name, value in part.get("sizes", {}).items())
             console.print(Text(plain(f"{part['kind']}  {sizes}  {part['name']}"), "magenta"))
+            if part.get("sketch"):
+                console.print(Padding(Text(plain(part["sketch"])), (0, 0, 0, 2)))
     if read is None:
         read = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["kind"] == "text")
     console.print(Text(f"prompt {about}".rstrip() + " (never trained)", "bold"))

@@ -111,6 +111,9 @@ class Picture:
     def header(self) -> dict[str, float]:
         return {"width": 8, "height": 4}
 
+    def sketch(self) -> str:
+        return "▁█" if self.kind == "curve" else ""
+
     def preview(self) -> bytes:
         self.previews += 1
         return b"png of " + self.hash.encode()
@@ -152,6 +155,15 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
     assert lines[2]["parts"] == [{**first["prompt"][1], "role": "assistant"}]
     assert [path.name for path in (tmp_path / "samples" / "media").iterdir()] == ["abc.png"]
     assert picture.previews == 1
+
+
+def test_a_sample_without_replies_has_a_line_and_a_sketch(tmp_path: Path) -> None:
+    log = SamplesLog()
+    log.on_start(tmp_path, {}, 1)
+    log.on_samples(1, [Sample("a", (Part("curve", Picture("abc", "curve")),), truth="x")])
+    (line,) = [json.loads(text) for text in (tmp_path / "samples" / "step-000001.jsonl").read_text().splitlines()]
+    assert (line["uid"], line["text"], line["token_ids"], line["truth"]) == ("a", "", None, "x")
+    assert (line["prompt"][0]["sketch"], line["prompt"][0]["media"]) == ("▁█", "media/abc.png")
 
 
 def shown(listener: Progress, stream: io.StringIO, steps: int, **values: float) -> str:

@@ -106,6 +106,20 @@ def test_nothing_of_the_run_can_become_markup_and_nothing_is_fetched(page: str) 
     assert not re.search(r"https?://|//cdn|<link|@import|innerHTML|insertAdjacentHTML|document\.write", outside)
 
 
+def test_places_of_samples_become_maps(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    scored = [{"map/x": 1.0, "map/y": 2.123456}, {"map/x": 3.0, "map/y": 4.0}, {"right": 1.0}]
+    lines = [
+        {"bench": bench, "truth": truth, "reply": "a", "scores": scores}
+        for bench, truth, scores in zip(("one", "one", "two"), ("a", ["b"], "a"), scored, strict=True)
+    ]
+    (tmp_path / "eval" / "after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "metrics.jsonl").write_text("")
+    (found,) = data_of(report.report(str(tmp_path)).read_text())["maps"]
+    assert (found["when"], found["bench"], found["names"]) == ("after", "one", ["a", '["b"]'])
+    assert found["points"] == [[1, 2.1235, 0, "a"], [3, 4, 1, "a"]]
+
+
 def test_metrics_that_a_line_lacks_are_null() -> None:
     lines = [{"step": 1, "stage": "a", "rollout": 1, "loss": 1.23456789}, {"step": 2, "stage": "b", "kl": 2.0}]
     assert series(lines) == {"step": [1, 2], "stage": ["a", "b"], "series": {"loss": [1.2346, None], "kl": [None, 2]}}

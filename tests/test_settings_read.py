@@ -13,6 +13,7 @@ import mmpost
 from mmpost import config, registry
 from mmpost.settings import Settings
 from mmpost.types import Task
+from tests.published_rows import save
 
 QUICK = {
     "model": "random-tiny",
@@ -94,6 +95,17 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     "preference": [
         {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4}},
         {"data": "PAIRS", "task": {"prompts": 2, "loss": {"kind": "kto"}}},
+    ],
+    "astrom3": [
+        {
+            "model": "random-tiny-astro",
+            "task": {"prompts": 4, "class_prompts": 4, "stars": 24, "bench_stars": 12, **more},
+            **own,
+        }
+        for more, own in (
+            ({"missing": 0.2, "planted": 0.2}, {}),
+            ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
+        )
     ],
     "grpo": [
         {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
@@ -197,6 +209,12 @@ OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reask
 """Fields of JudgeSettings that are read where a model judges: tests/judges has these."""
 
 
+@pytest.fixture
+def own_stars(tmp_path: Path) -> dict[str, str]:
+    """A published data set of stars, in miniature."""
+    return {"train": save(tmp_path / "stars", 12)}
+
+
 def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The settings with the user's data in the places of their names."""
     if settings.get("task", {}).get("official") == "OPEN_I":
@@ -226,6 +244,7 @@ def test_every_setting_is_read(
     own_sounds: dict[str, str],
     own_studies: dict[str, str],
     judged_by_length: None,
+    own_stars: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: set[tuple[str, str]] = set()
@@ -241,7 +260,10 @@ def test_every_setting_is_read(
     for name in registry.modules("mmpost.tasks"):
         sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
         for number, settings in enumerate(OF_TASK[name]):
-            own = {"OWN": own_data, "PAIRS": own_pairs, "FILMS": own_films, "SOUND": own_sounds, "OPEN_I": own_studies}
+            own = {
+                **{"OWN": own_data, "PAIRS": own_pairs, "FILMS": own_films, "SOUND": own_sounds},
+                **{"OPEN_I": own_studies, "STARS": own_stars},
+            }
             words = config.merge(config.merge(QUICK, {"task": name}), given(settings, own))
             mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
     wanted = {

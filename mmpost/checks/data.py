@@ -37,6 +37,8 @@ class Reading:
     good: list[int] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     media: Counter[str] = field(default_factory=Counter)
+    sketches: dict[str, str] = field(default_factory=dict)
+    """The first medium of each kind that can be drawn as a line."""
     decoded: int = 0
     read: int = 0
 
@@ -77,6 +79,8 @@ def check_data(readings: Sequence[Reading], report: Report, skips: bool) -> None
     names = ("split", "read", "broken", "media headers", "decoded", "samples")
     report.table(*names, rows=rows, right=(1, 2, 4, 5))
     for reading in readings:
+        for kind, sketch in reading.sketches.items():
+            report.say(f"{reading.name}, the first {kind}: {sketch}")
         (report.warn if skips else report.error)(*reading.broken)
         if reading.broken and skips:
             share = len(reading.broken) / reading.read
@@ -106,6 +110,8 @@ def _read(reading: Reading) -> None:
                     if index in decode:
                         medium.open()
                         reading.decoded += 1
+                        if part.kind not in reading.sketches and (sketch := medium.sketch()):
+                            reading.sketches[part.kind] = sketch
         except DataError as e:
             reading.broken.append(placed(reading.source, index, str(e)))
         else:

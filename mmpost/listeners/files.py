@@ -164,6 +164,8 @@ def _part(part: Part, store: Callable[[Part], str | None]) -> dict[str, Any]:
     if part.kind == "text":
         return {"role": part.role, "kind": "text", "text": part.value}
     about = {"name": part.value.name, "sizes": part.value.header()}
+    if sketch := part.value.sketch():
+        about["sketch"] = sketch
     return {"role": part.role, "kind": part.kind, "media": store(part), **about}
 
 

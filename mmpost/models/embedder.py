@@ -126,6 +126,11 @@ class Embedder:
         """The kinds of media that it embeds."""
         return tuple(self.described.towers)
 
+    @property
+    def classes(self) -> int:
+        """How many classes its head tells apart; 0: it has none."""
+        return 0 if self.described.head is None else self.described.head.classes
+
     # What the trainer asks.
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:

@@ -16,7 +16,7 @@ from mmpost import runs
 from mmpost.errors import ConfigError
 from mmpost.report.collect import collect
 
-SCRIPTS = ("base.js", "curves.js", "reply.js", "samples.js", "page.js")
+SCRIPTS = ("base.js", "curves.js", "reply.js", "samples.js", "maps.js", "page.js")
 MOST = 20_000
 """Replies on the page, unless more are asked for; of a longer run, evenly spaced steps are shown."""
 

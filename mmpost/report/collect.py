@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def collect(run: Path, most: int) -> dict[str, Any]:
         "config": config.read_text(encoding="utf-8") if config.exists() else "",
         "metrics": series(read_lines(run / "metrics.jsonl")),
         "left_out": len(files) - len(steps),
+        "maps": maps(run),
         **pages.content(),
     }
 
@@ -58,6 +60,25 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "stage": [line.get("stage", "") for line in lines],
         "series": {name: [_clean(line.get(name)) for line in lines] for name in names},
     }
+
+
+def maps(run: Path) -> list[dict[str, Any]]:
+    """Samples that an evaluation gave a place in the plane ("map/x", "map/y"): one map for each file and bench.
+
+    p: x, y, the number of the truth among `names`, the reply.
+    """
+    found = []
+    for path in sorted((run / "eval").glob("*.jsonl")):
+        benches: dict[str, list[Any]] = {}
+        names = Table()
+        for line in read_lines(path):
+            x, y = (line["scores"].get(f"map/{axis}") for axis in "xy")
+            if x is not None and y is not None:
+                truth = line["truth"] if isinstance(line["truth"], str) else json.dumps(line["truth"])
+                point = [_clean(x), _clean(y), names.place(truth), line["reply"]]
+                benches.setdefault(line["bench"], []).append(point)
+        found += [{"when": path.stem, "bench": b, "names": names.values, "points": p} for b, p in benches.items()]
+    return found
 
 
 class Replies:

@@ -71,6 +71,7 @@ function drawAbout() {
 drawHead();
 drawEvals();
 drawCurves(goToStep);
+drawMaps();
 drawSamples();
 drawAbout();
 document.body.dataset.ready = "yes";

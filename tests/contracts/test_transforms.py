@@ -17,6 +17,7 @@ from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
 FIELDS: Mapping[str, list[dict[str, Any]]] = {
+    "Crop": [{"kind": "image", "length": 4}],
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
     "Answer": [{"text": lambda sample: str(sample.truth)}],

@@ -1,0 +1,126 @@
+"""AstroM3: light curves, spectra and catalogue entries of variable stars, compared first, then classified."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from mmpost.data.indexed import Subset
+from mmpost.data.limits import Limits
+from mmpost.data.published_stars import PublishedStars, load
+from mmpost.data.scaled import capped
+from mmpost.data.stars import CLASSES, KINDS, Stars
+from mmpost.edits.head import AddHead
+from mmpost.edits.standardise import Standardise
+from mmpost.errors import ConfigError
+from mmpost.objectives.classify import Classify
+from mmpost.objectives.contrastive import Contrastive
+from mmpost.transforms.crop import Crop
+from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
+from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
+from mmpost.types import Bench, Split, Stage, Task, Transform
+
+
+class Astrom3(Task):
+    """Contrastive pre-training on any of the modalities, then a classifier on some of them with a share of the labels.
+
+    `data.train` names the published data set, a folder or hub name; without it, stars are made up.
+    """
+
+    best = "class/accuracy"
+
+    kinds: tuple[str, ...] = KINDS
+    """What the classifier sees: light_curve, spectrum, record, or several."""
+    pretrain: bool = True
+    """Compare modalities first, without labels; false: classify from scratch, with all steps."""
+    contrast: Contrastive = Contrastive(kinds=KINDS, half=False, reduce="sum")
+    """The loss of pre-training, and by its `kinds` the modalities that it compares."""
+    classify: Classify = Classify()
+    """The loss of the classifier."""
+    fusion: Literal["average", "concat"] = "average"
+    """What the classifier does with several modalities."""
+    labels: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the training labels; every class is capped alike, so that small classes keep theirs."""
+    contrast_share: float = Field(default=0.6, gt=0.0, lt=1.0)
+    """Share of the run's steps that goes to pre-training."""
+    prompts: int = Field(default=512, ge=2)
+    """Stars per step of pre-training."""
+    class_prompts: int = Field(default=512, ge=1)
+    """Stars per step of the classifier."""
+    crop: Literal["random", "released", "centre"] = "random"
+    """Windows of long light curves in training; evaluation takes the middle one."""
+    length: int = Field(default=200, ge=1)
+    """Epochs that the model's encoder of light curves reads."""
+    config: str = "full_42"
+    """Of the published data set: {full|sub50|sub25|sub10}_{seed}."""
+    stars: int = Field(default=4096, ge=10)
+    """Made-up stars to train on."""
+    bench_stars: int = Field(default=512, ge=10)
+    """Made-up stars of each evaluation."""
+    missing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the modalities that made-up training stars lack."""
+    planted: float = Field(default=0.05, ge=0.0, lt=0.5)
+    """Share of anomalies, and of wrong labels, among the made-up stars of the bench "unusual"."""
+    draw: int = 0
+    """Seed of the made-up stars, and of which labels are kept."""
+
+    def stages(self) -> Iterator[Stage]:
+        everything, labelled = self._source("train"), self._labelled()
+        crop = self._crop()
+        how = "features" if len(self.kinds) == 1 else self.fusion
+        # From the first step, so that evaluations in between find a head; until it trains, they are at chance.
+        edits = (Standardise(everything), AddHead(len(CLASSES), self.kinds, how))
+        if self.pretrain:
+            share = self.contrast_share
+            yield Stage("contrast", everything, self.contrast, self.prompts, crop, share=share, edits=edits)
+        size = min(self.class_prompts, len(labelled))
+        share = 1 - self.contrast_share if self.pretrain else 1.0
+        yield Stage("classify", labelled, self.classify, size, crop, share=share, edits=edits)
+
+    def benches(self, split: Split) -> list[Bench]:
+        source = self._source(split)
+        found = [Bench("class", source, (ClassBy(CLASSES),), class_accuracy)]
+        if split == "val":
+            return found
+        fit = self._labelled()
+        near = ClassOf(fit, CLASSES, self.kinds, most=512)
+        found.append(Bench("centroid", source, (near, Map(self.kinds)), class_accuracy))
+        if len(self._kinds) > 1:
+            found.append(Bench("retrieval", source, (Retrieve(self._kinds),), recalls))
+        found.append(Bench("search", source, (Similar(fit, CLASSES, self.kinds, most=512),), same_share))
+        if not self.data.train and self.planted:
+            odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
+            unusual = Unusual(fit, CLASSES, self.kinds, most=512, planted=("odd", "wrong"))
+            found.append(Bench("unusual", odd, (unusual,), finding))
+        return found
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """What is read of a star: no more than somebody looks at."""
+        wanted = {*self.kinds, *(self.contrast.kinds if self.pretrain else ())}
+        return tuple(kind for kind in KINDS if kind in wanted)
+
+    def _labelled(self) -> Subset:
+        source = self._source("train")
+        return Subset(source, capped(source.labels, round(self.labels * len(source)), self.draw))
+
+    def _crop(self) -> tuple[Transform, ...]:
+        if self.crop == "centre":
+            return ()
+        return (Crop(kind="light_curve", length=self.length, how=self.crop),)
+
+    def _source(self, split: Split) -> Stars | PublishedStars:
+        named = getattr(self.data, split) or self.data.train
+        if named:
+            if not isinstance(named, str):
+                raise ConfigError(f"task=astrom3 reads one data set, found data.{split}={list(named)}: name one")
+            if self.config.endswith("_norm"):
+                raise ConfigError(
+                    f"task.config={self.config}: its numbers are standardised, and the model's encoders would do so "
+                    "again: take the configuration without _norm"
+                )
+            rows = load(named, self.config, split)
+            return PublishedStars(rows, CLASSES, self._kinds, named, Limits.of(self.data))
+        missing = self.missing if split == "train" else 0.0
+        n = self.stars if split == "train" else self.bench_stars
+        return Stars(split, n, self.draw, self._kinds, missing=missing)

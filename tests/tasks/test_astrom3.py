@@ -1,0 +1,78 @@
+"""The task of variable stars: its stages, a run of few steps, what is drawn of it, and the published data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mmpost
+from mmpost import config
+from mmpost.build import make_task
+from mmpost.data.stars import CLASSES
+from mmpost.errors import ConfigError
+from mmpost.report import report
+from mmpost.tasks.astrom3 import Astrom3
+from mmpost.transforms.crop import Crop
+from tests.published_rows import save
+
+SMALL = {"stars": 40, "bench_stars": 20, "prompts": 8, "class_prompts": 6, "planted": 0.2, "labels": 0.5}
+
+
+def task(**fields: Any) -> Astrom3:
+    run, _ = config.load([{"task": {"name": "astrom3", **SMALL, **fields}}])
+    made = make_task(run)
+    assert isinstance(made, Astrom3)
+    return made
+
+
+def test_stages() -> None:
+    contrast, classify = task().stages()
+    assert (contrast.name, classify.name) == ("contrast", "classify")
+    assert len(contrast.source) == 40
+    assert len(classify.source) <= 20
+    assert contrast.transforms == (Crop(kind="light_curve", length=200),)
+    assert contrast.share + classify.share == pytest.approx(1.0)
+    (alone,) = task(pretrain=False, crop="centre", kinds=["spectrum"]).stages()
+    assert (alone.name, alone.share, alone.transforms) == ("classify", 1.0, ())
+
+
+def test_labels_are_capped_by_class() -> None:
+    labels = [int(s.columns["label"]) for s in next(iter(task(pretrain=False, stars=400, labels=0.1).stages())).source]
+    counts = [labels.count(c) for c in range(len(CLASSES))]
+    assert max(counts) - sorted(counts)[-3] == 0
+    assert sum(counts) <= 40
+    assert min(counts) >= 1
+
+
+def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    quiet = {"progress": False, "tensorboard": False, "samples_every": 1}
+    settings = {"task": {"name": "astrom3", **SMALL}, "steps": 4, "log": quiet, "checkpoint": {"every": 2}}
+    result = mmpost.train([settings, f"out={out}"])
+    found = result["eval_after"]
+    assert {"class/accuracy", "centroid/balanced", "retrieval/recall@1", "search/precision"} <= set(found)
+    assert {"unusual/outlier_auc", "unusual/mislabel_recall"} <= set(found)
+    page = report(str(out)).read_text()
+    data = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    assert [m["bench"] for m in data["maps"]] == ["centroid"]
+    assert len(data["maps"][0]["points"]) == 20
+    kinds = {part["kind"] for prompt in data["prompts"] for part in prompt if part["image"] in data["images"]}
+    assert kinds == {"light_curve", "spectrum", "record"}
+    mmpost.evaluate([f"model={out}", {"task": {"name": "astrom3", **SMALL}}])
+
+
+def test_the_published_data_set_is_read(tmp_path: Path) -> None:
+    place = save(tmp_path / "stars", 24)
+    run, _ = config.load([{"task": {"name": "astrom3", **SMALL}, "data": {"train": place}}])
+    made = make_task(run)
+    contrast, classify = made.stages()
+    assert len(contrast.source) == 24
+    assert len(classify.source) <= 12
+    assert [b.name for b in made.benches("test")] == ["class", "centroid", "retrieval", "search"]
+    for bad in ({"config": "full_42_norm"}, {"config": "some"}):
+        wrong, _ = config.load([{"task": {"name": "astrom3", **bad}, "data": {"train": place}}])
+        with pytest.raises(ConfigError):
+            list(make_task(wrong).stages())
