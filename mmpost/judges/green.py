@@ -55,7 +55,7 @@ Answer in exactly this layout. Write all six lines in both lists, with the numbe
 {layout}"""
 
 _HEADER = re.compile(r"^[ \t#*]*\[([^\]\n]+)\][ \t]*:?[ \t*]*", re.MULTILINE)
-_LINE = re.compile(r"^[ \t*-]*\(([a-f1-6])\)(.*)$", re.MULTILINE)
+_LINE = re.compile(r"[*\- ]*\(([a-f1-6])\)(.*)")
 _COUNT = re.compile(r":[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
 _MATCHED = re.compile(r"[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
 _NONE = re.compile(r"None\b|No\W*$|No (?:\w+ ){0,3}(?:errors?|findings?|matches)\b", re.IGNORECASE)
@@ -65,7 +65,7 @@ class Green(Form):
     """GREEN's question and how its answer is read.
 
     `ours` wants both counts said: the list of significant errors with at least one line that has a number (or a
-    sentence such as "No errors"), no line without one, and the matched findings; else the answer is unparseable.
+    sentence such as "No errors"), no other line, and the matched findings; else the answer is unparseable.
     `released` reads as the released scorer does: what is missing counts 0, so an unparseable answer scores 0.
     """
 
@@ -117,12 +117,16 @@ def _strict(said: str) -> dict[str, float] | None:
 
 
 def _errors(text: str) -> dict[str, float] | None:
-    """Errors by category; None where no line is one, a line has no number, or a category comes twice."""
+    """Errors by category; None where there is no line, one is no category's, one has no number, or one comes twice."""
     if _NONE.match(text):
         return dict.fromkeys("abcdef", 0.0)
     counts = dict.fromkeys("abcdef", 0.0)
     seen: set[str] = set()
-    for letter, rest in _LINE.findall(text):
+    for line in filter(None, map(str.strip, text.splitlines())):
+        found = _LINE.match(line)
+        if found is None:
+            return None
+        letter, rest = found.groups()
         name = letter if letter in counts else "abcdef"[int(letter) - 1]
         number = _COUNT.search(rest)
         none = _NONE.match(rest.rpartition(":")[2].strip())

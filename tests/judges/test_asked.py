@@ -68,7 +68,7 @@ def test_a_grade_may_have_another_range_and_prompt() -> None:
     ]
     for wrong in ({"prompt": "{reference}"}, {"prompt": "{candidate} {other}"}, {"low": 1, "high": 1}):
         with pytest.raises(ValidationError):
-            Grade(**wrong)
+            Grade.model_validate(wrong)
 
 
 def test_what_cannot_be_read_is_asked_for_again_and_then_left_out() -> None:
@@ -169,7 +169,12 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer.chat_template = turns + "{% if add_generation_prompt %}assistant{% endif %}"
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = LlamaConfig(vocab_size=len(words), max_position_embeddings=64, eos_token_id=1, pad_token_id=0, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
