@@ -6,11 +6,13 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mmpost.errors import DataError
 from mmpost.settings import Settings
-from mmpost.types import Reply, Sample
+
+if TYPE_CHECKING:
+    from mmpost.types import Reply, Sample
 
 Problem = Literal["", "unparseable", "failed", "inapplicable"]
 
