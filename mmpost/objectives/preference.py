@@ -125,6 +125,8 @@ class Preference(Objective):
         unknown = sorted(kinds - set(get_args(Kind)) | kinds & MIXES.keys())
         if unknown or not kinds:
             raise ValueError(f"mix wants losses of {', '.join(FORMS)} and sft, found {unknown or 'none'}")
+        if self.mix and self.kind != "dpo":
+            raise ValueError(f"mix names the losses, and kind={self.kind} another; drop one of them")
         if kinds & UNPAIRED and len(kinds) > 1:
             raise ValueError(f"{', '.join(UNPAIRED)} learn from single replies and cannot be mixed, found {self.mix}")
         for name, users in _ONLY.items():

@@ -317,6 +317,7 @@ def test_log1mexp_on_both_sides_of_its_branch() -> None:
         ({"kind": "nca_pair", "divergence": "js"}, "divergence goes with"),
         ({"kind": "dpo", "order": 0.3}, "order is about divergence=alpha"),
         ({"mix": {"kto": 0.5, "dpo": 0.5}}, "cannot be mixed"),
+        ({"kind": "ipo", "mix": {"dpo": 1.0}}, "drop one of them"),
         ({"mix": {"typo": 1.0}}, "found .'typo'."),
         ({"kind": "exo_pair", "smoothing": 0.0}, "above 0"),
         ({"kind": "kto", "nll": 1.0}, "nll does not go with kto"),
