@@ -51,7 +51,7 @@ def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:
     out = tmp_path / "run"
     quiet = {"progress": False, "tensorboard": False, "samples_every": 1}
     settings = {"task": {"name": "astrom3", **SMALL}, "steps": 4, "log": quiet, "checkpoint": {"every": 2}}
-    result = mmpost.train([settings, f"out={out}"])
+    result = mmpost.train(settings, f"out={out}")
     found = result["eval_after"]
     assert {"class/accuracy", "centroid/balanced", "retrieval/recall@1", "search/precision"} <= set(found)
     assert {"unusual/outlier_auc", "unusual/mislabel_recall"} <= set(found)
@@ -61,7 +61,7 @@ def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:
     assert len(data["maps"][0]["points"]) == 20
     kinds = {part["kind"] for prompt in data["prompts"] for part in prompt if part["image"] in data["images"]}
     assert kinds == {"light_curve", "spectrum", "record"}
-    mmpost.evaluate([f"model={out}", {"task": {"name": "astrom3", **SMALL}}])
+    mmpost.evaluate(f"model={out}", {"task": {"name": "astrom3", **SMALL}})
 
 
 def test_the_published_data_set_is_read(tmp_path: Path) -> None:
