@@ -71,7 +71,7 @@ def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: i
     whole, trains = (sum(c[i] for c in counts.values()) for i in (0, 1))
     rows.append(("all", number(whole), number(trains), ""))
     report.table("part", "parameters", "train", "gradient of right replies", rows=rows, right=(1, 2, 3))
-    writes = isinstance(model, Decoding)
+    writes = isinstance(job.model, Decoding)
     if writes and not samples:
         report.warn("no right replies are known, so gradients, activations and the use of media are not measured")
     if not trains:

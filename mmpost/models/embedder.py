@@ -297,13 +297,27 @@ class Embedder:
         there = torch.tensor([i in values for i in range(len(samples))], device=self.device)
         if not values:
             return torch.zeros(len(samples), self._tower(kind).size, device=self.device), there
-        inputs = {k: v.to(self.device) for k, v in self._tower(kind).collate(list(values.values())).items()}
+        collated = self._collated(kind, [samples[i] for i in values], list(values.values()))
+        inputs = {k: v.to(self.device) for k, v in collated.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self._tower(kind)(**inputs).float()
         if bool(there.all()):
             return found, there
         rows = torch.tensor(sorted(values), device=self.device)
         return found.new_zeros(len(samples), found.shape[1]).index_copy(0, rows, found), there
+
+    def _collated(self, kind: str, samples: Sequence[Sample], values: Sequence[Any]) -> dict[str, Tensor]:
+        """Inputs of the encoder; raises DataError naming the sample whose medium it cannot take."""
+        tower = self._tower(kind)
+        try:
+            return tower.collate(values)
+        except DataError:
+            for sample, value in zip(samples, values, strict=True):
+                try:
+                    tower.collate([value])
+                except DataError as e:
+                    raise DataError(f"sample {sample.uid!r}: {e}") from e
+            raise
 
     def _embedded(self, kind: str, features: Tensor, there: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):

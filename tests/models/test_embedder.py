@@ -16,6 +16,7 @@ from gradients import Keep, on_two_ranks, relative
 from towers_task import CLASSES, KINDS, Objects, described, write
 
 from mmpost import dist, trainer
+from mmpost.data.media import media
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError, DataError
@@ -30,7 +31,7 @@ from mmpost.objectives.contrastive import Contrastive
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
 from mmpost.settings import ComputeSettings, ModelSettings
-from mmpost.types import Model, Objective, Sample, Sampling
+from mmpost.types import Model, Objective, Part, Sample, Sampling
 
 OBJECTIVES: Mapping[str, Objective] = {
     "infonce": Contrastive(kinds=KINDS),
@@ -221,6 +222,9 @@ def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
         job.reply("text", "data")
     with pytest.raises(DataError, match="'bare'"):
         model.read(Sample("bare", ()))
+    short = Part("row", media(np.zeros(4, np.float32), "row"))
+    with pytest.raises(DataError, match=r"'short'.*wanted 5 numbers"):
+        job.embed([*samples, Sample("short", (short,))])
     twice = replace(samples[1], prompt=samples[1].prompt[:1] * 2)
     with pytest.raises(DataError, match=r"one part of some of the kinds"):
         model.read(twice)
