@@ -101,8 +101,8 @@ def test_ranks_of_the_other_half() -> None:
 
 def test_ranks_are_among_the_samples_of_all_ranks() -> None:
     mine = [sample("1", 0, x=[1, 0, 0], y=[1, 1, 0])]
-    other = [[3.0], [1.0, 0.0, 0.0]]  # the size, and a vector that lies nearer
-    scored = Retrieve(("x", "y"))(mine, Embeds(others=[[3.0], [1.0, 0.0, 0.0], *other]))
+    # For each kind the size, and a vector of another rank that lies nearer than the own one.
+    scored = Retrieve(("x", "y"))(mine, Embeds(others=[[3.0], [0.7, 0.7, 0.0], [3.0], [1.0, 0.0, 0.0]]))
     assert scored[0].replies[0].scores == {"rank/x>y": 1.0, "rank/y>x": 1.0}
 
 
