@@ -44,6 +44,7 @@ def load(place: str, config: str, split: Split) -> Dataset:
     Raises DataError for what is not there or does not load, with what is.
     """
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
     check_config(config)
     folder = Path(place).expanduser()
@@ -58,7 +59,7 @@ def load(place: str, config: str, split: Split) -> Dataset:
             if NAMES[split] not in whole:
                 raise DataError(f"Wanted the split {NAMES[split]} in {inner}, found {', '.join(map(str, whole))}.")
             return _one(whole[NAMES[split]], place)
-        files = sorted(str(f) for f in inner.rglob(f"{NAMES[split]}*.parquet"))
+        files: list[Any] = sorted(str(f) for f in inner.rglob(f"{NAMES[split]}*.parquet"))
         if not files:
             there = ", ".join(sorted(p.name for p in inner.iterdir())[:10]) or "nothing"
             raise DataError(
@@ -66,7 +67,7 @@ def load(place: str, config: str, split: Split) -> Dataset:
                 f"The configuration asked for is {config}."
             )
         return _one(datasets.Dataset.from_parquet(files), place)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, KeyError, DatasetGenerationError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(

@@ -51,7 +51,7 @@ def open_light_curve(
 def open_spectrum(file: BinaryIO, grid: tuple[float, float, float] | None = None) -> Any:
     """Points as measured; with `grid` (first, end, step), the array [3, point] of `scaled.spectrum`."""
     points = read_points(file, WAVES)
-    return points if grid is None else scaled.spectrum(points.table, tuple(grid))
+    return points if grid is None else scaled.spectrum(points.table, (grid[0], grid[1], grid[2]))
 
 
 def open_record(file: BinaryIO, names: Sequence[str] = (), catalogue: bool = False) -> Any:

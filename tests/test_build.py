@@ -82,6 +82,7 @@ def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: P
     processor = AutoProcessor.from_pretrained(folder)
     mine = mmpost.load(str(run), device="cpu")
     from mmpost.data.digits import Scenes
+    from mmpost.models.chat import ChatModel
     from mmpost.rollout.local import LocalRollout
     from mmpost.types import Sampling
 
@@ -91,6 +92,7 @@ def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: P
         text = [{"type": "text", "text": p.value} for p in sample.prompt if p.kind == "text"]
         messages = [{"role": "user", "content": [{"type": "image"}, *text]}]
         shown = processor.apply_chat_template(messages, add_generation_prompt=True)
+        assert isinstance(mine, ChatModel)
         picture = mine.prompt.medium(sample.prompt[0]).open()
         inputs = processor(text=[shown], images=[picture], return_tensors="pt")
         banned = list(mine.recipe.banned)

@@ -8,8 +8,8 @@ import torch
 from mmpost import dist
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent / "models"))
-    from test_embedder import OBJECTIVES, load, step
+    sys.path.append(str(Path(__file__).parents[1]))
+    from tests.models.test_embedder import OBJECTIVES, load, step
 
     folder, out = sys.argv[1:]
     dist.start("cpu")

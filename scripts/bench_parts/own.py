@@ -15,6 +15,7 @@ from mmpost import trainer
 from mmpost.config import RunConfig
 from mmpost.engine.local import LocalEngine
 from mmpost.feed import Feed
+from mmpost.models.chat import ChatModel
 from mmpost.rl import GroupTask
 from mmpost.run import Run
 from mmpost.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
@@ -70,6 +71,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
         )
         run = Run(settings(order), task, Path(folder))
         model = run.model
+        assert isinstance(model, ChatModel)
         model.banned[unwritable(model.module, model.processor)] = True
         if prepare is not None:
             prepare(model.module)

@@ -29,13 +29,13 @@ def test_a_short_curve() -> None:
     raw = curve(50)
     made = scaled.light_curve(np.vstack([raw, raw[:7]]), extra=(1.5, 2.5, 3.5, 4.5))
     x = raw[np.argsort(raw[:, 0])]
-    mad = stats.median_abs_deviation(x[:, 1])
+    mad = float(np.asarray(stats.median_abs_deviation(x[:, 1])))
     assert made.shape == (200, 10)
     assert made[:50, 0] == pytest.approx((x[:, 0] - x[0, 0]) / (x[-1, 0] - x[0, 0]), abs=1e-6)
     assert made[:50, 1] == pytest.approx((x[:, 1] - x[:, 1].mean()) / mad, abs=1e-5)
     assert made[:50, 2] == pytest.approx(x[:, 2] / mad, abs=1e-6)
     # Constants also stand where there is no epoch.
-    assert np.array_equal(made[:, 3:7], np.tile(np.float32([1.5, 2.5, 3.5, 4.5]), (200, 1)))
+    assert np.array_equal(made[:, 3:7], np.tile(np.array([1.5, 2.5, 3.5, 4.5], np.float32), (200, 1)))
     assert made[:, 7] == pytest.approx(np.log10(mad), abs=1e-6)
     assert made[:, 8] == pytest.approx(98 / 365, abs=1e-6)
     assert made[:, 9].tolist() == [1.0] * 50 + [0.0] * 150

@@ -97,7 +97,7 @@ def test_spectra_follow_temperature() -> None:
     rng = np.random.default_rng(0)
     made = {t: starlight.spectrum(t, 0.0, 1.0, 0.0, 0.0, 0.0, 1e6, rng) for t in (3200, 5500, 9500)}
 
-    def level(kelvin: float, at: float, beside: float) -> float:
+    def level(kelvin: int, at: float, beside: float) -> float:
         wave, flux, _ = made[kelvin].T
         return float(np.interp(at, wave, flux) / np.interp(beside, wave, flux))
 
