@@ -101,18 +101,17 @@ class ReasonRFT(GroupTask):
         return self
 
     def stages(self) -> Iterator[Stage]:
+        # Also without a step: settings of a stage then stay settings of a stage.
         first, rest = self._sources()
-        if self.warm_up:
-            text = self.bare if self.answer_only else self.thoughtful
-            yield Stage(
-                "sft", first, Likelihood(), self.sft_prompts, (Answer(text=text),), share=self.warm_up, gold=self.gold()
-            )
-        if self.warm_up < 1:
-            rewards: dict[str, Reward] = {"accuracy": ACCURACY[self.family][self.reward], "think_format": think_format}
-            if self.reasoning:
-                rewards["reasoning_steps"] = reasoning_steps
-            score = Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
-            yield self.rl_stage("rl", rest, score, share=1 - self.warm_up, gold=self.gold())
+        text = self.bare if self.answer_only else self.thoughtful
+        yield Stage(
+            "sft", first, Likelihood(), self.sft_prompts, (Answer(text=text),), share=self.warm_up, gold=self.gold()
+        )
+        rewards: dict[str, Reward] = {"accuracy": ACCURACY[self.family][self.reward], "think_format": think_format}
+        if self.reasoning:
+            rewards["reasoning_steps"] = reasoning_steps
+        score = Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
+        yield self.rl_stage("rl", rest, score, share=1 - self.warm_up, gold=self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
         rows = own(self.data, split, loss="last")
