@@ -64,13 +64,8 @@ class Run:
         if resume is None and dist.rank() == 0:
             recipes.warn(base, self.model.recipe)
         rollout = LocalRollout(self.model, compute.rollout_replies)
-        self.job = Job(
-            self.model,
-            rollout,
-            run_config.seed,
-            skips=run_config.data.on_error == "skip",
-            share=compute.share == "auto",
-        )
+        skips, share = run_config.data.on_error == "skip", compute.share == "auto"
+        self.job = Job(self.model, rollout, run_config.seed, skips=skips, share=share)
         self.cursor = trainer.Cursor()
         self._saved = checkpoint.stamp(self.before) if self.before else ""
         """Stamp of the checkpoint that was written last, or gone on from."""
