@@ -102,7 +102,12 @@ class Astrom3(Task):
 
     def _labelled(self) -> Subset:
         source = self._source("train")
-        return Subset(source, capped(source.labels, round(self.labels * len(source)), self.draw))
+        kept = capped(source.labels, round(self.labels * len(source)), self.draw)
+        if not kept:
+            raise ConfigError(
+                f"task.labels={self.labels} of {len(source)} stars leaves not one of each class; raise it, or take more"
+            )
+        return Subset(source, kept)
 
     def _crop(self) -> tuple[Transform, ...]:
         if self.crop == "centre":

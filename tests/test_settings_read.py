@@ -93,7 +93,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     ],
     "sft": [{"data": "OWN", "task": {"prompts": 2}}],
     "preference": [
-        {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4}},
+        {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4, "follow_every": 1}},
         {"data": "PAIRS", "task": {"prompts": 2, "loss": {"kind": "kto"}}},
     ],
     "astrom3": [
@@ -103,7 +103,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             **own,
         }
         for more, own in (
-            ({"missing": 0.2, "planted": 0.2}, {}),
+            ({"missing": 0.2, "planted": 0.2, "labels": 1.0}, {}),
             ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
         )
     ],
