@@ -21,6 +21,7 @@ QUICK = {
     "log": {"progress": False},
     "steps": 2,
 }
+STAR = ["light_curve", "spectrum", "record"]
 OF_TASK: dict[str, list[dict[str, Any]]] = {
     "visurf": [
         {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
@@ -103,7 +104,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             **own,
         }
         for more, own in (
-            ({"missing": 0.2, "planted": 0.2, "labels": 1.0}, {}),
+            ({"missing": 0.2, "planted": 0.2, "labels": 1.0, "contrast": {"kinds": STAR, "pairs": "star"}}, {}),
             ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
         )
     ],
