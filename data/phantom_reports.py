@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
-
-class Said(Protocol):
-    """What is asked of a finding."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def side(self) -> str: ...
-    @property
-    def zone(self) -> str: ...
-    @property
-    def severity(self) -> str: ...
-
+from mmpost.data.phantom_films import Seen
 
 FINDINGS: Mapping[str, tuple[str, ...]] = {
     "cardiomegaly": (
@@ -104,7 +91,7 @@ THOROUGH = {"short": 0.25, "usual": 0.6, "full": 0.95}
 """How often a thing that is not there is mentioned, by the manner of the report."""
 
 
-def report(findings: Sequence[Said], rng: random.Random) -> str:
+def report(findings: Sequence[Seen], rng: random.Random) -> str:
     """Every finding in a sentence, and some of what is not there, in more or less the usual order."""
     often = THOROUGH[rng.choices(tuple(THOROUGH), (0.25, 0.5, 0.25))[0]]
     seen = {finding.name for finding in findings}
@@ -128,7 +115,7 @@ def _also(names: tuple[str, ...]) -> tuple[str, ...]:
     return ("pleural effusion", "pneumothorax") if "nodule" in names else ()
 
 
-def sentence(finding: Said, rng: random.Random) -> str:
+def sentence(finding: Seen, rng: random.Random) -> str:
     """One of the ways to say it, without a full stop."""
     ways = BOTH if finding.side == "bilateral" else FINDINGS
     return rng.choice(ways[finding.name]).format(
