@@ -41,8 +41,8 @@ class Astrom3(Task):
     """What the classifier does with several modalities."""
     labels: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the training labels; every class is capped alike, so that small classes keep theirs."""
-    contrast_share: float = Field(default=0.6, gt=0.0, lt=1.0)
-    """Share of the run's steps that goes to pre-training."""
+    contrast_share: float = Field(default=0.6, gt=0.0, le=1.0)
+    """Share of the run's steps that goes to pre-training; 1: nothing else, to start others from what comes out."""
     prompts: int = Field(default=512, ge=2)
     """Stars per step of pre-training."""
     class_prompts: int = Field(default=512, ge=1)

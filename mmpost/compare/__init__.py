@@ -15,7 +15,7 @@ from mmpost.build import make_task
 from mmpost.compare.bootstrap import difference, hierarchical, scored
 from mmpost.compare.cells import Result, Runner
 from mmpost.compare.picture import draw
-from mmpost.compare.study import WORDS, Study, cell, chosen, grid, read, settings_of
+from mmpost.compare.study import WORDS, Study, begun, cell, chosen, grid, read, settings_of
 from mmpost.compare.tables import markdown
 from mmpost.compare.tuning import taken, tune
 from mmpost.compare.words import count, split
@@ -64,7 +64,9 @@ class Comparison:
         """The first arm's configuration; a wrong setting of any arm must show before the first hour is spent."""
         study = self.study
         made = [config.load([settings_of(study, arm, values)])[0] for arm in study.arms for values in grid(study, arm)]
-        for one in made:
+        firsts = [begun(study, cell(study, arm, grid(study, arm)[0], 0, 0))[0] for arm in study.arms]
+        starts = [config.load([dict(first.settings)])[0] for first in firsts if first is not None]
+        for one in (*made, *starts):
             stages_of(make_task(one))
         for name in ("steps", "model"):
             found = {str(getattr(one, name)) for one in made}
@@ -84,6 +86,7 @@ class Comparison:
             "seeds": self.seeds,
             "samples": {name: len(samples) for name, samples in start.scored.items()},
             "arms": self.study.arms,
+            "starts": self.study.starts,
             "set": self.study.set,
             "base_hash": self.runner.base,
             "code_hash": self.runner.code,
@@ -107,7 +110,7 @@ class Comparison:
         tuned = tune(self.runner, dict.fromkeys(arms, self.study), steps, dict.fromkeys(arms, self.task.best))
         best = taken(tuned)
         wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in arms]
-        done = [one.whole() for one in self.runner.run(wanted)]
+        done = [one.whole() for one in self.runner.after([begun(self.study, one) for one in wanted])]
         runs = {arm: [one for one in done if one.cell.arm == arm] for arm in arms}
         drawn = {arm: self._drawn(found) for arm, found in runs.items()}
         return {

@@ -89,6 +89,8 @@ class Runner:
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _places: list[int] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _spared: set[Path] = field(default_factory=set)
+    """Folders of runs whose weights others have yet to start from."""
 
     @classmethod
     def of(cls, own: Mapping[str, str], folder: Path, model: str, tasks: Iterable[str]) -> Runner:
@@ -109,6 +111,27 @@ class Runner:
         Raises TrainError naming the log of a cell that died; the others are finished before, and kept.
         """
         return [result for (result,) in self.chains([[cell] for cell in cells])]
+
+    def after(self, pairs: Sequence[tuple[Cell | None, Cell]]) -> list[Result]:
+        """`run` for the second of each pair, which starts from the weights that the first ends with, if there is one.
+
+        What several start from is trained once.
+        """
+        chains = [[cell] if start is None else [start, cell] for start, cell in pairs]
+        leading: dict[Path, Sequence[Cell]] = {}
+        for chain in chains:
+            results = self._results(chain)
+            if len(chain) > 1 and not _finished(results[-1].folder):
+                leading.setdefault(results[0].folder, chain)
+        self._spared |= leading.keys()
+        try:
+            self.chains(list(leading.values()))
+            found = self.chains(chains)
+        finally:
+            self._spared -= leading.keys()
+        for chain in leading.values():
+            self._forget(self._results(chain)[0])
+        return [results[-1] for results in found]
 
     def chains(self, chains: Sequence[Sequence[Cell]]) -> list[list[Result]]:
         """`run` for cells of which each starts from the weights that the one before it in its chain ends with.
@@ -136,13 +159,17 @@ class Runner:
             if needed[place]:
                 self._train(result, results[place - 1].folder if place else None)
                 self.say(f"{result.cell.title}: {result.failed or f'{result.seconds:.0f} s'}")
-                if place and not self.keep:
-                    results[place - 1].forget()
+                if place:
+                    self._forget(results[place - 1])
             if place < len(results) - 1:
                 result.whole()
-        if needed[-1] and not self.keep:
-            results[-1].forget()
+        if needed[-1]:
+            self._forget(results[-1])
         return results
+
+    def _forget(self, result: Result) -> None:
+        if not self.keep and result.folder not in self._spared:
+            result.forget()
 
     def _results(self, cells: Sequence[Cell]) -> list[Result]:
         """The places of a chain's cells; the key of each stands, for the next, for the weights that it starts from."""

@@ -20,6 +20,9 @@ from mmpost.settings import Settings
 WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
 """Words of the command itself; all others are settings of every arm."""
 
+ARM_WORDS = ("tune", "after")
+"""Words of an arm that are no settings of its runs."""
+
 TUNING_SEED = 1000
 """Seeds of tuning runs start here, so that no tuned run is evaluated on the seed that chose its values."""
 
@@ -42,7 +45,10 @@ class Study(Settings):
     set: dict[str, Any] = {}
     """Settings of all arms."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Settings of each arm by its name. `tune` among them replaces the study's grid for this arm."""
+    """Settings of each arm by its name. `tune` among them replaces the study's grid for this arm, `after` names the one
+    of `starts` whose weights it begins with."""
+    starts: dict[str, dict[str, Any]] = {}
+    """Settings of runs that arms begin with, by name: trained once for each seed, and not compared themselves."""
     tune: dict[str, tuple[float, ...]] = {}
     """Values to try for a setting; each arm takes what is best on val, by the task's own metric."""
     tune_seeds: int = Field(default=1, ge=1)
@@ -106,11 +112,15 @@ def document(name: str, folder: str, holds: str) -> dict[str, Any]:
     return raw
 
 
+def _common(study: Study) -> dict[str, Any]:
+    """What all runs of a study have in common."""
+    settings = config.merge(QUIET, {"task": study.task, **({"model": study.model} if study.model else {})})
+    return config.merge(settings, study.set)
+
+
 def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
     """What `arm` with tuned `values` asks of `mmpost train`, but for seed and steps."""
-    settings = config.merge(QUIET, {"task": study.task, **({"model": study.model} if study.model else {})})
-    settings = config.merge(settings, study.set)
-    settings = config.merge(settings, {k: v for k, v in study.arms[arm].items() if k != "tune"})
+    settings = config.merge(_common(study), {k: v for k, v in study.arms[arm].items() if k not in ARM_WORDS})
     for name, value in values.items():
         settings = config.merge(settings, config.nest(name, value))
     return settings
@@ -122,6 +132,22 @@ def cell(study: Study, arm: str, values: Mapping[str, float], seed: int, steps: 
     if tuning:
         own["eval"] = {"after": False, "every": steps}
     return Cell(arm, dict(values), own["seed"], steps, config.merge(settings_of(study, arm, values), own), tuning)
+
+
+def begun(study: Study, cell: Cell) -> tuple[Cell | None, Cell]:
+    """`cell` behind the run of the same seed that its arm begins with, if it names one.
+
+    Raises ConfigError for a name that is not among the study's starts.
+    """
+    name = study.arms[cell.arm].get("after")
+    if name is None:
+        return None, cell
+    if name not in study.starts:
+        known = ", ".join(study.starts) or "(none)"
+        raise ConfigError(f"arm {cell.arm}: after={name!r}: the study has the starts {known}")
+    own = {"seed": cell.seed, "eval": {"after": False}}
+    settings = config.merge(config.merge(_common(study), study.starts[name]), own)
+    return Cell(name, {}, cell.seed, config.load([settings])[0].steps, settings), cell
 
 
 def grid(study: Study, arm: str) -> list[dict[str, float]]:

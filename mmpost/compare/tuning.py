@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmpost.compare.cells import Runner
-from mmpost.compare.study import Study, cell, grid
+from mmpost.compare.study import Study, begun, cell, grid
 
 
 def tune(
@@ -19,13 +19,13 @@ def tune(
     """
     points = {arm: grid(study, arm) for arm, study in studies.items()}
     wanted = [
-        cell(studies[arm], arm, values, seed, steps[arm], tuning=True)
+        begun(studies[arm], cell(studies[arm], arm, values, seed, steps[arm], tuning=True))
         for arm, tried in points.items()
         if len(tried) > 1
         for values in tried
         for seed in range(studies[arm].tune_seeds)
     ]
-    done = iter(runner.run(wanted))
+    done = iter(runner.after(wanted))
     found: dict[str, list[dict[str, Any]]] = {}
     for arm, tried in points.items():
         seeds = range(studies[arm].tune_seeds if len(tried) > 1 else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpost.models.tiny import tiny_tokenizer, write_tiny
+from mmpost.models.tiny import tiny_processor, tiny_tokenizer, write_tiny
 
 WORDS = """
 A AP An Atelectasis Bibasilar Focal Heart Is Large Left Lungs Mild Moderate No PA Right Severe Small The There acute
@@ -52,6 +52,16 @@ PIECES = (
 """The fixed phrases of data/phantoms.py, phantom_reports.py and phantom_questions.py, one symbol each."""
 
 
+GREY = 0.39
+"""Mean brightness of a drawn film. With black as zero all of a film is loud, and a model this small stays blind to what
+differs: it told sides at chance after 700 steps, and at 97 % after 300 with this."""
+
+
 def write_tiny_cxr(folder: Path | str, seed: int = 0) -> None:
     """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network."""
-    write_tiny(folder, seed, tiny_tokenizer(WORDS, PIECES))
+    tokenizer = tiny_tokenizer(WORDS, PIECES)
+    write_tiny(folder, seed, tokenizer)
+    processor = tiny_processor(tokenizer)
+    for reader in (processor.image_processor, processor.video_processor):
+        reader.image_mean = [GREY] * 3
+    processor.save_pretrained(folder)

@@ -94,3 +94,25 @@ def test_the_model_of_a_later_run_is_the_folder_of_the_one_before(tmp_path: Path
         made._train(result, tmp_path / "a run")
     written = yaml.safe_load(result.folder.with_suffix(".yaml").read_text())
     assert written["model"] == {"name": str(tmp_path / "a run")}
+
+
+def test_what_several_start_from_is_trained_once(tmp_path: Path) -> None:
+    first, second, other = cell("first"), cell("second"), Cell("other", {}, 1, 1, {"task": "visurf", "seed": 1})
+    shared, own = cell("shared"), Cell("shared", {}, 1, 1, {"task": "visurf", "seed": 1})
+    pairs = [(shared, first), (shared, second), (own, other), (None, cell("alone"))]
+    one = runner(tmp_path, jobs=2)
+    results = one.after(pairs)
+    assert [result.cell.arm for result in results] == ["first", "second", "other", "alone"]
+    assert sorted(one.asked, key=str) == sorted(
+        [("shared", None), ("first", "shared"), ("second", "shared"), ("shared", None), ("other", "shared"),
+         ("alone", None)], key=str,
+    )  # fmt: skip
+    assert not list(tmp_path.rglob("checkpoints"))
+    again = runner(tmp_path)
+    assert again.after(pairs) == results
+    assert again.asked == []
+    # One is wanted again, and the weights that it starts from are gone: they are trained again, once.
+    (results[1].folder / "summary.json").unlink()
+    late = runner(tmp_path)
+    late.after(pairs)
+    assert late.asked == [("shared", None), ("second", "shared")]

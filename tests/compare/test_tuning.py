@@ -19,9 +19,9 @@ class Known(Result):
 
 
 class Asked(Runner):
-    def run(self, cells: Sequence[Cell]) -> list[Result]:
-        self.base = " ".join(f"{one.arm}:{one.steps}:{one.tuning}" for one in cells)
-        return [Known(one, self.folder) for one in cells]
+    def after(self, pairs: Sequence[tuple[Cell | None, Cell]]) -> list[Result]:
+        self.base = " ".join(f"{one.arm}:{one.steps}:{one.tuning}" for _, one in pairs)
+        return [Known(one, self.folder) for _, one in pairs]
 
 
 def test_each_arm_takes_the_best_of_its_own_grid_and_one_point_is_not_tried(tmp_path: Path) -> None:
