@@ -72,8 +72,9 @@ class CxrPreference(PreferenceTask):
 
     @property
     def best(self) -> str:  # type: ignore[override]
-        """The metric that tells which checkpoint is best."""
-        return f"reports/{self.select}"
+        """The metric that tells which checkpoint is best: of reports drawn as the candidates were, which is what pairs
+        teach; greedy ones move less."""
+        return f"sampled/{self.select}"
 
     def stages(self) -> Iterator[Stage]:
         source, gold = self._source("train", self.studies, seed=0), (Gold(reference),)
