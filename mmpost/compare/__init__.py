@@ -127,10 +127,11 @@ class Comparison:
         }
 
     def _drawn(self, found: Sequence[Result]) -> dict[str, list[float]]:
-        """Resamples of all metrics as "bench/metric"."""
+        """Resamples of all metrics as "bench/metric"; what nothing has trained yet (a head) may have none."""
         return {
             f"{name}/{metric}": values
             for name, bench in self.benches.items()
+            if all(name in one.scored for one in found)
             for metric, values in hierarchical(bench.summary, [one.scored[name] for one in found]).items()
         }
 

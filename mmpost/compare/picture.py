@@ -25,7 +25,8 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
             _arm(panel, name, arm, metrics, place)
         if len(metrics) == 2:
             x, y = metrics[1], metrics[0]
-            panel.plot(result["base"][x]["mean"], result["base"][y]["mean"], "kx", label="base")
+            if x in result["base"] and y in result["base"]:
+                panel.plot(result["base"][x]["mean"], result["base"][y]["mean"], "kx", label="base")
             panel.set_xlabel(x)
         panel.set_ylabel(metrics[0])
         panel.set_title(TITLES[budget], fontsize=10)

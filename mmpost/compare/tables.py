@@ -32,7 +32,7 @@ def shown(result: Mapping[str, Any]) -> list[str]:
 
 def _scores(result: Mapping[str, Any], arms: Mapping[str, Any], metrics: Sequence[str]) -> str:
     head = ["arm", "steps", "seconds", *metrics]
-    rows = [["base", "0", "0", *(score(result["base"][m]) for m in metrics)]]
+    rows = [["base", "0", "0", *(score(result["base"][m]) if m in result["base"] else "-" for m in metrics)]]
     for name, arm in arms.items():
         seconds = sum(arm["seconds"]) / len(arm["seconds"])
         rows.append([name, str(arm["steps"]), f"{seconds:.0f}", *(score(arm["scores"][m]) for m in metrics)])
