@@ -107,7 +107,8 @@ class Preference(Objective):
     order: float = 0.5
     """divergence=alpha: its alpha; 1 is reverse_kl."""
     nll: float | None = Field(default=None, ge=0)
-    """Weight of the likelihood of the best replies; by default 1 for cpo, slic, orpo and sft, else 0."""
+    """Weight of the likelihood of the best replies (of single replies: of the good ones); by default 1 for cpo, slic,
+    orpo and sft, else 0."""
     ld_alpha: float | None = Field(default=None, ge=0, le=1)
     """Weight of the tokens of the longer reply beyond the length of the shorter one (LD-DPO); by default all count."""
     weighting: bool = False
@@ -136,8 +137,8 @@ class Preference(Objective):
             raise ValueError(f"divergence goes with {', '.join(sorted(DIVERGENT))} alone, found {', '.join(kinds)}")
         if self.order != 0.5 and self.divergence != "alpha":
             raise ValueError(f"order is about divergence=alpha, found {self.divergence}; drop it")
-        if self.nll is not None and ("sft" in self.mix or kinds & UNPAIRED):
-            raise ValueError("nll does not go with kto, nor with a mix that has sft; drop it")
+        if self.nll is not None and "sft" in self.mix:
+            raise ValueError("nll does not go with a mix that has sft; drop one of them")
         if "exo_pair" in kinds and self.options.smoothing <= 0:
             raise ValueError("exo_pair wants smoothing above 0: it is the rejected reply's share of the target")
         return self
@@ -211,7 +212,8 @@ class Preference(Objective):
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
         if not self.paired:
-            return {"preference": float(self._judged(batch).sum())}
+            found = {"preference": float(self._judged(batch).sum()), "nll": float(self._good(batch).sum())}
+            return {name: found[name] for name in self._terms}
         win, lose = self._pairs(batch)
         best = _best(batch, win, lose)[batch.reply_of]
         found = {"preference": float(len(win)), "nll": float((batch.tok("mask") * best).sum())}
@@ -328,6 +330,10 @@ class Preference(Objective):
         there = batch.sum(batch.tok("mask")) > 0
         return there & (batch.reply("mismatched") == 0) if self.mismatched else there
 
+    def _good(self, batch: Batch) -> Float[Tensor, " tok"]:
+        """The trained tokens of good replies."""
+        return batch.tok("mask") * (self._judged(batch) & (batch.reply("chosen") > 0.5))[batch.reply_of]
+
     def _of_replies(self, outputs: Outputs, batch: Batch) -> Loss:
         there = batch.sum(batch.tok("mask")) > 0
         judged, good = self._judged(batch), batch.reply("chosen") > 0.5
@@ -346,12 +352,17 @@ class Preference(Objective):
             z = (apart / others.sum().clamp(min=1)).clamp(min=0)
             metrics["kl/mismatched"] = (apart, others.sum())
         weight = torch.where(good, self.desirable, self.undesirable).to(r) * judged
-        loss = (kto(r, good, z, self.options) * weight).sum()
+        terms = {"preference": (kto(r, good, z, self.options) * weight).sum()}
+        if self._nll:
+            best = self._good(batch).to(x.logp)
+            nll = -(x.logp * best).sum()
+            terms["nll"] = self._nll * nll
+            metrics["nll/token"] = (nll.detach(), best.sum())
         logp = x.sum(x.logp)
         for name, mask in (("chosen", judged & good), ("rejected", judged & ~good)):
             means = {f"rewards/{name}": self.options.beta * r, f"logp/{name}": logp, f"length/{name}": x.n}
             metrics |= {key: ((v.detach() * mask).sum(), mask.sum()) for key, v in means.items()}
-        return Loss(terms={"preference": loss}, metrics=metrics)
+        return Loss(terms=terms, metrics=metrics)
 
 
 def _marked(batch: Batch, *indices: Int[Tensor, " _"]) -> Bool[Tensor, " reply"]:

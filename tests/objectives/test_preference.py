@@ -321,7 +321,7 @@ def test_log1mexp_on_both_sides_of_its_branch() -> None:
         ({"kind": "ipo", "mix": {"dpo": 1.0}}, "drop one of them"),
         ({"mix": {"typo": 1.0}}, "found .'typo'."),
         ({"kind": "exo_pair", "smoothing": 0.0}, "above 0"),
-        ({"kind": "kto", "nll": 1.0}, "nll does not go with kto"),
+        ({"mix": {"dpo": 0.8, "sft": 1.0}, "nll": 1.0}, "nll does not go with a mix that has sft"),
     ],
 )
 def test_settings_without_effect_are_refused(fields: dict[str, Any], said: str) -> None:
