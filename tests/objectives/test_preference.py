@@ -137,6 +137,17 @@ def test_kto_of_the_pair() -> None:
     assert slope[:2].abs().min() > 0
 
 
+def test_likelihood_beside_kto_is_of_the_good_replies_alone() -> None:
+    rows, outputs = kto_rows(0.5)
+    plain = number(total(Preference(kind="kto"), [(rows, outputs)]))
+    # One good reply of one token, of log-prob -12.
+    assert number(total(Preference(kind="kto", nll=0.25), [(rows, outputs)])) == pytest.approx(plain + 0.25 * 12.0)
+    assert outputs.logp is not None
+    (slope,) = torch.autograd.grad(total(Preference(kind="kto", nll=0.25), [(rows, outputs)]), outputs.logp)
+    (before,) = torch.autograd.grad(total(Preference(kind="kto"), [(rows, outputs)]), outputs.logp)
+    assert (slope - before).tolist() == pytest.approx([-0.25, 0.0, 0.0], abs=1e-6)
+
+
 def test_kto_without_replies_to_other_prompts_is_refused() -> None:
     whole, outputs = kto_rows(0.5)
     alone, tokens = select(whole, [0, 1])
