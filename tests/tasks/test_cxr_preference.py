@@ -80,8 +80,8 @@ def test_the_stages_in_their_order() -> None:
     assert [s.objective is None for s in made] == [False, True, True, True, False]
     assert (made[0].share, made[-1].share, made[-1].reference) == (0.25, 0.75, "")
     assert [s.name for s in stages_of(CxrPreference(sft=1.0))] == ["sft"]
-    assert CxrPreference().best == "reports/judge"
-    assert CxrPreference(select="lc").best == "reports/lc"
+    assert CxrPreference().best == "sampled/judge"
+    assert CxrPreference(select="lc").best == "sampled/lc"
 
 
 def test_each_step_is_on_record(whole: Path) -> None:
