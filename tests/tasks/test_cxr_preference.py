@@ -17,6 +17,7 @@ from mmpost import config
 from mmpost.checks import check
 from mmpost.checks.report import Report
 from mmpost.compare.study import read
+from mmpost.data.phantom_questions import Questions
 from mmpost.data.phantoms import Phantoms
 from mmpost.errors import DataError
 from mmpost.judges.base import Verdict
@@ -180,9 +181,14 @@ def test_benches_report_factuality_length_and_what_may_be_lost(whole: Path) -> N
 def test_train_and_bench_studies_are_not_those_of_the_base() -> None:
     task = CxrPreference(studies=4)
     source = stages_of(task)[0].source
-    base = next(ReportsBase().stages()).source
+    asked, mixed = (stage.source for stage in ReportsBase().stages())
+    met = {mixed[i].uid.partition("/")[2] for i in range(64)}
     assert isinstance(source, Phantoms)
-    assert not {s.uid for s in source} & {base[i].uid.partition("/")[2] for i in range(64)}
+    assert any(uid.startswith("phantom-train-1-") for uid in met)
+    assert not {s.uid for s in source} & met
+    # Questions are asked about films of their own.
+    assert isinstance(asked, Questions)
+    assert asked.studies.seed not in (source.seed, 5)
 
 
 def test_check_hands_the_samples_of_one_stage_to_the_next() -> None:
