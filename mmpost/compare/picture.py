@@ -8,6 +8,9 @@ from typing import Any
 
 from mmpost.compare.tables import TITLES, shown
 
+MARKERS = "os^Dv"
+"""Ten colours come round again: from then on the next shape tells arms apart."""
+
 
 def draw(result: Mapping[str, Any], file: Path) -> None:
     """One panel per budget: each seed a dot, each arm's mean with its interval, the base as a cross.
@@ -18,7 +21,8 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
 
     metrics = shown(result)[:2]
     budgets = result["budgets"]
-    figure = Figure(figsize=(5.2 * len(budgets) + 1.6, 4.6), layout="constrained")
+    columns = 1 + max(len(arms) for arms in budgets.values()) // 16
+    figure = Figure(figsize=(5.2 * len(budgets) + 1.6 * columns, 4.6), layout="constrained")
     panels = figure.subplots(1, len(budgets), squeeze=False, sharey=True, sharex=True)[0]
     for panel, (budget, arms) in zip(panels, budgets.items(), strict=True):
         for place, (name, arm) in enumerate(arms.items()):
@@ -31,7 +35,7 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
         panel.set_ylabel(metrics[0])
         panel.set_title(TITLES[budget], fontsize=10)
         panel.grid(alpha=0.3)
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, ncols=columns)
     figure.savefig(file, dpi=110)
 
 
@@ -42,5 +46,5 @@ def _arm(panel: Any, name: str, arm: Mapping[str, Any], metrics: list[str], plac
     middle = x["mean"] if x else place
     (line,) = panel.plot([middle, middle], [y["low"], y["high"]], lw=1.5)
     panel.plot(across, [y["mean"], y["mean"]], lw=1.5, color=line.get_color())
-    panel.plot(middle, y["mean"], "o", ms=8, color=line.get_color(), label=name)
+    panel.plot(middle, y["mean"], MARKERS[place // 10 % len(MARKERS)], ms=8, color=line.get_color(), label=name)
     panel.plot(x["seeds"] if x else [place] * len(y["seeds"]), y["seeds"], ".", color=line.get_color(), alpha=0.5)
