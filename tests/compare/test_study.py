@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpost import code
-from mmpost.compare.study import TUNING_SEED, Study, cell, chosen, grid, read
+from mmpost.compare.study import TUNING_SEED, Study, begun, cell, chosen, grid, read
 from mmpost.errors import ConfigError
 
 STUDY = Study.model_validate(
@@ -79,3 +79,22 @@ def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: 
     assert code.fingerprint(str(task)) == first
     task.write_text("from mmpost.types import Stage, Task\n")
     assert code.fingerprint(str(task)) != first
+
+
+def test_an_arm_begins_with_the_start_that_it_names_at_its_own_seed() -> None:
+    study = Study.model_validate(
+        {
+            "task": "visurf",
+            "set": {"optim": {"lr": 0.5}},
+            "starts": {"first": {"steps": 7, "task": {"inject": False}}},
+            "arms": {"alone": {}, "behind": {"after": "first"}, "lost": {"after": "nowhere"}},
+        }
+    )
+    assert begun(study, cell(study, "alone", {}, 2, 9)) == (None, cell(study, "alone", {}, 2, 9))
+    first, own = begun(study, cell(study, "behind", {}, 2, 9))
+    assert first is not None
+    assert (first.arm, first.seed, first.steps, own.arm, own.steps) == ("first", 2, 7, "behind", 9)
+    assert (first.settings["optim"]["lr"], first.settings["task"]["inject"], first.settings["seed"]) == (0.5, False, 2)
+    assert "after" not in own.settings
+    with pytest.raises(ConfigError, match="arm lost: after='nowhere': the study has the starts first"):
+        begun(study, cell(study, "lost", {}, 2, 9))
