@@ -104,7 +104,13 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             **own,
         }
         for more, own in (
-            ({"missing": 0.2, "planted": 0.2, "labels": 1.0, "contrast": {"kinds": STAR, "pairs": "star"}}, {}),
+            (
+                {
+                    **{"kinds": STAR, "missing": 0.2, "planted": 0.2, "labels": 1.0},
+                    "contrast": {"kinds": STAR, "pairs": "star"},
+                },
+                {},
+            ),
             ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
         )
     ],

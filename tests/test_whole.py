@@ -31,11 +31,11 @@ def whole(tiny_folder: str) -> tuple[torch.Tensor, dict[str, float]]:
 
 def close(flat: torch.Tensor, numbers: dict[str, float], whole: tuple[torch.Tensor, dict[str, float]]) -> None:
     assert whole[0].norm() > 1e-4
-    assert relative(flat, whole[0]) < 1e-6
+    assert relative(flat, whole[0]) < 1e-5  # fp32: 1e-6 to 5e-6, by the kernels of the processor
     # The model's own scalar, once: it is the first parameter of the module.
     assert abs(float(flat[0])) > 1e-4
     assert float(flat[0]) == pytest.approx(float(whole[0][0]), rel=1e-5)
-    assert numbers == pytest.approx(whole[1], rel=1e-6)
+    assert numbers == pytest.approx(whole[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("micro", [1, 3])
