@@ -37,8 +37,9 @@ class Astrom3(Task):
     """The loss of pre-training, and by its `kinds` the modalities that it compares."""
     classify: Classify = Classify()
     """The loss of the classifier."""
-    fusion: Literal["average", "concat"] = "average"
-    """What the classifier does with several modalities."""
+    fusion: Literal["auto", "average", "concat"] = "auto"
+    """What the classifier reads: the embeddings that were compared, averaged or side by side, or (auto) of a single
+    modality the vector before its projection, as published, and of several the average."""
     labels: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the training labels; every class is capped alike, so that small classes keep theirs."""
     contrast_share: float = Field(default=0.6, gt=0.0, le=1.0)
@@ -67,7 +68,8 @@ class Astrom3(Task):
     def stages(self) -> Iterator[Stage]:
         everything, labelled = self._source("train"), self._labelled()
         crop = self._crop()
-        how = "features" if len(self.kinds) == 1 else self.fusion
+        auto = "features" if len(self.kinds) == 1 else "average"
+        how = auto if self.fusion == "auto" else self.fusion
         # From the first step, so that evaluations in between find a head; until it trains, they are at chance.
         edits = (Standardise(everything), AddHead(len(CLASSES), self.kinds, how))
         if self.pretrain:
