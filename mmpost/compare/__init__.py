@@ -15,7 +15,7 @@ from mmpost.build import make_task
 from mmpost.compare.bootstrap import difference, hierarchical, scored
 from mmpost.compare.cells import Result, Runner
 from mmpost.compare.picture import draw
-from mmpost.compare.study import WORDS, Study, begun, cell, chosen, grid, read, settings_of
+from mmpost.compare.study import WORDS, Study, begun, cell, chosen, grid, opponent, read, settings_of
 from mmpost.compare.tables import markdown
 from mmpost.compare.tuning import taken, tune
 from mmpost.compare.words import count, split
@@ -113,6 +113,7 @@ class Comparison:
         done = [one.whole() for one in self.runner.after([begun(self.study, one) for one in wanted])]
         runs = {arm: [one for one in done if one.cell.arm == arm] for arm in arms}
         drawn = {arm: self._drawn(found) for arm, found in runs.items()}
+        others = {arm: opponent(self.study, arm) for arm in arms}
         return {
             arm: {
                 "steps": steps[arm],
@@ -121,7 +122,8 @@ class Comparison:
                 "seconds": [round(one.seconds, 2) for one in found],
                 "seconds_per_step": statistics.median(one.seconds / steps[arm] for one in found),
                 "scores": self._table(found, drawn[arm]),
-                "difference": difference(drawn[arm], drawn[self.against]) if arm != self.against else {},
+                "against": others[arm],
+                "difference": difference(drawn[arm], drawn[others[arm]]) if arm != others[arm] else {},
             }
             for arm, found in runs.items()
         }

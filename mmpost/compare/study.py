@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmpost import config
 from mmpost.errors import ConfigError
@@ -20,7 +20,7 @@ from mmpost.settings import Settings
 WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
 """Words of the command itself; all others are settings of every arm."""
 
-ARM_WORDS = ("tune", "after")
+ARM_WORDS = ("tune", "after", "against")
 """Words of an arm that are no settings of its runs."""
 
 TUNING_SEED = 1000
@@ -46,7 +46,7 @@ class Study(Settings):
     """Settings of all arms."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     """Settings of each arm by its name. `tune` among them replaces the study's grid for this arm, `after` names the one
-    of `starts` whose weights it begins with."""
+    of `starts` whose weights it begins with, `against` the arm that it is compared with in place of the study's."""
     starts: dict[str, dict[str, Any]] = {}
     """Settings of runs that arms begin with, by name: trained once for each seed, and not compared themselves."""
     tune: dict[str, tuple[float, ...]] = {}
@@ -54,9 +54,18 @@ class Study(Settings):
     tune_seeds: int = Field(default=1, ge=1)
     """Runs behind each point of the grid."""
     against: str = ""
-    """The arm that the others are compared with, scene by scene; empty: the last."""
+    """The arm that the others are compared with, sample by sample; empty: the last."""
     metrics: tuple[str, ...] = ()
     """Metrics of the tables and the picture, as "bench/metric"; the first two are the picture's axes. Empty: all."""
+
+    @model_validator(mode="after")
+    def _opponents(self) -> Study:
+        for name, arm in self.arms.items():
+            if arm.get("against", name) not in self.arms:
+                raise ValueError(
+                    f"arm {name}: against={arm['against']!r}: the study has the arms {', '.join(self.arms)}"
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -156,9 +165,19 @@ def grid(study: Study, arm: str) -> list[dict[str, float]]:
     return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
 
 
+def opponent(study: Study, arm: str) -> str:
+    """The arm that `arm` is compared with: the one that it names, else the study's."""
+    return study.arms[arm].get("against") or study.against or list(study.arms)[-1]
+
+
 def chosen(study: Study, words: str | None) -> Study:
-    """`study` with only the arms that `arms=` names, in that order."""
-    return study.model_copy(update=picked(study.arms, study.against, words))
+    """`study` with only the arms that `arms=` names, in that order; what is compared with another arm is then compared
+    with the study's."""
+    found = picked(study.arms, study.against, words)
+    for name, arm in found.get("arms", {}).items():
+        if arm.get("against") not in found["arms"]:
+            found["arms"][name] = {k: v for k, v in arm.items() if k != "against"}
+    return study.model_copy(update=found)
 
 
 def picked(arms: Mapping[str, Any], against: str, words: str | None) -> dict[str, Any]:

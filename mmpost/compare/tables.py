@@ -20,7 +20,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     for budget, arms in result["budgets"].items():
         text += [f"## {TITLES[budget]}", _scores(result, arms, metrics)]
         if len(arms) > 1:
-            text += [f"Difference to {result['against']}, paired by seed and sample:", differences(arms, metrics)]
+            text += ["Difference to another arm, paired by seed and sample:", differences(arms, metrics)]
     text += ["## Tuning on val", tuning(result["budgets"])]
     return "\n\n".join(text) + "\n"
 
@@ -47,13 +47,13 @@ def score(found: Mapping[str, Any], digits: int = 1) -> str:
 
 
 def differences(arms: Mapping[str, Any], metrics: Sequence[str], digits: int = 1) -> str:
-    """The `difference` of each arm that has one."""
+    """The `difference` of each arm that has one, to the arm behind the minus."""
     rows = []
     for name, arm in arms.items():
         if arm["difference"]:
             gaps = [[arm["difference"][m][of] for of in ("mean", "low", "high")] for m in metrics]
             told = [[f"{value:+.{digits}f}" for value in gap] for gap in gaps]
-            rows.append([name, *(f"{mean} ({low} to {high})" for mean, low, high in told)])
+            rows.append([f"{name} - {arm['against']}", *(f"{mean} ({low} to {high})" for mean, low, high in told)])
     return table(["arm", *metrics], rows)
 
 

@@ -87,6 +87,7 @@ class Continual:
                     "chosen": best[arm],
                     "tuning": tuned[arm],
                     **self._numbers(base, seeds[arm], joint[arm], drawn[arm]),
+                    "against": against,
                     "difference": _differences(drawn[arm], drawn[against]) if arm != against else {},
                 }
                 for arm in study.arms

@@ -24,7 +24,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "\n".join(f"- {name}: {result['meanings'][name]}." for name in names),
     ]
     if len(arms) > 1:
-        text += [f"Difference to {result['against']}, paired by seed and sample:", differences(arms, names, digits)]
+        text += ["Difference to another arm, paired by seed and sample:", differences(arms, names, digits)]
     for name, arm in arms.items():
         text += [f"## {name}: accuracy on each task, after each task", _matrix(result, arm, digits)]
     tuned = {name: {**arm, "steps": arm["steps"][0]} for name, arm in arms.items()}

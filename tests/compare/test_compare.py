@@ -67,7 +67,9 @@ def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: 
     assert steps["full"]["chosen"] == {}
     assert set(steps["plain"]["difference"]) >= {"target/f1", "old/f1"}
     assert not steps["full"]["difference"]
+    assert steps["plain"]["against"] == "full"
     text = (study / "out" / "study.md").read_text()
+    assert "| plain - full | " in text
     assert "At equal optimiser steps" in text
     assert "At equal wall time" not in text
     assert (study / "out" / "study.png").stat().st_size > 10_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpost import code
-from mmpost.compare.study import TUNING_SEED, Study, begun, cell, chosen, grid, read
+from mmpost.compare.study import TUNING_SEED, Study, begun, cell, chosen, grid, opponent, read
 from mmpost.errors import ConfigError
 
 STUDY = Study.model_validate(
@@ -52,6 +52,16 @@ def test_arms_are_picked_in_order_and_the_one_to_compare_with_stays_if_it_is_the
     assert chosen(study, "sft,grpo").against == ""
     with pytest.raises(ConfigError, match="arms=: the study has the arms"):
         chosen(study, "")
+
+
+def test_an_arm_may_be_compared_with_another_than_the_rest() -> None:
+    study = Study.model_validate({"task": "sft", "against": "c", "arms": {"a": {"against": "b"}, "b": {}, "c": {}}})
+    assert [opponent(study, arm) for arm in study.arms] == ["b", "c", "c"]
+    assert "against" not in cell(study, "a", {}, 0, 1).settings
+    assert opponent(chosen(study, "a,c"), "a") == "c"
+    assert opponent(chosen(study, "a,b"), "a") == "b"
+    with pytest.raises(ValueError, match="arm a: against='d': the study has the arms a"):
+        Study.model_validate({"task": "sft", "arms": {"a": {"against": "d"}}})
 
 
 def test_a_study_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
