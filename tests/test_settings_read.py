@@ -100,7 +100,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     "astrom3": [
         {
             "model": "random-tiny-astro",
-            "task": {"prompts": 4, "class_prompts": 4, "stars": 24, "bench_stars": 12, **more},
+            "task": {"prompts": 4, "class_prompts": 4, "contrast_share": 0.5, "stars": 24, "bench_stars": 12, **more},
             **own,
         }
         for more, own in (
