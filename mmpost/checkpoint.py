@@ -15,7 +15,7 @@ import sys
 import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +195,16 @@ def pack(samples: list[Sample] | None) -> list[dict[str, Any]] | None:
         {
             "uid": s.uid,
             "columns": dict(s.columns),
-            "replies": [asdict(r) for r in s.replies],
+            "replies": [_plain(r) for r in s.replies],
             "options": [getattr(part.value, "options", ()) for part in s.prompt],
         }
         for s in samples
     ]
+
+
+def _plain(reply: Reply) -> dict[str, Any]:
+    """As dataclasses.asdict, which copies each token by itself."""
+    return {**vars(reply), "parts": [dict(vars(part)) for part in reply.parts]}
 
 
 def unpack(packed: list[dict[str, Any]] | None, drawn: Mapping[str, Sample]) -> list[Sample] | None:

@@ -21,7 +21,7 @@ class ReportsBase(Task):
     """Samples to train on; few enough that their pictures are processed once."""
     questions: float = 0.25
     """Share of them that are questions, once reports are learnt."""
-    first: float = 0.4
+    first: float = 0.3
     """Share of the steps on questions alone: a reply of one word says at once whether the film was seen; a report of
     thirty words, most of them habit, does not."""
     prompts: int = 64

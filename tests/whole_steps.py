@@ -66,7 +66,10 @@ class Scaled(ChatModel):
 
 
 def load(folder: str, micro: int = 0, kind: type[ChatModel] = Scaled, **compute: Any) -> ChatModel:
-    return kind.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro, **compute))
+    """In float64: what is left of a difference then is the method's, not that of the processor's kernels."""
+    model = kind.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro, **compute))
+    model.module.double()
+    return model
 
 
 def step(

@@ -73,9 +73,8 @@ class _Forked(torch.autograd.Function):
         out = make(1, q.shape[2], heads, q.shape[3]).transpose(1, 2)
         norm = torch.zeros(1, heads, q.shape[2], dtype=torch.promote_types(q.dtype, torch.float32))
         for run in layout.runs:
-            a, b, c = run.start, run.fork, run.stop
-            above = b - 1 if last else b
-            if not last:
+            a, b, c, above = _cut(run, last)
+            if above >= b:
                 out[:, :, a:b], norm[:, :, a:b] = _forward(
                     q[:, :, a:b], _wide(k[:, :, a:b], heads), _wide(v[:, :, a:b], heads), 0.0, True, scale=scale
                 )
@@ -110,9 +109,8 @@ class _Forked(torch.autograd.Function):
         heads, kv = q.shape[1], k.shape[1]
         dq, dk, dv = (torch.zeros_like if last else torch.empty_like)(q), torch.zeros_like(k), torch.zeros_like(v)
         for run in layout.runs:
-            a, b, c = run.start, run.fork, run.stop
-            above = b - 1 if last else b
-            if not last:
+            a, b, c, above = _cut(run, last)
+            if above >= b:
                 wide = [_wide(x[:, :, a:b], heads) for x in (k, v)]
                 at = (slice(None), slice(None), slice(a, b))
                 dq[at], one, two = _backward(
@@ -142,6 +140,16 @@ class _Forked(torch.autograd.Function):
                 dq[:, :, b:c] += _together(dq_, run)
                 dk[:, :, b:c], dv[:, :, b:c] = (_together(_narrow(x, kv), run) for x in (dk_, dv_))
         return dq, dk, dv, None, None, None
+
+
+def _cut(run: Run, last: bool) -> tuple[int, int, int, int]:
+    """Where a run starts, forks and stops, and its first row that reads over the whole prompt.
+
+    A reply without siblings shares nothing: prompt and reply are then one causal piece, a third of the kernel's calls.
+    """
+    if len(run.replies) == 1:
+        return run.start, run.stop, run.stop, run.stop
+    return run.start, run.fork, run.stop, run.fork - 1 if last else run.fork
 
 
 def _wide(x: Float[Tensor, "row kv tok dim"], heads: int) -> Float[Tensor, "row head tok dim"]:

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from mmpost.precision import at_least_fp32
+
 Entropy = Literal["none", "value", "gradient"]
 
 
@@ -39,11 +41,11 @@ NEVER = -1e30
 def processed(
     logits: Float[Tensor, "tok vocab"], temperature: Float[Tensor, " tok"], banned: Bool[Tensor, " vocab"]
 ) -> Float[Tensor, "tok vocab"]:
-    """Log-probabilities of the distribution that replies are drawn from: fp32, banned tokens out, over temperature.
+    """Log-probabilities of the distribution that replies are drawn from, in fp32 or finer: over temperature, bans out.
 
     Every pass uses it, so that behaviour, old, reference and current log-probs of the same weights agree.
     """
-    return (logits.float() / temperature[:, None]).masked_fill(banned, NEVER).log_softmax(-1)
+    return (at_least_fp32(logits) / temperature[:, None]).masked_fill(banned, NEVER).log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class _Plan:
 
     def log_probs(self, raw: Float[Tensor, "tok vocab"], temperature: Float[Tensor, " tok"]) -> Tensor:
         """As `processed`, but in place: `raw` is lost unless something comes after the head."""
-        scores = (raw if self.after is None else self.after(raw)).float().div_(temperature[:, None])
+        scores = at_least_fp32(raw if self.after is None else self.after(raw)).div_(temperature[:, None])
         return scores.index_fill_(1, self.banned, NEVER).log_softmax(-1)
 
     def pull(self, gradient: Tensor, raw: Tensor, temperature: Tensor) -> Float[Tensor, "tok vocab"]:
@@ -180,7 +182,7 @@ class _Closed(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
         targets, temperature, plan = rest
         w, b = plan.cast(weight), None if bias is None else plan.cast(bias)
-        picked = hidden.new_empty(len(hidden), dtype=torch.float32)
+        picked = at_least_fp32(hidden.new_empty(len(hidden)))
         entropy, squares = torch.zeros_like(picked), torch.zeros_like(picked)
         slope = torch.empty_like(hidden) if plan.keep == "slope" else None
         kept = None

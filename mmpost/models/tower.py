@@ -30,6 +30,7 @@ from mmpost.models import families, rows
 from mmpost.models.intakes import Intake
 from mmpost.models.pixels import Picture, merged
 from mmpost.models.prompts import Prompt
+from mmpost.precision import at_least_fp32
 from mmpost.settings import ComputeSettings
 
 CLOSE = 0.02
@@ -219,7 +220,7 @@ class Tower:
         # What may share a graph goes backward together.
         last = max((self._last[p.key] for p in new), default=place)
         for picture, out in zip(new, self._run_all(new), strict=True):
-            leaves = tuple(t.detach().float().requires_grad_() for t in out)
+            leaves = tuple(at_least_fp32(t.detach()).requires_grad_() for t in out)
             self._live[picture.key] = _Live(out, leaves, last)
         live = [self._live[p.key] for p in pictures]
         return [tuple(leaf.to(t.dtype) for leaf, t in zip(one.leaves, one.out, strict=True)) for one in live]

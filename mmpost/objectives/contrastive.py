@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from mmpost.errors import ConfigError
+from mmpost.precision import at_least_fp32
 from mmpost.types import Batch, Loss, Objective, Outputs
 
 Matrix = Float[Tensor, "row row"]
@@ -154,9 +155,9 @@ class Contrastive(Objective):
 
     def _logits(self, outputs: Outputs, pair: _Pair, both: Int[Tensor, " row"]) -> Matrix:
         x, y = _of(outputs, pair, both)
-        logits = _single(_aux(outputs, "log_scale", pair)).exp() * (x @ y.T)
+        logits = at_least_fp32(_aux(outputs, "log_scale", pair)).exp() * (x @ y.T)
         bias = _found(outputs, "bias", pair)
-        return logits if bias is None else logits + _single(bias)
+        return logits if bias is None else logits + at_least_fp32(bias)
 
     def _loss(self, logits: Matrix, positive: Bool[Tensor, "row row"]) -> Float[Tensor, ""]:
         """The sum over samples."""
@@ -174,11 +175,7 @@ def _of(outputs: Outputs, pair: _Pair, rows: Int[Tensor, " row"]) -> list[Float[
     """The two embeddings, at least in fp32. A kind that no sample has need not be in the outputs."""
     found = [outputs.embeddings.get(kind) for kind in (pair.a, pair.b)]
     like = next((x for x in found if x is not None), torch.zeros(0, 1, device=rows.device))
-    return [_single((like if x is None else x)[rows]) for x in found]
-
-
-def _single(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return [at_least_fp32((like if x is None else x)[rows]) for x in found]
 
 
 def _found(outputs: Outputs, name: str, pair: _Pair) -> Tensor | None:
