@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NAMES: Mapping[Split, str] = {"train": "train", "val": "validation", "test": "test"}
+CONFIG = re.compile(r"(full|sub50|sub25|sub10)_\d+(_norm)?")
 COLUMNS = ("photometry", "spectra", "metadata", "label")
 
 
 def check_config(name: str) -> str:
     """`name`, where it is one of the published configurations. Raises ConfigError for others."""
-    if not re.fullmatch(r"(full|sub50|sub25|sub10)_\d+(_norm)?", name):
+    if not CONFIG.fullmatch(name):
         raise ConfigError(
             f"wanted a configuration of the data set such as full_42 or sub10_123_norm, found {name!r}: "
             "{full|sub50|sub25|sub10}_{seed}, with _norm for standardised metadata"
@@ -54,6 +55,10 @@ def load(place: str, config: str, split: Split) -> Dataset:
                 raise DataError(f"Wanted a folder or a name of the hub (owner/name), found nothing at {place}.")
             return _one(datasets.load_dataset(place, config, split=NAMES[split]), place)
         inner = folder / config if (folder / config).is_dir() else folder
+        others = sorted(p.name for p in inner.iterdir() if p.is_dir() and CONFIG.fullmatch(p.name))
+        if others:
+            # Their splits differ: stars that one trains on are those that another tests on.
+            raise DataError(f"Wanted the configuration {config} in {place}, found {', '.join(others[:10])}.")
         if (inner / "dataset_dict.json").exists():
             whole = datasets.load_from_disk(str(inner))
             if NAMES[split] not in whole:
@@ -113,11 +118,21 @@ class PublishedStars(Indexed):
         """The class of each row, by number. Raises DataError for one that is not among the classes."""
         return [self._label(name, index) for index, name in enumerate(self.rows["label"])]
 
+    @cached_property
+    def _names(self) -> Sequence[str] | None:
+        """Names of the numbers that stand for labels, where the data set has numbers."""
+        return getattr(self.rows.features["label"], "names", None)
+
     def sample(self, index: int) -> Sample:
         row = self.rows[index]
         try:
             found = row["metadata"] or {}
-            about, record = numbers(found.get("photo_cols")), numbers(found.get("meta_cols"))
+            if not isinstance(found, Mapping):
+                raise DataError(
+                    f"Wanted metadata with meta_cols and photo_cols, found a {type(found).__name__}: numbers without "
+                    "names are preprocessed already. Take the data set in its raw form (AstroM3Dataset)."
+                )
+            about, record = (numbers(found[k]) if found.get(k) else {} for k in ("photo_cols", "meta_cols"))
             # A light curve may not know less of itself than its record.
             made = [
                 ("light_curve", row["photometry"], lambda v: self._points(v, "light_curve", about)),
@@ -130,10 +145,13 @@ class PublishedStars(Indexed):
         except DataError as error:
             raise DataError(f"{self.where(index)}: {error}") from error
         label = self._label(row["label"], index)
+        name = self.classes[label]
         columns = {"label": float(label), "odd": 0.0, "wrong": 0.0}
-        return Sample(self.where(index), parts, truth=row["label"], meta={"class": row["label"]}, columns=columns)
+        return Sample(self.where(index), parts, truth=name, meta={"class": name}, columns=columns)
 
     def _label(self, name: Any, index: int) -> int:
+        if self._names is not None and isinstance(name, int) and 0 <= name < len(self._names):
+            name = self._names[name]
         if name not in self.classes:
             raise DataError(f"{self.where(index)}: wanted a label among {', '.join(self.classes)}; found {name!r}.")
         return self.classes.index(name)

@@ -131,10 +131,13 @@ class Run:
     def _stages(self) -> None:
         self._plan = resuming.plan(self.config.steps, self.stages, self.before.state if self.before else None)
         at = self.before.state["stage"] or None if self.before else None
+        saved = self._weights_saved() if at is not None else {}
         for stage in self._made:
             runs = self._plan[stage.name] or stage.objective is None
             if runs:
                 self._edit(stage)
+            if at is not None and stage.name == at:
+                self._put_back(saved)
             if at is not None and stage.name != at:
                 # Finished before the checkpoint; its edits are in place again.
                 if stage.objective is None and self.before is not None:
@@ -178,6 +181,20 @@ class Run:
             torch.manual_seed(self.job.number("edits"))
             for edit in stage.edits:
                 edit(self.model)
+
+    def _weights_saved(self) -> dict[str, torch.Tensor]:
+        """The checkpoint's weights, where edits are run again on a model that has them already."""
+        adapters = self.resume is not None and (self.resume / "trainer" / checkpoint.ADAPTERS).exists()
+        if adapters or not any(stage.edits for stage in self._made):
+            return {}
+        return {name: value.clone() for name, value in self.model.module.state_dict().items()}
+
+    @torch.no_grad()
+    def _put_back(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """What edits made afresh (a head, where stages have different ones) is again as the checkpoint has it."""
+        for name, value in self.model.module.state_dict().items():
+            if name in saved and saved[name].shape == value.shape:
+                value.copy_(saved[name])
 
     def _enter(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the stage's update and kept weights, or take them from a checkpoint."""

@@ -20,6 +20,9 @@ from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar,
 from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
 from mmpost.types import Bench, Split, Stage, Task, Transform
 
+FITTED = 512
+"""Labelled stars, of each class alike, that evaluations of embeddings are fitted on."""
+
 
 class Astrom3(Task):
     """Contrastive pre-training on any of the modalities, then a classifier on some of them with a share of the labels.
@@ -76,23 +79,24 @@ class Astrom3(Task):
             share = self.contrast_share
             yield Stage("contrast", everything, self.contrast, self.prompts, crop, share=share, edits=edits)
         size = min(self.class_prompts, len(labelled))
+        head = self.classify if self.classify.kinds else self.classify.model_copy(update={"kinds": self.kinds})
         share = 1 - self.contrast_share if self.pretrain else 1.0
-        yield Stage("classify", labelled, self.classify, size, crop, share=share, edits=edits)
+        yield Stage("classify", labelled, head, size, crop, share=share, edits=edits)
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split)
-        found = [Bench("class", source, (ClassBy(CLASSES),), class_accuracy)]
+        found = [Bench("class", source, (ClassBy(CLASSES, self.kinds),), class_accuracy)]
         if split == "val":
             return found
-        fit = self._labelled()
-        near = ClassOf(fit, CLASSES, self.kinds, most=512)
+        fit = self._labelled(FITTED)
+        near = ClassOf(fit, CLASSES, self.kinds)
         found.append(Bench("centroid", source, (near, Map(self.kinds)), class_accuracy))
         if len(self._kinds) > 1:
             found.append(Bench("retrieval", source, (Retrieve(self._kinds),), recalls))
-        found.append(Bench("search", source, (Similar(fit, CLASSES, self.kinds, most=512),), same_share))
+        found.append(Bench("search", source, (Similar(fit, CLASSES, self.kinds),), same_share))
         if not self.data.train and self.planted:
             odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
-            unusual = Unusual(fit, CLASSES, self.kinds, most=512, planted=("odd", "wrong"))
+            unusual = Unusual(fit, CLASSES, self.kinds, planted=("odd", "wrong"))
             found.append(Bench("unusual", odd, (unusual,), finding))
         return found
 
@@ -102,9 +106,11 @@ class Astrom3(Task):
         wanted = {*self.kinds, *(self.contrast.kinds if self.pretrain else ())}
         return tuple(kind for kind in KINDS if kind in wanted)
 
-    def _labelled(self) -> Subset:
+    def _labelled(self, most: int | None = None) -> Subset:
+        """Training stars whose labels are known; of `most` too, every class gives as many as it can."""
         source = self._source("train")
-        kept = capped(source.labels, round(self.labels * len(source)), self.draw)
+        total = round(self.labels * len(source))
+        kept = capped(source.labels, total if most is None else min(most, total), self.draw)
         if not kept:
             raise ConfigError(
                 f"task.labels={self.labels} of {len(source)} stars leaves not one of each class; raise it, or take more"

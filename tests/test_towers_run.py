@@ -64,6 +64,15 @@ def test_going_on_from_either_stage_ends_in_the_same_bits(step: int, whole: Path
     assert metrics(run) == metrics(whole)
 
 
+def test_going_on_keeps_the_head_that_edits_of_two_stages_made(settings: dict[str, Any], tmp_path: Path) -> None:
+    two = {**settings, "task": {"name": TASK, "heads": 2}, "steps": 8}
+    mmpost.train(**two, out=str(tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
+    mmpost.train(resume=str(tmp_path / "run" / "checkpoints" / "step-6"))
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
 def test_a_run_is_a_model_to_evaluate_load_and_export(whole: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     scores = mmpost.evaluate(task=settings["task"], model=str(whole), out=str(tmp_path / "eval"))["scores"]
     after = json.loads((whole / "summary.json").read_text())["eval_after"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,6 +99,8 @@ class Towers(Task):
     """Objects of a step."""
     two_stages: bool = True
     """Class them too."""
+    heads: Literal[1, 2] = 1
+    """With 2, the second stage has a head of its own."""
 
     def stages(self) -> Iterator[Stage]:
         source = Objects(64)
@@ -106,7 +108,8 @@ class Towers(Task):
         rates = {"lr": 1e-2}
         yield Stage("compare", source, Contrastive(kinds=KINDS), self.prompts, edits=fit, optim=rates)
         if self.two_stages:
-            yield Stage("class", source, Classify(), self.prompts, optim=rates)
+            own = (AddHead(CLASSES, KINDS, "concat"),) if self.heads == 2 else ()
+            yield Stage("class", source, Classify(kinds=KINDS), self.prompts, optim=rates, edits=own)
 
     def benches(self, split: Split) -> list[Bench]:
         return [Bench("objects", Objects(32, 1), (Guess(),), accuracy)]

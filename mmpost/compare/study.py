@@ -65,6 +65,8 @@ class Study(Settings):
                 raise ValueError(
                     f"arm {name}: against={arm['against']!r}: the study has the arms {', '.join(self.arms)}"
                 )
+        if self.against and self.against not in self.arms:
+            raise ValueError(f"against={self.against!r}: the study has the arms {', '.join(self.arms)}")
         return self
 
 

@@ -293,7 +293,13 @@ class Embedder:
 
     def _features(self, kind: str, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """Vectors [sample, feature], zeros where the kind is missing, and which samples have it."""
-        values = {i: self._value(p) for i, s in enumerate(samples) for p in s.prompt if p.kind == kind}
+        values: dict[int, Any] = {}
+        for i, sample in enumerate(samples):
+            for part in sample.prompt:
+                if part.kind == kind and i in values:
+                    raise DataError(f"sample {sample.uid!r}: wanted one part of the kind {kind}, found several")
+                if part.kind == kind:
+                    values[i] = self._value(part)
         there = torch.tensor([i in values for i in range(len(samples))], device=self.device)
         if not values:
             return torch.zeros(len(samples), self._tower(kind).size, device=self.device), there

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Bool, Int
 from pydantic import Field
 from torch import Tensor
@@ -15,12 +16,17 @@ from mmpost.types import Batch, Loss, Objective, Outputs
 
 
 class Classify(Objective):
-    """Mean over samples of the cross-entropy on their class; one without a known class (NaN, below 0) is left out."""
+    """Mean over samples of the cross-entropy on their class.
+
+    A sample without a known class (NaN, below 0), or with none of `kinds`, is left out.
+    """
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "group"
 
     label: str = "label"
     """The column of samples with the class, a whole number from 0."""
+    kinds: tuple[str, ...] = ()
+    """What the head reads; of a sample with none of them it would see zeros. Empty: all samples count."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target that is spread evenly over all classes."""
 
@@ -36,7 +42,8 @@ class Classify(Objective):
         return {"nll": float(self._known(batch).sum())}
 
     def _known(self, batch: Batch) -> Bool[Tensor, " sample"]:
-        return batch.sample(self.label) >= 0
+        known = batch.sample(self.label) >= 0
+        return known & torch.stack([batch.has(kind) for kind in self.kinds]).any(0) if self.kinds else known
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         """Raises DataError for a class that the head does not have."""

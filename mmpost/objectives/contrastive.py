@@ -60,7 +60,8 @@ class Contrastive(Objective):
     reduce: Literal["mean", "sum"] = "mean"
     """Over pairs: a mean, weighted also by the samples that have both kinds, or the sum (AstroM3)."""
     positives: str = ""
-    """A column of samples: those with the same number are each other's positives too (a label, an object)."""
+    """A column of samples: those with the same number are each other's positives too (a label, an object).
+    Whole numbers below 2^24; below 0: unknown."""
 
     @model_validator(mode="after")
     def _fits(self) -> Contrastive:
@@ -150,7 +151,7 @@ class Contrastive(Objective):
         same = batch.sample_ids[:, None] == batch.sample_ids
         if self.positives:
             column = batch.sample(self.positives)
-            same = same | (column[:, None] == column)
+            same = same | ((column[:, None] == column) & (column >= 0))
         return same
 
     def _logits(self, outputs: Outputs, pair: _Pair, both: Int[Tensor, " row"]) -> Matrix:

@@ -90,16 +90,28 @@ class Fitted:
         return rows[use], labels[use], [s for s, keep in zip(samples, use, strict=True) if keep]
 
 
+def labelled(sample: Sample, label: str) -> bool:
+    """Whether the class of a sample is known: there, not NaN, not below 0."""
+    value = sample.columns.get(label, -1.0)
+    return isinstance(value, int | float) and value >= 0
+
+
 def centroids(rows: Known, labels: Labels, n: int) -> Float64[np.ndarray, "class dim"]:
-    """The normalised mean of the vectors of each class; zeros for a class without any."""
-    return unit(np.array([rows[labels == c].sum(0) for c in range(n)]))
+    """The normalised mean of the vectors of each class; NaN for a class without any."""
+    empty = np.full(rows.shape[1], np.nan)
+    return np.array([unit(rows[labels == c].sum(0)) if (labels == c).any() else empty for c in range(n)])
+
+
+def cosines(rows: Rows, middle: Float64[np.ndarray, "class dim"]) -> Float64[np.ndarray, "sample class"]:
+    """To each centroid; -1, which nothing undercuts, to one of a class without any vector."""
+    return np.where(np.isnan(middle).any(1), -1.0, rows @ np.nan_to_num(middle).T)
 
 
 @dataclass(frozen=True)
 class ClassOf(Fitted):
     """The class of each sample by its vector: nearest centroid, `k` nearest neighbours, or logistic regression.
 
-    Text: the class; score "right". A sample without any of the kinds gets neither.
+    Text: the class; score "right". A sample without any of the kinds, or without a known class, gets neither.
     """
 
     how: Literal["centroid", "neighbours", "linear"] = "centroid"
@@ -110,13 +122,15 @@ class ClassOf(Fitted):
         rows, there = vectors(samples, context, self.kinds)
         guesses = self._guesses(known, labels, rows)
         return [
-            decided(s, self.classes[guess], self.classes[int(s.columns[self.label])]) if here else s
+            decided(s, self.classes[guess], self.classes[int(s.columns[self.label])])
+            if here and labelled(s, self.label)
+            else s
             for s, guess, here in zip(samples, guesses, there, strict=True)
         ]
 
     def _guesses(self, known: Known, labels: Labels, rows: Rows) -> Sequence[int]:
         if self.how == "centroid":
-            return (rows @ centroids(known, labels, len(self.classes)).T).argmax(1).tolist()
+            return cosines(rows, centroids(known, labels, len(self.classes))).argmax(1).tolist()
         if self.how == "neighbours":
             from sklearn.neighbors import KNeighborsClassifier
 
@@ -134,10 +148,12 @@ class ClassOf(Fitted):
 class ClassBy:
     """The class of each sample by the model's own head, the most likely one; score "right".
 
-    A model without a head judges none.
+    A model without a head judges none; a sample without any of `kinds`, or without a known class, is not judged.
     """
 
     classes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """What the head reads."""
     label: str = "label"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
@@ -149,6 +165,8 @@ class ClassBy:
         guesses = logits.argmax(1).tolist() if samples else []
         return [
             decided(s, self.classes[guess], self.classes[int(s.columns[self.label])])
+            if labelled(s, self.label) and any(part.kind in self.kinds for part in s.prompt)
+            else s
             for s, guess in zip(samples, guesses, strict=True)
         ]
 
@@ -162,7 +180,8 @@ def decided(sample: Sample, guess: str, wanted: str) -> Sample:
 class Retrieve:
     """For each pair of kinds, both ways: how many samples are nearer than the sample's own other half.
 
-    Scores "rank/a>b", 0 where its own is the nearest; among the samples of all ranks that have the other kind.
+    Scores "rank/a>b", 0 where its own is the nearest; among the samples of all ranks that have the other kind. One that
+    is as near counts half, so that embeddings which are all alike are at chance; where numbers are NaN, all count.
     """
 
     kinds: tuple[str, ...]
@@ -180,8 +199,10 @@ class Retrieve:
                     continue
                 asked = np.array([found[i][a].double().numpy() for i in both])
                 right = (asked * np.array([own[i] for i in both])).sum(1)
-                nearer = (asked @ keys.T > right[:, None] + 1e-9).sum(1)
-                for i, rank in zip(both, nearer, strict=True):
+                ahead = asked @ keys.T - right[:, None]
+                # The own half is among the ties.
+                ranks = (ahead > 1e-9).sum(1) + ((np.abs(ahead) <= 1e-9).sum(1) - 1) / 2
+                for i, rank in zip(both, np.where(np.isnan(right), len(keys) - 1, ranks), strict=True):
                     scores[i][f"rank/{a}>{b}"] = float(rank)
         return [noted(s, own_scores) for s, own_scores in zip(samples, scores, strict=True)]
 
@@ -219,11 +240,10 @@ class Unusual(Fitted):
         known, labels, _ = self.known(context)
         middle = centroids(known, labels, len(self.classes))
         rows, there = vectors(samples, context, self.kinds)
-        cosines = rows @ middle.T
         made = []
-        for sample, cosine, here in zip(samples, cosines, there, strict=True):
-            own = int(sample.columns[self.label])
-            if here:
+        for sample, cosine, here in zip(samples, cosines(rows, middle), there, strict=True):
+            if here and labelled(sample, self.label):
+                own = int(sample.columns[self.label])
                 scores = {"outlier": float(1 - cosine[own]), "suspect": float(cosine.argmax() != own)}
                 scores |= {name: float(sample.columns.get(name, 0.0)) for name in self.planted}
                 sample = noted(sample, scores, self.classes[int(cosine.argmax())])

@@ -62,6 +62,8 @@ def test_an_arm_may_be_compared_with_another_than_the_rest() -> None:
     assert opponent(chosen(study, "a,b"), "a") == "b"
     with pytest.raises(ValueError, match="arm a: against='d': the study has the arms a"):
         Study.model_validate({"task": "sft", "arms": {"a": {"against": "d"}}})
+    with pytest.raises(ValueError, match="against='d': the study has the arms a, b"):
+        Study.model_validate({"task": "sft", "against": "d", "arms": {"a": {}, "b": {}}})
 
 
 def test_a_study_with_an_unknown_key_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,38 @@ def test_missing_modalities_are_missing_parts() -> None:
         alone[0]
 
 
+def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> None:
+    row = rows(1)[0]
+    metadata = {"meta_cols": None, "photo_cols": None}
+    data = datasets.Dataset.from_list([{**row, "metadata": metadata}, {**row, "metadata": None}, row])
+    source = PublishedStars(data, CLASSES, ("spectrum", "record"))
+    assert [[p.kind for p in source[i].prompt] for i in range(3)] == [
+        ["spectrum"],
+        ["spectrum"],
+        ["spectrum", "record"],
+    ]
+    names = sorted(CLASSES)
+    numbered = PublishedStars(data.cast_column("label", datasets.ClassLabel(names=names)), CLASSES, KINDS)
+    assert numbered.labels == source.labels
+    assert numbered[0].truth == row["label"]
+
+
+def test_a_set_that_is_preprocessed_already_is_refused() -> None:
+    flat = datasets.Dataset.from_list([{**rows(1)[0], "metadata": [0.1, 0.2]}])
+    with pytest.raises(DataError, match=r"AstroM3:1: Wanted metadata with meta_cols.*found a list"):
+        PublishedStars(flat, CLASSES, KINDS)[0]
+
+
+def test_configurations_are_not_mixed(tmp_path: Path) -> None:
+    data = datasets.Dataset.from_list(rows(2))
+    for name in ("full_42", "sub10_0"):
+        (tmp_path / name).mkdir()
+        data.to_parquet(str(tmp_path / name / "train.parquet"))
+    assert len(load(str(tmp_path), "sub10_0", "train")) == 2
+    with pytest.raises(DataError, match=r"Wanted the configuration full_66 in .*, found full_42, sub10_0\."):
+        load(str(tmp_path), "full_66", "train")
+
+
 def test_broken_rows_are_named() -> None:
     row = rows(1)[0]
     wrong = {**row, "label": "QSO"}

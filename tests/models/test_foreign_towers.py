@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from mmpost import bases
 from mmpost.data.media import media
@@ -101,6 +102,42 @@ def test_towers_of_open_clip(tmp_path: Path) -> None:
     agree(model, folder, tmp_path)
     names = [name for name, _ in model.module.towers["text"].named_parameters()]
     assert not any("visual" in name for name in names)
+
+
+def test_towers_of_open_clip_prepare_images_as_their_weights_want(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+    separate = {**CLIP, "custom_text": True}
+    clip = {"name": "clip", "config": separate}
+    model, folder = opened({"towers": {"image": {**clip, "preprocess": half}, "text": clip}}, tmp_path)
+    agree(model, folder, tmp_path)
+    black = np.zeros((32, 64, 3), np.uint8)
+    for one in (model, open_model(str(tmp_path / "copy"), ModelSettings(name="copy", device="cpu"))):
+        made = one.module.towers["image"].collate([Image.fromarray(black)])["x"]  # type: ignore[attr-defined]
+        assert made.shape == (1, 3, 32, 32)
+        assert torch.equal(made, torch.full_like(made, -1))
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_a_sound_has_one_vector_whatever_is_beside_it(norm: str, tmp_path: Path) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    small: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    layers: Any = {"conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_conv_pos_embeddings": 16}
+    shape = Wav2Vec2Config(**small, **layers, num_conv_pos_embedding_groups=2, feat_extract_norm=norm)
+    Wav2Vec2Model(shape).save_pretrained(tmp_path / "wav")
+    Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer").save_pretrained(tmp_path / "wav")
+    model, _ = opened({"towers": {"audio": {"name": "hub", "source": str(tmp_path / "wav")}}}, tmp_path)
+    tower = model.module.towers["audio"].eval()
+    rng = np.random.default_rng(0)
+    short, long = (rng.standard_normal(n).astype(np.float32) + 0.3 for n in (2000, 9000))
+    with torch.no_grad():
+        alone, both = tower(**tower.collate([short])), tower(**tower.collate([short, long]))
+        torch.testing.assert_close(alone[0], both[0], atol=1e-5, rtol=1e-4)
+        wanted = Wav2Vec2Model.from_pretrained(tmp_path / "wav").eval()
+        reader = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "wav")
+        given = reader(short, sampling_rate=16000, return_tensors="pt").input_values
+        torch.testing.assert_close(alone[0], wanted(given).last_hidden_state.mean(1)[0], atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_no_tower_is_refused(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_samples_of_one_number_are_positives_of_each_other() -> None:
         logp = block.log_softmax(1)
         wanted -= float((logp[0, 0] + logp[0, 2] + logp[2, 0] + logp[2, 2]) / 2 + logp[1, 1] + logp[3, 3]) / 8
     assert number(loss(many, outputs(made, 5.0), seen)) == pytest.approx(wanted, rel=1e-5)
+    unknown = batch({k: [True] * 4 for k in made}, label=[0.0, -1.0, 0.0, -1.0])
+    assert number(loss(many, outputs(made, 5.0), unknown)) == pytest.approx(wanted, rel=1e-5)
     twice = batch({k: [True] * 4 for k in made}, ids=[7, 8, 7, 9])
     plain = Contrastive(kinds=("image", "text"))
     assert number(loss(plain, outputs(made, 5.0), twice)) == pytest.approx(wanted, rel=1e-5)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mmpost
@@ -16,6 +17,7 @@ from mmpost.errors import ConfigError
 from mmpost.report import report
 from mmpost.tasks.astrom3 import Astrom3
 from mmpost.transforms.crop import Crop
+from mmpost.transforms.embedded import ClassOf
 from tests.published_rows import save
 
 SMALL = {"stars": 40, "bench_stars": 20, "prompts": 8, "class_prompts": 6, "planted": 0.2, "labels": 0.5}
@@ -45,6 +47,14 @@ def test_labels_are_capped_by_class() -> None:
     assert max(counts) - sorted(counts)[-3] == 0
     assert sum(counts) <= 40
     assert min(counts) >= 1
+
+
+def test_evaluations_are_fitted_on_every_class() -> None:
+    benches = task(stars=4096, labels=1.0).benches("test")
+    (near,) = [t for b in benches for t in b.transforms if isinstance(t, ClassOf)]
+    counts = np.bincount([int(near.fit[i].columns["label"]) for i in range(len(near.fit))], minlength=len(CLASSES))
+    assert len(near.fit) <= near.most
+    assert counts.min() > 30
 
 
 def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:

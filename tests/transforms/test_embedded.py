@@ -15,7 +15,7 @@ from torch import Tensor
 from mmpost.errors import ConfigError
 from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual, averaged
 from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
-from mmpost.types import Reply, Sample
+from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
 
 NAMES = ("a", "b", "c")
@@ -35,7 +35,13 @@ def sample(uid: str, label: int, truth: int | None = None, odd: float = 0.0, **a
     wrong = truth is not None and truth != label
     columns = {"label": float(label), "odd": odd, "wrong": float(wrong)}
     vectors = {kind: (np.array(v) / np.linalg.norm(v)).tolist() for kind, v in at.items()}
-    return Sample(uid, (), truth=NAMES[label if truth is None else truth], meta={"at": vectors}, columns=columns)
+    return Sample(
+        uid,
+        tuple(Part(kind, None) for kind in at),
+        truth=NAMES[label if truth is None else truth],
+        meta={"at": vectors},
+        columns=columns,
+    )
 
 
 def cloud(n: int, seed: int, spread: float = 0.15) -> list[Sample]:
@@ -58,14 +64,14 @@ def test_classes_by_embeddings(how: Literal["centroid", "neighbours", "linear"])
 
 
 def test_accuracy_and_its_balance() -> None:
-    rows = [sample("1", 0), sample("2", 0), sample("3", 0), sample("4", 1)]
+    rows = [sample(str(i + 1), label, x=[1, 0, 0]) for i, label in enumerate((0, 0, 0, 1))]
     logits = [[2.0, 0, 0], [2.0, 0, 0], [0, 0, 2.0], [0, 2.0, 0]]
     given = [replace(s, meta={**s.meta, "logits": row}) for s, row in zip(rows, logits, strict=True)]
-    scored = ClassBy(NAMES)(given, Embeds())
+    scored = ClassBy(NAMES, ("x",))(given, Embeds())
     assert [s.replies[0].text for s in scored] == ["a", "a", "c", "b"]
     assert class_accuracy(scored) == {"accuracy": 75.0, "balanced": pytest.approx(100 * (2 / 3 + 1) / 2)}
     with pytest.raises(ConfigError, match="head of 2 classes, found one of 3"):
-        ClassBy(NAMES[:2])(given, Embeds())
+        ClassBy(NAMES[:2], ("x",))(given, Embeds())
     assert math.isnan(class_accuracy(rows)["accuracy"])
 
 
@@ -75,6 +81,23 @@ def test_samples_without_the_kinds_are_not_judged() -> None:
     assert [len(s.replies) for s in scored] == [1, 1, 1, 0]
     with pytest.raises(ConfigError, match="wanted embeddings of z, found none"):
         ClassOf(cloud(30, 0), NAMES, ("z",))(cloud(3, 1), Embeds())
+
+
+def test_samples_of_no_known_class_are_not_judged() -> None:
+    unknown = [replace(s, columns={"label": label}) for s, label in zip(cloud(2, 1), (-1.0, math.nan), strict=True)]
+    blind = replace(cloud(1, 1)[0], prompt=(Part("z", None),))
+    given = [replace(s, meta={**s.meta, "logits": [1.0, 0.0, 0.0]}) for s in [*unknown, blind]]
+    fit = cloud(30, 0)
+    assert ClassBy(NAMES, ("x", "y"))(given, Embeds()) == given
+    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+        assert judge(given[:2], Embeds()) == given[:2]
+
+
+def test_a_class_that_nothing_is_fitted_on_is_nobodys_nearest() -> None:
+    fit = [sample("1", 0, x=[1, 0, 0]), sample("2", 1, x=[0, 1, 0])]
+    far = sample("3", 1, x=[-1, -0.2, 0])
+    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+        assert judge([far], Embeds())[0].replies[0].text == "b"
 
 
 def test_averages_are_over_what_is_there() -> None:
@@ -97,6 +120,23 @@ def test_ranks_of_the_other_half() -> None:
     assert found["x>y@1"] == pytest.approx(100 / 3)
     assert found["x>y@2"] == pytest.approx(200 / 3)
     assert found["recall@1"] == pytest.approx((found["x>y@1"] + found["y>x@1"]) / 2)
+
+
+@pytest.mark.parametrize("collapsed", [("y",), ("x", "y")])
+def test_embeddings_that_are_all_alike_are_at_chance(collapsed: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        sample(str(i), 0, **{k: [1.0, 0, 0] if k in collapsed else rng.normal(size=3).tolist() for k in ("x", "y")})
+        for i in range(20)
+    ]
+    scored = Retrieve(("x", "y"))(rows, Embeds())
+    assert all(s.replies[0].scores["rank/x>y"] == 9.5 for s in scored)
+    assert recalls(scored, at=(1,))["x>y@1"] == 0
+
+
+def test_embeddings_of_nan_are_last() -> None:
+    rows = [sample(str(i), 0, x=[math.nan, 0, 0], y=[1, i, 0]) for i in range(5)]
+    assert [s.replies[0].scores["rank/x>y"] for s in Retrieve(("x", "y"))(rows, Embeds())] == [4.0] * 5
 
 
 def test_ranks_are_among_the_samples_of_all_ranks() -> None:

@@ -24,6 +24,8 @@ class ClipFields(Settings):
     """A tag of its weights, such as laion2b_s34b_b79k, or a file; empty: fresh ones."""
     config: dict[str, Any] = {}
     """In place of a name: embed_dim, vision_cfg and text_cfg, as in open_clip's model configurations."""
+    preprocess: dict[str, Any] = {}
+    """How images are prepared, as open_clip writes it; empty: as the weights want it."""
 
 
 class Clip(Encoder):
@@ -45,30 +47,36 @@ class Clip(Encoder):
                 f"tower of {kind}: wanted a name of open_clip or a `config`, found {fields.source!r}; there are "
                 f"{', '.join(open_clip.list_models()[:8])}, ..."
             )
-        self.kind, self.fields = kind, fields.model_copy(update={"source": "", "pretrained": "", "config": settings})
         if folder is None and fields.pretrained:
             whole: Any = open_clip.create_model(fields.source, pretrained=fields.pretrained)
         else:
+            text = settings.get("text_cfg", {})
             kept = {k: v for k, v in settings.items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
-            whole = open_clip.CLIP(**kept)
+            apart = settings.get("custom_text") or text.get("hf_model_name")
+            whole = (open_clip.CustomTextCLIP if apart else open_clip.CLIP)(**kept)
+        chosen: dict[str, Any] = {}
         # The other side is dropped, so that it is neither saved nor counted among what trains.
-        whole.logit_scale = None
+        whole.logit_scale = whole.logit_bias = None
         if kind == "image":
             self.model: Any = whole.visual
             size = whole.visual.image_size
             side = size if isinstance(size, int) else size[0]
-            self.prepare: Any = open_clip.image_transform(size, is_train=False)
+            chosen = dict(fields.preprocess or getattr(whole.visual, "preprocess_cfg", {}), size=size)
+            wanted = open_clip.transform.PreprocessCfg(**chosen)
+            self.prepare: Any = open_clip.transform.image_transform_v2(wanted, is_train=False)
             self.cost = (side // settings["vision_cfg"].get("patch_size", 16)) ** 2 + 1
         else:
             whole.visual = torch.nn.Identity()
             self.model = whole
             self.cost = int(whole.context_length)
-            named = settings.get("text_cfg", {}).get("hf_tokenizer_name")
+            named, more = (settings.get("text_cfg", {}).get(k) for k in ("hf_tokenizer_name", "tokenizer_kwargs"))
             if named:
-                self.prepare = open_clip.tokenizer.HFTokenizer(named, context_length=self.cost)
+                self.prepare = open_clip.tokenizer.HFTokenizer(named, context_length=self.cost, **(more or {}))
             else:
                 self.prepare = open_clip.SimpleTokenizer(context_length=self.cost)
         self.size = int(settings["embed_dim"])
+        said = {"source": "", "pretrained": "", "config": settings, "preprocess": chosen}
+        self.kind, self.fields = kind, fields.model_copy(update=said)
 
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
         if self.kind == "text":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from mmpost.errors import ConfigError
 from mmpost.models.loading import quiet
@@ -40,9 +40,12 @@ class Hub(Encoder):
         super().__init__(fields, kind, folder)
         self.fields, self.kind = fields, kind
         place = str(folder) if folder is not None else fields.source
+        if kind not in _READERS:
+            raise ConfigError(f"tower of {kind}: a model of transformers takes {', '.join(_READERS)}; choose another")
+        reader, example = _READERS[kind]
         try:
             with quiet():
-                self.processor: Any = AutoProcessor.from_pretrained(place)
+                self.reader: Any = reader.from_pretrained(place)
                 if folder is None and fields.weights == "pretrained":
                     self.model: Any = AutoModel.from_pretrained(place, dtype=torch.float32)
                 else:
@@ -52,33 +55,41 @@ class Hub(Encoder):
                 f"tower of {kind}: wanted a model of transformers with its processor, found {place!r}, which it cannot "
                 f"load: {e}"
             ) from e
-        if kind not in _EXAMPLES:
-            raise ConfigError(f"tower of {kind}: a model of transformers takes {', '.join(_EXAMPLES)}; choose another")
         self.model.eval()
         with torch.no_grad():
-            self.size = self(**self.collate([_EXAMPLES[kind]()])).shape[-1]
+            self.size = self(**self.collate([example()])).shape[-1]
         self.cost = 256
 
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
         if self.kind == "text":
-            tokenizer = getattr(self.processor, "tokenizer", self.processor)
             cut = {"padding": True, "truncation": True, "max_length": self.fields.tokens}
-            made = tokenizer(list(values), **cut, return_tensors="pt")
+            made = self.reader(list(values), **cut, return_tensors="pt")
         elif self.kind == "image":
-            made = getattr(self.processor, "image_processor", self.processor)(list(values), return_tensors="pt")
+            made = self.reader(list(values), return_tensors="pt")
         else:
-            reader = getattr(self.processor, "feature_extractor", self.processor)
             waves = [np.asarray(getattr(v, "samples", v), np.float32) for v in values]
-            made = reader(waves, sampling_rate=reader.sampling_rate, return_tensors="pt", padding=True)
+            how = {"sampling_rate": self.reader.sampling_rate, "return_tensors": "pt", "padding": True}
+            made = self.reader(waves, **how)
+            if made.get("input_values", torch.empty(0)).dim() == 2:
+                # Waves: each normalised by itself, and then computed by itself (`forward`).
+                alone = [self.reader([wave], **how)["input_values"][0] for wave in waves]
+                sizes = torch.tensor([len(wave) for wave in alone])
+                return {"input_values": torch.nn.utils.rnn.pad_sequence(alone, batch_first=True), "sizes": sizes}
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
     @property
     def options(self) -> dict[str, Any]:
-        if self.kind != "audio":
-            return {}
-        return {"rate": getattr(self.processor, "feature_extractor", self.processor).sampling_rate}
+        return {"rate": self.reader.sampling_rate} if self.kind == "audio" else {}
 
     def forward(self, **inputs: Tensor) -> Float[Tensor, "sample feature"]:
+        if "sizes" in inputs:
+            # Convolutions and group norms over a wave would see the silence that fills it up.
+            sizes = inputs["sizes"].tolist()
+            waves = zip(inputs["input_values"], sizes, strict=True)
+            return torch.cat([self._vectors(input_values=wave[None, :size]) for wave, size in waves])
+        return self._vectors(**inputs)
+
+    def _vectors(self, **inputs: Tensor) -> Float[Tensor, "sample feature"]:
         own = getattr(self.model, f"get_{self.kind}_features", None)
         if own is not None and self.fields.pool == "auto":
             found = own(**inputs)
@@ -99,13 +110,13 @@ class Hub(Encoder):
     def save(self, folder: Path) -> Settings:
         with quiet():
             self.model.config.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
+            self.reader.save_pretrained(folder)
         return self.fields.model_copy(update={"source": "", "weights": "random"})
 
 
-_EXAMPLES: dict[str, Any] = {
-    "image": lambda: np.zeros((64, 64, 3), np.uint8),
-    "text": lambda: "a",
-    "audio": lambda: np.zeros(16000, np.float32),
+_READERS: dict[str, tuple[Any, Callable[[], Any]]] = {
+    "image": (AutoImageProcessor, lambda: np.zeros((64, 64, 3), np.uint8)),
+    "text": (AutoTokenizer, lambda: "a"),
+    "audio": (AutoFeatureExtractor, lambda: np.zeros(16000, np.float32)),
 }
-"""One value of each kind that a processor of transformers reads; it tells the size of the vector."""
+"""What reads each kind, and a value of it, which tells the size of the vector."""

@@ -145,7 +145,14 @@ def sparse(q: Heads, k: Heads, v: Heads, factor: int, seen: Bool[Tensor, "sample
     generator = None if random else torch.Generator().manual_seed(0)
     drawn = torch.randint(length, (length, u), generator=generator).to(q.device)
     products = torch.einsum("bhqd,bhqud->bhqu", q, k[:, :, drawn])
-    importance = products.amax(-1) - products.sum(-1) / length
+    if seen is None:
+        importance = products.amax(-1) - products.sum(-1) / length
+    else:
+        known = seen[:, None, :].expand(products.shape[:3])
+        hidden = ~seen[:, drawn][:, None].expand_as(products)
+        highest = products.masked_fill(hidden, -torch.inf).amax(-1)
+        importance = highest - products.masked_fill(hidden, 0.0).sum(-1) / length
+        importance = importance.masked_fill(~known, -torch.inf)
     top = importance.topk(u, dim=-1).indices
     chosen = q.gather(2, top[..., None].expand(-1, -1, -1, q.shape[-1]))
     attended = scaled_dot_product_attention(chosen, k, v, attn_mask=_mask(seen))
