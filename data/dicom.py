@@ -63,7 +63,7 @@ def _windowed(values: np.ndarray, data: Any) -> np.ndarray:
         table = data.VOILUTSequence[0]
         low, high = 0.0, 2.0 ** table.LUTDescriptor[2] - 1
         shown = apply_voi_lut(values, data)
-    elif "WindowCenter" in data and "WindowWidth" in data:
+    elif data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
         shown = apply_windowing(values, data)
         with np.errstate(over="ignore"):
             low, high = map(float, apply_windowing(np.array([-_FAR, _FAR]), data))

@@ -15,6 +15,7 @@ import csv
 import gzip
 import hashlib
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,7 @@ def _chexpert(file: Path) -> Iterator[Filed]:
 def _open_i(place: Path) -> Iterator[Filed]:
     folder = place if place.is_dir() else place.parent
     pictures = {file.stem: file for file in folder.rglob("*") if file.suffix.lower() in (".png", ".jpg", ".dcm")}
+    wanted = absent = 0
     archives = [] if any(folder.rglob("*.xml")) else sorted(folder.glob("*reports*.tgz"))
     for report in open_i.reports(archives[0] if place.is_dir() and archives else place):
         missing = [name for name in report.images if name not in pictures]
@@ -144,6 +146,7 @@ def _open_i(place: Path) -> Iterator[Filed]:
                 f"{place}: wanted the pictures of {report.uid} ({missing[0]}.png) in {folder}, found none; unpack "
                 "NLMCXR_png.tgz there"
             )
+        wanted, absent = wanted + len(report.images), absent + len(missing)
         at = _tenths(report.uid)
         said = {name: getattr(report, name) for name in ("findings", "impression", "indication")}
         yield Filed(
@@ -153,6 +156,8 @@ def _open_i(place: Path) -> Iterator[Filed]:
             tuple(pictures[name] for name in report.images if name in pictures),
             said={name: text for name, text in said.items() if text},
         )
+    if absent:
+        print(f"{place}: {absent} of the {wanted} pictures that reports name are not in {folder}", file=sys.stderr)
 
 
 def _beside(root: Path, name: str) -> Path | None:

@@ -164,14 +164,20 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; mappings are merged, `task: x` and `model: x` mean their names."""
+    """`over` on top of `base`, two configurations; mappings are merged, `task: x` and `model: x` mean their names."""
+    named = ("task", "model")
+    layers = [
+        {k: {"name": v} if k in named and isinstance(v, str) else v for k, v in layer.items()} for layer in (base, over)
+    ]
+    return _merged(*layers)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for layer in (base, over):
         for key, value in layer.items():
-            if key in ("task", "model") and isinstance(value, str):
-                value = {"name": value}
             old = out.get(key)
-            out[key] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+            out[key] = _merged(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
     return out
 
 

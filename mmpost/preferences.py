@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmpost.objectives.preference import Preference
 from mmpost.transforms.logp import RefLogp, ScoreLogp
@@ -25,6 +25,14 @@ class PreferenceTask(Task):
     """Steps between moves of the reference towards the policy (TR-DPO: 512); 0: it stays where the stage began."""
     follow_share: float = Field(default=0.6, gt=0, le=1)
     """The policy's share in the reference after such a move."""
+
+    @model_validator(mode="after")
+    def _follows(self) -> PreferenceTask:
+        if self.follow_every and not self.loss.reference:
+            raise ValueError(
+                f"follow_every moves the reference, and loss.kind={self.loss.kind} has none; drop one of them"
+            )
+        return self
 
     def preference_stage(
         self,

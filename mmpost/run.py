@@ -205,7 +205,9 @@ class Run:
         # What a moving reference says is never asked for again.
         if reference.wanted(stage) and self.job.share and stage.follow is None:
             decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
-            self.job.stores["reference"] = LogpStore(bases.cache() / "logp.sqlite", *decides)
+            self.job.stores["reference"] = LogpStore(
+                bases.cache() / "logp.sqlite", *decides, recorded=stage.reads is not None
+            )
         if snapshot is None:
             reference.enter(self.job, stage, self._made, self._weights_of)
             return

@@ -30,16 +30,18 @@ class LogpStore:
     """One SQLite file; several processes may use it. A row is some 4 bytes per token, and is never changed.
 
     `decides` is what log-probs follow from besides the weights that train, the prompt and the reply (the base, the
-    shape of adapters): where it prints otherwise, or libraries have other versions, nothing is found.
+    shape of adapters): where it prints otherwise, or libraries have other versions, nothing is found. `recorded`:
+    replies of any origin are fixed, because an earlier stage put them on record.
     """
 
-    def __init__(self, file: Path, *decides: Any) -> None:
+    def __init__(self, file: Path, *decides: Any, recorded: bool = False) -> None:
+        self.recorded = recorded
         self.file, self.decides = file, (*decides, [metadata.version(name) for name in LIBRARIES])
 
     def through(self, samples: Sequence[Sample], key: Callable[[Sample], str], compute: Callable[..., Rows]) -> Rows:
-        """The log-probs of all replies: those of origin "data" from the file if it has them, else from `compute`.
+        """The log-probs of all replies: the fixed ones from the file if it has them, else from `compute`.
 
-        `key` is a hash of the weights and the prompt. What was computed for data is written down.
+        `key` is a hash of the weights and the prompt. What was computed for these is written down.
         """
         keys = [self._keys(sample, key) for sample in samples]
         found = self._read([k for row in keys for k in row if k])
@@ -56,11 +58,10 @@ class LogpStore:
         return out
 
     def _keys(self, sample: Sample, key: Callable[[Sample], str]) -> list[str]:
-        """One for each reply; empty for those that are not data."""
-        if not any(r.origin == "data" for r in sample.replies):
-            return [""] * len(sample.replies)
-        prompt = key(sample)
-        return [self._key(prompt, r) if r.origin == "data" else "" for r in sample.replies]
+        """One for each reply; empty for those that are drawn anew."""
+        fixed = [self.recorded or r.origin == "data" for r in sample.replies]
+        prompt = key(sample) if any(fixed) else ""
+        return [self._key(prompt, r) if kept else "" for r, kept in zip(sample.replies, fixed, strict=True)]
 
     def _key(self, prompt: str, reply: Reply) -> str:
         return digest(self.decides, prompt, reply.token_ids, reply.columns.get("temperature", 1.0))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmpost.data.limits import Limits
 from mmpost.data.own import own
@@ -70,6 +70,19 @@ class CxrPreference(PreferenceTask):
     bench_studies: int = Field(default=256, ge=1)
     """Drawn studies, and questions, to evaluate on."""
 
+    @model_validator(mode="after")
+    def _fitting(self) -> "CxrPreference":
+        if self.pairs.against == "all" and not self.loss.paired:
+            raise ValueError(
+                f"pairs.against=all compares scores, and loss.kind={self.loss.kind} wants replies that are good "
+                "or bad: take another"
+            )
+        if self.judge.length_control and self.pairs.control == "divide":
+            raise ValueError(
+                "judge.length_control and pairs.control=divide both divide a score by length; drop one of them"
+            )
+        return self
+
     @property
     def best(self) -> str:  # type: ignore[override]
         """The metric that tells which checkpoint is best: of reports drawn as the candidates were, which is what pairs
@@ -84,7 +97,7 @@ class CxrPreference(PreferenceTask):
             return
         draw = (PromptOnly(), Generate(n=self.candidates, sampling=self.sampling))
         yield Stage("candidates", source, None, self.together, draw)
-        scored = (Judged(judge=self.judge.judge(), name=JUDGE),)
+        scored = (Judged(judge=self.judge.judge(), name=JUDGE, complete=True),)
         yield Stage("judging", source, None, self.together, scored, reads=Reads("candidates", recorded))
         yield Stage("pairing", source, None, self.together, (self.pairs,), reads=Reads("judging", recorded))
         frozen = (Freeze(self.freeze),) if self.freeze else ()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Problem = Literal["", "unparseable", "failed", "inapplicable"]
 
 _SPAN = re.compile(r"\[[^\]]*\]|\*\*")
+_BREAK = re.compile(r"\n[ \t]*(?=[\n*\-•\dA-Z])")
 
 
 class Pair(NamedTuple):
@@ -70,6 +71,11 @@ class Judge(Settings):
 def cleaned(text: str) -> str:
     """A report as GREEN's scorers read it: without [spans] and **, white space collapsed, in lower case."""
     return " ".join(_SPAN.sub("", text).split()).lower()
+
+
+def sentences(text: str) -> str:
+    """As `cleaned`, with the line breaks that end a sentence: before a blank line, a capital, a bullet or a number."""
+    return "\n".join(filter(None, map(cleaned, _BREAK.split(text))))
 
 
 def ratio(matched: float, errors: float) -> float:

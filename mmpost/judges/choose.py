@@ -46,6 +46,10 @@ class JudgeSettings(Settings):
         if self.by != "rules" and getattr(self, self.by) is None:
             first = {"server": "url and model", "local": "model", "bertscore": "model"}[self.by]
             raise ValueError(f"by={self.by} wants the section {self.by} with {first}")
+        if self.by == "bertscore" and self.length_control:
+            raise ValueError("length_control divides a count of findings, and by=bertscore has none; drop it")
+        if self.by in ("rules", "bertscore") and (self.form != "green" or self.reasks != 1):
+            raise ValueError(f"form and reasks are about chat models, found by={self.by}; drop them")
         return self
 
     def judge(self) -> Judge:

@@ -58,6 +58,7 @@ _HEADER = re.compile(r"^[ \t#*]*\[([^\]\n]+)\][ \t]*:?[ \t*]*", re.MULTILINE)
 _LINE = re.compile(r"[*\- ]*\(([a-f1-6])\)(.*)")
 _COUNT = re.compile(r":[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
 _MATCHED = re.compile(r"[ \t*]*(\d{1,3})[ \t*]*(?:\.|$)")
+_ITEM = re.compile(r"[ \t*]*(\d{1,3})[.)]")
 _NONE = re.compile(r"None\b|No\W*$|No (?:\w+ ){0,3}(?:errors?|findings?|matches)\b", re.IGNORECASE)
 
 
@@ -106,19 +107,33 @@ def _strict(said: str) -> dict[str, float] | None:
     """All counts, or None where the answer leaves one in doubt."""
     parts = sections(said.replace("\r\n", "\n"))
     significant = _errors(parts.get("Clinically Significant Errors", ""))
-    matched = parts.get("Matched Findings", "")
-    number = _MATCHED.match(matched)
-    if significant is None or not (number or _NONE.match(matched)):
+    agreed = _agreed(parts.get("Matched Findings", ""))
+    if significant is None or agreed is None:
         return None
     insignificant = _errors(parts.get("Clinically Insignificant Errors", ""))
     counts = {f"significant/{x}": n for x, n in significant.items()}
     counts |= {f"insignificant/{x}": n for x, n in (insignificant or dict.fromkeys("abcdef", 0.0)).items()}
-    return {**counts, "matched": float(number[1]) if number else 0.0}
+    return {**counts, "matched": agreed}
+
+
+def _agreed(text: str) -> float | None:
+    """How many findings both reports have; None where no number is said, or more than one."""
+    if _NONE.match(text) and not re.search(r"\d", text):
+        return 0.0
+    begun = [int(found[1]) for found in map(_ITEM.match, text.splitlines()) if found]
+    if len(begun) > 1:
+        # A numbered list is as long as its last number, where it is one.
+        return float(len(begun)) if begun == list(range(1, len(begun) + 1)) else None
+    number = _MATCHED.match(text)
+    return float(number[1]) if number else None
 
 
 def _errors(text: str) -> dict[str, float] | None:
-    """Errors by category; None where there is no line, one is no category's, one has no number, or one comes twice."""
-    if _NONE.match(text):
+    """Errors by category; None where there is no line, one is no category's, one has no number, or one comes twice.
+
+    "No errors" is none at all, unless counts follow.
+    """
+    if _NONE.match(text) and not re.search(r"\d", text) and not any(map(_LINE.match, text.splitlines())):
         return dict.fromkeys("abcdef", 0.0)
     counts = dict.fromkeys("abcdef", 0.0)
     seen: set[str] = set()

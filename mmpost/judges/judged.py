@@ -20,14 +20,16 @@ class Judged(Settings):
 
     The log has the mean score, the shares of replies that could not be scored by what went wrong (judge/unparseable,
     judge/failed, judge/inapplicable), and words and repetition beside it, because a judge that counts findings can be
-    paid in length. Raises TrainError where a batch has no answer at all: then the judge is gone, and the answers that
-    came before it went are kept.
+    paid in length. Raises TrainError where a batch has no answer at all (`complete`: where one is missing): then the
+    judge is gone, and the answers that came before it went are kept.
     """
 
     clock: ClassVar[str] = "score"
 
     judge: Judge
     """Who scores."""
+    complete: bool = False
+    """One reply without an answer is enough to stop: what is put on record is never asked again."""
     name: str = "judge"
     """What the score is called."""
 
@@ -51,10 +53,12 @@ class Judged(Settings):
         return replace(reply, scores=scores if verdict.score is None else {**scores, self.name: verdict.score})
 
     def _answered(self, verdicts: Sequence[Verdict]) -> None:
-        if verdicts and all(verdict.problem == "failed" for verdict in verdicts):
+        failed = [verdict for verdict in verdicts if verdict.problem == "failed"]
+        if failed and (self.complete or len(failed) == len(verdicts)):
+            answered = "none" if len(failed) == len(verdicts) else str(len(verdicts) - len(failed))
             raise TrainError(
-                f"judge: wanted scores of {len(verdicts)} replies, found an answer to none ({verdicts[0].said}); see "
-                "to the judge and start again: answers that came before are kept"
+                f"judge: wanted scores of {len(verdicts)} replies, found an answer to {answered} ({failed[0].said}); "
+                "see to the judge and start again: answers that came before are kept"
             )
 
     def _log(self, reply: Reply, verdict: Verdict, context: Context) -> None:

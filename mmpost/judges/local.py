@@ -60,8 +60,11 @@ class LocalModel(Answering):
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(draw)
             out = model.generate(**inputs, generation_config=config)
-        said = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [Answer(text) for text in said]
+        written = out[:, inputs["input_ids"].shape[1] :]
+        ended = torch.isin(written, torch.tensor(end, device=written.device)).any(1).tolist()
+        said = tokenizer.batch_decode(written, skip_special_tokens=True)
+        # Cut off, an answer may say another number than it began to.
+        return [Answer(text if whole else "") for text, whole in zip(said, ended, strict=True)]
 
 
 @functools.lru_cache(maxsize=1)

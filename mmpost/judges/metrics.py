@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from mmpost.errors import DataError
-from mmpost.judges.base import cleaned, rel_verbosity
+from mmpost.judges.base import cleaned, rel_verbosity, sentences
 from mmpost.judges.findings import labels
 from mmpost.judges.vocabulary import CHEXBERT, FIVE
 from mmpost.settings import Settings
@@ -96,7 +96,7 @@ class ReportScores(Settings):
             "rel_verbosity": rel_verbosity(wanted, said),
             "repetition": repetition(said),
         }
-        here, there = (_positive(text) for text in (wanted, said))
+        here, there = (_positive(sentences(text)) for text in (sample.truth, reply.text))
         classes = {f"{CLASS}{name}": 2.0 * (name in here) + (name in there) for name in CHEXBERT}
         return replace(reply, scores={**reply.scores, **scores, **classes})
 

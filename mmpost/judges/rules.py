@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmpost.judges.base import Judge, Pair, Verdict, cleaned, length_controlled, ratio
+from mmpost.judges.base import Judge, Pair, Verdict, length_controlled, ratio, sentences
 from mmpost.judges.findings import Finding, findings, mentions
 
 ERRORS = ("false", "missing", "location", "severity")
@@ -33,7 +33,7 @@ class RuleJudge(Judge):
 
     def _one(self, pair: Pair) -> Verdict:
         if self.clean:
-            pair = pair._replace(reference=cleaned(pair.reference), candidate=cleaned(pair.candidate))
+            pair = pair._replace(reference=sentences(pair.reference), candidate=sentences(pair.candidate))
         if not any(mentions(pair.reference)):
             return Verdict(None, "inapplicable", said="the reference says nothing of any finding")
         wanted, said = findings(pair.reference), findings(pair.candidate)

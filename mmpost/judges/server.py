@@ -29,6 +29,9 @@ T = TypeVar("T")
 _AGAIN = frozenset({408, 409, 425, 429})
 """Client errors that another attempt may not meet; all others but the server's own (5xx) are final."""
 
+_CUT = frozenset({"length", "max_tokens", "content_filter"})
+"""Reasons to end that leave an answer in the middle."""
+
 
 class Server(Answering):
     """A chat model behind HTTP. Raises ConfigError for what no further attempt would change: a wrong address, key,
@@ -213,11 +216,15 @@ class _Asking:
 
 
 def _text(body: Any) -> str:
-    """What a chat completion says; an answer without text (a thought alone) is the empty text."""
-    content = body["choices"][0]["message"]["content"]
+    """What a chat completion says; without text (a thought alone), or cut off, it is the empty text.
+
+    Of an answer that was cut off, what is missing may be the better half: "Score: 1" begins "Score: 10".
+    """
+    choice = body["choices"][0]
+    content = choice["message"]["content"]
     if content is not None and not isinstance(content, str):
         raise TypeError(f"content is {type(content).__name__}")
-    return content or ""
+    return "" if choice.get("finish_reason") in _CUT else content or ""
 
 
 def _after(state: RetryCallState) -> float:

@@ -139,7 +139,7 @@ class Preference(Objective):
             raise ValueError(f"order is about divergence=alpha, found {self.divergence}; drop it")
         if self.nll is not None and "sft" in self.mix:
             raise ValueError("nll does not go with a mix that has sft; drop one of them")
-        if "exo_pair" in kinds and self.options.smoothing <= 0:
+        if "exo_pair" in kinds and self.options_of("exo_pair").smoothing <= 0:
             raise ValueError("exo_pair wants smoothing above 0: it is the rejected reply's share of the target")
         return self
 
@@ -152,12 +152,15 @@ class Preference(Objective):
 
     @property
     def options(self) -> Options:
-        """The numbers of the formulas, with the defaults of the first loss for what is not given."""
-        first = next(iter(self.losses))
-        beta = BETA.get(first, 0.1) if self.beta is None else self.beta
+        """The numbers of the first loss, which the metrics are about."""
+        return self.options_of(next(iter(self.losses)))
+
+    def options_of(self, name: str) -> Options:
+        """The numbers of a loss's formula, with its own defaults for what is not given."""
+        beta = BETA.get(name, 0.1) if self.beta is None else self.beta
         return Options(
             beta=beta,
-            smoothing=SMOOTHING.get(first, 0.0) if self.smoothing is None else self.smoothing,
+            smoothing=SMOOTHING.get(name, 0.0) if self.smoothing is None else self.smoothing,
             gamma=GAMMA * beta if self.gamma is None else self.gamma,
             shape=self.shape,
             tau=self.tau,
@@ -248,7 +251,7 @@ class Preference(Objective):
         terms: dict[str, Tensor] = {}
         metrics = self._metrics(x, pairs)
         if self._forms:
-            each = [weight * FORMS[name](pairs, self.options) for name, weight in self._forms.items()]
+            each = [weight * FORMS[name](pairs, self.options_of(name)) for name, weight in self._forms.items()]
             loss = torch.stack(each).sum(0)
             if self.weighting:
                 weight = self._likely(x, outputs)

@@ -45,6 +45,7 @@ def test_without_a_window_the_range_is_stretched(tmp_path: Path) -> None:
     path = film(tmp_path / "a.dcm")
     assert grey(path) == np.round(STORED / 4095 * 255).astype(int).tolist()
     assert media(path, "image").header() == {"width": 3, "height": 2}
+    assert grey(film(tmp_path / "b.dcm", WindowCenter=None, WindowWidth=None)) == grey(path)
 
 
 def test_a_window_and_its_inversion(tmp_path: Path) -> None:

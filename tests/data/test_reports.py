@@ -142,7 +142,7 @@ XML = """<eCitation><uId id="CXR{0}"/><Abstract><AbstractText Label="INDICATION"
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_open_i_reports_meet_their_pictures(tmp_path: Path, packed: bool) -> None:
+def test_open_i_reports_meet_their_pictures(tmp_path: Path, packed: bool, capsys: pytest.CaptureFixture[str]) -> None:
     reports = tmp_path / "ecgen-radiology"
     reports.mkdir()
     for number in range(1, 31):
@@ -155,6 +155,7 @@ def test_open_i_reports_meet_their_pictures(tmp_path: Path, packed: bool) -> Non
     whole = [s for split in ("train", "val", "test") for s in Studies(str(tmp_path), split)]
     assert sorted(s.truth for s in whole) == sorted(f"Report {n}." for n in range(1, 31))
     assert all([p.kind for p in s.prompt] == ["image", "text"] and s.meta["indication"] == "cough" for s in whole)
+    assert f"30 of the 60 pictures that reports name are not in {tmp_path}" in capsys.readouterr().err
 
 
 def test_open_i_without_pictures_says_where_they_belong(tmp_path: Path) -> None:

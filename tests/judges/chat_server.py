@@ -103,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(200, len(whole))
             self.wfile.write(whole[:40].encode())
             self.connection.close()
+        elif name == "end":
+            self._say(200, _completion(GOOD, more))
         elif name in ("say", "slow"):
             time.sleep(0.1 if name == "slow" else 0.01)
             with self.server.lock:
@@ -127,9 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def _completion(text: str) -> str:
+def _completion(text: str, end: str = "stop") -> str:
     message = {"role": "assistant", "content": text}
-    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": end}]})
 
 
 @contextmanager

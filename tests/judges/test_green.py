@@ -40,6 +40,8 @@ LENIENT = [
     (said("None.", "1. a"), 1.0),
     (said("(a) False report of a finding in the candidate: 1", "1"), 0.5),
     (said("(a) False report of a finding in the candidate: None\n(b) Missing a finding: 1. x", "1. a"), 0.5),
+    (said("(a) False report of a finding in the candidate: 2", "1. clear lungs\n2. normal heart\n3. no effusion"), 0.6),
+    (said("None of the findings is false.", "3. a; b; c"), 1.0),
     ("Here it is.\n" + GOOD + "\nI hope that this helps.", 0.6),
 ]
 """Answers whose form differs in what says nothing: spaces, bold, Windows lines."""
@@ -62,6 +64,10 @@ ILL = [
     said("", "3. a; b; c"),
     said("There are some errors.", "3. a; b; c"),
     said("Normal heart was missed.", "3. a; b; c"),
+    said("No false report errors.\n(b) Missing a finding present in the reference: 2. a; b", "2. c; d"),
+    said("None is false, but 2 are missing.", "2. c; d"),
+    said(LINES, "No matches in the heart; 3. a; b; c"),
+    said(LINES, "3. a\n1. b\n2. c"),
     said(LINES, ""),
     said(LINES, "-1. a"),
     said(LINES, "Nodule; effusion"),

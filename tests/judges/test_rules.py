@@ -85,6 +85,19 @@ def test_texts_are_cleaned_as_released() -> None:
     assert RuleJudge(clean=False).judge([(ILL, with_marks)])[0].score != 1.0
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate", "score"),
+    [
+        ("Cardiomegaly.", "- No pleural effusion\n- No pneumothorax\n- Cardiomegaly", 1.0),
+        ("No pleural effusion\nLarge pneumothorax", "Large pneumothorax.", 1.0),
+        ("Cardiomegaly.\n\nno effusion\n\nlarge pneumothorax", "Cardiomegaly. Large pneumothorax.", 1.0),
+        ("There is no\nevidence of effusion. Cardiomegaly.", "Cardiomegaly.", 1.0),
+    ],
+)
+def test_lines_end_sentences_unless_text_is_only_wrapped(reference: str, candidate: str, score: float) -> None:
+    assert RuleJudge().judge([(reference, candidate)])[0].score == score
+
+
 def test_as_a_reward() -> None:
     sample = Sample("a", (Part("text", "?"),), truth=ILL)
     assert RuleJudge()(sample, Reply((Part("text", ILL),))) == 1.0

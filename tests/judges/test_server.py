@@ -204,6 +204,27 @@ def test_green_over_http(tmp_path: Path) -> None:
         short = judge.model_copy(update={"length_control": True})
         (verdict,) = short.judge([("Small effusion.", "Nodule.")])
         assert verdict.score == pytest.approx(0.6)
+        (verdict,) = short.judge([("Small effusion.", "Large right nodule.")])
+        assert verdict.score == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("end", ["length", "content_filter", "stop"])
+def test_an_answer_that_was_cut_off_is_not_read(end: str, tmp_path: Path) -> None:
+    with serving(lambda question, turn: f"end {end}") as server:
+        judge = AskedJudge(form=Green(), model=client(server, tmp_path), reasks=0)
+        (verdict,) = judge.judge([("Small effusion.", "Nodule.")])
+    assert (verdict.score, verdict.problem) == ((pytest.approx(0.6), "") if end == "stop" else (None, "unparseable"))
+
+
+def test_what_goes_on_record_stops_at_one_reply_without_an_answer(tmp_path: Path) -> None:
+    replies = tuple(Reply((Part("text", f"q{i}", "assistant"),)) for i in range(3))
+    sample = Sample("s", (), replies, truth="r")
+    with serving(lambda question, turn: "500" if question == "q1" else "say Score: 3") as server:
+        judge = grades(server, tmp_path)
+        (judged,) = Judged(judge=judge)([sample], FakeContext())
+        assert ["judge" in r.scores for r in judged.replies] == [True, False, True]
+        with pytest.raises(TrainError, match=r"scores of 3 replies, found an answer to 2 .* kept"):
+            Judged(judge=judge, complete=True)([sample], FakeContext())
 
 
 def test_inside_an_event_loop(tmp_path: Path) -> None:

@@ -344,6 +344,9 @@ def test_options_follow_the_loss() -> None:
     assert Preference(kind="simpo").options == Options(beta=2.5, gamma=1.375)
     assert Preference(kind="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
     assert Preference(kind="cdpo").options.smoothing == 0.1
+    for mix in ({"dpo": 1.0, "robust": 1.0}, {"robust": 1.0, "dpo": 1.0}, {"sft": 1.0, "simpo": 1.0}):
+        both = Preference(mix=mix)
+        assert [both.options_of(name) for name in mix] == [Preference(kind=name).options for name in mix]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

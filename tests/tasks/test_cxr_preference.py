@@ -14,6 +14,7 @@ from rich.console import Console
 
 import mmpost
 from mmpost import config
+from mmpost.build import make_task
 from mmpost.checks import check
 from mmpost.checks.report import Report
 from mmpost.compare.study import read
@@ -85,6 +86,37 @@ def test_the_stages_in_their_order() -> None:
     assert CxrPreference(select="lc").best == "sampled/lc"
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["judge.by=server", "judge.server.url=http://host/v1", "judge.server.model=owner/green"], "AskedJudge"),
+        (["judge.by=local", "judge.local.model=owner/green"], "AskedJudge"),
+        (["judge.by=bertscore", "judge.bertscore.model=owner/bert"], "BertScore"),
+    ],
+)
+def test_judges_are_configured_from_the_command_line(words: list[str], kind: str) -> None:
+    run, _ = config.load(["task=cxr_preference", *(f"task.{word}" for word in words)])
+    task = make_task(run)
+    assert isinstance(task, CxrPreference)
+    assert type(task.judge.judge()).__name__ == kind
+    assert "owner/" in repr(task.judge.judge())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": {"kind": "kto"}, "pairs": {"against": "all"}}, "wants replies that are good or bad"),
+        ({"judge": {"length_control": True}, "pairs": {"control": "divide"}}, "both divide a score by length"),
+        ({"loss": {"kind": "simpo"}, "follow_every": 5}, "loss.kind=simpo has none"),
+        ({"judge": {"by": "bertscore", "bertscore": {"model": "x"}, "length_control": True}}, "by=bertscore has none"),
+        ({"judge": {"form": "grade"}}, "form and reasks are about chat models"),
+    ],
+)
+def test_settings_that_would_not_be_read_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        CxrPreference.model_validate(settings)
+
+
 def test_each_step_is_on_record(whole: Path) -> None:
     drawn, judged, paired = (rows(whole, name) for name in ("candidates", "judging", "pairing"))
     assert [len(r["replies"]) for r in drawn] == [4] * 6
@@ -92,7 +124,7 @@ def test_each_step_is_on_record(whole: Path) -> None:
         texts = [json.dumps(r["token_ids"]) for r in before["replies"]]
         assert [json.dumps(r["token_ids"]) for r in after["replies"]] == texts
         assert all(set(r["scores"]) <= {"judge"} for r in after["replies"])
-    unjudged = [r for row in judged for r in row["replies"] if "judge" not in r["scores"]]
+    unjudged = [r["token_ids"] for row in judged for r in row["replies"] if "judge" not in r["scores"]]
     kept = [row for row in paired if "lost" not in row]
     assert kept
     for row in kept:
@@ -100,7 +132,8 @@ def test_each_step_is_on_record(whole: Path) -> None:
         assert (chosen["columns"]["chosen"], rejected["columns"]["chosen"]) == (1.0, 0.0)
         there = [r["scores"]["judge"] for r in judged[row["index"]]["replies"] if r["scores"]]
         assert (chosen["scores"]["judge"], rejected["scores"]["judge"]) == (max(there), min(there))
-    assert all(r not in row["replies"] for r in unjudged for row in kept)
+    assert unjudged
+    assert all(r["token_ids"] not in unjudged for row in kept for r in row["replies"])
 
 
 def test_the_tower_stays_and_the_rest_learns(whole: Path) -> None:

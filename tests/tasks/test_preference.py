@@ -89,6 +89,13 @@ def test_reference_log_probs_of_pairs_are_computed_once_and_kept(tiny_folder: st
     more = replace(samples[0], replies=(*samples[0].replies, Reply((), "data", (11, 12, 13))))
     LogpStore(tmp_path / "logp.sqlite").through([more], model.key, counted)
     assert calls[1:] == [1]
+    # What the policy wrote is drawn anew, unless a stage put it on record.
+    mine = [replace(s, replies=tuple(replace(r, origin="policy") for r in s.replies)) for s in samples]
+    for recorded in (False, True):
+        calls.clear()
+        for _ in range(2):
+            LogpStore(tmp_path / "more.sqlite", recorded=recorded).through(mine, model.key, counted)
+        assert len(calls) == (1 if recorded else 2)
 
 
 def rows(folder: Path, *given: dict[str, object]) -> str:
