@@ -34,11 +34,11 @@ class Answers:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._open()) as db:
                 db.execute(_TABLE)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, OSError) as e:
             raise ConfigError(
                 f"{path}: wanted a file for a judge's answers, found one that cannot be used ({e}); name another place"
             ) from e

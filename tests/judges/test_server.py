@@ -187,11 +187,14 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         grades(server, tmp_path, key_variable="MY_KEY").judge([("r", "newer")])
 
 
-def test_settings_that_cannot_work() -> None:
+def test_settings_that_cannot_work(tmp_path: Path) -> None:
     for url in ("host/v1", "http://me:secret@host/v1", "http://host/v1?key=secret"):
         with pytest.raises(ValueError, match="an address"):
             Server(url=url, model="m")
     assert Server(url="http://h/v1/chat/completions", model="m").url == "http://h/v1"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="name another place"):
+        Server(url="http://h/v1", model="m", cache=str(tmp_path / "file" / "answers.sqlite")).answers([], 0)
 
 
 def test_green_over_http(tmp_path: Path) -> None:
