@@ -164,20 +164,22 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, two configurations; mappings are merged, `task: x` and `model: x` mean their names."""
-    named = ("task", "model")
-    layers = [
-        {k: {"name": v} if k in named and isinstance(v, str) else v for k, v in layer.items()} for layer in (base, over)
-    ]
-    return _merged(*layers)
+    """`over` on top of `base`, two configurations; mappings are merged.
+
+    `model: x` means its name, and so does `task: x`, here and in `eval.tasks`; a section's own `model` is what it is.
+    """
+    return _merged(base, over, ("task", "model"))
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any], named: tuple[str, ...]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for layer in (base, over):
         for key, value in layer.items():
+            if key in named and isinstance(value, str):
+                value = {"name": value}
             old = out.get(key)
-            out[key] = _merged(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+            within = old if isinstance(old, Mapping) else {}
+            out[key] = _merged(within, value, ("task",)) if isinstance(value, Mapping) else value
     return out
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmpost import recipes, runs, trainer
 from mmpost.errors import ConfigError
 
@@ -26,6 +28,19 @@ def check(
     # A run that was cut off after its last step still owes its evaluation.
     if state["step"] >= steps and runs.read_json(folder / "summary.json").get("status") == "done":
         raise ConfigError(f"{resume} is at step {state['step']} of {steps}; say steps=N for more")
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all weights and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@torch.no_grad()
+def put_back(module: torch.nn.Module, saved: Mapping[str, torch.Tensor]) -> None:
+    """Into the weights and buffers of these names and shapes."""
+    for name, value in module.state_dict().items():
+        if name in saved and saved[name].shape == value.shape:
+            value.copy_(saved[name])
 
 
 def plan(steps: int, stages: Sequence[tuple[str, float]], state: Mapping[str, Any] | None) -> dict[str, int]:

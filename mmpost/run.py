@@ -131,13 +131,12 @@ class Run:
     def _stages(self) -> None:
         self._plan = resuming.plan(self.config.steps, self.stages, self.before.state if self.before else None)
         at = self.before.state["stage"] or None if self.before else None
-        saved = self._weights_saved() if at is not None else {}
+        # Edits are run again, on a model that has had them: what they make afresh (a head) must not stay so.
+        self.weights = resuming.weights(self.model.module) if at and any(s.edits for s in self._made) else {}
         for stage in self._made:
             runs = self._plan[stage.name] or stage.objective is None
             if runs:
                 self._edit(stage)
-            if at is not None and stage.name == at:
-                self._put_back(saved)
             if at is not None and stage.name != at:
                 # Finished before the checkpoint; its edits are in place again.
                 if stage.objective is None and self.before is not None:
@@ -182,20 +181,6 @@ class Run:
             for edit in stage.edits:
                 edit(self.model)
 
-    def _weights_saved(self) -> dict[str, torch.Tensor]:
-        """The checkpoint's weights, where edits are run again on a model that has them already."""
-        adapters = self.resume is not None and (self.resume / "trainer" / checkpoint.ADAPTERS).exists()
-        if adapters or not any(stage.edits for stage in self._made):
-            return {}
-        return {name: value.clone() for name, value in self.model.module.state_dict().items()}
-
-    @torch.no_grad()
-    def _put_back(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """What edits made afresh (a head, where stages have different ones) is again as the checkpoint has it."""
-        for name, value in self.model.module.state_dict().items():
-            if name in saved and saved[name].shape == value.shape:
-                value.copy_(saved[name])
-
     def _enter(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the stage's update and kept weights, or take them from a checkpoint."""
         optim = config.stage_optim(self.config, stage.name, stage.optim)
@@ -220,6 +205,8 @@ class Run:
         assert self.resume is not None
         if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
             checkpoint.load_adapters(self.resume, self.model.module)
+        else:
+            resuming.put_back(self.model.module, self.weights)
         self.job.kept = dict(snapshot.tensors["kept"])
         self.job.step = self.job.version = snapshot.state["step"]
         torch.set_rng_state(snapshot.tensors["rng"][dist.rank()])
@@ -343,12 +330,8 @@ class Run:
 
     def _check_resume(self, state: Mapping[str, Any]) -> None:
         """Refuse to go on where the result would be another run."""
-        wanted = {
-            "stages": [name for name, _ in self.stages],
-            "world": dist.world(),
-            "base_hash": self.base_hash,
-            "format": FORMAT,
-        }
+        names = [name for name, _ in self.stages]
+        wanted = {"stages": names, "world": dist.world(), "base_hash": self.base_hash, "format": FORMAT}
         resuming.check(str(self.resume), self.folder, state, wanted, self.model.recipe, self.config.steps)
 
     def _open(self) -> None:
