@@ -13,16 +13,24 @@ _NAMES = {
         *("REASON FOR EXAM", "REASON FOR EXAMINATION", "REASON FOR STUDY"),
     ),
 }
+PARTS = """
+LUNGS LUNG AIRWAYS AIRWAY PLEURA PLEURAL SPACES SPACE HEART CARDIAC CARDIOMEDIASTINAL SILHOUETTE MEDIASTINUM HILA
+PULMONARY VASCULATURE VESSELS BONES OSSEOUS STRUCTURES RIBS SPINE SOFT TISSUES DIAPHRAGM UPPER ABDOMEN SUPPORT DEVICES
+LINES TUBES AND OTHER
+"""
+"""Words of headings inside the findings: LUNGS AND PLEURA: ..."""
 _SECTION = {title: name for name, titles in _NAMES.items() for title in titles}
 
 
 def sections(report: str) -> dict[str, str]:
     """The sections by name, white space collapsed; one that is missing or empty is left out.
 
-    A title stands at the start of a line, in capitals, before a colon; what precedes the first is no section. Where a
-    section comes twice (a wet read, an addendum), the last one that says something counts.
+    A title stands at the start of a line, in capitals, before a colon; what precedes the first is no section, and parts
+    of the body ("LUNGS: clear") are headings inside one. Where a section comes twice (a wet read, an addendum), the
+    last one that says something counts.
     """
-    titles = list(_TITLE.finditer(report))
+    within = set(PARTS.split())
+    titles = [t for t in _TITLE.finditer(report) if not set(re.findall(r"[A-Z]+", t[1])) <= within]
     found: dict[str, str] = {}
     for number, title in enumerate(titles):
         end = titles[number + 1].start() if number + 1 < len(titles) else len(report)

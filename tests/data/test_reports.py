@@ -172,6 +172,8 @@ def test_sections_are_told_by_titles_at_the_start_of_lines() -> None:
         "impression": "No acute process.",
     }
     assert sections("Findings: in lower case, and no title") == {}
+    parts = "FINDINGS:\nLUNGS AND PLEURA: Clear.\nHEART: Large.\nOTHER INFORMATION: none\nIMPRESSION: Large heart."
+    assert sections(parts) == {"findings": "LUNGS AND PLEURA: Clear. HEART: Large.", "impression": "Large heart."}
 
 
 def test_own_rows_are_asked_for_a_report(tmp_path: Path) -> None:
