@@ -27,6 +27,7 @@ from mmpost.stages import stages_of
 from mmpost.tasks.cxr_preference import CxrPreference, report_summary
 from mmpost.tasks.reports_base import ReportsBase
 from mmpost.types import Part, Reply, Sample
+from tests.judges.chat_server import GOOD, serving
 from tests.small_runs import metrics, same_weights
 
 SETTINGS: dict[str, Any] = {
@@ -100,6 +101,22 @@ def test_judges_are_configured_from_the_command_line(words: list[str], kind: str
     assert isinstance(task, CxrPreference)
     assert type(task.judge.judge()).__name__ == kind
     assert "owner/" in repr(task.judge.judge())
+
+
+def test_a_run_with_a_judge_behind_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    answers = [GOOD.replace("candidate: 1.", f"candidate: {n}.") for n in range(5)]
+    with serving(lambda question, turn: f"say {answers[len(question) % 5]}") as server:
+        judge = {"by": "server", "server": {"url": server.url, "model": "green", "cache": str(tmp_path / "a.sqlite")}}
+        task = {**SETTINGS["task"], "sft": 0.0, "judge": judge}
+        mmpost.train(**{**SETTINGS, "task": task, "steps": 1}, out=str(tmp_path / "run"))
+        asked = len(server.heard)
+        # A second run asks for nothing that the first one has paid for.
+        mmpost.train(**{**SETTINGS, "task": task, "steps": 1}, out=str(tmp_path / "again"))
+        assert len(server.heard) == asked > 0
+    scores = [r["scores"]["judge"] for row in rows(tmp_path / "run", "judging") for r in row["replies"]]
+    assert len(set(scores)) > 1
+    assert same_weights(tmp_path / "run", tmp_path / "again")
 
 
 @pytest.mark.parametrize(
