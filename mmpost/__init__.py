@@ -21,27 +21,27 @@ __version__ = "0.1.0"
 
 def train(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Train a task; returns the content of the run's summary.json."""
-    from mmpost import build
+    from mmpost.runs import session
 
-    return build.train([*words, settings])
+    return session.train([*words, settings])
 
 
 def evaluate(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Evaluate a model on a task's test split; returns the content of eval.json."""
-    from mmpost import build
+    from mmpost.runs import session
 
-    return build.evaluate([*words, settings])
+    return session.evaluate([*words, settings])
 
 
 def load(model: str, **settings: Any) -> Model:
     """A model by name, folder, run or hub id, as `model=` takes it."""
-    from mmpost import build
+    from mmpost.runs import session
 
-    return build.load(model, **settings)
+    return session.load(model, **settings)
 
 
 def select(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, int]:
     """Measure a task's samples and write which to train on; returns how many there are, and how many are kept."""
-    from mmpost import select_data
+    from mmpost.commands import select as select_data
 
     return select_data.select([*words, settings])

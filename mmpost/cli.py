@@ -57,63 +57,63 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(words: Sequence[str]) -> int:
-    from mmpost import config
+    from mmpost.config import run_config
 
-    config.load(words)  # a wrong key must not wait for torch
-    from mmpost.build import train
+    run_config.load(words)  # a wrong key must not wait for torch
+    from mmpost.runs.session import train
 
     return 130 if train(words)["status"] == "stopped" else 0
 
 
 def _eval(words: Sequence[str]) -> int:
-    from mmpost import config
+    from mmpost.config import run_config
 
-    config.load(words)
-    from mmpost.build import evaluate
+    run_config.load(words)
+    from mmpost.runs.session import evaluate
 
     evaluate(words)
     return 0
 
 
 def _select(words: Sequence[str]) -> int:
-    from mmpost import config
+    from mmpost.config import run_config
 
     words = [f"select.{word}" if word.startswith("by=") else word for word in words]
-    config.load(words)
-    from mmpost.select_data import select
+    run_config.load(words)
+    from mmpost.commands.select import select
 
     select(words)
     return 0
 
 
 def _predict(words: Sequence[str]) -> int:
-    from mmpost.predict import predict
+    from mmpost.commands.predict import predict
 
     predict(words)
     return 0
 
 
 def _score(words: Sequence[str]) -> int:
-    from mmpost.score_answers import score
+    from mmpost.commands.score import score
 
     score(words)
     return 0
 
 
 def _export(words: Sequence[str]) -> int:
-    from mmpost.export import export
+    from mmpost.commands.export import export
 
     print(f"written: {export(words)}")
     return 0
 
 
 def _new_task(words: Sequence[str]) -> int:
-    from mmpost import config
+    from mmpost.commands.new_task import write
+    from mmpost.config import run_config
     from mmpost.errors import ConfigError
-    from mmpost.new_task import write
 
     names = [word for word in words if "=" not in word]
-    given = config.words([word for word in words if "=" in word], ("out",))
+    given = run_config.words([word for word in words if "=" in word], ("out",))
     if len(names) != 1:
         raise ConfigError(f"wanted one name, found {names}; write mmpost new-task NAME [out=FOLDER]")
     file = write(names[0], given.get("out", "."))
@@ -125,7 +125,7 @@ def _new_task(words: Sequence[str]) -> int:
 
 
 def _show(words: Sequence[str]) -> int:
-    from mmpost.show import main as show
+    from mmpost.commands.show import main as show
 
     return show(words)
 
@@ -137,30 +137,30 @@ def _report(words: Sequence[str]) -> int:
 
 
 def _check(words: Sequence[str]) -> int:
-    from mmpost import config
+    from mmpost.config import run_config
 
-    config.load(words)
+    run_config.load(words)
     from mmpost.checks import check
 
     return check(words)
 
 
 def _compare(words: Sequence[str]) -> int:
-    from mmpost.compare import compare
+    from mmpost.studies.compare import compare
 
     compare(words)
     return 0
 
 
 def _continual(words: Sequence[str]) -> int:
-    from mmpost.continual import continual
+    from mmpost.studies.continual import continual
 
     continual(words)
     return 0
 
 
 def _doctor(words: Sequence[str]) -> int:
-    from mmpost.doctor import main as doctor
+    from mmpost.commands.doctor import main as doctor
 
     return doctor()
 
@@ -169,7 +169,7 @@ def _list(words: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from mmpost import registry
+    from mmpost.config import registry
 
     console = Console()
     if words:
@@ -192,9 +192,9 @@ def _list_task(name: str) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from mmpost import registry
-    from mmpost.config import fields
-    from mmpost.settings import Settings
+    from mmpost.config import registry
+    from mmpost.config.run_config import fields
+    from mmpost.config.settings import Settings
     from mmpost.types import Task
 
     kind = registry.exported(registry.module(name, "mmpost.tasks"), Task)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mmpost.core.annotations import Mark, register
 from mmpost.errors import DataError
-from mmpost.marks import Mark, register
 from mmpost.rewards.text import answer, non_repeat, think_format
 from mmpost.types import Frame, Reply, Reward, Sample
 

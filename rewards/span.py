@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from mmpost.marks import Mark, register
+from mmpost.config.settings import Settings
+from mmpost.core.annotations import Mark, register
 from mmpost.rewards.text import answer
-from mmpost.settings import Settings
 from mmpost.types import Reply, Reward, Sample
 
 Span = tuple[float, float]

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from mmpost.config.settings import Settings
 from mmpost.rewards.text import answer
-from mmpost.settings import Settings
 from mmpost.types import Reply, Sample
 
 _ONES = [

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from mmpost.data.open_i import Report, reports
-from mmpost.judges.altered import negated, shuffled
-from mmpost.judges.findings import labels
-from mmpost.judges.mesh import UNINDEXED, classes
-from mmpost.judges.metrics import rouge_l
-from mmpost.judges.rules import RuleJudge
-from mmpost.judges.vocabulary import CHEXBERT
+from mmpost.data.formats.chest.open_i import Report, reports
+from mmpost.judges.radiology.findings import labels
+from mmpost.judges.radiology.mesh import UNINDEXED, classes
+from mmpost.judges.radiology.metrics import rouge_l
+from mmpost.judges.radiology.perturbed import negated, shuffled
+from mmpost.judges.radiology.rules import RuleJudge
+from mmpost.judges.radiology.vocabulary import CHEXBERT
 
 
 def interval(values: Sequence[float]) -> str:

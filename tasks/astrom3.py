@@ -5,19 +5,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmpost.data.indexed import Subset
-from mmpost.data.limits import Limits
-from mmpost.data.published_stars import PublishedStars, load
-from mmpost.data.scaled import capped
-from mmpost.data.stars import CLASSES, KINDS, Stars
+from mmpost.data.formats.stars import PublishedStars, load
+from mmpost.data.media.limits import Limits
+from mmpost.data.signals.preprocess import capped
+from mmpost.data.sources.base import Subset
+from mmpost.data.worlds.stars.catalogue import CLASSES, KINDS, Stars
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
+from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
+from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.transforms.crop import Crop
-from mmpost.transforms.embedded import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
-from mmpost.transforms.summaries import class_accuracy, finding, recalls, same_share
 from mmpost.types import Bench, Split, Stage, Task, Transform
 
 FITTED = 512

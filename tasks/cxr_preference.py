@@ -6,19 +6,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mmpost.data.limits import Limits
-from mmpost.data.own import own
-from mmpost.data.phantom_questions import Questions
-from mmpost.data.phantoms import INDICATED, PROMPT, Phantoms
-from mmpost.data.reports import UNASKED, ReportRows, Section, Studies
+from mmpost.data.formats.chest.sections import INDICATED, PROMPT
+from mmpost.data.formats.chest.studies import UNASKED, ReportRows, Section, Studies
+from mmpost.data.media.limits import Limits
+from mmpost.data.readers.user_data import own
+from mmpost.data.worlds.chest.questions import Questions
+from mmpost.data.worlds.chest.studies import Phantoms
 from mmpost.edits.freeze import Freeze
 from mmpost.errors import DataError
 from mmpost.judges.base import Judge
-from mmpost.judges.choose import JudgeSettings
-from mmpost.judges.judged import Judged
-from mmpost.judges.metrics import ReportScores, finding_f1, means
+from mmpost.judges.radiology.config import JudgeSettings
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
+from mmpost.judges.transform import Judged
+from mmpost.methods.preference import PreferenceTask
 from mmpost.objectives.likelihood import Likelihood
-from mmpost.preferences import PreferenceTask
 from mmpost.rewards.choice import bare_accuracy, choice_summary
 from mmpost.transforms.answers import Answer, PromptOnly
 from mmpost.transforms.generate import Generate

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from mmpost import registry
-from mmpost.data.own import own
+from mmpost.config import registry
+from mmpost.data.readers.user_data import own
 from mmpost.errors import ConfigError
-from mmpost.rl import GroupTask
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score

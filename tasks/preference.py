@@ -5,10 +5,10 @@ Without data of your own it learns on the built-in scenes to prefer the right di
 
 from collections.abc import Iterator
 
-from mmpost.data.digits import answer_text
-from mmpost.data.own import own
-from mmpost.data.rivals import Rivals
-from mmpost.preferences import PreferenceTask, pair_bench
+from mmpost.data.readers.user_data import own
+from mmpost.data.worlds.digits.pairs import Rivals
+from mmpost.data.worlds.digits.scenes import answer_text
+from mmpost.methods.preference import PreferenceTask, pair_bench
 from mmpost.rewards.box import detection, detection_summary
 from mmpost.transforms.answers import PromptOnly
 from mmpost.transforms.generate import Generate

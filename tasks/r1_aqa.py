@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from mmpost.data.blanked import Blanked
-from mmpost.data.choices import UNASKED, Choices
-from mmpost.data.own import own
-from mmpost.data.sounds import Sounds
-from mmpost.data.spoken import Spoken
+from mmpost.data.formats.choices import UNASKED, Choices
+from mmpost.data.formats.spoken_digits import Spoken
+from mmpost.data.readers.user_data import own
+from mmpost.data.sources.blanked import Blanked
+from mmpost.data.worlds.sounds import Sounds
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards import choice
 from mmpost.rewards.text import answer
-from mmpost.rl import GroupTask
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate

@@ -7,22 +7,22 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from mmpost.data.counting import Counting
-from mmpost.data.figures import Figures
-from mmpost.data.mix import Mix
-from mmpost.data.own import Own, own
-from mmpost.data.reasoning import Family, Reasoning
-from mmpost.data.shapes import View
-from mmpost.data.transformation import Transformation
+from mmpost.config.settings import DataSettings
+from mmpost.data.formats.reasoning import Family, Reasoning
+from mmpost.data.readers.user_data import Own, own
+from mmpost.data.sources.mix import Mix
+from mmpost.data.worlds.shapes.counting import Counting
+from mmpost.data.worlds.shapes.figures import Figures
+from mmpost.data.worlds.shapes.scenes import View
+from mmpost.data.worlds.shapes.transformation import Transformation
 from mmpost.errors import ConfigError
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards import calls
 from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
-from mmpost.rl import GroupTask
-from mmpost.settings import DataSettings
-from mmpost.tasks.shapes_base import by_kind, known
+from mmpost.tasks.bases.shapes import by_kind, known
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score

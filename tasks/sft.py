@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from mmpost.data.own import own
+from mmpost.data.readers.user_data import own
 from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.transforms.answers import Encode
-from mmpost.transforms.logp import ScoreLogp
+from mmpost.transforms.logprobs import ScoreLogp
 from mmpost.types import Bench, Gold, Sample, Split, Stage, Task
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from mmpost.data.clips import Clips
-from mmpost.data.limits import Limits
-from mmpost.data.own import own
-from mmpost.data.temporal import Temporal, answer_text
+from mmpost.data.formats.temporal import Temporal, answer_text
+from mmpost.data.media.limits import Limits
+from mmpost.data.readers.user_data import own
+from mmpost.data.worlds.clips import Clips
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards.span import Dual, measures, parse, span_summary
-from mmpost.rl import GroupTask
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from mmpost.data.aerial_questions import TYPES, Aerial
-from mmpost.data.curriculum import Curriculum, replayed
-from mmpost.data.own import own
-from mmpost.data.short_answers import ShortAnswers
-from mmpost.data.tiles import Tiled, Tiles
+from mmpost.data.formats.short_answers import ShortAnswers
+from mmpost.data.readers.user_data import own
+from mmpost.data.sources.curriculum import Curriculum, replayed
+from mmpost.data.sources.tiles import Tiled, Tiles
+from mmpost.data.worlds.aerial.questions import TYPES, Aerial
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import answer, think_format
 from mmpost.rewards.vqa import Rule, no_answer, short_answer
-from mmpost.rl import GroupTask
 from mmpost.transforms.answers import Answer, PromptOnly
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score

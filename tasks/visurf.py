@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from mmpost.data.digits import Scenes, answer_text
-from mmpost.data.grounding import Grounding
-from mmpost.data.own import own
+from mmpost.data.formats.grounding import Grounding
+from mmpost.data.readers.user_data import own
+from mmpost.data.worlds.digits.scenes import Scenes, answer_text
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
-from mmpost.rl import GroupTask
 from mmpost.transforms.answers import Answer
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score

@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny Qwen2.5-VL with random weights, as a checkpoint folder."""
-    from mmpost.models.tiny import write_tiny
+    from mmpost.models.builtin.qwen_vl import write_tiny
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_tiny(folder)

@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
-    wanted = {"mmpost/py.typed", "mmpost/templates/task.py.txt"}
+    wanted = {"mmpost/py.typed", "mmpost/commands/templates/task.py.txt"}
     for name in SHIPPED:
         prefix = Path(name) if name == "mmpost" else Path("mmpost") / name
         wanted |= {

@@ -13,9 +13,10 @@ import torch
 from small_runs import GROUPS, QUICK, lines
 
 import mmpost
-from mmpost import cli, config
-from mmpost.build import make_task
+from mmpost import cli
+from mmpost.config import run_config
 from mmpost.errors import ConfigError, DataError
+from mmpost.runs.session import make_task
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 
 
@@ -50,12 +51,12 @@ def test_a_resolved_configuration_can_still_be_changed(tmp_path: Path) -> None:
 
 
 def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
-    settings = config.merge(GROUPS, {"model": {"system": "be brief"}})
+    settings = run_config.merge(GROUPS, {"model": {"system": "be brief"}})
     mmpost.train(settings, out=str(tmp_path / "a"))
-    run, _ = config.load(["task=visurf", f"model={tmp_path / 'a'}"])
+    run, _ = run_config.load(["task=visurf", f"model={tmp_path / 'a'}"])
     assert run.model.system == "be brief"
     assert run.task["sampling"]["max_tokens"] == 4
-    assert run.optim.lr == config.load(["task=visurf", "model=tiny"])[0].optim.lr
+    assert run.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr
     scores = mmpost.evaluate(task="visurf", model=str(tmp_path / "a"), eval={"samples": 2})["scores"]
     assert scores == json.loads((tmp_path / "a" / "summary.json").read_text())["eval_after"]
 
@@ -83,7 +84,7 @@ def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path
     ],
 )
 def test_a_loss_brings_the_advantages_it_was_published_with(words: list[str], kind: Any) -> None:
-    task = make_task(config.load(["task=visurf", *words])[0])
+    task = make_task(run_config.load(["task=visurf", *words])[0])
     stage = next(iter(task.stages()))
     assert kind in stage.transforms
     if words == ["task.policy.loss=dr_grpo"]:
@@ -116,24 +117,24 @@ def test_a_wrong_model_is_refused_before_anything_is_computed(
 
 
 def test_names_and_paths_are_text_and_numbers_are_decimal(tmp_path: Path) -> None:
-    assert config.load(["task=visurf", "out=0123"])[1] == {"out": "0123"}
-    assert config.load(["task=visurf", "out=a #1"])[1] == {"out": "a #1"}
-    assert config.load(["task=visurf", {"out": None}])[1] == {}
-    assert config.load(["task=visurf", "seed=010"])[0].seed == 10
+    assert run_config.load(["task=visurf", "out=0123"])[1] == {"out": "0123"}
+    assert run_config.load(["task=visurf", "out=a #1"])[1] == {"out": "a #1"}
+    assert run_config.load(["task=visurf", {"out": None}])[1] == {}
+    assert run_config.load(["task=visurf", "seed=010"])[0].seed == 10
     with pytest.raises(ConfigError, match=r"task\.sampling\.max_toknes; did you mean task\.sampling\.max_tokens"):
-        make_task(config.load(["task=visurf", "task.sampling.max_toknes=3"])[0])
+        make_task(run_config.load(["task=visurf", "task.sampling.max_toknes=3"])[0])
 
 
 def test_training_goes_on_from_adapters(tmp_path: Path) -> None:
-    settings = config.merge(GROUPS, {"model": {"lora": {"rank": 2}}})
+    settings = run_config.merge(GROUPS, {"model": {"lora": {"rank": 2}}})
     mmpost.train(settings, out=str(tmp_path / "a"))
-    again = config.merge(GROUPS, {"model": {"name": str(tmp_path / "a")}})
+    again = run_config.merge(GROUPS, {"model": {"name": str(tmp_path / "a")}})
     mmpost.train(again, out=str(tmp_path / "b"))
     assert lines(tmp_path / "b")[-1]["grad_norm"] > 0
 
 
 def test_a_sample_that_is_there_twice_draws_twice(tiny_folder: str) -> None:
-    from mmpost.data.digits import Scenes
+    from mmpost.data.worlds.digits.scenes import Scenes
     from mmpost.rollout.local import LocalRollout
     from mmpost.types import Sampling
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpost import bases, config, reference
-from mmpost.build import make_task
 from mmpost.checks.data import Reading, check_data, check_lengths, sources
 from mmpost.checks.hops import check_hops
 from mmpost.checks.model import check_media_use, check_model, right_replies
 from mmpost.checks.report import Report
 from mmpost.checks.rewards import SCORED, check_rewards
-from mmpost.config import RunConfig
+from mmpost.config import run_config as config
+from mmpost.config.run_config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
-from mmpost.job import Job
-from mmpost.models.lengths import Lengths
-from mmpost.models.opening import description, open_model
-from mmpost.probe import MOST
+from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.models.embedding.spec import description
+from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
-from mmpost.stages import stages_of
+from mmpost.runs import base_models
+from mmpost.runs.session import make_task
+from mmpost.training import reference
+from mmpost.training.context import Job
+from mmpost.training.media_probe import MOST
+from mmpost.training.stage_checks import stages_of
 from mmpost.types import Decoding, Gold, Sample, Sampling, Stage, Task
 
 HOPPED = 4
@@ -79,7 +82,7 @@ def _check_model(
     run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
 ) -> None:
     compute = run_config.compute
-    model = open_model(bases.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
+    model = open_model(base_models.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
     job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
     if run_config.model.lora is not None:
         Lora(run_config.model.lora)(model)
@@ -127,4 +130,4 @@ def _processor(run_config: RunConfig) -> str:
     """Where the processor lies: a base that is made here has that of its architecture, so it need not exist yet."""
     name = run_config.model.name
     recipe = config.shipped(f"bases/{name}")
-    return bases.resolve(config.merge({}, recipe)["model"]["name"] if recipe else name, run_config.seed)
+    return base_models.resolve(config.merge({}, recipe)["model"]["name"] if recipe else name, run_config.seed)

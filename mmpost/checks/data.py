@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mmpost.checks.report import Report, number
-from mmpost.data.media import media
+from mmpost.data.media.media import media
 from mmpost.errors import DataError
-from mmpost.job import placed
-from mmpost.models.lengths import Length, Lengths
+from mmpost.models.chat.prompt_lengths import Length, Lengths
+from mmpost.training.context import placed
 from mmpost.types import Sample, Source, Split, Stage, Task
 
 MADE = 512

@@ -10,10 +10,10 @@ import torch
 
 from mmpost.checks.model import gradients
 from mmpost.checks.report import Report, number
-from mmpost.data.media import media
+from mmpost.data.media.media import media
 from mmpost.errors import TrainError
-from mmpost.job import Job
-from mmpost.trainer import denominators
+from mmpost.training.context import Job
+from mmpost.training.trainer import denominators
 from mmpost.types import Batch, Collect, Outputs, Reply, Sample, Stage
 
 

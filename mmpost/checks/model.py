@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from mmpost.checks.report import Report, memory, number
-from mmpost.job import Job
-from mmpost.model_parts import owner
-from mmpost.probe import MediaUse, media_use, with_gold
+from mmpost.core.parameter_groups import owner
+from mmpost.training.context import Job
+from mmpost.training.media_probe import MediaUse, media_use, with_gold
 from mmpost.types import Decoding, Gold, Sample
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmpost.checks.report import Report, number
-from mmpost.models.lengths import Lengths
+from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.transforms.parse_rate import gold_text
 from mmpost.transforms.score import Score
-from mmpost.transforms.unparseable import gold_text
 from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
 
 SCORED = 1000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmpost.core.parameter_groups import owner
 from mmpost.errors import ConfigError
-from mmpost.model_parts import owner
 from mmpost.types import Model
 
 

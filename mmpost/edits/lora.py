@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from mmpost.config.settings import LoraSettings
+from mmpost.core.parameter_groups import owner
 from mmpost.errors import ConfigError
-from mmpost.model_parts import owner
-from mmpost.settings import LoraSettings
 from mmpost.types import Model
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmpost import dist
+from mmpost.core import distributed
 from mmpost.types import Update
 
 
@@ -22,5 +22,5 @@ class LocalEngine:
 
     def step(self) -> Mapping[str, float]:
         """Sum the gradients over the ranks, then move the weights; returns the update's numbers."""
-        dist.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
+        distributed.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
         return self.update.step()

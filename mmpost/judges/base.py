@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from mmpost.config.settings import Settings
 from mmpost.errors import DataError
-from mmpost.settings import Settings
 
 if TYPE_CHECKING:
     from mmpost.types import Reply, Sample

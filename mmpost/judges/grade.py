@@ -7,9 +7,9 @@ import string
 
 from pydantic import field_validator, model_validator
 
-from mmpost.judges.answers import Messages
-from mmpost.judges.asked import Form
+from mmpost.judges.answer_cache import Messages
 from mmpost.judges.base import Pair, Verdict
+from mmpost.judges.chat_judge import Form
 
 _FIELDS = frozenset(Pair._fields)
 

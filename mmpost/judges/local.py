@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mmpost.errors import ConfigError
-from mmpost.judges.answers import Messages
-from mmpost.judges.asked import Answer, Answering
+from mmpost.judges.answer_cache import Messages
+from mmpost.judges.chat_judge import Answer, Answering
 
 
 class LocalModel(Answering):

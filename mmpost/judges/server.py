@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from mmpost.errors import ConfigError
-from mmpost.judges.answers import Answers, Messages, question_key
-from mmpost.judges.asked import Answer, Answering
+from mmpost.judges.answer_cache import Answers, Messages, question_key
+from mmpost.judges.chat_judge import Answer, Answering
 
 if TYPE_CHECKING:
     import httpx

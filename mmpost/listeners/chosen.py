@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mmpost.config.settings import LogSettings
 from mmpost.listeners.base import Listener
 from mmpost.listeners.curves import Curves
 from mmpost.listeners.files import EvalLog, JsonlMetrics, Pieces, SamplesLog
 from mmpost.listeners.screen import Progress
 from mmpost.listeners.trackers import TensorBoard, Trackio, Wandb
-from mmpost.settings import LogSettings
 
 
 def chosen(log: LogSettings, pieces: Pieces) -> Iterator[Listener]:

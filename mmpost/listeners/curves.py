@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpost.core.run_files import read_lines
 from mmpost.listeners.base import Listener
-from mmpost.runs import read_lines
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
 """Told apart by people with any colour vision (Okabe and Ito)."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mmpost.core.annotations import Mark, marks
+from mmpost.core.run_files import read_lines, write
 from mmpost.listeners.base import Listener, Metrics
-from mmpost.marks import Mark, marks
-from mmpost.runs import read_lines, write
 from mmpost.types import Frame, Part, Reply, Sample
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 from transformers.utils import logging
 
+from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError
-from mmpost.models.intakes import intakes
-from mmpost.settings import ModelSettings
+from mmpost.models.media.processors import intakes
 
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:

@@ -13,8 +13,8 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from mmpost.core.numerics import at_least_fp32
 from mmpost.errors import ConfigError
-from mmpost.precision import at_least_fp32
 from mmpost.types import Batch, Loss, Objective, Outputs
 
 Matrix = Float[Tensor, "row row"]

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mmpost import runs
+from mmpost.core import run_files
 from mmpost.errors import ConfigError
 from mmpost.report.collect import collect
 
@@ -23,7 +23,7 @@ MOST = 20_000
 
 def report(run: str, out: str | None = None, replies: int = MOST) -> Path:
     """Write the page about the run in the folder `run`, by default as report.html in it; returns where it lies."""
-    folder = runs.find(run)
+    folder = run_files.find(run)
     path = folder / "report.html" if out is None else Path(out)
     if path.is_dir():
         path = path / "report.html"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.runs import groups_of, read_json, read_lines, replies_of
+from mmpost.core.run_files import groups_of, read_json, read_lines, replies_of
 
 DIGITS = 5
 """Significant digits of numbers on the page."""

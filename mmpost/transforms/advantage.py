@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mmpost.settings import Settings
-from mmpost.transforms.replies import known, numbers, put_each, reward, trained
+from mmpost.config.settings import Settings
+from mmpost.transforms.columns import known, numbers, put_each, reward, trained
 from mmpost.types import Context, Sample, Value
 
 Rewards = Sequence[float | None]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, cast
 
+from mmpost.config.settings import Settings
 from mmpost.errors import DataError
-from mmpost.settings import Settings
 from mmpost.types import Context, Reply, Sample
 
 

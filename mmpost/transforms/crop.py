@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from mmpost.settings import Settings
+from mmpost.config.settings import Settings
 from mmpost.types import Context, Part, Sample
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mmpost.settings import Settings
+from mmpost.config.settings import Settings
 from mmpost.types import Context, Sample, Sampling
 
 

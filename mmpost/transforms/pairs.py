@@ -12,9 +12,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
+from mmpost.config.settings import Settings
 from mmpost.errors import ColumnError, DataError, TrainError
-from mmpost.settings import Settings
-from mmpost.transforms.replies import known, put
+from mmpost.transforms.columns import known, put
 from mmpost.types import Context, Reply, Sample
 
 Choice = tuple[int, int]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, SupportsFloat
 
+from mmpost.config.settings import Settings
 from mmpost.errors import TrainError
-from mmpost.settings import Settings
 from mmpost.types import Context, Reply, Reward, Sample
 
 

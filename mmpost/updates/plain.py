@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from mmpost.config.settings import OptimSettings
+from mmpost.core.parameter_groups import owner
 from mmpost.errors import ConfigError
-from mmpost.model_parts import owner
-from mmpost.settings import OptimSettings
 from mmpost.types import Update
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from torch import Tensor
 
 from bench_parts.meters import Memory
-from mmpost.models.head import Head, processed, token_statistics
-from mmpost.settings import ComputeSettings
+from mmpost.config.settings import ComputeSettings
+from mmpost.models.chat.logprobs import Head, processed, token_statistics
 
 MIB = 1 << 20
 

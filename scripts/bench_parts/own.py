@@ -11,15 +11,15 @@ from typing import Any
 from bench_parts.gate import Gate, Order
 from bench_parts.meters import Counters
 from bench_parts.work import Row, Shape, reward, unwritable
-from mmpost import trainer
-from mmpost.config import RunConfig
+from mmpost.config.run_config import RunConfig
+from mmpost.config.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
 from mmpost.engine.local import LocalEngine
-from mmpost.feed import Feed
-from mmpost.models.chat import ChatModel
-from mmpost.rl import GroupTask
-from mmpost.run import Run
-from mmpost.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
-from mmpost.stop import Stop
+from mmpost.methods.policy_gradient import GroupTask
+from mmpost.models.chat.model import ChatModel
+from mmpost.runs.run import Run
+from mmpost.training import trainer
+from mmpost.training.batches import Feed
+from mmpost.training.interrupts import Stop
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Sampling, Stage
 from mmpost.updates.plain import Plain

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from mmpost.models.prompts import Prompter
-from mmpost.models.tiny import WORDS, tiny_config, tiny_processor, write_tiny
+from mmpost.models.builtin.qwen_vl import WORDS, tiny_config, tiny_processor, write_tiny
+from mmpost.models.chat.prompts import Prompter
 from mmpost.types import Part
 
 CELL = 28

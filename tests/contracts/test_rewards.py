@@ -13,8 +13,9 @@ from copy import deepcopy
 import pytest
 
 import mmpost.rewards
-from mmpost.data import clips, temporal
-from mmpost.data.digits import KINDS, Scenes, answer_text
+from mmpost.data.formats import temporal
+from mmpost.data.worlds import clips
+from mmpost.data.worlds.digits.scenes import KINDS, Scenes, answer_text
 from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
 

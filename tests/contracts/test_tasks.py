@@ -1,12 +1,12 @@
-"""What every task must do, besides training: the rest is in tests/test_settings_read.py, which runs them all."""
+"""What every task must do, besides training: the rest is in tests/config/test_settings_read.py, which runs them all."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import BaseModel
 
-from mmpost import config, registry
-from mmpost.build import make_task
+from mmpost.config import registry, run_config
+from mmpost.runs.session import make_task
 from mmpost.types import Task
 
 TASKS = list(registry.modules("mmpost.tasks"))
@@ -19,12 +19,12 @@ def kind(name: str) -> type[Task]:
 @pytest.mark.parametrize("name", TASKS)
 def test_every_setting_says_what_it_means(name: str) -> None:
     assert kind(name).__doc__
-    silent = [path for path, info in config.fields(kind(name)) if not info.description]
+    silent = [path for path, info in run_config.fields(kind(name)) if not info.description]
     assert not silent
 
 
 def test_every_setting_of_a_run_says_what_it_means() -> None:
-    assert not [path for path, info in config.fields(config.RunConfig) if not info.description]
+    assert not [path for path, info in run_config.fields(run_config.RunConfig) if not info.description]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -33,7 +33,7 @@ def test_stages_and_benches_have_names_of_their_own(name: str, tmp_path_factory:
     file.write_text('{"query": "1 + 1?", "response": "2", "solution": "2"}\n')
     needs_data = name in ("sft", "grpo")
     data = {"train": str(file), "val": str(file), "test": str(file)} if needs_data else {}
-    run, _ = config.load([{"task": name, "data": data}])
+    run, _ = run_config.load([{"task": name, "data": data}])
     task = make_task(run)
     names = [stage.name for stage in task.stages()]
     assert names

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+import mmpost.metrics
+import mmpost.selection
 import mmpost.transforms
-from mmpost.settings import Settings
+from mmpost.config.settings import Settings
 from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
@@ -48,7 +50,8 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
 
 
 def classes() -> Iterator[type[Any]]:
-    for info in pkgutil.iter_modules(mmpost.transforms.__path__, "mmpost.transforms."):
+    packages = (mmpost.transforms, mmpost.metrics, mmpost.selection)
+    for info in [i for p in packages for i in pkgutil.iter_modules(p.__path__, f"{p.__name__}.")]:
         for name, found in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
             public = found.__module__ == info.name and not name.startswith("_")
             calls = any("__call__" in vars(c) for c in found.__mro__[:-1])

@@ -7,9 +7,9 @@ import inspect
 import pytest
 import torch
 
-from mmpost import registry
+from mmpost.config import registry
+from mmpost.config.settings import OptimSettings
 from mmpost.errors import ConfigError
-from mmpost.settings import OptimSettings
 from mmpost.types import Update
 from mmpost.updates.plain import Plain, schedule
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mmpost.judges.asked import AskedJudge
+from mmpost.judges.chat_judge import AskedJudge
 from mmpost.judges.grade import Grade
 from mmpost.judges.server import Server
 

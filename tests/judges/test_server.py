@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 from mmpost.errors import ConfigError, TrainError
-from mmpost.judges.asked import AskedJudge
+from mmpost.judges.chat_judge import AskedJudge
 from mmpost.judges.grade import Grade
-from mmpost.judges.green import Green
-from mmpost.judges.judged import Judged
+from mmpost.judges.radiology.green import Green
 from mmpost.judges.server import Server, _seconds
+from mmpost.judges.transform import Judged
 from mmpost.types import Part, Reply, Sample
 from tests.judges import killed_judge
 from tests.judges.chat_server import GOOD, ChatServer, serving

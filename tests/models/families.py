@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 from tokenizers import processors
 
-from mmpost.models.tiny import CHAT_TEMPLATE, tiny_tokenizer
+from mmpost.models.builtin.qwen_vl import CHAT_TEMPLATE, tiny_tokenizer
 
 SPREAD = 0.1
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from mmpost.data.media import Media, media
+from mmpost.data.media.media import Media, media
 from mmpost.types import Part, Sample
 
 ODD = (93, 61)

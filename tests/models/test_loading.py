@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
+from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.chat import ChatModel
-from mmpost.models.tiny import write_tiny
-from mmpost.settings import ModelSettings
+from mmpost.models.builtin.qwen_vl import write_tiny
+from mmpost.models.chat.model import ChatModel
 from mmpost.types import Part, Sample
 from tests.models.samples import mixed, picture
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpost.columns import reply_space
+from mmpost.core.collate import reply_space
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GroupAdvantage
-from mmpost.transforms.truth import SmoothTruth
+from mmpost.transforms.inject_truth import SmoothTruth
 from mmpost.types import Batch, Outputs
 from tests.objectives.ragged import select, total
 from tests.transforms.fakes import FakeContext, group

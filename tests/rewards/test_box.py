@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpost.core.annotations import marks
 from mmpost.errors import DataError
-from mmpost.marks import marks
 from mmpost.rewards.box import (
     REWARDS,
     Objects,

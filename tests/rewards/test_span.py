@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmpost.marks import Mark, marks
+from mmpost.core.annotations import Mark, marks
 from mmpost.rewards import span
 from mmpost.types import Part, Reply, Sample
 

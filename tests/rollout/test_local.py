@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpost.models.chat import ChatModel
-from mmpost.models.tiny import write_tiny
+from mmpost.config.settings import ModelSettings
+from mmpost.models.builtin.qwen_vl import write_tiny
+from mmpost.models.chat.model import ChatModel
 from mmpost.rollout import local
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import ModelSettings
 from mmpost.types import Part, Reply, Sample, Sampling
 from tests.models.samples import mixed
 

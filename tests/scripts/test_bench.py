@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from mmpost.models.tiny import tiny_config, tiny_processor
+from mmpost.models.builtin.qwen_vl import tiny_config, tiny_processor
 from mmpost.types import Reply
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from published_rows import save
 
 import mmpost
-from mmpost import config
-from mmpost.build import make_task
-from mmpost.data.stars import CLASSES
+from mmpost.config import run_config
+from mmpost.data.worlds.stars.catalogue import CLASSES
 from mmpost.errors import ConfigError
+from mmpost.metrics.embeddings import ClassOf
 from mmpost.report import report
+from mmpost.runs.session import make_task
 from mmpost.tasks.astrom3 import Astrom3
 from mmpost.transforms.crop import Crop
-from mmpost.transforms.embedded import ClassOf
-from tests.published_rows import save
 
 SMALL = {"stars": 40, "bench_stars": 20, "prompts": 8, "class_prompts": 6, "planted": 0.2, "labels": 0.5}
 
 
 def task(**fields: Any) -> Astrom3:
-    run, _ = config.load([{"task": {"name": "astrom3", **SMALL, **fields}}])
+    run, _ = run_config.load([{"task": {"name": "astrom3", **SMALL, **fields}}])
     made = make_task(run)
     assert isinstance(made, Astrom3)
     return made
@@ -76,13 +76,13 @@ def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:
 
 def test_the_published_data_set_is_read(tmp_path: Path) -> None:
     place = save(tmp_path / "stars", 24)
-    run, _ = config.load([{"task": {"name": "astrom3", **SMALL}, "data": {"train": place}}])
+    run, _ = run_config.load([{"task": {"name": "astrom3", **SMALL}, "data": {"train": place}}])
     made = make_task(run)
     contrast, classify = made.stages()
     assert len(contrast.source) == 24
     assert len(classify.source) <= 12
     assert [b.name for b in made.benches("test")] == ["class", "centroid", "retrieval", "search"]
     for bad in ({"config": "full_42_norm"}, {"config": "some"}):
-        wrong, _ = config.load([{"task": {"name": "astrom3", **bad}, "data": {"train": place}}])
+        wrong, _ = run_config.load([{"task": {"name": "astrom3", **bad}, "data": {"train": place}}])
         with pytest.raises(ConfigError):
             list(make_task(wrong).stages())

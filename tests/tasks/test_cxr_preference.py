@@ -11,24 +11,24 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from small_runs import metrics, same_weights
 
 import mmpost
-from mmpost import config
-from mmpost.build import make_task
 from mmpost.checks import check
 from mmpost.checks.report import Report
-from mmpost.compare.study import read
-from mmpost.data.phantom_questions import Questions
-from mmpost.data.phantoms import Phantoms
+from mmpost.config import run_config
+from mmpost.data.worlds.chest.questions import Questions
+from mmpost.data.worlds.chest.studies import Phantoms
 from mmpost.errors import DataError
 from mmpost.judges.base import Verdict
-from mmpost.judges.rules import RuleJudge
-from mmpost.stages import stages_of
+from mmpost.judges.radiology.rules import RuleJudge
+from mmpost.runs.session import make_task
+from mmpost.studies.study import read
+from mmpost.tasks.bases.reports import ReportsBase
 from mmpost.tasks.cxr_preference import CxrPreference, report_summary
-from mmpost.tasks.reports_base import ReportsBase
+from mmpost.training.stage_checks import stages_of
 from mmpost.types import Part, Reply, Sample
 from tests.judges.chat_server import GOOD, serving
-from tests.small_runs import metrics, same_weights
 
 SETTINGS: dict[str, Any] = {
     "task": {
@@ -96,7 +96,7 @@ def test_the_stages_in_their_order() -> None:
     ],
 )
 def test_judges_are_configured_from_the_command_line(words: list[str], kind: str) -> None:
-    run, _ = config.load(["task=cxr_preference", *(f"task.{word}" for word in words)])
+    run, _ = run_config.load(["task=cxr_preference", *(f"task.{word}" for word in words)])
     task = make_task(run)
     assert isinstance(task, CxrPreference)
     assert type(task.judge.judge()).__name__ == kind
@@ -154,7 +154,7 @@ def test_each_step_is_on_record(whole: Path) -> None:
 
 
 def test_the_tower_stays_and_the_rest_learns(whole: Path) -> None:
-    from tests.small_runs import weights
+    from small_runs import weights
 
     after, before = weights(whole), _at(whole, "step-2")
     moved = {name for name in after if not after[name].equal(before[name])}
@@ -186,12 +186,12 @@ def test_going_on_between_the_steps_ends_in_the_same_bits(step: int, whole: Path
 
 
 def test_a_kill_while_candidates_are_drawn_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmpost.judges.judged import Judged
+    from mmpost.judges.transform import Judged
 
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    settings = config.merge(SETTINGS, {"task": {"sft": 0.0}, "steps": 2})
+    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0}, "steps": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Judged, "__call__", dies)
         mmpost.train(**settings, out=str(tmp_path / "run"))
@@ -201,14 +201,14 @@ def test_a_kill_while_candidates_are_drawn_leaves_a_checkpoint(tmp_path: Path, m
 
 
 def test_candidates_that_are_all_the_same_stop_the_run_with_a_reason(tmp_path: Path) -> None:
-    settings = config.merge(SETTINGS, {"task": {"sft": 0.0, "pairs": {"margin": 1e6}}, "steps": 2})
+    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0, "pairs": {"margin": 1e6}}, "steps": 2})
     with pytest.raises(DataError, match=r"found none of 6 \(dropped by a transform\)"):
         mmpost.train(**settings, out=str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("kind", ["kto", "simpo", "orpo"])
 def test_other_losses_are_a_setting(kind: str, tmp_path: Path) -> None:
-    settings = config.merge(SETTINGS, {"task": {"sft": 0.0, "loss": {"kind": kind}}, "steps": 1})
+    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0, "loss": {"kind": kind}}, "steps": 1})
     assert mmpost.train(**settings, out=str(tmp_path / "run"))["status"] == "done"
 
 
@@ -256,5 +256,5 @@ def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
     for name in ("dpo", "ipo", "kto", "simpo", "orpo"):
         assert kinds[name] == kinds[f"{name}_lc"] == name
     for arm in study.arms.values():
-        given = config.merge(study.set.get("task", {}), arm.get("task", {}))
-        assert stages_of(config.decode(CxrPreference, given))
+        given = run_config.merge(study.set.get("task", {}), arm.get("task", {}))
+        assert stages_of(run_config.decode(CxrPreference, given))

@@ -13,18 +13,18 @@ from preference_steps import OBJECTIVES, judged
 from small_runs import QUICK, lines
 
 import mmpost
-from mmpost import config
-from mmpost.build import make_task
-from mmpost.data.digits import Scenes
-from mmpost.data.readers import read
-from mmpost.data.rivals import Rivals
-from mmpost.job import Job
-from mmpost.models.chat import ChatModel
+from mmpost.config import run_config
+from mmpost.config.settings import ComputeSettings, ModelSettings
+from mmpost.data.readers.dataset import read
+from mmpost.data.worlds.digits.pairs import Rivals
+from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.methods.preference import ordered
+from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.preference import Preference
-from mmpost.preferences import ordered
 from mmpost.rollout.local import LocalRollout
-from mmpost.settings import ComputeSettings, ModelSettings
-from mmpost.store import LogpStore
+from mmpost.runs.session import make_task
+from mmpost.training.context import Job
+from mmpost.training.logprob_cache import LogpStore
 from mmpost.transforms.pairs import EncodePairs
 from mmpost.types import Reply, Sample
 
@@ -156,8 +156,8 @@ def test_how_the_policy_orders_replies() -> None:
 
 @pytest.mark.parametrize("loss", [{"kind": "dpo", "weighting": True}, {"kind": "kto"}])
 def test_a_few_steps_raise_the_margin(loss: dict[str, object], tmp_path: Path) -> None:
-    settings = config.merge(
-        config.merge(QUICK, SMALL), {"task": {"loss": loss}, "steps": 6, "optim": {"lr": 3e-4, "warmup": 0}}
+    settings = run_config.merge(
+        run_config.merge(QUICK, SMALL), {"task": {"loss": loss}, "steps": 6, "optim": {"lr": 3e-4, "warmup": 0}}
     )
     mmpost.train(settings, out=str(tmp_path / "run"))
     found = lines(tmp_path / "run")
@@ -169,6 +169,6 @@ def test_a_few_steps_raise_the_margin(loss: dict[str, object], tmp_path: Path) -
 
 
 def test_a_loss_without_reference_asks_for_none() -> None:
-    run, _ = config.load([{"task": {"name": "preference", "loss": {"kind": "simpo"}}}])
+    run, _ = run_config.load([{"task": {"name": "preference", "loss": {"kind": "simpo"}}}])
     (stage,) = make_task(run).stages()
     assert [type(t).__name__ for t in stage.transforms] == ["WritePairs", "EncodePairs"]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import mmpost
-from mmpost.data.blanked import Blanked
-from mmpost.data.sounds import Sounds
-from mmpost.settings import DataSettings
+from mmpost.config.settings import DataSettings
+from mmpost.data.sources.blanked import Blanked
+from mmpost.data.worlds.sounds import Sounds
 from mmpost.tasks.r1_aqa import R1Aqa
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext

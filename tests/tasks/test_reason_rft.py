@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from mmpost.settings import DataSettings
+from mmpost.config.settings import DataSettings
 from mmpost.tasks.reason_rft import ACCURACY, ReasonRFT
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Stage

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import mmpost
-from mmpost import config
-from mmpost.build import make_task
-from mmpost.data.clips import KINDS, Clips
-from mmpost.data.media import media
+from mmpost.config import run_config
+from mmpost.data.media.media import media
+from mmpost.data.worlds.clips import KINDS, Clips
 from mmpost.errors import DataError
+from mmpost.runs.session import make_task
 from mmpost.tasks.temporal_r1 import TemporalR1
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply
@@ -53,7 +53,7 @@ def test_only_the_dual_reward_counts_and_its_terms_are_logged() -> None:
 
 
 def test_the_published_settings_are_the_configuration() -> None:
-    run, _ = config.load([{"task": "temporal_r1", "model": "Qwen/Qwen2.5-VL-3B-Instruct"}])
+    run, _ = run_config.load([{"task": "temporal_r1", "model": "Qwen/Qwen2.5-VL-3B-Instruct"}])
     made = make_task(run)
     assert isinstance(made, TemporalR1)
     assert (made.policy.beta, made.policy.kl_estimator, made.policy.entropy) == (1e-2, "k3", 1e-3)

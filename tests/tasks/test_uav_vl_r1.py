@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import metrics, same_weights, weights
 
 import mmpost
-from mmpost import config
-from mmpost.data.aerial_questions import TYPES, Aerial
-from mmpost.data.curriculum import Curriculum
+from mmpost.config import run_config
+from mmpost.data.sources.curriculum import Curriculum
+from mmpost.data.worlds.aerial.questions import TYPES, Aerial
+from mmpost.methods.policy_gradient import GroupTask
 from mmpost.rewards.text import think_format
-from mmpost.rl import GroupTask
 from mmpost.tasks.uav_vl_r1 import UavVlR1
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Stage
-from tests.small_runs import metrics, same_weights, weights
 
 SETTINGS: dict[str, Any] = {
     "task": {
@@ -156,7 +156,7 @@ def test_the_stages_and_their_settings() -> None:
 
 
 def test_every_stage_is_measured_at_every_evaluation(tmp_path: Path) -> None:
-    settings = config.merge(SETTINGS, {"steps": 1, "eval": {"after": True, "samples": 0}, "task": {"sft": 1.0}})
+    settings = run_config.merge(SETTINGS, {"steps": 1, "eval": {"after": True, "samples": 0}, "task": {"sft": 1.0}})
     summary = mmpost.train(**settings, out=str(tmp_path / "run"))
     found = set(summary["eval_after"])
     assert {f"questions/stage/{name}" for name in "ABC"} <= found

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpost.data.media import media
+from mmpost.data.media.media import media
 from mmpost.transforms.crop import Crop
 from mmpost.types import Part, Sample
 from tests.transforms.fakes import FakeContext

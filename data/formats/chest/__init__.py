@@ -1,0 +1,1 @@
+"""Published collections of chest X-rays and reports."""

@@ -1,0 +1,1 @@
+"""Opening, decoding, hashing and previewing images, videos, audio and other media."""

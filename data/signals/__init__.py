@@ -1,0 +1,1 @@
+"""Measured signals: time series, spectra and records of named numbers."""

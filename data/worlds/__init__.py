@@ -1,0 +1,1 @@
+"""Synthetic datasets, generated on demand from a seed."""

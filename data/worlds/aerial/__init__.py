@@ -1,0 +1,1 @@
+"""Synthetic aerial images and questions about them."""

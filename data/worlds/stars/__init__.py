@@ -1,0 +1,1 @@
+"""Synthetic stars: light curves, spectra and catalogue records."""

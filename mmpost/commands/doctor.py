@@ -1,0 +1,252 @@
+"""`mmpost doctor`: what works on this machine, and what to do about what does not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "missing", "broken"]
+
+NEEDED = {
+    "transformers": "transformers",
+    "peft": "peft",
+    "accelerate": "accelerate",
+    "datasets": "datasets",
+    "safetensors": "safetensors",
+    "pydantic": "pydantic",
+    "pillow": "PIL",
+    "av (PyAV)": "av",
+    "qwen-vl-utils": "qwen_vl_utils",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "tensorboard": "tensorboard",
+    "matplotlib": "matplotlib",
+}
+"""Shown name and import name of what every run needs."""
+
+EXTRAS = {
+    "vllm": ("vllm", "samples replies with vLLM"),
+    "deepspeed": ("deepspeed", "shards large models over GPUs"),
+    "open-clip": ("open_clip", "CLIP scores and encoders"),
+    "wandb": ("wandb", "log.wandb=PROJECT"),
+    "trackio": ("trackio", "log.trackio=PROJECT"),
+}
+"""Extra, import name and what it is for."""
+
+REINSTALL = "pip install --upgrade --force-reinstall torch torchvision"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Status
+    found: str
+    todo: str = ""
+    """What to do where the status is not ok."""
+    needed: bool = True
+    """False: mmpost works without it."""
+
+
+def doctor() -> list[Check]:
+    """Look at everything; a check that fails in a way of its own becomes a line that says so."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("Python", _python),
+        ("torch and torchvision", _torch),
+        *((name, lambda name=name, module=module: _needed(name, module)) for name, module in NEEDED.items()),
+        ("decord", _decord),
+        ("torchcodec", _torchcodec),
+        ("accelerator", _accelerator),
+        ("CPU cores", _cores),
+        ("memory", _memory),
+        ("mmpost cache", _cache),
+        ("Hugging Face cache", _hub_cache),
+        ("tiny model", _tiny),
+        *((extra, lambda extra=extra: _extra(extra, *EXTRAS[extra])) for extra in EXTRAS),
+    ]
+    return [_guarded(name, check) for name, check in checks]
+
+
+def main() -> int:
+    """Print the report; 1 where something needed is missing or broken."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    checks = doctor()
+    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    table = Table("", "", "found", "what to do", box=None, pad_edge=False)
+    for check in checks:
+        bad = check.needed and check.status != "ok"
+        status = Text(check.status, style="bold red" if bad else colours[check.status])
+        table.add_row(Text(check.name), status, Text(check.found), Text(check.todo))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+    faults = [check.name for check in checks if check.needed and check.status != "ok"]
+    if faults:
+        console.print(f"\nmmpost cannot train here until this is mended: {', '.join(faults)}", style="bold red")
+        return 1
+    console.print("\nEverything that mmpost needs works.", style="bold green")
+    return 0
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - finding out what is broken is the purpose
+        return Check(name, "broken", _first_line(error), "reinstall mmpost; if this stays, report it with this line")
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _python() -> Check:
+    """An older Python cannot install mmpost at all; the path tells which environment is at work."""
+    return Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def _torch() -> Check:
+    """The two load only as a pair that was built together; a mixed pair fails at the first operator."""
+    name = "torch and torchvision"
+    try:
+        import torch
+        import torchvision
+        from torchvision.ops import nms
+
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+        assert nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() == [0], "nms gives a wrong answer"
+    except (ImportError, AttributeError) as error:
+        return Check(name, "missing" if isinstance(error, ModuleNotFoundError) else "broken", str(error), REINSTALL)
+    except Exception as error:  # noqa: BLE001 - whatever a mixed pair raises
+        return Check(name, "broken", f"do not fit each other ({_first_line(error)})", REINSTALL)
+    return Check(name, "ok", f"{torch.__version__} and {torchvision.__version__}")
+
+
+def _needed(name: str, module: str) -> Check:
+    package = name.partition(" ")[0]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return Check(name, "missing", str(error), f"pip install {package}")
+    except Exception as error:  # noqa: BLE001 - a broken binary raises anything
+        return Check(name, "broken", _first_line(error), f"pip install --force-reinstall {package}")
+    return Check(name, "ok", importlib.metadata.version(package))
+
+
+def _decord() -> Check:
+    try:
+        import decord  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check("decord", "missing", f"PyAV reads videos instead ({_first_line(error)})", needed=False)
+    return Check("decord", "ok", str(decord.__version__), needed=False)
+
+
+def _torchcodec() -> Check:
+    try:
+        import torchcodec  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check(
+            "torchcodec", "missing", f"not needed: decord or PyAV read videos ({_first_line(error)})", needed=False
+        )
+    return Check("torchcodec", "ok", str(torchcodec.__version__), needed=False)
+
+
+def _accelerator() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        if Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+            todo = "compare the driver (nvidia-smi) with torch's CUDA, or install a torch built for the driver"
+            return Check("accelerator", "broken", "a GPU is there, but torch cannot use it", todo, needed=False)
+        return Check("accelerator", "ok", "none: training runs on the CPU, in fp32", needed=False)
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16"
+    total = float(torch.ones(2, device="cuda").sum())
+    assert total == 2.0, f"the GPU adds 1 and 1 to {total}"
+    return Check("accelerator", "ok", f"{len(names)} x {names[0]}, {memory:.0f} GiB, CUDA {torch.version.cuda}, {bf16}")
+
+
+def _cores() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check("CPU cores", "ok", f"{usable} usable of {os.cpu_count()} ({platform.machine()})", needed=False)
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if total < 4:
+        todo = "the built-in tasks need about 4 GiB; lower compute.micro_tokens and compute.rollout_replies"
+        return Check("memory", "broken", f"{total:.1f} GiB", todo, needed=False)
+    return Check("memory", "ok", f"{total:.0f} GiB", needed=False)
+
+
+def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
+    """`folder` can be made and written, and has `gib` GiB to spare."""
+    todo = f"point {variable} at a folder with room that you may write"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"mmpost")
+    except OSError as error:
+        return Check(name, "broken", f"{folder} cannot be written ({error.strerror})", todo)
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < gib:
+        return Check(name, "broken", f"{folder} has {free:.1f} GiB left; {gib:g} are wanted", todo)
+    return Check(name, "ok", f"{folder}, {free:.0f} GiB free")
+
+
+def _cache() -> Check:
+    from mmpost.runs.base_models import cache
+
+    return _folder("mmpost cache", cache(), "MMPOST_CACHE", 2)
+
+
+def _hub_cache() -> Check:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return _folder("Hugging Face cache", Path(HF_HUB_CACHE), "HF_HOME", 2)
+
+
+def _tiny() -> Check:
+    """A checkpoint written, loaded and run: torch, transformers and the image processor work together."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    from mmpost.models.builtin.qwen_vl import write_tiny
+
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        write_tiny(Path(folder))
+        processor = AutoProcessor.from_pretrained(folder)
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        image = torch.zeros(3, 56, 56, dtype=torch.uint8)
+        text = "<|vision_start|><|image_pad|><|vision_end|> 7"
+        inputs = processor(text=[text], images=[image], return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**inputs).logits
+    assert bool(torch.isfinite(logits).all()), "the logits are not finite"
+    return Check("tiny model", "ok", f"one image and {logits.shape[1]} tokens through {type(model).__name__}")
+
+
+def _extra(extra: str, module: str, purpose: str) -> Check:
+    """Only looked for, not imported: vllm and deepspeed start processes and take seconds."""
+    if importlib.util.find_spec(module) is None:
+        install = f"pip install 'mmpost[{extra}]'"
+        return Check(extra, "missing", f"optional: {purpose}", install, needed=False)
+    package = importlib.metadata.packages_distributions().get(module, [module])[0]
+    return Check(extra, "ok", importlib.metadata.version(package), needed=False)

@@ -1,0 +1,144 @@
+"""`mmpost export`: a run's weights as a folder that any transformers script loads, with a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from mmpost.config import run_config
+from mmpost.config.settings import ModelSettings, Settings
+from mmpost.edits.lora import merged
+from mmpost.errors import ConfigError
+from mmpost.models.chat.model import ChatModel
+from mmpost.models.opening import open_model
+from mmpost.runs import base_models
+from mmpost.runs.summary import versions
+from mmpost.types import Model
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+USE = """```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+messages = [{"role": "user", "content": [{"type": "image", "url": "a.jpg"}, {"type": "text", "text": "What is this?"}]}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+reply = model.generate(**inputs, max_new_tokens=256, do_sample=False)
+print(processor.decode(reply[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
+
+USE_HERE = """```python
+import mmpost
+
+model = mmpost.load("FOLDER")
+```"""
+
+
+class ExportWords(Settings):
+    """What `mmpost export` takes."""
+
+    model: str
+    """A run (its last checkpoint), a checkpoint, a base or a hub id."""
+    out: str
+    """The new folder."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Type of the numbers in the files; fp32 changes nothing."""
+
+
+def export(words: Sequence[str]) -> Path:
+    """Merge adapters, cast, and write safetensors, processor and card; returns the folder, which must be new.
+
+    The generation settings written bring greedy decoding, the ends of a turn, and the tokens that no reply may hold.
+    """
+    given = run_config.decode(ExportWords, run_config.words(words, tuple(ExportWords.model_fields)))
+    out = Path(given.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"out={out} is not empty; name a new folder")
+    settings, summary, task = _origin(given.model)
+    model = open_model(base_models.resolve(given.model, 0), settings)
+    model.module = merged(model.module).to(DTYPES[given.dtype])
+    if isinstance(model, ChatModel):
+        _for_transformers(model, DTYPES[given.dtype])
+    aside = out.with_name(f".{out.name}")
+    model.save(aside)
+    (aside / "README.md").write_text(_card(given, settings, summary, task, model))
+    if out.exists():
+        out.rmdir()
+    aside.rename(out)
+    return out
+
+
+def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
+    """What `generate` needs to know."""
+    model.module.config.dtype = dtype
+    end = list(model.recipe.end)
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    model.module.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=end[0] if pad is None else pad,
+        suppress_tokens=sorted(model.recipe.banned) or None,
+    )
+
+
+def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
+    """Model settings, summary and configuration of the run that `name` is, or is a checkpoint of; else none."""
+    path = Path(name).expanduser().resolve()
+    for folder in (path, *path.parents[:2]):
+        file = folder / "config.yaml"
+        if file.is_file() and (folder / "checkpoints").is_dir():
+            run: dict[str, Any] = run_config.parse_yaml(file.read_text(), str(file))
+            summary = folder / "summary.json"
+            kept = {k: run["model"][k] for k in ("trust_remote_code", *run_config.RECIPE) if k in run["model"]}
+            settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
+            return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
+    return ModelSettings(name=name, device="cpu"), {}, {}
+
+
+def _card(
+    given: ExportWords, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
+) -> str:
+    base = run.get("model", {}).get("name", given.model)
+    scores = summary.get("eval_after", {})
+    rows = [
+        f"| {name} | {s['value']:.4g} | {s['low']:.4g} to {s['high']:.4g} | {s['n']:g} |" for name, s in scores.items()
+    ]
+    facts = {
+        "Base": f"{base} (weights {str(summary.get('base_hash') or 'not hashed')[:16]})",
+        "Task": run.get("task", {}).get("name", "none"),
+        "Steps": summary.get("steps", 0),
+        "Seed": summary.get("seed", "none"),
+        "Prompt recipe": model.recipe.hash,
+        **_chat_facts(model, settings),
+        "Numbers": given.dtype,
+        "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", versions()).items()),
+    }
+    writes = isinstance(model, ChatModel)
+    kind = ["library_name: transformers", "pipeline_tag: image-text-to-text"] if writes else ["library_name: mmpost"]
+    front = [f"base_model: {json.dumps(str(base))}", *kind]
+    lines = ["---", *front, "tags: [mmpost]", "---", "", f"# {Path(given.out).name}", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    if rows:
+        lines += [
+            "Test split, with 95 % intervals:",
+            "",
+            "| metric | value | interval | samples |",
+            "|---|---|---|---|",
+        ]
+        lines += [*rows, ""]
+    return "\n".join([*lines, USE if writes else USE_HERE, ""])
+
+
+def _chat_facts(model: Model, settings: ModelSettings) -> dict[str, str]:
+    if not isinstance(model, ChatModel):
+        return {}
+    system = json.dumps(settings.system) if settings.system else "none"
+    return {"Positions": model.recipe.positions, "System prompt": system}

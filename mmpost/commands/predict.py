@@ -1,0 +1,137 @@
+"""`mmpost predict`: a model's replies to a file or folder of prompts, as JSON Lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mmpost.config import run_config as config
+from mmpost.core import distributed
+from mmpost.errors import ConfigError, DataError
+from mmpost.models.opening import open_chat
+from mmpost.rollout.local import LocalRollout
+from mmpost.runs import base_models, checkpoint, prompt_recipe
+from mmpost.runs.session import make_task
+from mmpost.training.context import Job
+from mmpost.types import Bench, Reply, Sample
+
+BARE = {"task": {"name": "grpo", "rewards": {}}}
+"""What `predict` without a task runs: the prompts as they are, the most likely reply, no scores."""
+
+
+def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
+    """Write a line for each reply to `out=FILE.jsonl`; returns how many samples were answered now.
+
+    What is asked and how replies are drawn and scored is the task's word (its benches on `data.test`). A file that is
+    there is continued: samples whose uid it has are passed over, a line cut short is written again. Ranks share the
+    samples, and the first one writes, in the order of the data. Raises ConfigError where the file was written by other
+    weights.
+    """
+    given: dict[str, Any] = {}
+    for word in words:
+        given = config.merge(given, config.parse_word(word) if isinstance(word, str) else word)
+    run_config, aside = config.load([given] if "config" in given or "name" in given.get("task", {}) else [BARE, given])
+    if "out" not in aside:
+        raise ConfigError("predict writes to a file: say out=FILE.jsonl")
+    benches = make_task(run_config).benches("test")
+    if not benches:
+        raise ConfigError("nothing to answer: say data.test=FILE, or a folder of images with data.prompt=QUESTION")
+    if run_config.compute.threads:
+        torch.set_num_threads(run_config.compute.threads)
+    base = base_models.resolve(run_config.model.name, run_config.seed)
+    distributed.start(run_config.model.device)
+    stamp = checkpoint.weights_hash(base)[:16] or base
+    out = Path(aside["out"])
+    first = distributed.rank() == 0
+    done = distributed.gather(_continue(out, stamp) if first else set())[0]
+    compute = run_config.compute
+    model = open_chat(base, run_config.model, compute)
+    if first:
+        prompt_recipe.warn(base, model.recipe)
+    rollout = LocalRollout(model, compute.rollout_replies)
+    job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+    count = 0
+    for bench in benches:
+        for samples in _answered(job, bench, done, compute.rollout_replies, run_config.eval.samples):
+            lines = distributed.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
+            count += sum(distributed.gather(len(samples)))
+            if first:
+                _append(out, "".join(lines))
+    if first:
+        Console().print(f"{count} answered, {len(done)} were there: {out}", highlight=False, soft_wrap=True)
+    distributed.stop()
+    return count
+
+
+def _answered(job: Job, bench: Bench, done: set[tuple[str, str]], size: int, most: int) -> Iterator[list[Sample]]:
+    """The bench's samples that are not done, through its transforms, as many at a time as are sampled side by side.
+
+    Of each round, the ranks in their order have consecutive samples. What is drawn depends on neither rounds nor ranks.
+    """
+    indices = range(min(most or len(bench.source), len(bench.source)))
+    size = min(size, -(-len(indices) // distributed.world()))
+    for start in range(0, len(indices), size * distributed.world()):
+        mine = start + distributed.rank() * size
+        with job.aside(f"eval/{bench.name}"):
+            samples = job.take(bench.source, indices[mine : mine + size])
+            samples = [s for s in samples if (bench.name, s.uid) not in done]
+            # A transform may speak with the other ranks: all of them call it, or none.
+            for transform in bench.transforms if any(distributed.gather(bool(samples))) else ():
+                samples = transform(samples, job)
+        yield samples
+
+
+def _append(out: Path, lines: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(lines)
+
+
+def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
+    frame = None if sample.frame is None else [sample.frame.width, sample.frame.height]
+    said = {
+        "bench": bench.name,
+        "uid": sample.uid,
+        "prompt": "".join(p.value for p in sample.prompt if p.kind == "text" and p.role == "user"),
+        "reply": reply.text,
+        "truncated": bool(reply.columns.get("truncated", 0.0)),
+        "scores": dict(reply.scores),
+        "frame": frame,
+        "weights": stamp,
+    }
+    return json.dumps(said, ensure_ascii=False) + "\n"
+
+
+def _continue(out: Path, stamp: str) -> set[tuple[str, str]]:
+    """(bench, uid) of what `out` has; cuts off a last line that is not whole, and the others of its sample."""
+    done: set[tuple[str, str]] = set()
+    if not out.exists():
+        return done
+    place, last = 0, ("", "")
+    starts: dict[tuple[str, str], int] = {}
+    with out.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                place = starts.pop(last, place)
+                break
+            try:
+                row = json.loads(line)
+                last, weights = (str(row["bench"]), str(row["uid"])), row["weights"]
+            except (ValueError, KeyError, TypeError) as e:
+                raise DataError(
+                    f"{out}:{number}: wanted a line of predict, found {line[:60]!r}; name a new file"
+                ) from e
+            if weights != stamp:
+                raise ConfigError(f"out={out} holds replies of other weights ({weights}, now {stamp}); name a new file")
+            starts.setdefault(last, place)
+            place += len(line)
+        else:
+            return set(starts)
+    with out.open("rb+") as file:
+        file.truncate(place)
+    return set(starts)

@@ -1,0 +1,149 @@
+"""`mmpost score`: a file of answers through a task's rewards and metrics; no model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mmpost.config import run_config as config
+from mmpost.data.readers.dataset import open_table
+from mmpost.errors import ConfigError, DataError
+from mmpost.runs.session import make_task
+from mmpost.training.evaluation import intervals, table
+from mmpost.types import Bench, Frame, Origin, Part, Reply, Sample, Sampling
+
+NAMES = ("uid", "id")
+"""Keys under which a row of answers may name its sample."""
+TEXTS = ("reply", "text", "response", "model_prediction", "model_output")
+"""Keys under which a row may hold what was said; "answer" is one where no row has any of these (else it is the truth,
+as in MMAU's files)."""
+
+
+@dataclass
+class Answers:
+    """A Context whose "model" says what the file says."""
+
+    replies: Mapping[str, Sequence[str]]
+    version: int = 0
+    step: int = 0
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+        """The file's replies to each sample, whatever n is."""
+        columns = {"truncated": 0.0, "temperature": 1.0}
+        return [
+            replace(
+                s, replies=(*s.replies, *(Reply(_parts(t), "policy", (), {}, columns) for t in self.replies[s.uid]))
+            )
+            for s in samples
+        ]
+
+    def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
+        raise ConfigError("the task measures log-probs, which a file of answers does not have; use mmpost eval")
+
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
+        raise ConfigError("the task compares embeddings, which a file of answers does not have; use mmpost eval")
+
+    def classes(self, samples: Sequence[Sample]) -> torch.Tensor:
+        raise ConfigError("the task reads class logits, which a file of answers does not have; use mmpost eval")
+
+    def reply(self, text: str, origin: Origin) -> Reply:
+        return Reply(_parts(text), origin, ())
+
+    def rng(self, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    def gather(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def log(self, name: str, value: float, count: float = 1.0) -> None:
+        """Nobody listens."""
+
+
+def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Score `answers=FILE` (rows of uid and reply) on the task's test split; prints a table, returns and writes it.
+
+    Rows may name their `bench`, and the `frame` in which boxes and points are written (predict's do); without one it is
+    that of the truth. The result goes to `out=FILE.json` if given. Raises DataError for uids that the task does not
+    have. Samples without an answer are counted, and left out; with `missing=wrong` they are scored as an empty reply.
+    """
+    given: dict[str, Any] = {}
+    for word in words:
+        given = config.merge(given, config.parse_word(word) if isinstance(word, str) else word)
+    file = given.pop("answers", None)
+    if file is None:
+        raise ConfigError("score reads a file of answers: say answers=FILE.jsonl, rows of uid and reply")
+    missing = given.pop("missing", "skip")
+    if missing not in ("skip", "wrong"):
+        raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without an answer")
+    run_config, aside = config.load([given])
+    benches = make_task(run_config).benches("test")
+    replies, frames = _read(str(file))
+    result: dict[str, Any] = {"answers": str(file), "task": run_config.task, "scores": {}, "answered": {}}
+    found: set[str] = set()
+    for bench in benches:
+        mine = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
+        uids = {s.uid for s in bench.source}
+        answered = len(uids & mine.keys())
+        if not answered:
+            continue
+        found |= uids
+        left = {uid: [""] for uid in uids} if missing == "wrong" else {}
+        samples = _scored(bench, {**left, **mine}, frames)
+        result["answered"][bench.name] = [answered, len(bench.source)]
+        scores = intervals(bench.summary, samples)
+        result["scores"] |= {f"{bench.name}/{name}": value for name, value in scores.items()}
+    unknown = sorted({uid for _, uid in replies} - found)
+    if unknown:
+        raise DataError(f"{file}: {len(unknown)} uids are none of the task's test samples, such as {unknown[:3]}")
+    console = Console()
+    console.print(table(f"{run_config.task['name']}, {file}", {"": result["scores"]}))
+    for name, (n, of) in result["answered"].items():
+        console.print(f"{name}: {n} of {of} samples have an answer")
+    if "out" in aside:
+        Path(aside["out"]).write_text(json.dumps(result, indent=1))
+    return result
+
+
+def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], Frame]]:
+    rows = open_table(file)
+    replies: dict[tuple[str, str], list[str]] = defaultdict(list)
+    frames: dict[tuple[str, str], Frame] = {}
+    lines = [rows.row(i) for i in range(len(rows))]
+    texts = TEXTS if any(isinstance(line.get(name), str) for line in lines for name in TEXTS) else ("answer",)
+    for i, row in enumerate(lines):
+        text = next((row[name] for name in texts if isinstance(row.get(name), str)), None)
+        uid = next((str(row[name]) for name in NAMES if row.get(name) is not None), None)
+        # A row that holds the truth alone is a question without a prediction.
+        if uid is None or (text is None and "answer" not in row):
+            raise DataError(
+                f"{file}:{rows.number(i)}: wanted uid and one of {(*TEXTS, 'answer')}, found the keys {sorted(row)}"
+            )
+        if text is None:
+            continue
+        key = (str(row.get("bench") or ""), uid)
+        replies[key].append(text)
+        if row.get("frame"):
+            frames[key] = Frame(*map(float, row["frame"]))
+    if not replies:
+        raise DataError(f"{file}: wanted answers, found no rows")
+    return dict(replies), frames
+
+
+def _scored(bench: Bench, mine: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], Frame]) -> list[Sample]:
+    context = Answers(mine)
+    samples = [sample for sample in bench.source if sample.uid in mine]
+    samples = [replace(s, frame=frames.get((bench.name, s.uid), frames.get(("", s.uid)))) for s in samples]
+    for transform in bench.transforms if samples else ():
+        samples = transform(samples, context)
+    return samples
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    return (Part("text", text, "assistant"),)

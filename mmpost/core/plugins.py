@@ -1,0 +1,184 @@
+"""What plug-ins are made of: transforms, rewards, objectives, updates and edits, and what they may ask of the run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from mmpost.config.settings import Settings
+from mmpost.core.models import Model
+from mmpost.core.samples import Batch, Loss, Origin, Outputs, Reply, Sample
+
+
+class Sampling(Settings):
+    """How replies are drawn. Only these apply: a checkpoint's own generation settings are ignored."""
+
+    max_tokens: int = Field(default=1024, ge=1)
+    """Most tokens of a reply; one that reaches it without an end is truncated."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Logits are divided by it; 0 takes the most likely token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the most likely tokens that together reach this probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Only that many most likely tokens; 0 keeps all."""
+
+
+class Rollout(Protocol):
+    """An engine that draws replies."""
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
+        """Append `n` replies of origin "policy" to each sample; the draw depends on weights, seed and uid alone."""
+        ...
+
+
+class Engine(Protocol):
+    """Where gradients are computed and weights move."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss` to what this step has."""
+        ...
+
+    def step(self) -> Mapping[str, float]:
+        """Add up the gradients of all ranks, move the weights, clear the gradients; numbers for the log."""
+        ...
+
+
+@runtime_checkable
+class Context(Protocol):
+    """What a transform may ask of the running job."""
+
+    version: int
+    """Number of the weights: it grows by one with each optimiser step."""
+    step: int
+
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]: ...
+
+    def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
+        """Per-token log-probabilities [sample][reply][tok] of the replies under `of`: "policy" or "reference"."""
+        ...
+
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, Float[Tensor, " dim"]]]:
+        """The normalised embeddings of each sample by kind, as far as it has them; fp32 on the CPU."""
+        ...
+
+    def classes(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
+        """Logits of the classification head; fp32 on the CPU. Without a head, a column for no class."""
+        ...
+
+    def reply(self, text: str, origin: Origin) -> Reply: ...
+
+    def rng(self, name: str) -> torch.Generator:
+        """A generator of random numbers that depends on the seed, the step and `name` only."""
+        ...
+
+    def gather(self, values: Sequence[float]) -> list[float]:
+        """The numbers of all ranks, rank after rank; every rank must call it, also one that has no samples."""
+        ...
+
+    def log(self, name: str, value: float, count: float = 1.0) -> None:
+        """Add to a mean that this step's line of the log will hold."""
+        ...
+
+
+Transform = Callable[[list[Sample], Context], list[Sample]]
+"""Samples in, samples out; inputs are never changed in place. What it may have besides:
+
+- `makes`: names of the columns it writes
+- `conflicts`: what it must not be combined with, as names of columns that others make, names of classes or classes
+- `settle(entries)`: only in a stage that makes data; once all of the source went through, more columns by uid
+"""
+
+Reward = Callable[[Sample, Reply], "float | None"]
+"""A score for one reply; None where the reward does not apply to the sample."""
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Among the transforms: those before it repeat until all ranks together have `n` samples; those after run once."""
+
+    n: int
+    rounds: int = 10
+
+
+class Objective(Settings):
+    """What is minimised. Its fields are its hyper-parameters."""
+
+    unit: ClassVar[Literal["reply", "group", "batch"]] = "reply"
+    """What it must see together. "batch": the whole optimiser step, of all micro-batches and ranks, in one call; the
+    order of samples must not show. The trainer computes outputs without gradient, the loss on all of them, and each
+    micro-batch again with its gradient; `idle` is not asked."""
+
+    @property
+    def span(self) -> Literal["step", "rollout"]:
+        """Denominators: counts of the optimiser step, or of its rollout batch divided by the number of updates."""
+        return "step"
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Names of `Outputs` fields."""
+        return frozenset({"logp"})
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns that `idle`, `counts` and `__call__` read: no more, no fewer."""
+        return frozenset({"mask"})
+
+    @property
+    def single_update(self) -> bool:
+        """True where it is only right when each rollout batch serves one update."""
+        return False
+
+    @property
+    def remembers(self) -> frozenset[str]:
+        """Columns, of those that it reads, with the log-probs under the weights that the rollout batch was made with.
+
+        The trainer writes them, unless a transform did: from the first update's own forward, and by a pass before it
+        for the replies whose first update comes later. Neither `counts` nor `idle` may read them.
+        """
+        return frozenset()
+
+    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+        """Which replies can have no gradient, whatever the model says of them; known before any forward.
+
+        They may be left out of it: they must add exactly 0 to each term and to each metric's sum and count.
+        """
+        return torch.zeros(batch.replies, dtype=torch.bool, device=batch.group_of.device)
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        """The denominator of each term for these replies, known before any forward.
+
+        Counts of micro-batches and ranks are added up; with unit "batch" it is called once on the whole step.
+        """
+
+    @abstractmethod
+    def __call__(self, outputs: Outputs, batch: Batch) -> Loss: ...
+
+
+class Update:
+    """Which tensors move, and how. May not look at data."""
+
+    @abstractmethod
+    def start(self, module: torch.nn.Module, parts: Mapping[str, Sequence[str]], steps: int) -> None:
+        """Make the optimiser over what trains; `steps` is the length of the stage."""
+
+    @abstractmethod
+    def step(self) -> Mapping[str, float]:
+        """Clip, move the weights, advance the schedule, clear the gradients; returns numbers for the log."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+Edit = Callable[[Model], None]
+"""Alters the model's module in place, before the update starts."""

@@ -1,0 +1,1 @@
+"""Judges and metrics for radiology reports."""

@@ -1,0 +1,1 @@
+"""Numbers computed from scored samples: means, bootstrap intervals, metrics of embeddings."""

@@ -1,0 +1,1 @@
+"""Small architectures with random weights, written by mmpost itself."""

@@ -1,0 +1,1 @@
+"""Any multimodal chat model of transformers."""

@@ -1,0 +1,1 @@
+"""Several runs held against each other: `mmpost compare` and `mmpost continual`."""

@@ -1,0 +1,1 @@
+"""The training loop: rollout batches, gradients, reference weights, evaluation. No modality, method or task."""

@@ -1,0 +1,98 @@
+"""Run benches; the numbers are the benches' own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from rich.table import Table
+
+from mmpost.core import distributed
+from mmpost.errors import ConfigError
+from mmpost.training.context import Job
+from mmpost.types import Bench, Sample, Task
+
+RESAMPLES = 300
+"""Bootstrap resamples behind each interval."""
+
+Score = dict[str, float]
+"""value, n, low, high: a metric, its number of samples and its 95 % interval."""
+
+
+def benches_of(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -> list[Bench]:
+    """The benches of several tasks' test splits as "name/bench"; of each task those that `wanted` names, or all.
+
+    Raises ConfigError for a task that lacks one, or has none.
+    """
+    found = []
+    for name, task in tasks.items():
+        benches = {bench.name: bench for bench in task.benches("test")}
+        missing = sorted(set(wanted[name]) - set(benches))
+        if missing or not benches:
+            there = ", ".join(benches) or "none: it wants data.test"
+            raise ConfigError(f"evaluation of {name}: wanted the bench {missing or 'of its test split'}, found {there}")
+        found += [replace(benches[b], name=f"{name}/{b}") for b in wanted[name] or benches]
+    return found
+
+
+def run_benches(
+    job: Job, benches: Sequence[Bench], most: int = 0, seen: Callable[[str, Sequence[Sample]], None] | None = None
+) -> dict[str, Score]:
+    """All metrics as "bench/metric", on at most `most` samples of each bench (0: all); `seen` gets the scored samples.
+
+    Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.
+    """
+    results: dict[str, Score] = {}
+    for bench in benches:
+        with job.aside(f"eval/{bench.name}"):
+            samples = _scored(job, bench, most)
+        if seen is not None:
+            seen(bench.name, samples)
+        for name, score in intervals(bench.summary, samples).items():
+            results[f"{bench.name}/{name}"] = score
+    return results
+
+
+def _scored(job: Job, bench: Bench, most: int) -> list[Sample]:
+    count = min(most or len(bench.source), len(bench.source))
+    samples = job.take(bench.source, range(distributed.rank(), count, distributed.world()))
+    for transform in bench.transforms:
+        samples = transform(samples, job)
+    return [s for part in distributed.gather(samples) for s in part]
+
+
+def intervals(
+    summary: Callable[[Sequence[Sample]], Mapping[str, float]], samples: Sequence[Sample]
+) -> dict[str, Score]:
+    """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
+    values = summary(samples)
+    generator = np.random.default_rng(0)
+    drawn: dict[str, list[float]] = {name: [] for name in values}
+    for _ in range(RESAMPLES if len(samples) > 1 else 0):
+        index = generator.integers(len(samples), size=len(samples))
+        for name, value in summary([samples[i] for i in index]).items():
+            if not math.isnan(value):
+                drawn[name].append(value)
+    return {name: _score(value, len(samples), drawn[name]) for name, value in values.items() if not math.isnan(value)}
+
+
+def _score(value: float, n: int, drawn: Sequence[float]) -> Score:
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
+    return {"value": value, "n": float(n), "low": float(low), "high": float(high)}
+
+
+def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
+    """Scores side by side: value and 95 % interval."""
+    out = Table(title=title, title_justify="left")
+    out.add_column("metric")
+    for name in columns:
+        out.add_column(name or "value", justify="right")
+    for metric in dict.fromkeys(m for scores in columns.values() for m in scores):
+        cells = []
+        for scores in columns.values():
+            s = scores.get(metric)
+            cells.append(f"{s['value']:.4g}  [dim]{s['low']:.4g} to {s['high']:.4g}" if s else "")
+        out.add_row(metric, *cells)
+    return out

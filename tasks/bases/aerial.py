@@ -1,0 +1,49 @@
+"""The warm base of aerial questions: it writes the answer format and knows some types of question, not all."""
+
+from collections.abc import Iterator, Sequence
+
+from mmpost.data.worlds.aerial.questions import Aerial
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.text import think_format
+from mmpost.rewards.vqa import short_answer
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
+
+
+class AerialBase(Task):
+    """Supervised answers, with a short thought, to the types of question that a base should know."""
+
+    types: tuple[str, ...] = ("color", "size", "number", "transportation")
+    """Types of question (data/aerial_questions.py)."""
+    scenes: int = 100_000
+    """Scenes to train on; they are made on demand."""
+    prompts: int = 64
+    """Scenes per step."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = Aerial("train", self.types, n=self.scenes, seed=1)
+        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+
+    def benches(self, split: Split) -> list[Bench]:
+        source = Aerial(split, self.types, n=512, seed=2)
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=16, temperature=0))
+        rewards = {"accuracy": short_answer, "format": think_format}
+        return [Bench("known", source, (greedy, Score(rewards=rewards)), by_type)]
+
+
+def thoughtful(sample: Sample) -> str:
+    """The answer after the shortest of thoughts."""
+    return f"<think>look</think><answer>{sample.truth}</answer>"
+
+
+def by_type(samples: Sequence[Sample]) -> dict[str, float]:
+    """Percent right: all, each type of question, and how many keep to the format."""
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        for reply in sample.replies:
+            found.setdefault("accuracy", []).append(reply.scores["accuracy"])
+            found.setdefault(str(sample.meta["task"]), []).append(reply.scores["accuracy"])
+            found.setdefault("format", []).append(reply.scores["format"])
+    return {name: 100 * sum(values) / len(values) for name, values in found.items()}

@@ -1,0 +1,39 @@
+"""The warm base of the tiny video model: it writes the answer formats, from labels that are right but loose."""
+
+from collections.abc import Iterator
+
+from mmpost.data.formats.temporal import answer_text
+from mmpost.data.worlds.clips import Clips
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.span import measures, span_summary
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
+
+
+class ClipsBase(Task):
+    """Supervised answers, with a short thought, to questions about clips of handwritten digits."""
+
+    kinds: tuple[str, ...] = ("some", "when", "some", "some when")
+    """Kinds of question (data/clips.py); none of these asks for an order."""
+    loose: float = 1.5
+    """Seconds at most that a label begins too early, or ends too late."""
+    clips: int = 4096
+    """Clips to train on; each is encoded once and then read in every pass."""
+    prompts: int = 32
+    """Clips per step."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = Clips("train", self.kinds, n=self.clips, seed=1, loose=self.loose)
+        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+
+    def benches(self, split: Split) -> list[Bench]:
+        source = Clips(split, self.kinds, n=192, seed=2)
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=32, temperature=0))
+        return [Bench("known", source, (greedy, Score(rewards=measures)), span_summary)]
+
+
+def thoughtful(sample: Sample) -> str:
+    """The answer after the shortest of thoughts."""
+    return answer_text(sample.truth)

@@ -1,0 +1,54 @@
+"""The base of model=tiny-cxr: it writes reports on drawn chest films, with mistakes, and answers questions on them."""
+
+from collections.abc import Iterator, Sequence
+
+from mmpost.data.sources.mix import Mix
+from mmpost.data.worlds.chest.questions import Questions
+from mmpost.data.worlds.chest.studies import Phantoms
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.choice import bare_accuracy, choice_summary
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
+
+
+class ReportsBase(Task):
+    """Supervised reports, and short answers to multiple-choice questions."""
+
+    studies: int = 6000
+    """Samples to train on; few enough that their pictures are processed once."""
+    questions: float = 0.25
+    """Share of them that are questions, once reports are learnt."""
+    first: float = 0.3
+    """Share of the steps on questions alone: a reply of one word says at once whether the film was seen; a report of
+    thirty words, most of them habit, does not."""
+    prompts: int = 64
+    """Samples per step."""
+
+    def stages(self) -> Iterator[Stage]:
+        asked, learn = round(self.studies * self.questions), (Answer(text=truth),)
+        questions = Questions("train", n=self.studies, seed=1)
+        yield Stage("questions", questions, Likelihood(), self.prompts, learn, share=self.first)
+        mixed = Mix([Phantoms("train", self.studies - asked, seed=1), Questions("train", n=asked, seed=1)])
+        yield Stage("sft", mixed, Likelihood(), self.prompts, learn, share=1 - self.first)
+
+    def benches(self, split: Split) -> list[Bench]:
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=64, temperature=0))
+        score = Score(rewards={"accuracy": bare_accuracy})
+        return [
+            Bench("questions", Questions(split, n=256, seed=2), (greedy, score), choice_summary),
+            Bench("reports", Phantoms(split, n=256, seed=2), (greedy, ReportScores()), report_summary),
+        ]
+
+
+def truth(sample: Sample) -> str:
+    """The report, or the right option."""
+    return str(sample.truth)
+
+
+def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
+    """Percent: F1 of findings and ROUGE-L; words."""
+    shares = {**finding_f1(samples), **means(samples, ("rouge_l",))}
+    return {name: 100 * value for name, value in shares.items()} | means(samples, ("words",))

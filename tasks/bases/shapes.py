@@ -1,0 +1,67 @@
+"""The base of model=tiny-shapes: it sees shapes and figures and knows sums, but no question that combines them."""
+
+from collections.abc import Iterator, Sequence
+
+from mmpost.data.sources.mix import Mix
+from mmpost.data.worlds.shapes.figures import Figures
+from mmpost.data.worlds.shapes.scenes import LOOKS, Shapes
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.rewards.discrete import discrete_value
+from mmpost.transforms.answers import Answer
+from mmpost.transforms.generate import Generate
+from mmpost.transforms.score import Score
+from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
+
+
+class ShapesBase(Task):
+    """Supervised answers, with one fact as thought, to questions about single facts."""
+
+    kinds: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
+    """Kinds of question about scenes (data/shapes.py)."""
+    figures: float = 0.1
+    """Share of questions about the sides of figures (data/figures.py)."""
+    scenes: int = 100_000
+    """Samples to train on; they are made on demand."""
+    prompts: int = 40
+    """Samples per step."""
+
+    def stages(self) -> Iterator[Stage]:
+        source = self._source("train", self.scenes, seed=1)
+        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+
+    def benches(self, split: Split) -> list[Bench]:
+        greedy = Generate(n=1, sampling=Sampling(max_tokens=40, temperature=0))
+        return [Bench("known", self._source(split, 384, seed=2), (greedy, Score(rewards={"right": right})), by_kind)]
+
+    def _source(self, split: Split, n: int, seed: int) -> Source:
+        return known(split, n, seed, self.kinds, self.figures)
+
+
+def known(
+    split: Split,
+    n: int,
+    seed: int,
+    kinds: Sequence[str] = ("name", "count", "name", "count", "second", "sum"),
+    figures: float = 0.1,
+) -> Source:
+    """What the base learns: `n` questions about both looks, of which a share `figures` is about figures."""
+    many = round(n * figures)
+    sources = [Shapes(split, kinds, n=n - many, seed=seed)]
+    return Mix([*sources, Figures(split, ("width", "height"), tuple(LOOKS), n=many, seed=seed)])
+
+
+def thoughtful(sample: Sample) -> str:
+    """The answer after the one fact that it rests on: what chains of thought are made of later."""
+    return f"<think>{sample.meta['cot']}</think><answer>{sample.truth}</answer>"
+
+
+right = discrete_value
+
+
+def by_kind(samples: Sequence[Sample]) -> dict[str, float]:
+    """Right answers in percent: all, and for each kind of question."""
+    found: dict[str, list[float]] = {"accuracy": []}
+    for sample in samples:
+        for name in ("accuracy", str(sample.meta["kind"])):
+            found.setdefault(name, []).extend(reply.scores["right"] for reply in sample.replies)
+    return {name: 100 * sum(scores) / len(scores) for name, scores in found.items()}

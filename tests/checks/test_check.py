@@ -1,0 +1,340 @@
+"""`mmpost check`: what is wrong is found and named, and nothing comes as a bare traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import mmpost
+from mmpost.checks import check
+from mmpost.checks.data import Reading, check_data, check_lengths
+from mmpost.checks.model import held
+from mmpost.checks.report import Report
+from mmpost.cli import main
+from mmpost.config.settings import ModelSettings
+from mmpost.data.readers.dataset import read
+from mmpost.errors import DataError
+from mmpost.models.chat.model import ChatModel
+from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.rollout.local import LocalRollout
+from mmpost.training.context import Job
+from mmpost.training.media_probe import media_use, with_gold
+from mmpost.types import Part, Reply, Sample
+from tests.models.families import build
+
+SOLUTION = '[{"bbox_2d": [10, 20, 40, 50], "point_2d": [25, 35]}]'
+QUICK = ("task.sampling.max_tokens=4", "task.group=2", "compute.threads=1")
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (60, 84)) -> None:
+    noise = torch.randint(256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    Image.fromarray(noise.numpy()).save(path)
+
+
+def row(image: str, question: str = "the thing", solution: str = SOLUTION) -> dict[str, str]:
+    return {"image": image, "problem": question, "solution": solution}
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> str:
+    file.write_text("\n".join(json.dumps(r) for r in rows))
+    return str(file)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with pictures and a file of four good rows."""
+    for i in range(4):
+        picture(tmp_path / f"{i}.jpg", i, (60 + 13 * i, 84))
+    write(tmp_path / "good.jsonl", [row(f"{i}.jpg") for i in range(4)])
+    return tmp_path
+
+
+def run(own: Path, model: str, *words: str, train: str = "good.jsonl") -> tuple[int, str]:
+    """Exit code and output of a check on the user's own data."""
+    out = io.StringIO()
+    good = str(own / "good.jsonl")
+    data = {"data": {"train": str(own / train), "val": good, "test": good, "root": str(own)}}
+    code = check([{"task": "visurf"}, *QUICK, data, {"model": model}, *words], Report(Console(file=out)))
+    return code, out.getvalue()
+
+
+def flat(text: str) -> str:
+    """Without the line breaks of tables."""
+    return " ".join(text.split())
+
+
+def huge_png(path: Path) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b""))
+
+
+def faulty(own: Path) -> dict[int, str]:
+    """Writes bad.jsonl, two good rows and some that are not; what must be said of each line."""
+    (own / "cut.jpg").write_bytes((own / "0.jpg").read_bytes()[:2000])
+    huge_png(own / "huge.png")
+    bad = [
+        (row("none.jpg"), "found nothing at"),
+        (row("cut.jpg"), "cut.jpg: wanted a readable image"),
+        (row("huge.png"), "89,478,485 pixels, found 30000 x 30000"),
+        (row("0.jpg", "<image><image>the thing"), "one <image> placeholder for each image, that is 1; found 2"),
+        (row("../../elsewhere.jpg"), "must lie inside the folder"),
+        (row("0.jpg", solution="nope"), "wanted a solution like"),
+    ]
+    lines = [row("0.jpg"), row("1.jpg"), *(r for r, _ in bad)]
+    write(own / "bad.jsonl", lines)
+    return {number: text for number, (_, text) in enumerate(bad, 3)}
+
+
+def test_a_sound_run_is_ready_and_every_part_of_the_check_speaks(own: Path, tiny_folder: str) -> None:
+    code, out = run(own, tiny_folder)
+    assert code == 0
+    assert "ready to train: 0 errors, 0 warnings" in out
+    for section in ("data", "lengths", "rewards, stage rl", "model", "are the media used?", "4 samples through stage"):
+        assert f"{section} ──" in out or f"{section} rl ──" in out, section
+    for hop in ("Generate", "InjectTruth", "Score", "GroupAdvantage", "gradient norm"):
+        assert hop in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_each_broken_row_is_named_with_file_and_line(own: Path, tiny_folder: str) -> None:
+    wanted = faulty(own)
+    code, out = run(own, tiny_folder, train="bad.jsonl")
+    assert code == 1
+    said = flat(out)
+    for line, text in wanted.items():
+        start = said.index(f"error bad.jsonl:{line}: ")
+        assert text in said[start : start + 200 + len(str(own)) * 2], (line, text)
+    assert "bad.jsonl:1:" not in said
+    assert "bad.jsonl:2:" not in said
+    assert "not ready: 6 errors" in said
+
+
+def test_long_lists_of_broken_rows_are_cut_but_counted(own: Path) -> None:
+    file = write(own / "many.jsonl", [row("none.jpg")] * 30)
+    out = io.StringIO()
+    report = Report(Console(file=out))
+    check_data([Reading("train", read(file), True)], report, skips=False)
+    assert report.errors == 30
+    assert out.getvalue().count("error ") == 10
+    assert "and 20 more" in out.getvalue()
+
+
+def test_gold_that_its_own_reward_does_not_accept_is_an_error(own: Path, tiny_folder: str) -> None:
+    outside = '[{"bbox_2d": [10, 20, 40, 50], "point_2d": [55, 80]}]'
+    write(own / "gold.jsonl", [row("0.jpg"), row("1.jpg", solution=outside)])
+    code, out = run(own, tiny_folder, train="gold.jsonl")
+    assert code == 1
+    assert "gold.jsonl:2: label gets 5, wanted the declared 6" in flat(out)
+    assert "gold.jsonl:2: label with a thought gets 6, wanted the declared 7" in flat(out)
+    assert "gold.jsonl:1" not in out
+
+
+def test_undeclared_gold_must_beat_empty_and_junk(own: Path, tiny_folder: str) -> None:
+    file = write(own / "qa.jsonl", [{"image": "0.jpg", "problem": "how many?", "solution": "3"}])
+    out = io.StringIO()
+    words = ["task=grpo", *QUICK, {"model": tiny_folder, "data": {"train": file}}]
+    assert check([*words, "task.rewards={text.answer_match: 1}"], Report(Console(file=out))) == 0, out.getvalue()
+    assert "left nothing" not in out.getvalue()
+    code = check([*words, "task.rewards={text.non_repeat: 1}"], Report(Console(file=out)))
+    assert code == 1
+    assert "qa.jsonl:1: gold gets 1, wanted more than the 1 of empty" in flat(out.getvalue())
+
+
+def test_a_template_without_the_assistants_marker_is_an_error(own: Path, tiny_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "unmarked"
+    shutil.copytree(tiny_folder, folder)
+    template = folder / "chat_template.jinja"
+    text = template.read_text()
+    template.write_text(text[: text.index("{%- if add_generation_prompt")])
+    code, out = run(own, str(folder))
+    assert code == 1
+    assert "writes nothing to open the assistant's turn" in flat(out)
+
+
+def test_an_unknown_key_stops_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "task=visurf", "data.trian=rows.jsonl"]) == 1
+    assert "unknown key data.trian; did you mean data.train?" in capsys.readouterr().err
+
+
+def test_a_parquet_file_with_a_wrong_column_is_named(
+    own: Path, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", own / "cache")
+    file = own / "rows.parquet"
+    datasets.Dataset.from_dict({"picture": ["0.jpg"], "label": ["x"]}).to_parquet(str(file))
+    code, out = run(own, tiny_folder, train="rows.parquet")
+    assert code == 1
+    assert "Found the columns picture, label" in flat(out)
+    assert "not ready: 1 error, 0 warnings" in out
+
+
+def test_prompts_beyond_the_models_positions_are_an_error(own: Path, tiny_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "short"
+    shutil.copytree(tiny_folder, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"]["max_position_embeddings"] = 20
+    (folder / "config.json").write_text(json.dumps(settings))
+    code, out = run(own, str(folder))
+    assert code == 1
+    assert "4 prompts have more than the model's 20 positions" in flat(out)
+
+
+@pytest.mark.parametrize("size", [(60, 84), (31, 200), (500, 333)])
+def test_header_sizes_tell_the_lengths_that_the_processor_makes(
+    own: Path, tiny_folder: str, size: tuple[int, int]
+) -> None:
+    picture(own / "odd.png", 1, size)
+    write(own / "odd.jsonl", [row("odd.png")])
+    sample = read(own / "odd.jsonl")[0]
+    lengths = Lengths(tiny_folder, ModelSettings(name=tiny_folder))
+    assert lengths.estimate(sample) == lengths.exact(sample)
+    assert lengths.exact(sample).media > 1
+
+
+def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("qwen3_vl", "idefics3", "gemma3"):
+        build(name, tmp_path / name)
+        lengths = Lengths(str(tmp_path / name), ModelSettings(name=name))
+        out = io.StringIO()
+        reading = Reading("train", read(own / "good.jsonl"), True, good=[0, 1, 2, 3])
+        check_lengths([reading], lengths, 10, Report(Console(file=out)), skips=False)
+        found[name] = "exact on 4" in out.getvalue()
+        assert ("processor, on 4" in out.getvalue()) is not found[name]
+        assert lengths.exact(reading.source[0]).media >= 4
+        assert lengths.frame(reading.source[0]) is not None
+        assert lengths.prompt.marker().strip()
+    assert found == {"qwen3_vl": True, "idefics3": True, "gemma3": False}
+
+
+def job(folder: str) -> tuple[Job, ChatModel]:
+    model = ChatModel.load(folder, ModelSettings(name=folder))
+    return Job(model, LocalRollout(model), 0), model
+
+
+def seen(own: Path) -> list[Sample]:
+    said = Reply((Part("text", "Three.", "assistant"),))
+    return [Sample(s.uid, s.prompt, (said,)) for s in read(own / "good.jsonl")]
+
+
+def test_the_probe_tells_a_model_that_looks_from_one_that_does_not(own: Path, tiny_folder: str) -> None:
+    at, model = job(tiny_folder)
+    use = media_use(with_gold(seen(own), (), at), at)
+    assert use is not None
+    assert min(use.blank or 0, use.swap or 0) > 1e-3
+    assert use.noise < 1e-5
+    assert not use.unused
+    assert not use.doubtful
+    with torch.no_grad():
+        for p in model.module.model.visual.merger.parameters():
+            p.zero_()
+    use = media_use(with_gold(seen(own), (), at), at)
+    assert use is not None
+    assert use.unused
+    assert use.doubtful or use.noise == 0.0
+    assert media_use([Sample("a", (Part("text", "a"),), (at.reply("b", "data"),))], at) is None
+
+
+def test_media_that_change_nothing_are_an_error(own: Path, tiny_folder: str, tmp_path: Path) -> None:
+    _, model = job(tiny_folder)
+    with torch.no_grad():
+        for p in model.module.model.visual.merger.parameters():
+            p.zero_()
+    model.save(tmp_path / "blind")
+    code, out = run(own, str(tmp_path / "blind"))
+    assert code == 1
+    assert "the media change nothing" in flat(out)
+    assert "vision is to train, but right replies give it no gradient at all" in flat(out)
+
+
+def test_frozen_parts_and_adapters_show_in_the_table(own: Path, tiny_folder: str) -> None:
+    code, out = run(own, tiny_folder, "model.freeze=[vision, projector]")
+    assert code == 0
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert lines["vision"][2:] == ["0", "frozen"]
+    assert lines["head"][1] == lines["head"][2]
+    code, out = run(own, tiny_folder, "model.freeze=[vision, projector, language, head]")
+    assert code == 1
+    assert "nothing trains" in out
+
+
+def test_what_a_forward_keeps_is_counted_once_and_without_weights() -> None:
+    layer = torch.nn.Linear(8, 16)
+    x = torch.randn(4, 8, requires_grad=True)
+    with held(layer) as found:
+        layer(x).square()
+    assert found.bytes == 4 * 8 * 4 + 4 * 16 * 4  # the input, and the output that the square needs
+
+
+def train(own: Path, tiny_folder: str, **data: str) -> dict[str, Any]:
+    good = str(own / "good.jsonl")
+    return mmpost.train(
+        task={"name": "visurf", "prompts": 8, "group": 2, "sampling": {"max_tokens": 4}},  # type: ignore[arg-type]
+        model=tiny_folder,
+        data={"train": str(own / "bad.jsonl"), "val": good, "test": good, "root": str(own), **data},
+        steps=2,
+        log={"progress": False, "tensorboard": False},
+        out=str(own / "run"),
+    )
+
+
+def test_broken_rows_stop_a_run_unless_it_skips_them(
+    own: Path, tiny_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = faulty(own)
+    with pytest.raises(DataError, match=r"bad\.jsonl:\d"):
+        train(own, tiny_folder)
+    shutil.rmtree(own / "run")
+    capsys.readouterr()
+    summary = train(own, tiny_folder, on_error="skip")
+    assert summary["status"] == "done"
+    assert summary["skipped"]["rows"] == len(wanted)
+    for line in wanted:
+        assert any(f"bad.jsonl:{line}" in text for text in summary["skipped"]["named"])
+    told = capsys.readouterr().err
+    assert told.count("skipped (data.on_error=skip)") == len(wanted)
+    metrics = [json.loads(line) for line in (own / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["data/skipped"] for line in metrics] == [6.0, 6.0]
+    assert metrics[0]["probe/blank"] > 100 * metrics[0]["probe/noise"]
+    assert "probe/blank" not in metrics[1]
+
+
+def test_a_run_that_skips_gets_warnings_for_broken_rows(own: Path, tiny_folder: str) -> None:
+    wanted = faulty(own)
+    code, out = run(own, tiny_folder, "data.on_error=skip", train="bad.jsonl")
+    assert code == 0
+    assert f"0 errors, {len(wanted)} warnings" in out
+    assert "6 rows will be skipped (75.0%" in flat(out)
+
+
+def test_a_bug_in_a_users_own_code_is_told_in_one_line(
+    own: Path, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpost.tasks.visurf import ViSurf
+
+    def broken(self: ViSurf) -> Any:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(ViSurf, "stages", broken)
+    code, out = run(own, tiny_folder)
+    assert code == 1
+    assert "KeyError: 'no such thing' (MMPOST_TRACEBACK=1 shows where)" in flat(out)
+    monkeypatch.setenv("MMPOST_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        run(own, tiny_folder)

@@ -1,0 +1,114 @@
+"""The configuration: strict, layered, and the same when read back."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpost.config import run_config
+from mmpost.config.settings import OptimSettings
+from mmpost.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optm.lr=1", "unknown key optm.lr; did you mean optim.lr?"),
+        ("optim.lrr=1", "unknown key optim.lrr; did you mean optim.lr?"),
+        ("model.lora.rnk=4", "unknown key model.lora.rnk; did you mean model.lora.rank?"),
+        ("stpes=4", "unknown key stpes; did you mean steps?"),
+        ("num_generations=8", "unknown key num_generations: here it is task.group"),
+        ("freeze_vision_tower=true", "here it is model.freeze=[vision]"),
+        ("optim.lr=fast", "optim.lr: input should be a valid number"),
+        ("steps=-1", "steps: input should be greater than or equal to 0, found -1"),
+        ("steps", "expected key=value, found 'steps'"),
+        ("config=/nowhere.yaml", "config=/nowhere.yaml: no such file"),
+    ],
+)
+def test_a_wrong_word_is_named_with_its_path_and_the_nearest_right_one(word: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        run_config.load(["task=visurf", word])
+    assert message in str(error.value)
+
+
+def test_no_task_says_so() -> None:
+    with pytest.raises(ConfigError, match="no task"):
+        run_config.load(["steps=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-6", 1e-6), ("off", "off"), ("no", "no"), ("1:30", "1:30"), ("true", True), ("null", None), ("0x10", "0x10"),
+     ("[vision, 2]", ["vision", 2]), ("-3", -3), (".5", 0.5), ("", None), ("a: b: c", "a: b: c")],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
+    found = run_config.parse_word(f"a.b={text}")["a"]["b"]
+    assert found == (16 if text == "0x10" else value)
+
+
+def test_the_command_line_beats_the_file_and_the_file_the_task(tmp_path: Path) -> None:
+    shipped = run_config.load(["task=visurf"])[0]
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: visurf\noptim: {lr: 0.5}\nseed: 7\n")
+    of_file = run_config.load([f"config={file}"])[0]
+    assert (of_file.optim.lr, of_file.seed, of_file.steps) == (0.5, 7, shipped.steps)
+    both = run_config.load([f"config={file}", "optim.lr=0.25"])[0]
+    assert (both.optim.lr, both.seed) == (0.25, 7)
+
+
+def test_a_models_own_values_apply_to_that_model_only() -> None:
+    tiny, other = (run_config.load(["task=visurf", f"model={m}"])[0] for m in ("tiny", "Qwen/Qwen2.5-VL-7B-Instruct"))
+    assert other.optim.lr == 1e-6
+    assert tiny.optim.lr > 1e-5
+
+
+def test_optimiser_settings_of_a_stage() -> None:
+    run, _ = run_config.load(["task=x", "model=y", "optim.lr=0.5", "stages.sft.optim.clip=3"])
+    of_task = {"lr": 0.1, "weight_decay": 0.2}
+    assert run_config.stage_optim(run, "sft", of_task) == OptimSettings(lr=0.5, weight_decay=0.2, clip=3)
+    assert run_config.stage_optim(run, "rl", of_task) == OptimSettings(lr=0.5, weight_decay=0.2)
+    wrong, _ = run_config.load(["task=x", "stages.sft.optim.clp=3"])
+    with pytest.raises(ConfigError, match=r"stages.sft.optim.clp; did you mean stages.sft.optim.clip"):
+        run_config.stage_optim(wrong, "sft", {})
+
+
+def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
+    words = [
+        "task=visurf",
+        "model.name=a: b",
+        "model.freeze=[vision]",
+        "optim.lr=1e-7",
+        "log.wandb=off",
+        "task.group=4",
+    ]
+    run, _ = run_config.load(words)
+    file = tmp_path / "config.yaml"
+    file.write_text(run_config.dump(run.model_dump(mode="json")))
+    assert run_config.load([f"config={file}"])[0] == run
+
+
+@pytest.mark.parametrize(
+    "file", [f.name for f in resources.files("mmpost.configs").iterdir() if f.name.endswith(".yaml")]
+)
+def test_every_shipped_file_loads(file: str) -> None:
+    name = file.removesuffix(".yaml").partition("-")[0]
+    run, _ = run_config.load([{"task": name}, run_config.shipped(file.removesuffix(".yaml"))])
+    assert run.task["name"] == name
+
+
+def test_every_shipped_base_loads() -> None:
+    files = [f.name for f in resources.files("mmpost.configs").joinpath("bases").iterdir()]
+    assert "tiny.yaml" in files
+    for file in files:
+        run, _ = run_config.load([run_config.shipped(f"bases/{file.removesuffix('.yaml')}")])
+        assert run.model.name.startswith("random-")
+
+
+def test_not_yaml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("a: [1,\nb: 2")
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not valid YAML"):
+        run_config.load([f"config={file}"])

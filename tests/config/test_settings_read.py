@@ -1,0 +1,283 @@
+"""A setting that nothing reads is a bug: two-step runs record which settings are looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published_rows import save
+from pydantic import BaseModel
+
+import mmpost
+from mmpost.config import registry, run_config
+from mmpost.config.settings import Settings
+from mmpost.types import Task
+
+QUICK = {
+    "model": "random-tiny",
+    "eval": {"samples": 2, "every": 1},
+    "log": {"progress": False},
+    "steps": 2,
+}
+STAR = ["light_curve", "spectrum", "record"]
+OF_TASK: dict[str, list[dict[str, Any]]] = {
+    "visurf": [
+        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+        {
+            "task": {
+                "prompts": 2,
+                "group": 2,
+                "minibatches": 2,
+                "sampling": {"max_tokens": 4, "top_p": 0.9, "temperature": 0.7},
+                "policy": {"loss": "dapo", "beta": 0.1, "entropy": 0.1, "old": "column", "mismatch": "token"},
+                "overlong": {"max_tokens": 4, "buffer": 2},
+                "refill": 1,
+                "warm_up": 0.5,
+            },
+            "model": {"lora": {"rank": 2}, "freeze": ["vision"]},
+            "data": "OWN",
+        },
+    ],
+    "reason_rft": [
+        {
+            "task": {
+                **{"prompts": 2, "sft_prompts": 2, "group": 2, "sampling": {"max_tokens": 4, "top_p": 1, "top_k": 0}},
+                **{"warm_up": 0.5, "family": family, "cot": 4, "problems": 4, "bench_problems": 2},
+                **more,
+            },
+            "stages": {"sft": {"optim": {"warmup": 0}}},
+            **data,
+        }
+        for family, more, data in (
+            ("counting", {"reasoning": 0.5, "length_reward": {"score": "accuracy", "after": 0}}, {}),
+            ("structure", {"prompt": "{question}", "answer_only": True}, {"data": "OWN"}),
+        )
+    ],
+    "bases.shapes": [{"task": {"prompts": 2}}],
+    "bases.digits": [{"task": {"prompts": 2}}],
+    "bases.aerial": [{"task": {"prompts": 2}}],
+    "uav_vl_r1": [
+        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "tiles": {"side": 56, "overview": 56}}},
+        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "mixed": True, "sft": 0.5}},
+    ],
+    "bases.clips": [{"task": {"prompts": 2, "clips": 4}}],
+    "temporal_r1": [
+        {"task": {"prompts": 2, "group": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
+        {"data": "FILMS", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+    ],
+    "bases.sounds": [{"model": "random-tiny-audio", "task": {"prompts": 2}}],
+    "r1_aqa": [
+        {"model": "random-tiny-audio", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}, **own}
+        for more, own in (
+            ({"warm_up": 0.5, "prompt": "think"}, {}),
+            ({"reward": "released"}, {"data": "SOUND"}),
+            ({"speech": "SPOKEN", "val_speaker": "ann"}, {}),
+        )
+    ],
+    "bases.reports": [{"model": "random-tiny-cxr", "task": {"prompts": 2, "studies": 8}}],
+    "cxr_preference": [
+        {
+            "model": "random-tiny-cxr",
+            "task": {
+                **{"prompts": 2, "sft_prompts": 2, "together": 4, "candidates": 2, "studies": 4, "bench_studies": 2},
+                **{"sampling": {"max_tokens": 6}, **more},
+            },
+            **data,
+        }
+        for more, data in (
+            ({"sft": 0.5, "pairs": {"control": "matched", "tolerance": 1}}, {}),
+            ({"indicated": "{indication}"}, {"data": "OWN"}),
+            ({"official": "OPEN_I"}, {}),
+        )
+    ],
+    "sft": [{"data": "OWN", "task": {"prompts": 2}}],
+    "preference": [
+        {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4, "follow_every": 1}},
+        {"data": "PAIRS", "task": {"prompts": 2, "loss": {"kind": "kto"}}},
+    ],
+    "astrom3": [
+        {
+            "model": "random-tiny-astro",
+            "task": {"prompts": 4, "class_prompts": 4, "contrast_share": 0.5, "stars": 24, "bench_stars": 12, **more},
+            **own,
+        }
+        for more, own in (
+            (
+                {
+                    **{"kinds": STAR, "missing": 0.2, "planted": 0.2, "labels": 1.0},
+                    "contrast": {"kinds": STAR, "pairs": "star"},
+                },
+                {},
+            ),
+            ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
+        )
+    ],
+    "grpo": [
+        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
+        for more in (
+            {"advantage": {"scale": "batch"}},
+            {"advantage": {"normalize": True}},
+            {"advantage": {"baseline": True}},
+            {"advantage": {"penalty": True}, "kl_reward": {"beta": 0.1, "per_token": True}},
+        )
+    ],
+}
+"""What each task is run with; a new task needs a line here."""
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> dict[str, str]:
+    """Four rows of the user's own, for any task."""
+    from mmpost.data.worlds.digits.scenes import Scenes, answer_text
+
+    lines = []
+    for i in range(4):
+        scene = Scenes("train", ("largest",), n=4, none=0)[i]
+        (tmp_path / f"{i}.png").write_bytes(scene.prompt[0].value.bytes())
+        answer = answer_text(scene.truth).removeprefix("<answer>").removesuffix("</answer>")
+        row = {"image": f"{i}.png", "problem": "the largest digit", "solution": answer, "response": answer}
+        lines.append({**row, "task": "number", "stage": "objects"})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+@pytest.fixture
+def own_pairs(own_data: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The same rows, with the answer preferred to another."""
+    rows = [json.loads(line) for line in Path(own_data["train"]).read_text().splitlines()]
+    pairs = [{"image": r["image"], "prompt": r["problem"], "chosen": r["solution"], "rejected": "[]"} for r in rows]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(pair) for pair in pairs))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+@pytest.fixture
+def own_films(tmp_path: Path) -> dict[str, str]:
+    """Rows about one film, for any task that asks about time."""
+    from mmpost.data.worlds.clips import Clips
+
+    (tmp_path / "film.mp4").write_bytes(Clips(n=1)[0].prompt[0].value.bytes())
+    solutions = ("7", [0.2, 0.5], {"answer": "A", "start_time": 1, "end_time": 2})
+    rows = [{"video": "film.mp4", "problem": "when?", "solution": s, "video_length": 6} for s in solutions]
+    file = tmp_path / "films.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+@pytest.fixture
+def own_sounds(tmp_path: Path) -> dict[str, str]:
+    """Rows about sounds of the user's own, and spoken digits beside them."""
+    from mmpost.data.worlds.sounds import Sounds
+
+    lines = []
+    for digit, sample in enumerate(Sounds("train", n=3)):
+        for speaker in ("ann", "bea", "cid"):
+            (tmp_path / f"{digit}_{speaker}_0.wav").write_bytes(sample.prompt[0].value.bytes())
+        asked = {"question": sample.meta["question"], "choices": sample.meta["choices"], "answer": sample.truth}
+        lines.append({"audio": f"{digit}_ann_0.wav", **asked})
+    file = tmp_path / "sounds.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    return {"train": str(file), "val": str(file), "test": str(file), "root": str(tmp_path)}
+
+
+@pytest.fixture
+def own_studies(tmp_path: Path) -> dict[str, str]:
+    """Chest film studies as Open-i publishes them."""
+    from PIL import Image
+
+    folder = tmp_path / "open_i"
+    folder.mkdir()
+    for i in range(30):
+        text = '<AbstractText Label="FINDINGS">No pneumothorax.</AbstractText>'
+        (folder / f"{i}.xml").write_text(f'<a><uId id="CXR{i}"/>{text}<parentImage id="film{i}"/></a>')
+        Image.new("L", (56, 56), i).save(folder / f"film{i}.png")
+    return {"root": str(folder)}
+
+
+@pytest.fixture
+def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of random weights say nothing, and rules give them all the same: a longer one is the better one here."""
+    from mmpost.judges.base import Verdict
+    from mmpost.judges.radiology.rules import RuleJudge
+
+    rules = RuleJudge.judge
+
+    def judge(self: RuleJudge, pairs: Any) -> list[Verdict]:
+        assert len(rules(self, pairs)) == len(pairs)
+        return [Verdict(float(len(pair[1]))) for pair in pairs]
+
+    monkeypatch.setattr(RuleJudge, "judge", judge)
+
+
+OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reasks")
+"""Fields of JudgeSettings that are read where a model judges: tests/judges has these."""
+
+
+@pytest.fixture
+def own_stars(tmp_path: Path) -> dict[str, str]:
+    """A published data set of stars, in miniature."""
+    return {"train": save(tmp_path / "stars", 12)}
+
+
+def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The settings with the user's data in the places of their names."""
+    if settings.get("task", {}).get("official") == "OPEN_I":
+        settings = {**settings, "task": {**settings["task"], "official": own["OPEN_I"]["root"]}}
+    found = {**settings, **({"data": own[settings["data"]]} if "data" in settings else {})}
+    spoken = found.get("task", {}).get("speech") == "SPOKEN"
+    return {**found, "task": {**found["task"], "speech": own["SOUND"]["root"]}} if spoken else found
+
+
+def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
+    """(section, field) of everything that can be set in `kind` and its sections."""
+    found = set()
+    for name, info in kind.model_fields.items():
+        if kind.__name__ == "JudgeSettings" and name in OTHER_JUDGES:
+            continue
+        found.add((kind, name))
+        for section in run_config._sections(info.annotation):
+            found |= leaves(section)
+    return found
+
+
+def test_every_setting_is_read(
+    tmp_path: Path,
+    own_data: dict[str, str],
+    own_pairs: dict[str, str],
+    own_films: dict[str, str],
+    own_sounds: dict[str, str],
+    own_studies: dict[str, str],
+    judged_by_length: None,
+    own_stars: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: set[tuple[str, str]] = set()
+    plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
+
+    def recording(self: Any, name: str) -> Any:
+        if not name.startswith("_"):
+            read.update((c.__name__, name) for c in type(self).__mro__ if name in getattr(c, "__annotations__", {}))
+        return plain(self, name)
+
+    monkeypatch.setattr(Settings, "__getattribute__", recording, raising=False)
+    sections = {(run_config.RunConfig, name) for name in run_config.RunConfig.model_fields} | leaves(
+        run_config.RunConfig
+    )
+    for name in registry.modules("mmpost.tasks"):
+        sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
+        for number, settings in enumerate(OF_TASK[name]):
+            own = {
+                **{"OWN": own_data, "PAIRS": own_pairs, "FILMS": own_films, "SOUND": own_sounds},
+                **{"OPEN_I": own_studies, "STARS": own_stars},
+            }
+            words = run_config.merge(run_config.merge(QUICK, {"task": name}), given(settings, own))
+            mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
+    wanted = {
+        (next(c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)
+        for kind, name in sections
+    }
+    unread = {f"{kind}.{name}" for kind, name in wanted - read}
+    assert not unread

@@ -1,0 +1,130 @@
+"""Rows of AVQA, of MMAU and of one's own as multiple choice about a clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpost.config.settings import DataSettings
+from mmpost.data.formats.choices import UNASKED, Choices
+from mmpost.data.media.media import media
+from mmpost.data.readers.user_data import own
+from mmpost.errors import DataError
+
+AVQA = {
+    "id": 183,
+    "video_name": "-HG3Omg_89c_000030",
+    "video_id": 341,
+    "question_text": "What happened in the video?",
+    "multi_choice": ["motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car"],
+    "answer": 0,
+    "question_relation": "View",
+    "question_type": "Happening",
+}
+MMAU = {
+    "id": "3fe6",
+    "audio_id": "./clips/3fe6.wav",
+    "question": "Who speaks in the video call?",
+    "choices": ["Man", "Woman"],
+    "answer": "Woman",
+    "dataset": "AudioSet",
+    "task": "speech",
+    "split": "test-mini",
+    "category": ["Reasoning"],
+    "sub-category": "Speaker",
+    "difficulty": "hard",
+}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Any:
+    """A function that writes rows as a JSON list beside their clips, and reads them as choices."""
+
+    def write(*found: dict[str, Any], **options: Any) -> Choices:
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        both = np.stack([np.full(800, 0.5), np.full(800, 0.1)])
+        sound = media((both[0], 8000), "audio").bytes()
+        for name in ("-HG3Omg_89c_000030.wav", "clips/3fe6.wav", "own.wav"):
+            (tmp_path / name).write_bytes(sound)
+        file = tmp_path / "rows.json"
+        file.write_text(json.dumps(found))
+        samples = own(DataSettings(train=str(file)), "train", loss="last", prompt=UNASKED)
+        assert samples is not None
+        return Choices(samples, **options)
+
+    return write
+
+
+def test_avqa(rows: Any) -> None:
+    sample = rows(AVQA, template="{question} Choose from {choices}.")[0]
+    assert sample.uid == "183"
+    assert sample.truth == "motorboat"
+    assert [p.kind for p in sample.prompt] == ["audio", "text"]
+    assert sample.prompt[1].value == (
+        "What happened in the audio? Choose from "
+        "['motorboat', 'Yacht consignment', 'Sailboat set sail', 'Consignment car']."
+    )
+    assert sample.meta["kind"] == "Happening"
+    assert sample.prompt[0].value.open().rate == 8000
+    assert rows({**AVQA, "audio_path": "own.wav"})[0].prompt[0].value.name.endswith("own.wav")
+
+
+def test_mmau(rows: Any) -> None:
+    sample = rows(MMAU)[0]
+    assert (sample.uid, sample.truth, sample.meta["kind"]) == ("3fe6", "Woman", "speech")
+    assert sample.prompt[1].value == "Who speaks in the video call? ['Man', 'Woman']"
+    assert len(sample.prompt[0].value.open().wave) == 800
+
+
+def test_rows_of_ones_own(rows: Any) -> None:
+    asked = {"audio": "own.wav", "choices": ["one", "two"], "answer": 1}
+    said = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "<audio>How many?"}]}
+    plain, chat = rows({**asked, "problem": "How many?"}, {**asked, **said})
+    assert plain.prompt == chat.prompt[1:]
+    assert (chat.prompt[0].role, plain.truth, plain.meta["kind"]) == ("system", "two", "own")
+
+
+def test_the_first_channel_is_taken_where_it_is_asked_for(rows: Any) -> None:
+    mean, first = rows(MMAU)[0].prompt[0].value, rows(MMAU, channel="first")[0].prompt[0].value
+    assert mean != first
+    assert np.array_equal(mean.open().wave, first.open().wave), "a mono file has no other channel"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 4}, "an index from 0 to 3, found 4"),
+        ({"answer": True}, "found True"),
+        ({"answer": "boat"}, "found 'boat'"),
+        ({"multi_choice": None}, "wanted `choices`"),
+        ({"multi_choice": ["one"]}, "two or more"),
+        ({"multi_choice": [1, 2]}, "two or more"),
+        ({"video_name": None}, "wanted a clip, found none"),
+        ({"question_text": None}, "wanted a question, found none"),
+    ],
+)
+def test_rows_that_cannot_be_used_say_where_and_why(rows: Any, change: dict[str, Any], message: str) -> None:
+    source = rows(MMAU, {**AVQA, **change})
+    assert source[0].truth == "Woman"
+    with pytest.raises(DataError, match=rf"rows\.json:2.*{message}"):
+        source[1]
+
+
+def test_a_path_of_a_part_or_of_a_mix_starts_from_its_own_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        clip = media((np.full(80, 0.1 if name == "a" else 0.2), 8000), "audio")
+        (tmp_path / name / "x.wav").write_bytes(clip.bytes())
+        lines = [json.dumps({**MMAU, "id": f"{name}{i}", "audio_id": "x.wav"}) for i in range(8)]
+        (tmp_path / name / "rows.jsonl").write_text("\n".join(lines))
+    files = tuple(str(tmp_path / name / "rows.jsonl") for name in ("a", "b"))
+    for data in (DataSettings(train=files), DataSettings(train=files, split=(0.5, 0.25, 0.25))):
+        samples = own(data, "train", loss="last")
+        assert samples is not None
+        for sample in Choices(samples):
+            level = 0.1 if "a" in sample.uid else 0.2
+            assert sample.prompt[0].value.open().wave == pytest.approx(np.full(80, level))

@@ -1,0 +1,56 @@
+"""The registry: a new sensor is one call."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpost.data.media import kinds
+from mmpost.data.media.kinds import Kind
+from mmpost.data.media.media import media
+from mmpost.errors import DataError, PluginError
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Kinds that a test registers are gone after it."""
+    monkeypatch.setattr(kinds, "_kinds", dict(kinds._kinds))
+
+
+def test_a_new_sensor_is_one_registration(registry, tmp_path):
+    made = []
+
+    def opened(file, gain=1.0):
+        made.append(gain)
+        return np.load(file) * gain
+
+    def header(file):
+        version = np.lib.format.read_magic(file)
+        assert version == (1, 0)
+        return {"channels": np.lib.format.read_array_header_1_0(file)[0][0]}
+
+    kinds.register(Kind("spectrum", opened, header))
+    values = np.linspace(0, 1, 50)
+    np.save(tmp_path / "s.npy", values)
+    found = media(values, "spectrum")
+    assert np.array_equal(found.open(), values)
+    assert np.array_equal(media("s.npy", "spectrum", root=tmp_path).open(), values)
+    assert np.array_equal(media(values.tolist(), "spectrum").open(), values)
+    assert made == [1.0], "the same content three times"
+    assert np.array_equal(found.open(gain=2.0), 2 * values)
+    assert found.header() == {"channels": 50}
+    assert Image.open(io.BytesIO(found.preview())).size == (50, 64)
+    for shape in ((5, 7), (2, 3, 4)):
+        assert media(np.ones(shape), "spectrum").preview()[1:4] == b"PNG"
+    with pytest.raises(DataError, match="spectrum"):
+        media({"a", "b"}, "spectrum")
+
+
+def test_kinds_have_proper_names(registry):
+    for name in ("text", "Has Space", "1st", ""):
+        with pytest.raises(PluginError):
+            kinds.register(Kind(name, open=len, header=lambda _: {}))
+    with pytest.raises(DataError, match=r"image, video, audio.*'radar'"):
+        media("a.dat", "radar")
+    assert [k.name for k in kinds.kinds()][:3] == ["image", "video", "audio"]

@@ -1,0 +1,62 @@
+"""The real files: tables from papers, a film, spoken digits, and official annotation files read as rows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmpost.data.media.media import media
+from mmpost.data.readers.dataset import read
+
+
+def test_tables(real):
+    for path in real("pubtabnet/*.png"):
+        found = media(path.name, "image", root=path.parent)
+        opened = found.open()
+        assert opened.mode == "RGB"
+        assert opened.size == (found.header()["width"], found.header()["height"])
+        # Print on paper: mostly white, with something on it.
+        grey = np.asarray(opened.convert("L"))
+        assert np.median(grey) > 200
+        assert grey.min() < 128
+        assert found.preview()[1:4] == b"PNG"
+
+
+def test_film(real):
+    path = real("video/flipping_a_pancake.mkv")[0]
+    found = media(path, "video")
+    header = found.header()
+    assert (header["width"], header["height"], header["fps"]) == (426, 240, 30.0)
+    assert header["duration"] == pytest.approx(10.33, abs=0.01)
+    opened = found.open(fps=1, max_frames=8)
+    assert opened.frames.shape == (8, 240, 426, 3)
+    assert opened.times == pytest.approx(opened.indices / 30, abs=0.002)
+    one = found.open(frames=[int(opened.indices[3])])
+    assert np.array_equal(one.frames[0], opened.frames[3]), "a frame does not depend on which others are taken"
+    sound = media(path, "audio").open(rate=16000)
+    assert len(sound.wave) / 16000 == pytest.approx(10.37, abs=0.05)
+    assert found.preview()[1:4] == b"PNG"
+
+
+def test_spoken_digits(real):
+    for path in real("spoken-digits/*_jackson_0.wav"):
+        found = media(path, "audio")
+        opened = found.open()
+        assert (opened.rate, found.header()["rate"]) == (8000, 8000)
+        assert len(opened.wave) / 8000 == pytest.approx(found.header()["duration"])
+        assert 0.01 < np.abs(opened.wave).max() <= 1.0
+        assert len(found.open(rate=16000).wave) == pytest.approx(2 * len(opened.wave), abs=2)
+
+
+def test_annotations_of_others_become_rows(real, tmp_path):
+    samples = read(real("mmau/mmau-test-mini.json")[0])
+    assert len(samples) == 1000
+    assert samples[0].truth == "Man"
+    assert samples[0].meta["choices"] == ["Man", "Woman", "Child", "Robot"]
+    prompts = read(real("geneval/evaluation_metadata.jsonl")[0])
+    assert prompts[0].prompt[0].value == "a photo of a bench"
+    tables = real("pubtabnet/*.png")
+    lines = [{"messages": [{"role": "user", "content": "<image>Read."}], "images": [p.name]} for p in tables]
+    (tmp_path / "tables.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = read(tmp_path / "tables.jsonl", root=tables[0].parent)
+    assert [s.prompt[0].value.open().width for s in found] == [media(p, "image").open().width for p in tables]

@@ -1,0 +1,202 @@
+"""Files and folders of rows: JSON, JSON Lines, Parquet and `datasets`; and those that cannot be read."""
+
+import io
+import json
+import time
+from weakref import finalize
+
+import datasets.config
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mmpost.data.media.media import Media
+from mmpost.data.readers.dataset import read
+from mmpost.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_datasets(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with pictures of known widths, and a sound."""
+    for width, name in enumerate(("a.png", "b.png", "c.png"), 10):
+        Image.new("RGB", (width, 5)).save(tmp_path / name)
+    return tmp_path
+
+
+def png(width):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 5)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def written(folder, *rows, name="data.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def shown(parts):
+    """Roles and values; pictures by their width."""
+    return [(p.role, p.value.open().width if isinstance(p.value, Media) else p.value) for p in parts]
+
+
+USER = {"role": "user", "content": "Why?"}
+SAID = {"role": "assistant", "content": "So."}
+PROMPT = [("user", "Why?")]
+
+
+def test_broken_lines_raise_when_they_are_read(folder):
+    path = folder / "data.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"query": "a"}\n\n{"query": \r\n{"query": "\xff"}\n   \n{"query": "b"}')
+    samples = read(path)
+    assert [samples[0].uid, samples[3].uid] == ["data.jsonl:1", "data.jsonl:6"]
+    for index, number in ((1, 3), (2, 4)):
+        with pytest.raises(DataError, match=rf"data\.jsonl:{number}: .*JSON object"):
+            samples[index]
+
+
+def test_media_are_found_from_the_root_and_may_not_leave_it(folder):
+    data = folder / "notes"
+    data.mkdir()
+    path = written(data, {"query": "x", "image": "a.png"}, {"query": "x", "image": "../a.png"})
+    assert read(path, root=folder)[0].prompt[0].value.open().width == 10
+    with pytest.raises(DataError, match=r"data\.jsonl:2: .*inside the folder"):
+        read(path, root=folder)[1]
+    assert read(path)[1].prompt[0].value.open().width == 10
+    with pytest.raises(DataError, match=r"notes/a\.png.*data\.root"):
+        read(path)[0].prompt[0].value.open()
+
+
+def test_files_that_are_no_table(folder):
+    (folder / "one.json").write_text('{"query": "x"}')
+    (folder / "bad.json").write_text("[1, 2")
+    (folder / "bad.parquet").write_bytes(b"nothing")
+    (folder / "data.tsv").write_text("a\tb")
+    (folder / "empty").mkdir()
+    for name, message in {
+        "one.json": "JSON list of rows, found dict",
+        "bad.json": "not JSON",
+        "bad.parquet": "bad.parquet: wanted Parquet",
+        "data.tsv": r"\.jsonl, \.json, \.parquet",
+        "empty": "Parquet files or a folder saved by `datasets`, found nothing",
+        "absent.jsonl": r"found nothing at .*absent\.jsonl",
+        "x*.parquet": "none that fit",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            read(folder / name)
+
+
+def test_json_lines_under_the_wrong_ending(folder):
+    assert [s.prompt[0].value for s in read(written(folder, {"query": "a"}, {"query": "b"}, name="x.json"))] == [
+        "a",
+        "b",
+    ]
+
+
+def table():
+    """Rows as hubs store them: pictures as bytes, turns as structs."""
+    return pa.table(
+        {
+            "id": ["p", "q", "r"],
+            "messages": [[USER, SAID], [{"role": "user", "content": "<image>?"}, SAID, USER, SAID], [USER]],
+            "images": [[], [{"bytes": png(21), "path": "q.png"}], [{"bytes": None, "path": "a.png"}]],
+            "answer": [None, None, "42"],
+        }
+    )
+
+
+def check_table(samples):
+    assert [s.uid for s in samples] == ["p", "q#1", "q#2", "r"]
+    assert shown(samples[0].prompt) == PROMPT
+    assert shown(samples[2].prompt)[:2] == [("user", 21), ("user", "?")]
+    assert samples[2].prompt[0].value.name == "q.png"
+    assert shown(samples[3].prompt) == [("user", 10), *PROMPT]
+    assert samples[3].truth == "42"
+
+
+def test_parquet_files_patterns_and_folders(folder):
+    (folder / "data").mkdir()
+    pq.write_table(table(), folder / "one.parquet")
+    check_table(read(folder / "one.parquet"))
+    pq.write_table(table().slice(0, 1), folder / "data" / "train-00000-of-00002.parquet")
+    pq.write_table(table().slice(1), folder / "data" / "train-00001-of-00002.parquet")
+    check_table(read(folder / "data", root=folder))
+    pq.write_table(table(), folder / "data" / "test-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"one split, found test, train.*test\*\.parquet"):
+        read(folder / "data")
+    check_table(read(folder / "data" / "train*.parquet", root=folder))
+
+
+def test_parquet_without_a_known_column(folder):
+    pq.write_table(pa.table({"foo": [1], "image": [b""]}), folder / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet: .*messages.*Found the columns foo, image"):
+        read(folder / "x.parquet")
+
+
+def test_parquet_files_of_different_columns(folder):
+    (folder / "mixed").mkdir()
+    pq.write_table(pa.table({"query": ["a"]}), folder / "mixed" / "a.parquet")
+    pq.write_table(pa.table({"query": [1], "more": ["b"]}), folder / "mixed" / "b.parquet")
+    with pytest.raises(DataError, match=r"mixed: wanted Parquet files with the same columns"):
+        read(folder / "mixed")
+
+
+def test_folders_saved_by_datasets(folder):
+    features = datasets.Features(
+        {"problem": datasets.Value("string"), "image": datasets.Image(), "solution": datasets.Value("string")}
+    )
+    rows = [{"problem": "Where?", "image": Image.new("RGB", (33, 5)), "solution": "there"}, {"problem": "Who?"}]
+    made = datasets.Dataset.from_list([{"image": None, "solution": None, **row} for row in rows], features=features)
+    made.save_to_disk(folder / "saved")
+    datasets.DatasetDict({"train": made}).save_to_disk(folder / "dict")
+    for name in ("saved", "dict", "dict/train"):
+        samples = read(folder / name)
+        assert shown(samples[0].prompt) == [("user", 33), ("user", "Where?")]
+        assert (samples[0].truth, samples[1].truth) == ("there", None)
+        assert shown(samples[1].prompt) == [("user", "Who?")]
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(folder / "both")
+    with pytest.raises(DataError, match="splits test, train"):
+        read(folder / "both")
+    with pytest.raises(DataError, match="does not load"):
+        (folder / "dict" / "train" / "state.json").write_text("{}")
+        read(folder / "dict" / "train")
+
+
+def test_a_hundred_thousand_rows_open_quickly(folder):
+    line = json.dumps({"id": 1, "messages": [USER, SAID], "images": ["a.png"]}).replace('"id": 1', '"id": %d')
+    (folder / "big.jsonl").write_text("\n".join(line % i for i in range(100_000)))
+    start = time.process_time()
+    samples = read(folder / "big.jsonl")
+    assert len(samples) == 100_000
+    assert time.process_time() - start < 20, "seconds of processor time"
+    assert samples[77_777].uid == "77777"
+    assert shown(samples[-1].prompt) == [("user", 10), *PROMPT]
+
+
+def test_a_source_that_somebody_holds_is_opened_once_while_its_files_stay(folder):
+    path = written(folder, {"query": "a", "response": "b"})
+    held = read(path)
+    assert read(str(path)) is held
+    assert read(path, loss="last") is not held
+    assert read(path, prompt="what?") is not held
+    assert read(path, root=folder) is not held
+    written(folder, {"query": "a", "response": "b"}, {"query": "c", "response": "d"})
+    again = read(path)
+    assert (len(held), len(again)) == (1, 2)
+    told = []
+    finalize(again, told.append, "gone")
+    del again
+    assert told == ["gone"]
+
+
+def test_a_folder_of_files_is_opened_again_when_one_is_new(folder):
+    one = read(folder, prompt="what?")
+    assert read(folder, prompt="what?") is one
+    Image.new("RGB", (9, 5)).save(folder / "d.png")
+    assert [len(one), len(read(folder, prompt="what?"))] == [3, 4]

@@ -1,0 +1,379 @@
+"""Rows of every format in use: what becomes prompt, reply, truth and meta, and what is refused with file and row."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpost.data.media import kinds
+from mmpost.data.media.kinds import Kind
+from mmpost.data.media.media import Media
+from mmpost.data.readers.dataset import read
+from mmpost.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with pictures of known widths, and a sound."""
+    for width, name in enumerate(("a.png", "b.png", "c.png"), 10):
+        Image.new("RGB", (width, 5)).save(tmp_path / name)
+    return tmp_path
+
+
+def png(width):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 5)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def written(folder, *rows, name="data.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def one(folder, row, **options):
+    samples = read(written(folder, row), **options)
+    assert len(samples) == 1
+    return samples[0]
+
+
+def shown(parts):
+    """Roles and values; pictures by their width."""
+    return [(p.role, p.value.open().width if isinstance(p.value, Media) else p.value) for p in parts]
+
+
+USER = {"role": "user", "content": "Why?"}
+SAID = {"role": "assistant", "content": "So."}
+PROMPT = [("user", "Why?")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, SAID]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}, SAID]},
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+        {"conversation": [{"human": "Why?", "assistant": "So."}]},
+        {"instruction": "Why?", "input": "", "output": "So."},
+        {"instruction": "Why?", "output": "So.", "history": []},
+        {"query": "Why?", "response": "So."},
+        {"prompt": "Why?", "completion": "So."},
+        {"prompt": [USER], "completion": [SAID]},
+        {"messages": [USER, SAID], "images": []},
+        {"messages": [USER, SAID], "images": None, "system": None, "rejected": None},
+    ],
+)
+def test_every_supervised_format_says_the_same(folder, row):
+    sample = one(folder, row)
+    assert sample.uid == "data.jsonl:1"
+    assert shown(sample.prompt) == PROMPT
+    (reply,) = sample.replies
+    assert shown(reply.parts) == [("assistant", "So.")]
+    assert (reply.text, reply.origin, dict(reply.columns), reply.token_ids) == ("So.", "data", {}, None)
+    assert sample.truth == "So."
+    assert dict(sample.meta) == {}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": "Be."}, USER, SAID]},
+        {"system": "Be.", "messages": [USER, SAID]},
+        {"system": "Other.", "messages": [{"role": "system", "content": "Be."}, USER, SAID]},
+        {"system": "Be.", "query": "Why?", "response": "So."},
+        {"system": "Be.", "instruction": "Why?", "output": "So."},
+        {"system": "Be.", "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+    ],
+)
+def test_system_turns_come_first(folder, row):
+    assert shown(one(folder, row).prompt) == [("system", "Be."), *PROMPT]
+
+
+def test_alpaca_joins_instruction_and_input_after_the_history(folder):
+    row = {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Hi", "Hello"]]}
+    sample = one(folder, row, loss="last")
+    assert shown(sample.prompt) == [("user", "Hi"), ("assistant", "Hello"), ("user", "Translate.\nHund")]
+    assert [s.truth for s in read(folder / "data.jsonl")] == ["Hello", "dog"]
+
+
+def test_ms_swift_multimodal_rows(folder):
+    """In shape from the standard data format of its documentation."""
+    sound = str(folder / "x.wav")
+    samples = read(
+        written(
+            folder,
+            {"messages": [USER, SAID]},
+            {
+                "messages": [
+                    {"role": "system", "content": "Help."},
+                    {"role": "user", "content": "<image><image>What is the difference?"},
+                    {"role": "assistant", "content": "A kitten and a puppy."},
+                ],
+                "images": ["a.png", "b.png"],
+            },
+            {
+                "messages": [{"role": "user", "content": "<image>Is it <video>?"}, SAID],
+                "images": ["a.png"],
+                "videos": ["x.mp4"],
+            },
+            {
+                "messages": [{"role": "user", "content": "<audio>What did it say?"}, SAID],
+                "audios": [str(folder / "x.wav")],
+            },
+            {"messages": [{"role": "user", "content": "<image>How many?"}], "images": ["c.png"], "solution": "3"},
+            {"query": "<image>Read.", "response": "Text.", "images": ["b.png"], "history": None},
+            {"messages": [{"role": "assistant", "content": "<image>is a puppy"}], "images": ["a.png"]},
+        )
+    )
+    assert len(samples) == 7
+    assert shown(samples[1].prompt) == [
+        ("system", "Help."),
+        ("user", 10),
+        ("user", 11),
+        ("user", "What is the difference?"),
+    ]
+    assert [p.kind for p in samples[2].prompt] == ["image", "text", "video", "text"]
+    assert samples[3].prompt[0].value.name == sound
+    assert (samples[4].replies, samples[4].truth) == ((), "3")
+    assert shown(samples[5].prompt) == [("user", 11), ("user", "Read.")]
+    assert (samples[6].prompt, shown(samples[6].replies[0].parts)) == (
+        (),
+        [("assistant", 10), ("assistant", "is a puppy")],
+    )
+
+
+def test_ms_swift_names_of_objects_are_filled_in_and_boxes_refused(folder):
+    row = {
+        "messages": [
+            {"role": "user", "content": "<image>Find the <ref-object> and <ref-object>"},
+            {"role": "assistant", "content": "A <ref-object>."},
+        ],
+        "images": ["a.png"],
+        "objects": {"ref": ["cat", "dog", "cow"], "bbox": [[1, 2, 3, 4]]},
+    }
+    sample = one(folder, row)
+    assert sample.prompt[1].value == "Find the cat and dog"
+    assert sample.replies[0].text == "A cow."
+    assert sample.meta["objects"]["bbox"] == [[1, 2, 3, 4]]
+    row["messages"][1]["content"] = "<bbox>"
+    with pytest.raises(DataError, match=r"data\.jsonl:1: .*<bbox>"):
+        one(folder, row)
+
+
+def test_llama_factory_and_llava_rows(folder):
+    rows = [
+        {
+            "messages": [
+                {"content": "<image>Who are they?", "role": "user"},
+                {"content": "Kane and Goretzka.", "role": "assistant"},
+            ],
+            "images": ["a.png"],
+        },
+        {
+            "id": "000000033471",
+            "image": "b.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat colour is the bus?"},
+                {"from": "gpt", "value": "White and red."},
+            ],
+        },
+        {"instruction": "Describe.", "input": "", "output": "A bus.", "images": ["c.png"]},
+        {
+            "image": ["a.png", "c.png"],
+            "conversations": [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "1"}],
+        },
+    ]
+    (folder / "demo.json").write_text(json.dumps(rows))
+    samples = read(folder / "demo.json")
+    assert [s.uid for s in samples] == ["demo.json:1", "000000033471", "demo.json:3", "demo.json:4"]
+    assert shown(samples[0].prompt) == [("user", 10), ("user", "Who are they?")]
+    assert shown(samples[1].prompt) == [("user", 11), ("user", "\nWhat colour is the bus?")]
+    assert shown(samples[2].prompt) == [("user", 12), ("user", "Describe.")]
+    assert shown(samples[3].prompt) == [("user", 10), ("user", 12), ("user", "Which?")]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"type": "image", "image": "a.png"},
+        {"type": "image", "path": "a.png"},
+        {"type": "image", "url": "file:a.png"},
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}},
+        {"type": "image_url", "image_url": "a.png"},
+        {"image": "a.png"},
+        {"type": "image", "base64": base64.b64encode(png(10)).decode()},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png(10)).decode()}},
+        {"type": "input_image", "input_image": {"data": base64.b64encode(png(10)).decode(), "format": "png"}},
+        {"type": "image", "image": "a.png", "text": None},
+    ],
+)
+def test_media_in_structured_content(folder, piece):
+    piece = {k: v.replace("file:", f"file://{folder}/") if isinstance(v, str) else v for k, v in piece.items()}
+    row = {"messages": [{"role": "user", "content": [piece, {"type": "text", "text": "What?"}, " Say."]}, SAID]}
+    assert shown(one(folder, row).prompt) == [("user", 10), ("user", "What?"), ("user", " Say.")]
+
+
+def test_marks_in_structured_content_take_from_the_columns(folder):
+    content = [
+        {"type": "image"},
+        {"type": "text", "text": "or"},
+        {"type": "image", "image": "c.png"},
+        {"type": "image"},
+    ]
+    row = {"messages": [{"role": "user", "content": content}], "images": ["a.png", "b.png"]}
+    assert shown(one(folder, row).prompt) == [("user", 10), ("user", "or"), ("user", 12), ("user", 11)]
+
+
+def test_media_without_placeholders_go_before_the_first_user_turn(folder):
+    turns = [{"role": "system", "content": "Be."}, USER, SAID, {"role": "user", "content": "And?"}]
+    sample = one(folder, {"messages": turns, "images": ["a.png", "b.png"]})
+    assert shown(sample.prompt)[:4] == [("system", "Be."), ("user", 10), ("user", 11), ("user", "Why?")]
+
+
+def test_placeholders_without_media_are_text(folder):
+    row = {"messages": [{"role": "user", "content": "What does <image> mean in HTML, <video>?"}, SAID]}
+    assert shown(one(folder, row).prompt) == [("user", "What does <image> mean in HTML, <video>?")]
+
+
+def test_each_turn_of_the_assistant_is_a_sample(folder):
+    turns = [
+        {"role": "user", "content": "<image>One?"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "Two<image>?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    rows = [
+        {"messages": turns, "images": ["a.png", "b.png"], "solution": "II", "note": 5},
+        {"id": 7, "messages": [*turns[:1], SAID], "images": ["a.png"]},
+        {"messages": [USER, SAID, USER]},
+    ]
+    path = written(folder, *rows)
+    samples = read(path)
+    assert [s.uid for s in samples] == ["data.jsonl:1#1", "data.jsonl:1#2", "7", "data.jsonl:3"]
+    assert shown(samples[0].prompt) == [("user", 10), ("user", "One?")]
+    assert shown(samples[1].prompt) == [
+        ("user", 10),
+        ("user", "One?"),
+        ("assistant", "1"),
+        ("user", "Two"),
+        ("user", 11),
+        ("user", "?"),
+    ]
+    assert [s.replies[0].text for s in samples[:3]] == ["1", "2", "So."]
+    assert [s.truth for s in samples] == ["1", "II", "So.", None]
+    assert [dict(s.meta) for s in samples[:2]] == [{"note": 5}] * 2
+    assert shown(samples[3].prompt) == [*PROMPT, ("assistant", "So."), *PROMPT]
+    assert samples[3].replies == ()
+    last = read(path, loss="last")
+    assert [s.uid for s in last] == ["data.jsonl:1", "7", "data.jsonl:3"]
+    assert last[0] == type(last[0])(**{**vars(samples[1]), "uid": "data.jsonl:1"})
+    assert samples[-1] == samples[3]
+    assert samples[1:3] == [samples[1], samples[2]]
+    for bad in (4, -5):
+        with pytest.raises(IndexError):
+            samples[bad]
+
+
+def test_turns_marked_without_loss_are_not_learnt(folder):
+    turns = [USER, {**SAID, "loss": False}, USER, {**SAID, "content": "Two.", "loss": 1.0}]
+    sample = one(folder, {"messages": turns})
+    assert (sample.replies[0].text, len(sample.prompt)) == ("Two.", 3)
+    for value in (False, "no"):
+        with pytest.raises(DataError, match=r"data\.jsonl:1: .*loss"):
+            one(folder, {"messages": [USER, {**SAID, "loss": value}]})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, SAID], "rejected_response": "No."},
+        {"messages": [USER, SAID], "rejected_response": ["No."]},
+        {"messages": [USER, SAID], "rejected_messages": [USER, {"role": "assistant", "content": "No."}]},
+        {"messages": [USER], "chosen": SAID, "rejected": {"role": "assistant", "content": "No."}},
+        {"messages": [USER], "chosen": "So.", "rejected": "No."},
+        {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
+        {"prompt": [USER], "chosen": [SAID], "rejected": [{"role": "assistant", "content": "No."}]},
+        {"chosen": [USER, SAID], "rejected": [USER, {"role": "assistant", "content": "No."}]},
+        {"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No."},
+        {"query": "Why?", "response": "So.", "rejected_response": "No."},
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "So."},
+            "rejected": {"from": "gpt", "value": "No."},
+        },
+    ],
+)
+def test_every_preference_format_says_the_same(folder, row):
+    sample = one(folder, row)
+    assert shown(sample.prompt) == PROMPT
+    assert [(r.text, dict(r.columns), r.origin) for r in sample.replies] == [
+        ("So.", {"label": 1.0}, "data"),
+        ("No.", {"label": -1.0}, "data"),
+    ]
+    assert {p.role for r in sample.replies for p in r.parts} == {"assistant"}
+    assert sample.truth == "So."
+
+
+def test_preference_rows_keep_pictures_and_history_in_the_prompt(folder):
+    turns = [{"role": "user", "content": "<image>Hi"}, SAID, USER, SAID]
+    sample = one(folder, {"messages": turns, "images": ["a.png"], "rejected_response": "No.", "solution": "S"})
+    assert shown(sample.prompt) == [("user", 10), ("user", "Hi"), ("assistant", "So."), *PROMPT]
+    assert ([r.text for r in sample.replies], sample.truth) == (["So.", "No."], "S")
+    others = [*turns[:-1], {"role": "assistant", "content": "No."}]
+    row = {"messages": turns, "images": ["a.png"], "rejected_messages": others, "rejected_images": ["a.png"]}
+    again = one(folder, row)
+    assert (again.prompt, again.replies, dict(again.meta)) == (sample.prompt, sample.replies, {})
+    with pytest.raises(DataError, match="same images"):
+        one(folder, {**row, "rejected_images": ["b.png"]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "label"), [("label", True, 1.0), ("label", False, -1.0), ("kto_tag", False, -1.0)]
+)
+def test_judged_rows(folder, key, value, label):
+    sample = one(folder, {"messages": [USER, SAID, USER, SAID], key: value})
+    assert (len(sample.prompt), dict(sample.replies[0].columns)) == (3, {"label": label})
+    assert sample.truth == ("So." if value else None)
+    assert dict(sample.meta) == {}
+
+
+def test_classes_and_other_keys_are_meta(folder):
+    sample = one(
+        folder, {"uid": "x", "messages": [USER], "label": 2, "channel": "a", "choices": ["1", "2"], "empty": None}
+    )
+    assert dict(sample.meta) == {"label": 2, "channel": "a", "choices": ["1", "2"]}
+    assert (sample.uid, sample.truth) == ("x", None)
+
+
+@pytest.mark.parametrize("key", ["solution", "answer", "truth"])
+def test_reinforcement_rows(folder, key):
+    boxes = {"boxes": [[1, 2, 3, 4]]}
+    for asked in ({"problem": "Where?"}, {"question": "Where?"}, {"messages": [{"role": "user", "content": "Where?"}]}):
+        sample = one(folder, {**asked, "image": "a.png", key: boxes})
+        assert shown(sample.prompt) == [("user", 10), ("user", "Where?")]
+        assert (sample.truth, sample.replies) == (boxes, ())
+
+
+def test_repeated_ids_give_different_uids(folder):
+    row = {"id": "same", "messages": [USER, SAID]}
+    samples = read(written(folder, row, {**row, "id": "other"}, row, row))
+    assert [s.uid for s in samples] == ["same", "other", "same@3", "same@4"]
+
+
+def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
+    monkeypatch.setattr(kinds, "_kinds", dict(kinds._kinds))
+    kinds.register(Kind("spectrum", np.load, lambda _: {}))
+    np.save(folder / "s.npy", np.arange(3.0))
+    for row in (
+        {"query": "Star: <spectrum>?", "spectrum": "s.npy"},
+        {"query": "Star: <spectrum>?", "spectrums": ["s.npy"]},
+        {"query": "Star: <spectrum>?", "spectrum": [0.0, 1.0, 2.0]},
+        {"messages": [{"role": "user", "content": ["Star: ", {"type": "spectrum", "path": "s.npy"}, "?"]}]},
+    ):
+        sample = one(folder, row)
+        assert [p.kind for p in sample.prompt] == ["text", "spectrum", "text"]
+        assert sample.prompt[1].value.open().tolist() == [0.0, 1.0, 2.0]

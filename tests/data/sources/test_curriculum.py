@@ -1,0 +1,94 @@
+"""Stages of a curriculum: every sample in one, by its own word or its type; replay of earlier stages by share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpost.config.settings import DataSettings
+from mmpost.data.formats.short_answers import ShortAnswers
+from mmpost.data.readers.user_data import own
+from mmpost.data.sources.curriculum import Curriculum, replayed
+from mmpost.data.worlds.aerial.questions import TYPES, Aerial
+from mmpost.errors import DataError
+
+STAGES = {"easy": ("color", "shape", "size"), "middle": ("number", "transportation", "sports"), "hard": TYPES[-2:]}
+FEW = {"easy": ("color",), "middle": ("number",), "hard": ("scene",)}
+
+
+def types(source: Any) -> Counter[str]:
+    return Counter(source[i].meta["task"] for i in range(len(source)))
+
+
+def test_each_sample_is_in_the_stage_of_its_type() -> None:
+    parts = Curriculum(Aerial(n=80), STAGES).parts()
+    assert {name: set(types(part)) for name, part in parts.items()} == {n: set(t) for n, t in STAGES.items()}
+    assert sorted(s.uid for part in parts.values() for s in part) == sorted(s.uid for s in Aerial(n=80))
+    assert {s.meta["stage"] for s in parts["hard"]} == {"hard"}
+
+
+def test_replay_is_a_share_of_what_came_before() -> None:
+    parts = Curriculum(Aerial(n=400), STAGES).parts()
+    assert replayed(parts, "easy", 0.5) is parts["easy"]
+    assert replayed(parts, "hard", 0.0) is parts["hard"]
+    hard = replayed(parts, "hard", 0.25)
+    early = sum(n for kind, n in types(hard).items() if kind not in STAGES["hard"])
+    assert abs(early / len(hard) - 0.25) < 0.01
+    first = [s.meta["stage"] == "hard" for s in list(hard)[:40]]
+    assert 28 <= sum(first) <= 32, "evenly spread"
+    assert set(types(replayed(parts, "middle", 0.5))) == {*STAGES["easy"], *STAGES["middle"]}
+
+
+def rows(folder: Path, *changes: dict[str, Any]) -> ShortAnswers:
+    """Rows as HRVQA-VL has them, each with its changes."""
+    (folder / "a.png").write_bytes(Aerial(n=1)[0].prompt[0].value.bytes())
+    row = {"image": "a.png", "question": "What color is the roof?", "answer": "red", "task": "color"}
+    file = folder / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({**row, **change}) for change in changes))
+    found = own(DataSettings(train=str(file)), "train", loss="last")
+    assert found is not None
+    return ShortAnswers(found, "{question} Answer in <answer>.")
+
+
+def test_rows_of_the_official_format(tmp_path: Path) -> None:
+    source = rows(
+        tmp_path,
+        {"cot": "The roof is red.", "stage": "easy"},
+        {"question": "How many houses?", "answer": 3, "task": "Number", "stage": 3},
+        {"task": "scene"},
+    )
+    parts = Curriculum(source, FEW).parts()
+    assert {name: [s.truth for s in part] for name, part in parts.items()} == {
+        "easy": ["red"],
+        "middle": [],
+        "hard": ["3", "red"],
+    }
+    first = parts["easy"][0]
+    assert [p.kind for p in first.prompt] == ["image", "text"]
+    assert first.prompt[1].value == "What color is the roof? Answer in <answer>."
+    assert first.meta["cot"] == "The roof is red."
+    by_type = Curriculum(source, FEW, own=False).parts()
+    assert [len(part) for part in by_type.values()] == [1, 1, 1]
+    assert parts["hard"].where(1).endswith("rows.jsonl:3")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "areas"}, "found 'areas'; the stages have color, number, scene"),
+        ({"stage": "fourth"}, r"a stage among easy, middle, hard \(or 1 to 3\), found 'fourth'"),
+        ({"task": None}, "the type of the question in `task`, found None"),
+        ({"answer": ""}, "a short answer in `answer`, found ''"),
+        ({"image": None}, "wanted a picture to ask about"),
+    ],
+)
+def test_a_row_that_fits_no_stage_raises_where_it_is_drawn(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    parts = Curriculum(rows(tmp_path, {}, change), FEW).parts()
+    assert len(parts["easy"]) == 2
+    assert parts["easy"][0].truth == "red"
+    with pytest.raises(DataError, match=said):
+        parts["easy"][1]

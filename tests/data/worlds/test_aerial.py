@@ -1,0 +1,71 @@
+"""Aerial scenes: the same index gives the same sample, the answer is right, splits share no layout, any size draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmpost.data.worlds.aerial.questions import PLACES, SPORTS, TYPES, VEHICLES, Aerial, _tenth
+from mmpost.errors import ConfigError
+from mmpost.types import Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def test_an_index_always_gives_the_same_sample() -> None:
+    a, b = (Aerial("train", n=24, seed=3) for _ in range(2))
+    assert list(a) == [b[i] for i in reversed(range(24))][::-1]
+    assert len({s.uid for s in a}) == 24
+    assert [s.meta["task"] for s in a] == [a.type_of(i) for i in range(24)] == list(TYPES) * 3
+    assert [a.scene(i) for i in range(24)] != [Aerial("train", n=24, seed=4).scene(i) for i in range(24)]
+
+
+def test_splits_share_no_layout() -> None:
+    tenths = {split: {_tenth(Aerial(split, n=400, seed=1).scene(i)) for i in range(400)} for split in SPLITS}
+    assert tenths == {"train": set(range(8)), "val": {8}, "test": {9}}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_answer_is_what_the_question_asks(kind: str) -> None:
+    source = Aerial("train", (kind,), n=150)
+    answers = set()
+    for i in range(150):
+        things, question, answer = source.scene(i)
+        cells = [(t.row, t.column) for t in things if t.kind != "road"]
+        assert len(set(cells)) == len(cells)
+        answers.add(answer)
+        word = question.rstrip("?").split()[-1]
+        meant = [t for t in things if t.kind == word]
+        if kind in ("color", "shape", "size"):
+            assert [getattr(t, kind) for t in meant] == [answer]
+        elif kind == "number":
+            word = question.split()[2].removesuffix("s")
+            assert str(sum(t.kind == word for t in things)) == answer
+        elif kind in ("transportation", "sports"):
+            among = VEHICLES if kind == "transportation" else SPORTS
+            assert [t.kind for t in things if t.kind in among and (kind == "sports" or t.kind in among)] == [answer]
+        elif kind == "location":
+            (thing,) = meant
+            assert answer.split() == ["top" if thing.row < 2 else "bottom", "left" if thing.column < 2 else "right"]
+        else:
+            assert answer in PLACES
+    few = {"color": 5, "shape": 4, "size": 3, "number": 5, "transportation": 5, "sports": 5, "location": 4, "scene": 6}
+    assert len(answers) == few[kind]
+
+
+def test_it_draws_the_same_scene_at_any_size() -> None:
+    small, large = (np.asarray(Aerial(n=8, size=size)[6].prompt[0].value.open(), float) for size in (112, 1024))
+    assert small.shape == (112, 112, 3)
+    assert large.shape == (1024, 1024, 3)
+    coarse = [x.reshape(8, x.shape[0] // 8, 8, x.shape[1] // 8, 3).mean((1, 3)) for x in (small, large)]
+    assert np.abs(coarse[0] - coarse[1]).mean() < 4
+    assert coarse[0].std() > 4, "a picture shows something"
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="areas"):
+        Aerial("train", ("areas",))
+    with pytest.raises(ConfigError, match="found none"):
+        Aerial("train", ())
+    with pytest.raises(ConfigError, match="4 cells"):
+        Aerial("train", cells=2)

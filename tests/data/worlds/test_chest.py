@@ -1,0 +1,109 @@
+"""Drawn chest films: what is drawn is seen where it belongs, and the report says it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mmpost.data.worlds.chest.drawing import film
+from mmpost.data.worlds.chest.questions import KINDS, Questions
+from mmpost.data.worlds.chest.reports import BOTH, FINDINGS, report
+from mmpost.data.worlds.chest.studies import Finding, Phantoms
+from mmpost.errors import ConfigError
+from mmpost.models.builtin.chest import PIECES, WORDS
+from mmpost.models.builtin.qwen_vl import tiny_tokenizer
+
+
+def pixels(*findings: Finding, seed: int = 0) -> np.ndarray:
+    """The film in [0, 1], with the pose and exposure of the seed."""
+    return np.asarray(film(findings, "PA", 84, random.Random(seed)), float) / 255
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        Finding("pleural effusion", "right", severity="small"),
+        Finding("pneumothorax", "left", severity="small"),
+        Finding("consolidation", "left", "upper"),
+        Finding("nodule", "right", "lower"),
+        Finding("atelectasis", "right"),
+        Finding("fracture", "left"),
+        Finding("pacemaker", "left"),
+        Finding("central line", "right"),
+    ],
+)
+def test_a_finding_is_drawn_on_its_side(finding: Finding) -> None:
+    # Pose, exposure and grain average out.
+    change = np.mean([pixels(finding, seed=i) - pixels(seed=i) for i in range(24)], axis=0)
+    right, left = (np.abs(change[20:60, part]).mean() for part in (slice(6, 40), slice(44, 78)))
+    assert (right > left) == (finding.side == "right" and finding.name != "pacemaker")
+
+
+def test_larger_is_more() -> None:
+    white = [np.mean([pixels(Finding("pleural effusion", "right", severity=s), seed=i) for i in range(3)])
+             for s in ("small", "moderate", "large")]  # fmt: skip
+    assert white[0] < white[1] < white[2]
+    hearts = [np.mean([pixels(Finding("cardiomegaly", severity=s), seed=i)[45:60] for i in range(3)])
+              for s in ("mild", "moderate", "severe")]  # fmt: skip
+    assert hearts[0] < hearts[1] < hearts[2]
+
+
+def test_reports_say_every_finding_and_deny_none() -> None:
+    for study in (Phantoms(n=300).study(i) for i in range(300)):
+        for finding in study.findings:
+            ways = BOTH if finding.side == "bilateral" else FINDINGS
+            zone = {"middle": "mid"}.get(finding.zone, finding.zone)
+            said = [w.format(severity=finding.severity, side=finding.side, zone=zone) for w in ways[finding.name]]
+            assert any(s.casefold() in study.report.casefold() for s in said), study
+            assert f"no {finding.name}" not in study.report.casefold()
+            assert f"or {finding.name}" not in study.report.casefold()
+        if any(f.name == "cardiomegaly" for f in study.findings):
+            assert "normal in size" not in study.report
+            assert "normal limits" not in study.report
+
+
+def test_reports_differ_in_wording_order_and_length() -> None:
+    found = [report((Finding("nodule", "left", "upper"),), random.Random(i)) for i in range(40)]
+    assert len(set(found)) > 30
+    assert len({text.split(".")[0] for text in found}) > 5
+    lengths = [len(text.split()) for text in found]
+    assert min(lengths) < 12 < 25 < max(lengths)
+
+
+def test_studies_are_what_they_are_asked_for() -> None:
+    one, again = Phantoms("train", 5, seed=3), Phantoms("train", 5, seed=3)
+    assert one[2].truth == again[2].truth
+    assert one[2].prompt[0].value == again[2].prompt[0].value
+    assert one[2] is one[2]
+    assert one[2].prompt[0].value != Phantoms("test", 5, seed=3)[2].prompt[0].value
+    assert 0.25 < np.mean([not Phantoms(n=200).study(i).findings for i in range(200)]) < 0.55
+    with pytest.raises(ConfigError, match="split must be"):
+        Phantoms("dev")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least 56 pixels"):
+        Phantoms(size=28)
+
+
+def test_questions_have_one_right_option_among_theirs() -> None:
+    found = Questions("train", n=80)
+    kinds = Counter(s.meta["kind"] for s in found)
+    assert kinds == dict.fromkeys(KINDS, 20)
+    for sample in found:
+        assert sample.truth in sample.meta["choices"]
+        assert f"Options: {', '.join(sample.meta['choices'])}." in sample.prompt[1].value
+    presence = Counter(s.truth for s in Questions("train", ("presence",), n=60))
+    assert set(presence) == {"yes", "no"}
+    with pytest.raises(ConfigError, match="kinds must be"):
+        Questions(kinds=("colour",))
+
+
+def test_a_report_is_half_a_hundred_tokens_at_most() -> None:
+    tokenizer = tiny_tokenizer(WORDS, PIECES)
+    studies = [Phantoms(n=500).study(i) for i in range(500)]
+    lengths = [len(tokenizer.encode(study.report)) for study in studies]
+    assert max(lengths) <= 60
+    assert np.mean(lengths) < 25
+    spelt = [t for s in studies for t in tokenizer.convert_ids_to_tokens(tokenizer.encode(s.report))]
+    assert sum(len(t) == 1 and t != "." for t in spelt) < 0.03 * len(spelt)

@@ -1,0 +1,75 @@
+"""Reports changed on purpose, and what the judge by rules says of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from mmpost.data.formats.chest.open_i import reports
+from mmpost.judges.radiology.findings import labels, sentences
+from mmpost.judges.radiology.mesh import UNINDEXED, classes
+from mmpost.judges.radiology.perturbed import negated, shuffled
+from mmpost.judges.radiology.rules import RuleJudge
+
+
+@pytest.mark.parametrize(
+    ("text", "opposite"),
+    [
+        ("There is no pleural effusion.", "there is pleural effusion."),
+        ("No evidence of pneumonia.", "evidence of pneumonia."),
+        ("The heart is normal in size. The lungs are clear.", "the heart is enlarged. the lungs are opacified."),
+        ("The lungs are clear of infiltrate.", "the lungs are full of infiltrate."),
+        ("There is a small effusion.", "there is no small effusion."),
+        ("The heart is mildly enlarged.", "the heart is not mildly enlarged."),
+        ("Left basilar atelectasis.", "no left basilar atelectasis."),
+    ],
+)
+def test_every_sentence_is_turned_round(text: str, opposite: str) -> None:
+    assert negated(text) == opposite
+
+
+def test_shuffling_keeps_the_sentences() -> None:
+    text = "A effusion. B mass. C edema. D fracture."
+    assert sorted(sentences(shuffled(text, 1))) == sorted(sentences(text))
+    assert len({shuffled(text, seed) for seed in range(20)}) > 5
+
+
+def test_mesh_terms_are_classes() -> None:
+    assert classes(["normal"]) == classes([]) == {"No Finding"}
+    assert classes(["Pleural Effusion/right/small", "Cardiac Shadow/enlarged"]) == {"Pleural Effusion", "Cardiomegaly"}
+    assert classes(["Hydropneumothorax/left"]) == {"Pneumothorax", "Pleural Effusion"}
+    assert classes(["Markings/bronchovascular", "Cicatrix/pleura/apex"]) == {"Pleural Other"}
+    assert classes(["Catheters, Indwelling"]) == {"Support Devices", "No Finding"}
+    assert classes(["Opacity/lung/round"]) == {"Lung Opacity", "Lung Lesion"}
+
+
+def test_real_reports_agree_with_themselves_and_not_with_their_opposites(real: Callable[[str], list[Path]]) -> None:
+    (archive,) = real("chest-reports/NLMCXR_reports.tgz")
+    some = [report for report in reports(archive) if report.text][1::8]
+    texts = [report.text for report in some]
+    judge = RuleJudge()
+
+    def mean(candidates: list[str]) -> float:
+        verdicts = judge.judge(list(zip(texts, candidates, strict=True)))
+        assert not any(verdict.problem for verdict in verdicts)
+        return fmean(verdict.score or 0.0 for verdict in verdicts)
+
+    assert mean(texts) == 1.0
+    assert mean([shuffled(text, 0) for text in texts]) > 0.995
+    assert mean([negated(text) for text in texts]) < 0.1
+    assert mean(texts[1:] + texts[:1]) < 0.3
+
+
+def test_labels_agree_with_the_indexers(real: Callable[[str], list[Path]]) -> None:
+    (archive,) = real("chest-reports/NLMCXR_reports.tgz")
+    held_out = [r for r in reports(archive) if int(r.uid.removeprefix("CXR")) % 2]
+    right = wrong = 0
+    for report in [r for r in held_out if r.text and r.mesh and UNINDEXED not in r.mesh][::4]:
+        said = {name for name, status in labels(report.text).items() if status != "absent"}
+        right += len(said & classes(report.mesh))
+        wrong += len(said ^ classes(report.mesh))
+    assert right > 500
+    assert 2 * right / (2 * right + wrong) > 0.91

@@ -1,0 +1,64 @@
+"""Rewards from any file join whatever a task scores, in training and in evaluation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_runs import GROUPS
+
+import mmpost
+from mmpost.config import run_config
+from mmpost.errors import ConfigError, PluginError
+from mmpost.runs.session import make_task
+from mmpost.transforms.score import Score
+
+REWARD = """
+def short(sample, reply):
+    return 0.25 if len(reply.text) < 1000 else 0.0
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "outside_rewards.py").write_text(REWARD)
+    yield str(tmp_path / "outside_rewards.py")
+    sys.modules.pop("outside_rewards", None)
+
+
+def test_a_reward_from_a_file_is_learnt_from_logged_and_reported(file: str, tmp_path: Path) -> None:
+    summary = mmpost.train(f"rewards.short={file}:short*0.5", f"out={tmp_path / 'run'}", **GROUPS)
+    assert summary["eval_after"]["target/short"]["value"] == 0.25
+    assert summary["eval_after"]["old/short"]["value"] == 0.25
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["reward/short"] == 0.25
+    replies = [
+        json.loads(text) for text in next((tmp_path / "run" / "samples").glob("*.jsonl")).read_text().splitlines()
+    ]
+    for reply in (r for r in replies if r["origin"] == "policy"):
+        parts = sum(value for name, value in reply["scores"].items() if name != "short")
+        assert reply["columns"]["reward"] == pytest.approx(parts + 0.125)
+
+
+def test_without_a_weight_it_counts_once(file: str) -> None:
+    run, _ = run_config.load([{"task": "visurf", "rewards": {"short": f"{file}:short"}}])
+    score = next(t for stage in make_task(run).stages() for t in stage.transforms if isinstance(t, Score))
+    assert score.weights["short"] == 1.0
+
+
+def test_what_cannot_work_is_refused(file: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "a", "response": "b"}\n')
+    for task, name, function, kind, said in (
+        ("sft", "short", "short", ConfigError, "Sft scores no replies in training"),
+        ("visurf", "think_format", "short", ConfigError, "the task has a reward of that name"),
+        ("visurf", "short", "shrot", PluginError, "did you mean short"),
+    ):
+        words = {"task": task, "data": {"train": str(rows)} if task == "sft" else {}}
+        run, _ = run_config.load([{**words, "rewards": {name: f"{file}:{function}"}}])
+        with pytest.raises(kind, match=said):
+            list(make_task(run).stages())

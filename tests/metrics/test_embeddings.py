@@ -1,0 +1,200 @@
+"""Evaluations of embeddings on vectors made by hand, and with planted anomalies and wrong labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmpost.errors import ConfigError
+from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual, averaged
+from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
+from mmpost.types import Part, Reply, Sample
+from tests.transforms.fakes import FakeContext
+
+NAMES = ("a", "b", "c")
+
+
+class Embeds(FakeContext):
+    """Embeddings stand in the samples' meta, logits of classes too."""
+
+    def embed(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+        return [{k: torch.tensor(v).float() for k, v in s.meta["at"].items()} for s in samples]
+
+    def classes(self, samples: Sequence[Sample]) -> Tensor:
+        return torch.tensor([s.meta["logits"] for s in samples])
+
+
+def sample(uid: str, label: int, truth: int | None = None, odd: float = 0.0, **at: Sequence[float]) -> Sample:
+    wrong = truth is not None and truth != label
+    columns = {"label": float(label), "odd": odd, "wrong": float(wrong)}
+    vectors = {kind: (np.array(v) / np.linalg.norm(v)).tolist() for kind, v in at.items()}
+    return Sample(
+        uid,
+        tuple(Part(kind, None) for kind in at),
+        truth=NAMES[label if truth is None else truth],
+        meta={"at": vectors},
+        columns=columns,
+    )
+
+
+def cloud(n: int, seed: int, spread: float = 0.15) -> list[Sample]:
+    """Samples around three axes, with two kinds each."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        label = i % 3
+        x, y = (np.eye(3)[label] + rng.normal(0, spread, 3) for _ in range(2))
+        made.append(sample(f"{seed}-{i}", label, x=x.tolist(), y=y.tolist()))
+    return made
+
+
+@pytest.mark.parametrize("how", ["centroid", "neighbours", "linear"])
+def test_classes_by_embeddings(how: Literal["centroid", "neighbours", "linear"]) -> None:
+    of = ClassOf(cloud(60, 0), NAMES, ("x", "y"), how=how)
+    scored = of(cloud(30, 1), Embeds())
+    assert class_accuracy(scored) == {"accuracy": 100.0, "balanced": 100.0}
+    assert scored[1].replies[-1].text == "b"
+
+
+def test_accuracy_and_its_balance() -> None:
+    rows = [sample(str(i + 1), label, x=[1, 0, 0]) for i, label in enumerate((0, 0, 0, 1))]
+    logits = [[2.0, 0, 0], [2.0, 0, 0], [0, 0, 2.0], [0, 2.0, 0]]
+    given = [replace(s, meta={**s.meta, "logits": row}) for s, row in zip(rows, logits, strict=True)]
+    scored = ClassBy(NAMES, ("x",))(given, Embeds())
+    assert [s.replies[0].text for s in scored] == ["a", "a", "c", "b"]
+    assert class_accuracy(scored) == {"accuracy": 75.0, "balanced": pytest.approx(100 * (2 / 3 + 1) / 2)}
+    with pytest.raises(ConfigError, match="head of 2 classes, found one of 3"):
+        ClassBy(NAMES[:2], ("x",))(given, Embeds())
+    assert math.isnan(class_accuracy(rows)["accuracy"])
+
+
+def test_samples_without_the_kinds_are_not_judged() -> None:
+    lone = replace(sample("1", 0), meta={"at": {"y": [0.0, 1.0, 0.0]}})
+    scored = ClassOf(cloud(30, 0), NAMES, ("x",))([*cloud(3, 1), lone], Embeds())
+    assert [len(s.replies) for s in scored] == [1, 1, 1, 0]
+    with pytest.raises(ConfigError, match="wanted embeddings of z, found none"):
+        ClassOf(cloud(30, 0), NAMES, ("z",))(cloud(3, 1), Embeds())
+
+
+def test_samples_of_no_known_class_are_not_judged() -> None:
+    unknown = [replace(s, columns={"label": label}) for s, label in zip(cloud(2, 1), (-1.0, math.nan), strict=True)]
+    blind = replace(cloud(1, 1)[0], prompt=(Part("z", None),))
+    given = [replace(s, meta={**s.meta, "logits": [1.0, 0.0, 0.0]}) for s in [*unknown, blind]]
+    fit = cloud(30, 0)
+    assert ClassBy(NAMES, ("x", "y"))(given, Embeds()) == given
+    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+        assert judge(given[:2], Embeds()) == given[:2]
+
+
+def test_a_class_that_nothing_is_fitted_on_is_nobodys_nearest() -> None:
+    fit = [sample("1", 0, x=[1, 0, 0]), sample("2", 1, x=[0, 1, 0])]
+    far = sample("3", 1, x=[-1, -0.2, 0])
+    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+        assert judge([far], Embeds())[0].replies[0].text == "b"
+
+
+def test_averages_are_over_what_is_there() -> None:
+    rows, there = averaged(
+        [{"x": np.array([1.0, 0]), "y": np.array([0, 1.0])}, {"y": np.array([0, 2.0])}, {}], ("x", "y")
+    )
+    assert rows.tolist() == [pytest.approx([0.5**0.5, 0.5**0.5]), [0, 1], [0, 0]]
+    assert there.tolist() == [True, True, False]
+
+
+def test_ranks_of_the_other_half() -> None:
+    rows = [
+        sample("1", 0, x=[1, 0, 0], y=[1, 0.1, 0]),
+        sample("2", 0, x=[0, 1, 0], y=[0, 0, 1]),  # its other half is the last of three
+        sample("3", 0, x=[0, 0, 1], y=[0, 1, 0.1]),
+    ]
+    scored = Retrieve(("x", "y"))(rows, Embeds())
+    assert [s.replies[0].scores["rank/x>y"] for s in scored] == [0, 2, 1]
+    found = recalls(scored, at=(1, 2))
+    assert found["x>y@1"] == pytest.approx(100 / 3)
+    assert found["x>y@2"] == pytest.approx(200 / 3)
+    assert found["recall@1"] == pytest.approx((found["x>y@1"] + found["y>x@1"]) / 2)
+
+
+@pytest.mark.parametrize("collapsed", ["y", "xy"])
+def test_embeddings_that_are_all_alike_are_at_chance(collapsed: str) -> None:
+    rng = np.random.default_rng(0)
+    alike = [1.0, 0.0, 0.0]
+    made = rng.normal(size=(20, 3)).tolist()
+    rows = [sample(str(i), 0, x=alike if "x" in collapsed else v, y=alike) for i, v in enumerate(made)]
+    scored = Retrieve(("x", "y"))(rows, Embeds())
+    assert all(s.replies[0].scores["rank/x>y"] == 9.5 for s in scored)
+    assert recalls(scored, at=(1,))["x>y@1"] == 0
+
+
+def test_embeddings_of_nan_are_last() -> None:
+    rows = [sample(str(i), 0, x=[math.nan, 0, 0], y=[1, i, 0]) for i in range(5)]
+    assert [s.replies[0].scores["rank/x>y"] for s in Retrieve(("x", "y"))(rows, Embeds())] == [4.0] * 5
+
+
+def test_ranks_are_among_the_samples_of_all_ranks() -> None:
+    mine = [sample("1", 0, x=[1, 0, 0], y=[1, 1, 0])]
+    # For each kind the size, and a vector of another rank that lies nearer than the own one.
+    scored = Retrieve(("x", "y"))(mine, Embeds(others=[[3.0], [0.7, 0.7, 0.0], [3.0], [1.0, 0.0, 0.0]]))
+    assert scored[0].replies[0].scores == {"rank/x>y": 1.0, "rank/y>x": 1.0}
+
+
+def test_similar_samples() -> None:
+    base = [sample("near", 0, x=[1, 0.1, 0]), sample("next", 1, x=[1, 0.5, 0]), sample("far", 0, x=[0, 0, 1])]
+    scored = Similar(base, NAMES, ("x",), k=2)([sample("1", 0, x=[1, 0, 0])], Embeds())
+    assert scored[0].replies[0].text == "near next"
+    assert same_share(scored) == {"precision": 50.0}
+
+
+def test_planted_anomalies_and_wrong_labels_are_found() -> None:
+    rng = np.random.default_rng(5)
+    plain = cloud(90, 2)
+    odd = [
+        sample(f"odd{i}", i % 3, odd=1.0, x=rng.normal(0, 1, 3).tolist(), y=rng.normal(0, 1, 3).tolist())
+        for i in range(12)
+    ]
+    wrong = [
+        replace(s, columns={**s.columns, "label": (s.columns["label"] + 1) % 3, "wrong": 1.0}) for s in cloud(9, 3)
+    ]
+    scored = Unusual(cloud(60, 0), NAMES, ("x", "y"), planted=("odd", "wrong"))([*plain, *odd, *wrong], Embeds())
+    found = finding(scored)
+    assert found["outlier_auc"] > 0.9
+    assert found["mislabel_auc"] == 1.0
+    assert found["mislabel_recall"] == 100.0
+    assert 9 / (9 + 12) <= found["mislabel_precision"] / 100 <= 1
+    assert math.isnan(finding(Unusual(cloud(60, 0), NAMES, ("x",))(plain, Embeds()))["outlier_auc"])
+
+
+def test_the_outlier_score_is_the_cards() -> None:
+    base = [sample("1", 0, x=[1, 0]), sample("2", 0, x=[0, 1]), sample("3", 1, x=[-1, 0])]
+    scored = Unusual(base, NAMES[:2], ("x",))([sample("4", 0, x=[1, 0])], Embeds())
+    assert scored[0].replies[0].scores == {"outlier": pytest.approx(1 - 0.5**0.5), "suspect": 0.0}
+
+
+def test_a_map_keeps_classes_apart() -> None:
+    scored = Map(("x", "y"))(cloud(60, 4), Embeds())
+    places = np.array([[s.replies[0].scores[f"map/{axis}"] for axis in "xy"] for s in scored])
+    labels = np.arange(60) % 3
+    middle = np.array([places[labels == c].mean(0) for c in range(3)])
+    nearest = np.linalg.norm(places[:, None] - middle, axis=2).argmin(1)
+    assert (nearest == labels).mean() > 0.95
+    assert Map(("x",))(cloud(1, 4), Embeds())[0].replies == ()
+
+
+def test_scores_join_the_reply_that_is_there() -> None:
+    before = replace(cloud(1, 1)[0], replies=(Reply((), "policy", scores={"right": 1.0}),))
+    scored = ClassOf(cloud(30, 0), NAMES, ("x",))([before], Embeds())
+    assert len(scored[0].replies) == 1
+    assert scored[0].replies[0].scores == {"right": 1.0}
+
+
+def test_unlabelled_samples_are_not_fitted_on() -> None:
+    unknown = [replace(s, columns={"label": -1.0}) for s in cloud(30, 0)]
+    with pytest.raises(ConfigError, match="wanted labelled samples"):
+        ClassOf(unknown, NAMES, ("x",))(cloud(3, 1), Embeds())

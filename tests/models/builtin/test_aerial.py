@@ -1,0 +1,17 @@
+"""The tiny model of aerial scenes reads its questions and writes its answers in few symbols."""
+
+from __future__ import annotations
+
+from mmpost.data.worlds.aerial.questions import Aerial
+from mmpost.models.builtin.aerial import PIECES, WORDS
+from mmpost.models.builtin.qwen_vl import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer(WORDS, PIECES)
+
+
+def test_questions_and_answers_are_short() -> None:
+    for sample in Aerial(n=200):
+        asked = sample.prompt[1].value
+        assert len(TOKENIZER.encode(asked)) <= 5, asked
+        words = sample.truth.split()
+        assert len(TOKENIZER.encode(f"<think>look</think><answer>{sample.truth}</answer>")) == 5 + len(words)

@@ -1,0 +1,39 @@
+"""The words of the scenes of shapes are symbols of the tiny model: nothing is spelt out."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmpost.data.sources.base import Indexed
+from mmpost.data.worlds.shapes.counting import Counting
+from mmpost.data.worlds.shapes.figures import KINDS, Figures
+from mmpost.data.worlds.shapes.scenes import Shapes
+from mmpost.data.worlds.shapes.transformation import ATTRIBUTES, Transformation
+from mmpost.models.builtin.qwen_vl import tiny_tokenizer
+from mmpost.models.builtin.shapes import PIECES, WORDS
+
+
+@pytest.mark.parametrize(
+    ("source", "most"),
+    [
+        (Shapes(n=60), 9),
+        (Counting(n=30), 9),
+        (Counting(n=30, look="shifted"), 9),
+        (Figures(n=8, kinds=KINDS), 6),
+        (Transformation(n=30), 24),
+        (Transformation(n=30, attributes=ATTRIBUTES, look="shifted"), 32),
+    ],
+)
+def test_prompts_and_replies_are_short(source: Indexed, most: int) -> None:
+    tokenizer = tiny_tokenizer(WORDS, PIECES)
+    for sample in source:
+        asked = sample.prompt[-1].value
+        reply = f"<think>{sample.meta.get('cot', 'look')}</think><answer>{sample.truth}</answer>"
+        assert len(tokenizer.encode(asked)) <= most
+        for text in (asked, reply):
+            ids = tokenizer.encode(text)
+            assert tokenizer.decode(ids) == text
+            letters = [
+                t for t in (str(tokenizer.decode(i)) for i in ids) if len(t.strip()) == 1 and t.strip().isalpha()
+            ]
+            assert not letters, text

@@ -1,0 +1,177 @@
+"""Positions of pictures: the published tables, the installed functions, and models that are told which to follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpost.config.settings import ModelSettings
+from mmpost.errors import ConfigError, DataError
+from mmpost.models.chat.model import ChatModel
+from mmpost.models.chat.position_ids import Positions, Resume, Rule, by_rule
+from mmpost.rollout.local import LocalRollout
+from mmpost.training.context import Job
+from mmpost.types import Part, Sample, Sampling
+from tests.models.families import build
+from tests.models.samples import film, medium, mixed
+
+QWEN2, QWEN25, QWEN3 = Rule(2, None, False), Rule(2, 2.0, False), Rule(2, None, True)
+
+
+def video(t: int, h: int, w: int, seconds: float = 1.0) -> dict[str, Tensor]:
+    return {"video_grid_thw": torch.tensor([[t, h, w]]), "second_per_grid_ts": torch.tensor([seconds])}
+
+
+def kinds(*runs: tuple[int, int]) -> Tensor:
+    """(kind, how many) one after the other."""
+    return torch.tensor([kind for kind, n in runs for _ in range(n)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "resume", "time", "after"),
+    [
+        (1.0, "max", [3] * 4 + [5] * 4, 6),
+        (1.0, "spatial", [3] * 4 + [5] * 4, 5),
+        (0.8, "spatial", [3] * 4 + [4] * 4, 5),
+        (0.8, "max", [3] * 4 + [4] * 4, 5),
+        (10.0, "max", [3] * 4 + [23] * 4, 24),
+        (10.0, "spatial", [3] * 4 + [23] * 4, 5),
+    ],
+)
+def test_the_worked_example(seconds: float, resume: Resume, time: list[int], after: int) -> None:
+    found = by_rule(QWEN25, kinds((0, 3), (2, 8), (0, 4)), video(2, 4, 4, seconds), resume)
+    assert found[0].tolist() == [0, 1, 2, *time, *range(after, after + 4)]
+    assert found[1, 3:11].tolist() == [3, 3, 4, 4] * 2
+    assert found[2, 3:11].tolist() == [3, 4] * 4
+    assert found[:, 11:].unique(dim=0).shape[0] == 1
+
+
+def test_more_closed_forms() -> None:
+    six = kinds((0, 3), (2, 24), (0, 1))
+    assert [int(by_rule(QWEN2, six, video(6, 4, 4), r)[0, -1]) for r in ("max", "spatial")] == [9, 5]
+    long = kinds((0, 20), (2, 30 * 64), (0, 1))
+    assert [int(by_rule(QWEN25, long, video(30, 16, 16), r)[0, -1]) for r in ("max", "spatial")] == [79, 28]
+    frames = kinds((0, 3), (2, 4), (0, 3), (2, 4), (0, 3))
+    row = by_rule(QWEN3, frames, video(2, 4, 4))[0].tolist()
+    assert row == [0, 1, 2, 3, 3, 3, 3, 5, 6, 7, 8, 8, 8, 8, 10, 11, 12]
+    image = by_rule(QWEN25, kinds((0, 3), (1, 6), (0, 1)), {"image_grid_thw": torch.tensor([[1, 4, 6]])})
+    assert image.tolist() == [[0, 1, 2, *[3] * 6, 6], [0, 1, 2, 3, 3, 3, 4, 4, 4, 6], [0, 1, 2, 3, 4, 5, 3, 4, 5, 6]]
+
+
+def test_other_frame_counts_of_one_film_end_at_one_place() -> None:
+    ends = []
+    for grids in (5, 10, 20, 40):
+        found = by_rule(QWEN25, kinds((0, 3), (2, 4 * grids), (0, 1)), video(grids, 4, 4, 20 / grids))
+        ends.append(int(found[0, -1]) + 2 * 20 / grids)
+    assert max(ends) - min(ends) <= 2
+
+
+def test_grids_that_do_not_fit_are_told() -> None:
+    with pytest.raises(DataError, match="wanted 8 tokens for a picture of 2 x 2 x 2, found 7"):
+        by_rule(QWEN25, kinds((0, 3), (2, 7)), video(2, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("positions")
+    names = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_audio")
+    for name in names:
+        build(name, root / name)
+    return {name: root / name for name in names}
+
+
+def load(folder: Path, **settings: Any) -> ChatModel:
+    return ChatModel.load(str(folder), ModelSettings(name=folder.name, device="cpu", **settings))
+
+
+@pytest.mark.parametrize(("name", "resume"), [("qwen2_vl", "spatial"), ("qwen2_5_vl", "spatial"), ("qwen3_vl", "max")])
+def test_the_installed_functions_follow_a_known_rule(folders: dict[str, Path], name: str, resume: Resume) -> None:
+    model = load(folders[name])
+    positions = model.prompt.positions
+    assert positions.name == f"installed {resume}"
+    assert positions.rule is not None
+    for sample in (*mixed("video"), *mixed()):
+        prompt = model.prompt(sample)
+        seconds = [p.value.header()["duration"] for p in sample.prompt if p.kind == "video"]
+        frames = [len(p.value.open().frames) for p in sample.prompt if p.kind == "video"]
+        timing = {"second_per_grid_ts": torch.tensor([2 * s / n for s, n in zip(seconds, frames, strict=True)])}
+        ours = by_rule(positions.rule, prompt.aligned["mm_token_type_ids"], prompt.media | timing, resume)
+        assert torch.equal(prompt.positions, ours if prompt.pictures else ours[:, : len(prompt.ids)])
+
+
+def test_a_model_follows_the_published_rule_when_told(folders: dict[str, Path]) -> None:
+    slow = Sample("slow", (Part("video", film(56, 56, 1, frames=6, fps=0.2)), Part("text", "what moves")))
+    here, there = (load(folders["qwen2_5_vl"], positions=p) for p in ("installed", "original"))
+    assert there.recipe.positions == "original max"
+    assert here.recipe.hash != there.recipe.hash
+    a, b = here.prompt(slow), there.prompt(slow)
+    assert a.ids.equal(b.ids)
+    assert int(b.positions.max()) == b.after - 1
+    assert int(a.positions.max()) > a.after
+    # Text follows at once under both, in the rollout as in training.
+    for model in (here, there):
+        job = Job(model, LocalRollout(model), seed=1)
+        samples = job.generate([slow, *mixed("video")], 2, Sampling(max_tokens=6))
+        logp = job.logp(samples, "policy")
+        for sample, rows in zip(samples, logp, strict=True):
+            for reply, row in zip(sample.replies, rows, strict=True):
+                torch.testing.assert_close(
+                    torch.tensor(row), torch.tensor(reply.columns["behaviour_logp"]), atol=2e-5, rtol=0
+                )
+    reply = here.reply("the red one", "data")
+    rows = [Job(m, LocalRollout(m), seed=1).logp([replace(slow, replies=(reply,))], "policy") for m in (here, there)]
+    assert max(abs(x - y) for x, y in zip(rows[0][0][0], rows[1][0][0], strict=True)) > 1e-4
+
+
+def test_families_without_a_published_rule_say_so(folders: dict[str, Path]) -> None:
+    model = load(folders["qwen2_audio"])
+    assert model.recipe.positions == "plain"
+    with pytest.raises(ConfigError, match=r"model\.positions=original"):
+        load(folders["qwen2_audio"], positions="original")
+
+
+def test_an_unknown_rule_stops_at_the_first_video(folders: dict[str, Path]) -> None:
+    model = load(folders["qwen2_5_vl"])
+
+    def old(input_ids: Tensor, mm_token_type_ids: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        return torch.zeros(3, *input_ids.shape, dtype=torch.long), torch.zeros(1)
+
+    old_model = SimpleNamespace(config=model.module.config, model=SimpleNamespace(get_rope_index=old))
+    positions = Positions(old_model)
+    assert positions.name == "installed unknown"
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    with pytest.raises(ConfigError, match=r"model\.positions=original"):
+        positions(ids, {"mm_token_type_ids": torch.full((8,), 2)}, video(2, 4, 4))
+
+
+def test_times_of_frames_reach_the_prompt(folders: dict[str, Path]) -> None:
+    model = load(folders["qwen3_vl"])
+    one = Sample("a", (Part("video", film(64, 64, 0, frames=4, fps=0.5)), Part("text", "when")))
+    text = model.tokenizer.decode(model.prompt(one).ids)
+    assert "<1.0 seconds>" in text
+    assert "<5.0 seconds>" in text
+
+
+def test_doubled_rates_halve_the_steps_in_time(folders: dict[str, Path]) -> None:
+    model = load(folders["qwen2_5_vl"])
+    steps = []
+    for fps in (0.25, 0.5):
+        prompt = model.prompt(Sample("a", (Part("video", film(56, 56, 0, 6, fps)), Part("text", "when"))))
+        time = prompt.positions[0][prompt.aligned["mm_token_type_ids"] == 2].unique()
+        steps.append(int(time[1] - time[0]))
+    assert steps[0] == 2 * steps[1]
+
+
+def test_kinds_that_a_model_does_not_take_are_named(folders: dict[str, Path]) -> None:
+    model = load(folders["qwen2_audio"])
+    with pytest.raises(DataError, match="takes text, audio, but the prompt has image"):
+        model.prompt(mixed()[0])
+    long = Sample("long", (medium("audio", 150, 1), Part("text", "what")))
+    with pytest.raises(DataError, match="wanted at most 1 s of sound"):
+        model.prompt(long)

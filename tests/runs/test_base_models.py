@@ -1,0 +1,61 @@
+"""What a base is keyed by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmpost.config import run_config
+from mmpost.runs import base_models
+from mmpost.runs.code_hash import source
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("tiny", ("tasks.bases.digits", "models.builtin.qwen_vl", "data.worlds.digits.scenes")),
+        (
+            "tiny-shapes",
+            (
+                *("tasks.bases.shapes", "models.builtin.shapes", "models.builtin.qwen_vl"),
+                *("data.worlds.shapes.scenes", "data.worlds.shapes.figures"),
+            ),
+        ),
+        (
+            "tiny-aerial",
+            (
+                *("tasks.bases.aerial", "models.builtin.aerial"),
+                *("data.worlds.aerial.drawing", "data.worlds.aerial.questions"),
+            ),
+        ),
+        (
+            "tiny-video",
+            (
+                *("tasks.bases.clips", "models.builtin.video", "models.builtin.qwen_vl"),
+                *("data.worlds.clips", "data.worlds.digits.scenes"),
+            ),
+        ),
+        (
+            "tiny-audio",
+            ("tasks.bases.sounds", "models.builtin.qwen_audio", "models.builtin.qwen_vl", "data.worlds.sounds"),
+        ),
+    ],
+)
+def test_a_base_is_keyed_by_the_code_that_makes_it(
+    name: str, modules: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = run_config.shipped(f"bases/{name}")
+    key, read = base_models._key(recipe), Path.read_text
+    for module in (*modules, "data.media.media", "data.readers.user_data"):
+        changed = source(f"mmpost.{module}")
+        assert changed is not None
+        place = changed.resolve()
+
+        def edited(self: Path, *args: str, place: Path = place, **kwargs: str) -> str:
+            return read(self, *args, **kwargs) + ("# new" if self == place else "")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", edited)
+            assert (base_models._key(recipe) != key) == (module in modules), module
+    assert base_models._key(recipe) == key

@@ -1,0 +1,86 @@
+"""Prompts that are made otherwise than when a checkpoint was written are noticed, on resuming and on starting there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import mmpost
+from mmpost.errors import ConfigError
+from mmpost.runs import prompt_recipe
+
+
+@dataclass(frozen=True)
+class Made:
+    template: str
+    system: str | None = None
+
+    @property
+    def hash(self) -> str:
+        return f"{hash(self)}"
+
+
+def test_what_changed_is_named_as_far_as_it_is_known() -> None:
+    before = prompt_recipe.described(Made("a" * 500))
+    assert prompt_recipe.changed(before, Made("a" * 500)) == []
+    (template,) = prompt_recipe.changed(before, Made("b" * 500))
+    assert template.startswith("template (was ")
+    assert len(template) < 80
+    assert prompt_recipe.changed(before, Made("a" * 500, "Be brief.")) == ['system (was null, now "Be brief.")']
+    (whole,) = prompt_recipe.changed({"recipe": "123"}, Made("a"))
+    assert "the recipe as a whole (was 123" in whole
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps on one row, whose question has two special tokens in it."""
+    place = tmp_path_factory.mktemp("recipes")
+    Image.new("RGB", (28, 28)).save(place / "a.png")
+    row = {"image": "a.png", "question": "what<|im_end|> is <|image_pad|>this", "response": "nothing"}
+    (place / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    train(place / "run", data={"train": str(place / "rows.jsonl")}, model="random-tiny")
+    return place / "run"
+
+
+def train(out: Path, **more: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {"task": {"name": "sft", "prompts": 3}, "steps": 2, "checkpoint": {"every": 1}}
+    return mmpost.train(**settings, **more, log={"progress": False, "tensorboard": False}, out=str(out))
+
+
+def test_special_tokens_in_the_users_text_are_counted(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["data/escaped"] for line in lines] == [6, 6]  # three samples a step, two in each
+
+
+def test_a_run_does_not_go_on_with_other_prompts(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "run"
+    shutil.copytree(run, again, symlinks=True)
+    folder = again / "checkpoints" / "step-1"
+    state = json.loads((folder / "trainer" / "state.json").read_text())
+    state |= {"recipe": "0", "recipe_fields": {**state["recipe_fields"], "lead": '"\\n"'}}
+    (folder / "trainer" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ConfigError, match=r"made otherwise than so far, in lead \(was \"\\n\", now \"\"\)"):
+        mmpost.train(resume=str(folder))
+    (folder / "trainer" / "state.json").write_text(json.dumps({**state, **whole(run)}))
+    assert mmpost.train(resume=str(folder))["steps"] == 2
+
+
+def whole(run: Path) -> dict[str, Any]:
+    state = json.loads((run / "checkpoints" / "step-1" / "trainer" / "state.json").read_text())
+    return {name: state[name] for name in ("recipe", "recipe_fields")}
+
+
+def test_a_model_that_is_a_run_says_where_its_prompts_are_made_otherwise(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"train": str(run.parent / "rows.jsonl")}
+    train(tmp_path / "same", model=str(run), data=data)
+    assert "made otherwise" not in capsys.readouterr().err
+    train(tmp_path / "other", model={"name": str(run), "system": "Be brief."}, data=data)
+    assert 'made otherwise, in system (was null, now "Be brief.")' in capsys.readouterr().err

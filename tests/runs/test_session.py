@@ -1,0 +1,162 @@
+"""A run from the command line to its folder, on the tiny model with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import GROUPS, lines
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import mmpost
+from mmpost.config import run_config
+from mmpost.errors import ConfigError
+
+SMALL = run_config.merge(
+    GROUPS, {"task": {"prompts": 4, "group": 3, "sampling": {"max_tokens": 12}}, "eval": {"samples": 8}, "steps": 4}
+)
+ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
+OF_ROLLOUTS = {
+    *("reward/total", "reward/think_format", "reward/flat_groups", "reply/length", "reply/truncated", "entropy"),
+    *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two stages, a KL term and an evaluation on the way, in a folder with a space in its name."""
+    out = tmp_path_factory.mktemp("a folder") / "of runs"
+    changes = {"task": {"warm_up": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
+    mmpost.train(**run_config.merge(SMALL, changes), out=str(out))
+    return out
+
+
+def test_the_folder_holds_what_it_promises(run: Path) -> None:
+    names = {"config.yaml", "metrics.jsonl", "samples", "checkpoints", "summary.json", "curves.png", "tensorboard"}
+    assert names <= {p.name for p in run.iterdir()}
+    kept = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert kept == ["best", "last", "step-2", "step-3", "step-4"]
+    assert (run / "checkpoints" / "last").resolve().name == "step-4"
+
+
+def test_a_line_of_metrics_for_every_step(run: Path) -> None:
+    of_run = lines(run)
+    assert [line["step"] for line in of_run] == [1, 2, 3, 4]
+    assert [line["stage"] for line in of_run] == ["sft", "sft", "rl", "rl"]
+    for line in of_run:
+        assert line.keys() >= ALWAYS
+        assert None not in line.values()
+    assert {*OF_ROLLOUTS, "kl"} <= of_run[3].keys()
+    assert not OF_ROLLOUTS & (of_run[0].keys() - {"entropy"})
+    assert "eval/target/f1" in of_run[1]
+    assert of_run[2]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert of_run[3]["kl"] > 0
+
+
+def test_the_summary_says_what_was_run(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["seed"]) == ("done", 4, 0)
+    assert {"value", "n", "low", "high"} == summary["eval_before"]["target/f1"].keys()
+    assert summary["eval_after"].keys() == summary["eval_before"].keys()
+    assert "target/f1" in summary["eval_best"]
+    assert len(summary["base_hash"]) == 64
+    assert torch.__version__.startswith(summary["versions"]["torch"])
+
+
+def test_samples_hold_every_reply_with_its_scores(run: Path) -> None:
+    files = sorted((run / "samples").glob("*.jsonl"))
+    assert len(files) == 4
+    replies = [json.loads(line) for line in files[-1].read_text().splitlines()]
+    assert len(replies) == 4 * (3 + 1)
+    assert {r["origin"] for r in replies} == {"policy", "truth"}
+    assert all("reward" in r["columns"] and "advantage" in r["columns"] for r in replies)
+    assert len(list((run / "samples" / "media").iterdir())) >= 8
+
+
+def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: Path) -> None:
+    folder = run / "checkpoints" / "last"
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    mine = mmpost.load(str(run), device="cpu")
+    from mmpost.data.worlds.digits.scenes import Scenes
+    from mmpost.models.chat.model import ChatModel
+    from mmpost.rollout.local import LocalRollout
+    from mmpost.types import Sampling
+
+    samples = [Scenes("test", ("largest",), n=4)[i] for i in range(4)]
+    answers = LocalRollout(mine).generate(samples, 1, Sampling(max_tokens=12, temperature=0), seed=0)
+    for sample in answers:
+        text = [{"type": "text", "text": p.value} for p in sample.prompt if p.kind == "text"]
+        messages = [{"role": "user", "content": [{"type": "image"}, *text]}]
+        shown = processor.apply_chat_template(messages, add_generation_prompt=True)
+        assert isinstance(mine, ChatModel)
+        picture = mine.prompt.medium(sample.prompt[0]).open()
+        inputs = processor(text=[shown], images=[picture], return_tensors="pt")
+        banned = list(mine.recipe.banned)
+        out = model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=banned)
+        assert tuple(out[0, inputs["input_ids"].shape[1] :].tolist()) == sample.replies[0].token_ids
+
+
+def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -> None:
+    mmpost.train(f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}")
+    timed = ("time/", "loss")
+    for a, b in zip(lines(run), lines(tmp_path / "again"), strict=True):
+        assert {k: v for k, v in a.items() if not k.startswith(timed)} == {
+            k: v for k, v in b.items() if not k.startswith(timed)
+        }
+    first, second = (
+        torch.load(r / "checkpoints/last/trainer/tensors.pt", weights_only=True) for r in (run, tmp_path / "again")
+    )
+    assert first["update"]["done"] == second["update"]["done"]
+
+
+def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8})
+    assert "target/f1" in capsys.readouterr().out
+    assert json.loads((run / "eval.json").read_text()) == result
+    assert result["scores"] == json.loads((run / "summary.json").read_text())["eval_after"]
+
+
+def test_other_tasks_are_evaluated_under_their_names(run: Path, tmp_path: Path) -> None:
+    tasks = {"kept": {"task": "visurf", "benches": ["old"]}, "new": {"task": "visurf"}}
+    out = tmp_path / "out"
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8, "tasks": tasks}, out=str(out))
+    own = json.loads((run / "summary.json").read_text())["eval_after"]
+    wanted = {f"kept/{name}": score for name, score in own.items() if name.startswith("old/")}
+    assert result["scores"] == {**wanted, **{f"new/{name}": score for name, score in own.items()}}
+
+
+def test_a_folder_with_something_in_it_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match="is not empty"):
+        mmpost.train(**SMALL, out=str(run))
+
+
+def test_a_stage_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.sft: the task has the stages \['rl'\]"):
+        mmpost.train(**SMALL, stages={"sft": {"share": 1.0}}, out=str(tmp_path / "x"))
+
+
+def test_several_updates_on_a_rollout_batch(tmp_path: Path) -> None:
+    task = {"epochs": 2, "minibatches": 2, "refill": 2}
+    mmpost.train(**run_config.merge(SMALL, {"task": task}), out=str(tmp_path / "x"))
+    of_run = lines(tmp_path / "x")
+    assert [line["rollout"] for line in of_run] == [1, 1, 1, 1]
+    assert of_run[0]["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert of_run[3]["policy/ratio"] != 1.0
+
+
+def test_a_failed_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmpost.training import trainer
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("the power went out")
+
+    monkeypatch.setattr(trainer, "optimise", broken)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        mmpost.train(**SMALL, out=str(tmp_path / "x"))
+    summary = json.loads((tmp_path / "x" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "the power went out" in summary["reason"]

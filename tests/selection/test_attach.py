@@ -1,0 +1,351 @@
+"""Selection joined to a task: in the run, by a manifest, at random; and the command that writes the manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mmpost
+from mmpost.config import run_config
+from mmpost.errors import ConfigError, DataError
+from mmpost.runs import base_models
+from mmpost.runs.session import make_task
+from mmpost.selection.attach import measuring
+from mmpost.selection.selectors import InstanceFilter
+from mmpost.studies.study import Study, cell, read, settings_of
+from mmpost.training.stage_checks import checked, stages_of
+from mmpost.types import Stage
+
+REWARDS = '''
+from mmpost.selection.selectors import InstanceFilter
+
+
+def even(sample, reply):
+    return float(len(reply.text) % 2 == 0)
+
+
+class Own(InstanceFilter):
+    """A selector from elsewhere."""
+'''
+SMALL: dict[str, Any] = {
+    "task": {
+        **{"name": "visurf", "prompts": 4, "group": 2, "scenes": 10, "inject": False, "warm_up": 0.5},
+        "sampling": {"max_tokens": 6},
+    },
+    "model": "random-tiny",
+    "eval": {"samples": 2, "before": False, "after": False},
+    "log": {"progress": False, "tensorboard": False},
+    "checkpoint": {"every": 1, "keep": 9},
+    "steps": 4,
+}
+SELECT = {"by": "rif", "k": 3, "score": "even", "max_correct": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = tmp_path_factory.mktemp("selection")
+    (place / "outside_even.py").write_text(REWARDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        yield place
+    sys.modules.pop("outside_even", None)
+
+
+def settings(place: Path, **more: Any) -> dict[str, Any]:
+    return run_config.merge(run_config.merge(SMALL, {"rewards": {"even": f"{place / 'outside_even.py'}:even"}}), more)
+
+
+def stages(words: Mapping[str, Any]) -> list[Stage]:
+    return stages_of(make_task(run_config.load([words])[0]))
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(place: Path) -> Path:
+    """What `mmpost select` writes."""
+    out = place / "chosen"
+    mmpost.select(settings(place, task={"warm_up": 0.0}), by="rif", select=SELECT, out=str(out))
+    return out
+
+
+def test_the_command_writes_who_is_kept_and_why(folder: Path, place: Path) -> None:
+    first, *rows = lines(folder / "manifest.jsonl")
+    assert [row["uid"] for row in rows] == [f"digits-train-0-{i}" for i in range(10)]
+    for row in rows:
+        right = sum(row["scores"]["even"])
+        assert (row["k"], row["measured"]["right/even"]) == (3, right)
+        assert row["verdict"] == ("keep" if 1 <= right <= 2 else "drop")
+        assert row["policy"] == first["made"]["policy"]
+    assert {row["verdict"] for row in rows} == {"keep", "drop"}
+    assert len(rows[0]["policy"]) == 16
+    assert "token_ids" in lines(folder / "measured.jsonl")[1]["replies"][0]
+
+
+def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with_the_same(
+    folder: Path, place: Path
+) -> None:
+    words = settings(place, task={"warm_up": 0.0})
+    mmpost.select(words, by="rif", select=SELECT, out=str(place / "again"))
+    assert (place / "again" / "manifest.jsonl").read_bytes() == (folder / "manifest.jsonl").read_bytes()
+    mmpost.select(words, by="rif", select={**SELECT, "k": 6, "max_correct": None}, out=str(place / "more"))
+    few, many = (lines(f / "manifest.jsonl")[1:] for f in (folder, place / "more"))
+    for a, b in zip(few, many, strict=True):
+        assert b["scores"]["even"][:3] == a["scores"]["even"]
+        assert b["verdict"] == "keep" or sum(a["scores"]["even"]) == 0
+
+
+def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> None:
+    out, file = place / "killed", place / "killed.yaml"
+    file.write_text(run_config.dump(settings(place, task={"warm_up": 0.0, "prompts": 1, "scenes": 60}, select=SELECT)))
+    words = [sys.executable, "-m", "mmpost.cli", "select", f"config={file}", f"out={out}"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    measured = out / "measured.jsonl"
+    for _ in range(6000):
+        if process.poll() is not None or (measured.exists() and measured.read_bytes().count(b"\n") > 2):
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    said = process.communicate()[1]
+    there = measured.read_bytes()
+    assert 2 < there.count(b"\n") < 61, said
+    assert not (out / "manifest.jsonl").exists()
+    measured.write_bytes(there[:-5])
+    found = mmpost.select(f"config={file}", f"out={out}")
+    assert found["samples"] == 60
+    assert measured.read_bytes().startswith(there)
+    mmpost.select(f"config={file}", f"out={out / 'whole'}")
+    for name in ("measured.jsonl", "manifest.jsonl"):
+        assert (out / name).read_bytes() == (out / "whole" / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"holds what was measured otherwise, in .*seed \(was 0, now 1\)"):
+        mmpost.select(f"config={file}", f"out={out}", seed=1)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A run that learns, measures what it then is, and goes on with the samples that are kept."""
+    mmpost.train(settings(place, select=SELECT), out=str(place / "run"))
+    return place / "run"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / "last" / "model.safetensors")
+
+
+def test_a_run_measures_with_the_policy_that_is_trained_next(whole: Path) -> None:
+    of_run = lines(whole / "metrics.jsonl")
+    assert [(line["step"], line["stage"]) for line in of_run] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
+    first, *verdicts = lines(whole / "manifests" / "select.verdicts.jsonl")
+    assert "+" in first["made"]["policy"], "the weights had moved"
+    kept = {row["uid"] for row in verdicts if row["verdict"] == "keep"}
+    assert 0 < len(kept) < 10
+    trained = [row["uid"] for step in (3, 4) for row in lines(whole / "samples" / f"step-{step:06d}.jsonl")]
+    assert set(trained) <= kept
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["made"] == {"select": {"samples": 10, "lost": 0, "kept": len(kept)}}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_with_such_a_stage_goes_on_in_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    file = run / "manifests" / "select.jsonl"
+    wanted = file.read_bytes()
+    if step < 3:  # killed while it measured
+        file.write_bytes(wanted[: len(wanted) // 2])
+    mmpost.train(resume=str(run / "checkpoints" / f"step-{step}"))
+    assert file.read_bytes() == wanted
+    a, b = weights(run), weights(whole)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_recording_that_changed_since_the_checkpoint_is_refused(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    file = run / "manifests" / "select.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"even": 1.0', b'"even": 0.0', 1))
+    with pytest.raises(ConfigError, match="wanted what stage 'select' recorded before the checkpoint, found another"):
+        mmpost.train(resume=str(run / "checkpoints" / "step-3"))
+
+
+def test_stopped_while_it_measures_it_saves_and_goes_on(
+    whole: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpost.rollout.local import LocalRollout
+
+    run = tmp_path / "run"
+    draw, calls = LocalRollout.generate, []
+
+    def stopped(self: Any, samples: Sequence[Any], n: int, *more: Any) -> Any:
+        calls.append(n)
+        if calls.count(SELECT["k"]) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return draw(self, samples, n, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalRollout, "generate", stopped)
+        summary = mmpost.train(settings(place, select=SELECT), out=str(run))
+    assert (summary["status"], summary["steps"]) == ("stopped", 2)
+    assert len(lines(run / "manifests" / "select.jsonl")) == 1 + 8
+    assert mmpost.train(resume=str(run))["status"] == "done"
+    a, b = weights(run), weights(whole)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# Sources, without a model.
+
+
+def uids(stage: Stage) -> list[str]:
+    return [s.uid for s in stage.source]
+
+
+def test_a_manifest_filters_what_any_stage_draws_from(folder: Path, place: Path) -> None:
+    keep = [row["uid"] for row in lines(folder / "manifest.jsonl")[1:] if row["verdict"] == "keep"]
+    drop = [row["uid"] for row in lines(folder / "manifest.jsonl")[1:] if row["verdict"] == "drop"]
+    data = {"manifest": str(folder)}
+    for stage in stages(settings(place, data=data)):
+        assert uids(stage) == keep
+        assert stage.order == "shuffled"
+    [sft, rl] = stages(settings(place, data={**data, "choose": "dropped", "order": "manifest"}))
+    assert uids(sft) == uids(rl) == drop
+    assert rl.order == "given"
+    random = [uids(stages(settings(place, data={**data, "choose": "random"}, seed=n))[1]) for n in (0, 0, 1)]
+    assert random[0] == random[1] != random[2]
+    assert {len(found) for found in random} == {len(keep)}
+    assert len(uids(stages(settings(place, data={**data, "most": 1}))[1])) == 1
+    assert len(uids(stages(settings(place, data={"most": 4}))[1])) == 4
+
+
+def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    names = [f"digits-train-0-{i}" for i in (7, 2, 5)]
+    file.write_text("".join(json.dumps({"uid": name}) + "\n" for name in names))
+    assert uids(stages(settings(place, data={"manifest": str(file), "order": "manifest"}))[1]) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "message"),
+    [
+        ('{"uid": "digits-train-0-1"}\n{"uid": "elsewhere"}', {}, r"1 \('elsewhere'\) of 2 uids are no sample"),
+        ('{"made": {}}\n{"id": 3}', {}, r"manifest.jsonl:2: wanted a JSON object with a uid"),
+        ('{"uid": "a", "verdict": "yes"}', {}, r"manifest.jsonl:1: wanted a verdict of keep or drop, found 'yes'"),
+        ('{"uid": "a"}\n{"uid": "a"}', {}, r"manifest.jsonl:2: wanted each uid once"),
+        ('{"uid": "digits-train-0-1"}', {"choose": "dropped", "most": 0}, ""),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    text: str, data: dict[str, Any], message: str, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.jsonl").write_text(text + "\n")
+    words = settings(place, data={"manifest": str(tmp_path), **data})
+    if message:
+        with pytest.raises(DataError, match=message):
+            stages(words)
+    else:
+        assert len(stages(words)[1].source) == 9
+
+
+def test_a_manifest_of_other_data_is_refused(folder: Path, place: Path) -> None:
+    with pytest.raises(DataError, match=r"made from other data: 2 \('digits-train-0-10', 'digits-train-0-11'\) of 12"):
+        stages(settings(place, data={"manifest": str(folder)}, task={"scenes": 12}))
+    with pytest.raises(DataError, match=r"2 \('digits-train-0-8', 'digits-train-0-9'\) of 10 uids are no sample"):
+        stages(settings(place, data={"manifest": str(folder)}, task={"scenes": 8}))
+    with pytest.raises(DataError, match=r"no such file; `mmpost select"):
+        stages(settings(place, data={"manifest": str(place / "nowhere.jsonl")}))
+
+
+def test_what_was_filtered_is_not_combined_with_injection(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="chosen by InstanceFilter must not be combined with InjectTruth"):
+        stages(settings(place, data={"manifest": str(folder)}, task={"inject": True}))
+    with pytest.raises(ConfigError, match="InstanceFilter must not be combined with InjectTruth"):
+        stages(settings(place, select=SELECT, task={"inject": True}))
+    with pytest.raises(ConfigError, match="VarianceSelection must not be combined with InjectTruth"):
+        mmpost.select(settings(place, task={"inject": True}), by="variance", out=str(place / "never"))
+    assert [s.name for s in stages(settings(place, select={"by": "difficulty"}, task={"inject": True}))][1] == "select"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": {"order": "manifest"}}, "data.order=manifest: wanted a selection"),
+        ({"data": {"manifest": "x"}, "select": SELECT}, "leave one out"),
+        ({"select": {"k": 3}}, r"wanted select.by=NAME, found None; there are rif, variance, difficulty"),
+        ({"select": {"by": "rif", "kk": 3}}, r"unknown key select.kk; did you mean select.k\?"),
+        ({"select": {"by": "generate.Generate"}}, "wanted one of rif, variance, difficulty, or a class"),
+        ({"select": SELECT, "task": {"warm_up": 1.0}, "rewards": None}, "no stage of the task scores any"),
+    ],
+)
+def test_what_cannot_work_is_refused(more: dict[str, Any], message: str, place: Path) -> None:
+    words = {k: v for k, v in settings(place, **more).items() if v is not None}
+    with pytest.raises(ConfigError, match=message):
+        stages(words)
+
+
+def test_the_measuring_stage_is_the_training_up_to_its_rewards(place: Path) -> None:
+    plain = stages(settings(place))
+    stage, target = measuring(plain, {"by": "rif"})
+    assert target.name == "rl"
+    assert [type(t).__name__ for t in stage.transforms] == ["PromptOnly", "Generate", "Score", "InstanceFilter"]
+    assert stage.transforms[1].n == 8  # type: ignore[union-attr]
+    assert stage.transforms[1].sampling == target.transforms[1].sampling  # type: ignore[union-attr]
+    assert stage.source is target.source
+    # With more rewards nobody knows what a right reply earns; without, the task says it.
+    assert stage.transforms[-1].right is None  # type: ignore[union-attr]
+    bare = {k: v for k, v in settings(place).items() if k != "rewards"}
+    assert measuring(stages(bare), {"by": "rif"})[0].transforms[-1].right == 6.0  # type: ignore[union-attr]
+    own, _ = measuring(plain, {"by": f"{place / 'outside_even.py'}:Own", "right": 1.0})
+    assert isinstance(own.transforms[-1], InstanceFilter)
+    checked([own])
+
+
+def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "m.jsonl"
+    arms = {"selected": {}, "random": {"data": {"choose": "random"}}}
+    study = Study.model_validate({"task": "visurf", "set": {"data": {"manifest": str(file)}}, "arms": arms})
+    keys = []
+    for text in ('{"uid": "a"}\n', '{"uid": "a"}\n', '{"uid": "b"}\n'):
+        file.write_text(text)
+        keys.append([cell(study, arm, {}, 0, 1).key("base", "code") for arm in arms])
+    assert keys[0] == keys[1]
+    assert len({*keys[0], *keys[2]}) == 4
+
+
+def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
+    study = read("selection")
+    made = {arm: stages(settings_of(study, arm, {})) for arm in study.arms}
+    assert [s.name for s in made["selected"]] == [s.name for s in made["random"]] == ["select", "rl"]
+    assert [s.name for s in made["all"]] == ["rl"]
+
+
+def test_a_base_is_known_by_its_selection_only_where_it_has_one() -> None:
+    plain, chosen, few = (
+        run_config.load([{"task": "visurf", **m}])[0] for m in ({}, {"select": SELECT}, {"data": {"most": 3}})
+    )
+    assert not {"select", "data"} & base_models._settings(plain).keys()
+    assert base_models._settings(chosen)["select"] == SELECT
+    assert base_models._settings(few)["data"]["most"] == 3
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_the_same(place: Path) -> None:
+    file = place / "ranks.yaml"
+    file.write_text(run_config.dump(settings(place, task={"warm_up": 0.0, "prompts": 3}, select=SELECT)))
+    words = ["-m", "mmpost.cli", "select", f"config={file}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, start in (("one", []), ("two", torchrun)):
+        subprocess.run([sys.executable, *start, *words, f"out={place / name}"], check=True, timeout=900)
+    assert (place / "one" / "measured.jsonl").read_bytes() == (place / "two" / "measured.jsonl").read_bytes()
+    assert (place / "one" / "manifest.jsonl").read_bytes() == (place / "two" / "manifest.jsonl").read_bytes()

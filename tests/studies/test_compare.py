@@ -1,0 +1,144 @@
+"""`mmpost compare` on random weights: which cells are run, which are found again, what the tables hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpost.cli import main
+from mmpost.errors import ConfigError
+from mmpost.studies.cells import Result, Runner
+from mmpost.studies.compare import compare, equal_time
+from mmpost.studies.study import Study, cell
+
+STUDY = """
+task: visurf
+model: random-tiny
+against: full
+metrics: [target/f1, old/f1]
+set:
+  task: {prompts: 2, group: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
+  steps: 2
+tune: {optim.lr: [1e-4, 1e-3]}
+arms:
+  plain: {task: {warm_up: 1.0}}
+  full: {tune: {}}
+  broken: {task: {warm_up: 1.0}, optim: {lr: .inf, clip: 0}, tune: {}}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "small.yaml").write_text(STUDY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(study: Path) -> dict[str, Any]:
+    words = [
+        f"study={study / 'small.yaml'}",
+        "arms=plain,full",
+        "seeds=1",
+        "jobs=2",
+        "budgets=steps",
+        f"out={study / 'out'}",
+    ]
+    return compare(words)
+
+
+def folders(study: Path) -> dict[str, float]:
+    return {p.name: (p / "summary.json").stat().st_mtime for p in (study / "out" / "cells").iterdir() if p.is_dir()}
+
+
+def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: Path) -> None:
+    assert json.loads((study / "out" / "study.json").read_text()) == done
+    assert done["samples"] == {"target": 4, "old": 4}
+    steps = done["budgets"]["steps"]
+    assert list(steps) == ["plain", "full"]
+    for arm in steps.values():
+        assert arm["steps"] == 2
+        assert len(arm["scores"]["target/f1"]["seeds"]) == len(arm["seconds"]) == 1
+    assert [point["values"] for point in steps["plain"]["tuning"]] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert steps["full"]["chosen"] == {}
+    assert set(steps["plain"]["difference"]) >= {"target/f1", "old/f1"}
+    assert not steps["full"]["difference"]
+    assert steps["plain"]["against"] == "full"
+    text = (study / "out" / "study.md").read_text()
+    assert "| plain - full | " in text
+    assert "At equal optimiser steps" in text
+    assert "At equal wall time" not in text
+    assert (study / "out" / "study.png").stat().st_size > 10_000
+
+
+def test_at_equal_time_a_faster_arm_gets_more_steps() -> None:
+    assert equal_time(60, {"slow": 1.0, "fast": 0.1, "middle": 0.7}) == {"slow": 60, "fast": 600, "middle": 86}
+
+
+@pytest.mark.slow
+def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path) -> None:
+    words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
+    done = compare(words)
+    assert list(done["budgets"]) == ["steps", "time"]
+    pace = {name: arm["seconds_per_step"] for name, arm in done["budgets"]["steps"].items()}
+    assert {name: arm["steps"] for name, arm in done["budgets"]["time"].items()} == equal_time(2, pace)
+    assert len(done["budgets"]["time"]["plain"]["scores"]["target/f1"]["seeds"]) == 2
+    assert "At equal wall time" in (tmp_path / "study.md").read_text()
+
+
+def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> None:
+    before = folders(study)
+    assert not list((study / "out" / "cells").glob("*/checkpoints"))
+    words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=1", "budgets=steps", f"out={study / 'out'}"]
+    again = compare(words)
+    assert folders(study) == before
+    assert again == done
+
+
+def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    small = Study.model_validate(yaml.safe_load(STUDY))
+    wanted = cell(small, "full", {}, 0, 2)
+    runner = Runner(tmp_path, "base", "code", say=lambda _: None, keep=True)
+    (result,) = runner.run([wanted])
+    file = result.folder / "summary.json"
+    before = json.loads(file.read_text())
+    file.unlink()  # as a kill in the last evaluation leaves it
+    assert runner.run([wanted])[0].folder == result.folder
+    after = json.loads(file.read_text())
+    assert (after["status"], after["eval_after"]) == ("done", before["eval_after"])
+    assert len((result.folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["compare", f"study={study / 'small.yaml'}", "arms=broken", "seeds=1", "budgets=steps", f"out={tmp_path}"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "broken seed=0 steps=2 failed: TrainError" in said
+
+
+def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
+    wanted = cell(Study.model_validate({"task": "visurf", "arms": {"a": {}}}), "a", {}, 0, 1)
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "reason": "TrainError: the loss is nan"}))
+    assert Result(wanted, tmp_path).val("target/f1") == -float("inf")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["arms=a"], "wanted task=NAME"),
+        (["task=nothing"], "no study 'nothing'"),
+        (["study=nowhere.yaml"], "no such file"),
+        (["task=visurf", "arms=sft,sfd"], "the study has the arms sft, grpo"),
+        (["task=visurf", "seeds=none"], "seeds=none: wanted a whole number"),
+        (["task=visurf", "budgets=money"], "budgets=money"),
+        (["task=visurf", "optm.lr=1"], "did you mean optim.lr"),
+        (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),
+    ],
+)
+def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compare(words)

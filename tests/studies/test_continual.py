@@ -1,0 +1,136 @@
+"""`mmpost continual` on random weights: the chain of runs, what is found again, what the files hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmpost.core import run_files
+from mmpost.runs import checkpoint
+from mmpost.studies.continual import continual
+
+STUDY = """
+model: random-tiny
+set:
+  task: {prompts: 2, group: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
+  compute: {threads: 1}
+  steps: 2
+tasks:
+  first: {task: visurf, set: {task: {target: [largest]}}}
+  second: {task: visurf, set: {task: {target: [bottom]}}}
+joint: {task: visurf, set: {task: {target: [largest, bottom]}}}
+general:
+  old: {task: visurf, accuracy: old/f1}
+arms:
+  sft: {task: {warm_up: 1.0}, tune: {}}
+  rl: {task: {inject: false}}
+tune: {optim.lr: [1e-4, 1e-3]}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One arm and one seed, with the weights of both tasks kept."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "small.yaml").write_text(STUDY)
+    continual([*words(folder), "keep=true"])
+    return folder
+
+
+def words(folder: Path) -> list[str]:
+    return [f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={folder / 'out'}"]
+
+
+def cells(folder: Path) -> dict[str, Path]:
+    found = [path for path in (folder / "out" / "cells").iterdir() if path.is_dir()]
+    return {path.name.rpartition("-")[0]: path for path in found}
+
+
+def times(folder: Path) -> dict[str, float]:
+    return {name: (path / "summary.json").stat().st_mtime for name, path in cells(folder).items()}
+
+
+def test_each_task_starts_from_the_weights_of_the_one_before(folder: Path) -> None:
+    found = cells(folder)
+    assert set(found) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
+    first, second = found["sft-1-first-0"], found["sft-2-second-0"]
+    summary = run_files.read_json(second / "summary.json")
+    assert (summary["model"], summary["origin"]) == (str(first), "random-tiny")
+    assert summary["base_hash"] == checkpoint.weights_hash(checkpoint.find(str(first)))
+    assert summary["base_hash"] != checkpoint.weights_hash(checkpoint.find(str(second)))
+    assert set(summary["eval_after"]) >= {"first/target/f1", "second/target/f1", "old/old/f1"}
+
+
+def test_finished_runs_are_read_not_run_again_and_land_in_their_place(folder: Path) -> None:
+    # Planted scores: with one hit and x wrong ones per sample, F1 is 200 / (2 + x).
+    planted = {("base-0", "first"): 8, ("base-0", "second"): 6, ("base-0", "old"): 0}
+    planted |= {("sft-1-first-0", "first"): 0, ("sft-1-first-0", "second"): 3, ("sft-1-first-0", "old"): 2}
+    planted |= {("sft-2-second-0", "first"): 2, ("sft-2-second-0", "second"): 0, ("sft-2-second-0", "old"): 6}
+    planted |= {("sft-joint-0", "first"): 0, ("sft-joint-0", "second"): 2, ("sft-joint-0", "old"): 3}
+    for name, path in cells(folder).items():
+        file = path / "eval" / "after.jsonl"
+        lines = run_files.read_lines(file)
+        for line in lines:
+            x = planted[name, line["bench"].partition("/")[0]]
+            line["scores"] |= dict(zip(list(line["scores"])[:3], (1.0, float(x), 0.0), strict=True))
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = times(folder)
+    done = continual(words(folder))
+    assert times(folder) == before
+    assert json.loads((folder / "out" / "study.json").read_text()) == done
+    assert done["samples"] == {"first": 4, "second": 4, "old": 4}
+    arm = done["arms"]["sft"]
+    assert {name: value["mean"] for name, value in arm["matrix"].items()} == {
+        **{"0/1": 20, "0/2": 25, "0/3": 100},
+        **{"1/1": 100, "1/2": 40, "1/3": 50},
+        **{"2/1": 50, "2/2": 100, "2/3": 25},
+        **{"joint/1": 100, "joint/2": 50, "joint/3": 40},
+    }
+    assert {name: value["mean"] for name, value in arm["measures"].items()} == {
+        "AvgAcc": 75,
+        "FM": -50,
+        "MaxForgetting": 50,
+        "ForwardTransfer": 15,
+        "LearningAcc": 100,
+        "JointAcc": 75,
+        "GeneralChange": -75,
+    }
+    assert arm["steps"] == [2, 2, 4]
+    text = (folder / "out" / "study.md").read_text()
+    assert "| base | **20.0**" in text
+    assert "below 0 is forgetting" in text
+    assert (folder / "out" / "study.png").stat().st_size > 10_000
+
+
+def test_a_chain_that_was_cut_off_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "study"
+    shutil.copytree(folder, again, symlinks=True)
+    before = times(again)
+    second = cells(again)["sft-2-second-0"]
+    (second / "summary.json").unlink()
+    shutil.rmtree(second / "checkpoints")  # as a kill in its first step leaves it
+    continual([f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={again / 'out'}"])
+    after = times(again)
+    assert {name: after[name] for name in after if name != "sft-2-second-0"} == {
+        name: before[name] for name in before if name != "sft-2-second-0"
+    }
+    assert after["sft-2-second-0"] > before["sft-2-second-0"]
+    # Nothing needs the weights of this chain any longer; the others are as they were.
+    assert {name for name, path in cells(again).items() if (path / "checkpoints").exists()} == {"base-0", "sft-joint-0"}
+
+
+@pytest.mark.slow
+def test_arms_are_tuned_on_the_first_task_and_compared(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(STUDY)
+    done = continual([f"study={tmp_path / 'small.yaml'}", "seeds=2", "jobs=2", f"out={tmp_path / 'out'}"])
+    assert list(done["arms"]) == ["sft", "rl"]
+    tried = done["arms"]["rl"]["tuning"]
+    assert [point["values"] for point in tried] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert done["arms"]["sft"]["tuning"] == [{"values": {}, "val": 0.0, "seeds": []}]
+    assert set(done["arms"]["sft"]["difference"]) == set(done["meanings"])
+    assert not done["arms"]["rl"]["difference"]
+    assert len(done["arms"]["rl"]["measures"]["FM"]["seeds"]) == 2
+    assert not list((tmp_path / "out" / "cells").glob("*/checkpoints"))

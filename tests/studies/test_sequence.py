@@ -1,0 +1,211 @@
+"""What a study of learning in sequence comes to: settings, cells, keys, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpost.config import run_config
+from mmpost.errors import ConfigError
+from mmpost.studies import sequence
+from mmpost.studies.cells import Runner
+from mmpost.studies.continual import continual
+from mmpost.studies.sequence import ContinualStudy
+
+STUDY = """
+model: tiny
+set: {task: {bench_scenes: 4}, steps: 5}
+tasks:
+  a: {task: visurf, set: {task: {target: [largest], smooth: false}, model: {system: Look.}}}
+  b: {task: visurf, set: {task: {target: [bottom]}, steps: 3}, arms: {rl: {optim: {clip: 0.5}}}}
+general:
+  old: {task: visurf, accuracy: old/f1}
+arms:
+  sft: {task: {warm_up: 1.0}, tune: {optim.lr: [1e-3]}}
+  rl: {task: {inject: false}}
+"""
+
+
+def study(**changes: Any) -> ContinualStudy:
+    return ContinualStudy.model_validate({**yaml.safe_load(STUDY), **changes})
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"problem": "how many?", "solution": "3"}) + "\n")
+    return str(file)
+
+
+def test_a_task_has_its_own_settings_then_those_of_the_arm() -> None:
+    first, second = sequence.chain(study(), sequence.columns(study()), "rl", {"optim.lr": 1e-3}, 7)
+    assert (first.steps, second.steps) == (5, 3)
+    assert (first.seed, first.settings["seed"], first.arm, second.arm) == (7, 7, "rl-1-a", "rl-2-b")
+    assert (first.settings["optim"]["clip"], second.settings["optim"]["clip"]) == (1.0, 0.5)
+    assert first.settings["optim"]["lr"] == second.settings["optim"]["lr"] == 1e-3
+    assert not first.settings["task"]["inject"]
+    sft = sequence.chain(study(), sequence.columns(study()), "sft", {}, 0)[1]
+    assert (sft.settings["task"]["warm_up"], sft.settings["task"]["inject"]) == (1.0, True)
+
+
+def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
+    columns = sequence.columns(study())
+    chains = [sequence.chain(study(), columns, arm, {}, 0) for arm in ("sft", "rl")]
+    cells = [one for chain in chains for one in chain] + [sequence.start(study(), columns)]
+    tested = [one.settings["eval"]["tasks"] for one in cells]
+    assert all(one == tested[0] for one in tested)
+    assert {name: one["benches"] for name, one in tested[0].items()} == {
+        "a": ["target"],
+        "b": ["target"],
+        "old": ["old"],
+    }
+    assert tested[0]["a"]["task"]["warm_up"] == 0.0
+    assert cells[-1].steps == 0
+
+
+def test_nothing_of_a_task_reaches_the_next_but_the_weights(tmp_path: Path) -> None:
+    first, second = sequence.chain(study(), sequence.columns(study()), "rl", {}, 0)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    before, _ = run_config.load([first.settings])
+    (run / "config.yaml").write_text(run_config.dump(before.model_dump(mode="json")))
+    alone, _ = run_config.load([second.settings])
+    after, _ = run_config.load([run_config.merge(second.settings, {"model": str(run)})])
+    assert (after.model.name, after.model.origin) == (str(run), "tiny")
+    assert after.model.system is None
+    assert after.task["smooth"]
+    same = {"name": alone.model.name, "origin": alone.model.origin}
+    assert after.model_copy(update={"model": after.model.model_copy(update=same)}) == alone
+    # The base's own rate (configs/visurf-tiny.yaml) holds on, not the one for a model of billions.
+    assert after.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr != 1e-6
+    # Without having been written out, the settings of the first task would come along with its weights.
+    leaked, _ = run_config.load(["task=visurf", f"model={run}"])
+    assert (leaked.task["smooth"], leaked.task["target"], leaked.model.system) == (False, ["largest"], "Look.")
+    assert leaked.optim.lr == after.optim.lr
+
+
+def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
+    def keys(one: ContinualStudy, base: str = "base") -> list[str]:
+        chain = sequence.chain(one, sequence.columns(one), "rl", {}, 0)
+        return [result.folder.name for result in Runner(tmp_path, base, "code")._results(chain)]
+
+    plain = keys(study())
+    assert plain == keys(study())
+    tasks = yaml.safe_load(STUDY)["tasks"]
+    tasks["a"]["set"]["optim"] = {"clip": 3.0}
+    other = keys(study(tasks=tasks))
+    assert plain[0] != other[0]
+    assert plain[1] != other[1]  # the second task is as it was, but starts elsewhere
+    tasks = yaml.safe_load(STUDY)["tasks"]
+    tasks["b"]["arms"]["rl"]["optim"] = {"clip": 0.7}
+    last = keys(study(tasks=tasks))
+    assert (plain[0], plain[1] != last[1]) == (last[0], True)
+    assert not {*plain} & {*keys(study(), "other")}
+
+
+def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) -> None:
+    own = {
+        "task": "grpo",
+        "set": {"data": {"train": rows, "test": rows}, "task": {"group": 2, "rewards": {"text.answer_match": 1.0}}},
+        "arms": {"sft": {"task": "sft"}, "rl": {}},
+    }
+    found = study(tasks={"own": own, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}})
+    columns = sequence.columns(found)
+    assert (columns[0].place, columns[0].metric, columns[0].settings["data"]) == (
+        "own/data",
+        "reward",
+        {"train": rows, "test": rows},
+    )
+    sft, rl = (sequence.chain(found, columns, arm, {}, 0)[0].settings for arm in ("sft", "rl"))
+    assert (sft["task"]["name"], "group" in sft["task"], rl["task"]["name"], rl["task"]["group"]) == (
+        "sft",
+        False,
+        "grpo",
+        2,
+    )
+    assert sft["data"] == rl["data"]
+    assert sft["eval"]["tasks"]["own"]["task"]["name"] == "grpo"
+
+
+def test_words_choose_order_and_settings() -> None:
+    found = sequence.read("digits", "large,far", "rl,sft", {"steps": 9, "task": {"prompts": 3}})
+    assert (list(found.tasks), list(found.arms), found.against) == (["large", "far"], ["rl", "sft"], "sft")
+    columns = sequence.columns(found)
+    assert [column.place for column in columns] == ["large/target", "far/target", "known/old"]
+    for one in sequence.chain(found, columns, "rl", {}, 0):
+        assert (one.steps, one.settings["task"]["prompts"]) == (9, 3)
+    assert sequence.joint(found, columns, "rl", {}, 0) == []  # it is about all the tasks of the study
+    whole = sequence.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts": 3}})
+    (joint,) = sequence.joint(whole, columns, "sft", {}, 0)
+    assert (joint.steps, joint.settings["task"]["prompts"], joint.settings["task"]["warm_up"]) == (27, 3, 1.0)
+    assert len(joint.settings["task"]["target"]) == 3
+
+
+def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmpost.studies import study as compared
+
+    shipped = {"visurf": "visurf", "other": "bases.digits"}
+    raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"clip": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
+    read = compared.read
+
+    def fake(name: str) -> compared.Study:
+        return read(name) if name == "visurf" else compared.Study.model_validate({**raw, "task": shipped[name]})
+
+    monkeypatch.setattr(compared, "read", fake)
+    found = sequence.read(None, "visurf,other", None, {})
+    assert (list(found.tasks), list(found.arms)) == (["visurf", "other"], ["sft", "grpo"])
+    first = sequence.chain(found, [], "sft", {}, 0)[0].settings
+    assert (first["task"]["warm_up"], first["task"]["bench_scenes"]) == (1.0, 512)
+    assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["clip"] == 2
+    with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
+        sequence.read(None, "visurf,other", "visurf", {})
+
+
+def test_the_shipped_study_is_whole() -> None:
+    found = sequence.read("digits", None, None, {})
+    assert sequence.checked(found) == "tiny"
+    assert {"sft", "rl"} <= set(found.arms)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "wanted study=NAME"),
+        (["study=nothing"], "no study 'nothing': wanted configs/continual/nothing.yaml"),
+        (["study=digits", "tasks=far,fare"], "tasks=far,fare: the study has the tasks far, low, large"),
+        (["study=digits", "tasks=far"], "wanted two tasks at least"),
+        (["study=digits", "tasks=far,far"], "each task once"),
+        (["study=digits", "arms=sft,ppo"], "the study has the arms sft, rl"),
+        (["study=digits", "seeds=none"], "seeds=none: wanted a whole number"),
+        (["study=digits", "optm.lr=1"], "did you mean optim.lr"),
+        (["tasks=visurf,bases.digits"], "no study 'bases.digits'"),
+    ],
+)
+def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        continual(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"general": {"a": {"task": "visurf"}}}, "names of tasks"),
+        ({"arms": {"s f t": {}}}, "names of tasks"),
+        ({"general": {"old": {"task": "visurf", "accuracy": "olds/f1"}}}, "target/..., old/..."),
+        ({"set": {}, "general": {"old": {"task": "grpo"}}}, "no bench on test"),
+        ({"general": {"old": {"task": "visurf", "metric": "old/f1"}}}, "unknown key .*metric"),
+        (
+            {"model": None, "tasks": {"a": {"task": "visurf"}, "b": {"task": "visurf", "set": {"model": "x"}}}},
+            "different models",
+        ),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(STUDY), **changes}))
+    with pytest.raises(ConfigError, match=said):
+        continual([f"study={file}", f"out={tmp_path / 'out'}"])

@@ -1,0 +1,100 @@
+"""The gradient of one optimiser step on the tiny model, however it is cut up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpost.config.settings import ComputeSettings, ModelSettings
+from mmpost.core import distributed
+from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.models.chat.model import ChatModel
+from mmpost.rollout.local import LocalRollout
+from mmpost.training import trainer
+from mmpost.training.context import Job
+from mmpost.types import Objective, Reply, Sample
+
+COLUMNS = ("old_logp", "ref_logp", "behaviour_logp")
+
+
+class Keep:
+    """An engine that adds up gradients and never moves."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self) -> dict[str, float]:
+        distributed.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
+        return {}
+
+    def take(self) -> Tensor:
+        """The gradient as one vector; clears it."""
+        parameters = list(self.module.parameters())
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        for p in parameters:
+            p.grad = None
+        return flat
+
+
+def ragged_groups(model: ChatModel, groups: int = 8, seed: int = 0) -> list[Sample]:
+    """Groups of 1 to 3 replies of 1 to 9 random tokens, with every column that a policy loss may read."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def number(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=rng))
+
+    samples = []
+    for i, scene in enumerate(Scenes(n=groups, seed=5)):
+        replies = []
+        for _ in range(1 + i % 3):
+            length = int(number(1, 10))
+            ids = tuple(torch.randint(10, 500, (length,), generator=rng).tolist())
+            near = [-6.7 + number(-0.3, 0.3) for _ in ids]
+            columns = {name: [v + number(-0.2, 0.2) for v in near] for name in COLUMNS}
+            numbers = {"advantage": number(-2, 2), "truncated": float(length > 7), "injected": float(len(replies) == 2)}
+            replies.append(Reply((), "policy", ids, columns={**columns, **numbers, "temperature": 0.9}))
+        samples.append(replace(scene, replies=tuple(replies)))
+    return samples
+
+
+def gradient(
+    folder: str, objective: Objective, samples: Sequence[Sample] | None = None, micro_replies: int = 0, updates: int = 1
+) -> tuple[Tensor, float]:
+    """Gradient (summed over the updates of one rollout batch) and loss, on this rank's share of the samples."""
+    model = ChatModel.load(
+        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro_replies)
+    )
+    job = Job(model, LocalRollout(model), 0)
+    mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
+    engine = Keep(model.module)
+    pieces = trainer.cut(mine, updates)
+    total = torch.zeros(sum(p.numel() for p in model.module.parameters()))
+    loss = 0.0
+    for piece, counts in zip(pieces, trainer.denominators(objective, model, pieces), strict=True):
+        trainer.optimise(job, engine, objective, piece, counts)
+        total += engine.take()
+        loss += job.numbers()["loss"]
+    return total, loss
+
+
+def on_two_ranks(worker: str, folder: str, place: Path) -> dict[str, Any]:
+    """What the script `worker` of this folder, started on two ranks with the model in `folder`, writes."""
+    out, script = place / "gradients.pt", Path(__file__).with_name(worker)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run([*torchrun, script, folder, out], check=True, timeout=300)
+    return torch.load(out, weights_only=True)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference over norm."""
+    return float((a - b).norm() / b.norm())

@@ -1,0 +1,34 @@
+"""Preference losses of each unit, and judged replies for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.objectives.preference import Preference
+from mmpost.types import Objective, Reply, Sample
+
+OBJECTIVES: dict[str, Objective] = {
+    "pairs": Preference(kind="mpo", ld_alpha=0.5, weighting=True),
+    "free": Preference(kind="orpo"),
+    "sorted": Preference(kind="aot"),
+    "unpaired": Preference(kind="kto", undesirable=0.5),
+}
+
+
+def judged(n: int = 6, seed: int = 0) -> list[Sample]:
+    """Scenes with a chosen and a rejected reply of 1 to 9 random tokens, and one that belongs to another prompt."""
+    rng = torch.Generator().manual_seed(seed)
+    samples = []
+    for scene in Scenes(n=n, seed=5):
+        replies = []
+        for chosen, mismatched in ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0)):
+            length = int(torch.randint(1, 10, (), generator=rng))
+            ids = tuple(torch.randint(10, 500, (length,), generator=rng).tolist())
+            ref = (-6.8 + 0.4 * torch.rand(length, generator=rng)).tolist()
+            columns = {"chosen": chosen, "mismatched": mismatched, "ref_logp": ref}
+            replies.append(Reply((), "data", ids, columns=columns))
+        samples.append(replace(scene, replies=tuple(replies)))
+    return samples

@@ -1,0 +1,62 @@
+"""Settings of the smallest runs on random weights, and what they leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from mmpost.config import run_config
+from mmpost.core import run_files
+
+QUICK: dict[str, Any] = {
+    "model": {"name": "random-tiny"},
+    "eval": {"samples": 2},
+    "log": {"progress": False},
+    "steps": 2,
+}
+"""Of any task."""
+
+GROUPS = run_config.merge(QUICK, {"task": {"name": "visurf", "prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}})
+"""Two groups of two rollouts."""
+
+TWO_STAGES = run_config.merge(
+    GROUPS,
+    {
+        "task": {
+            "prompts": 4,
+            "minibatches": 2,
+            "warm_up": 0.34,
+            "policy": {"beta": 0.1},
+            "sampling": {"max_tokens": 6},
+        },
+        "log": {"tensorboard": False},
+        "checkpoint": {"every": 1, "keep": 9},
+        "steps": 6,
+    },
+)
+"""Two stages, two updates on each rollout batch, a reference."""
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Of its last checkpoint: the model's, or those of its adapters."""
+    folder = run / "checkpoints" / "last"
+    return load_file(next(iter(sorted(folder.glob("*.safetensors")))))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two runs ended in the same bits."""
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """What it logged of every step."""
+    return run_files.read_lines(run / "metrics.jsonl")
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The same without what a clock decides."""
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(run)]

@@ -1,0 +1,184 @@
+"""Leaving out what cannot change a step leaves the step as it is: gradients, moments, weights, numbers of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gradients import Keep, on_two_ranks, ragged_groups, relative
+from torch import Tensor
+
+from mmpost.config.settings import ComputeSettings, ModelSettings, OptimSettings
+from mmpost.core import distributed
+from mmpost.engine.local import LocalEngine
+from mmpost.models.chat.model import ChatModel
+from mmpost.objectives.policy import FORMS, PolicyLoss
+from mmpost.rollout.local import LocalRollout
+from mmpost.training import trainer
+from mmpost.training.active_replies import working
+from mmpost.training.batches import Feed
+from mmpost.training.context import Job
+from mmpost.training.interrupts import Stop
+from mmpost.transforms.logprobs import OldLogp
+from mmpost.types import Context, Part, Sample, Stage
+from mmpost.updates.plain import Plain
+
+
+def load(folder: str) -> ChatModel:
+    return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=1))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: str) -> ChatModel:
+    return load(tiny_folder)
+
+
+def objective(name: str) -> PolicyLoss:
+    more: dict[str, Any] = {"mismatch": "token", "injected": True} if name in ("grpo", "vespo") else {}
+    return PolicyLoss(loss=name, old="column", max_tokens=10 if name == "dr_grpo" else None, **more)  # type: ignore[arg-type]
+
+
+def flat_groups(model: ChatModel, flat: tuple[int, ...] = (1, 2), groups: int = 4) -> list[Sample]:
+    """Ragged groups of 1 to 3 replies; those at `flat` have no advantage."""
+    samples = ragged_groups(model, groups)
+    return [with_columns(s, advantage=0.0) if i in flat else s for i, s in enumerate(samples)]
+
+
+def with_columns(sample: Sample, drop: str = "", **columns: Any) -> Sample:
+    replies = (
+        replace(r, columns={**{k: v for k, v in r.columns.items() if k != drop}, **columns}) for r in sample.replies
+    )
+    return replace(sample, replies=tuple(replies))
+
+
+def gradient(model: ChatModel, name: str, samples: list[Sample], share: bool) -> tuple[Tensor, dict[str, float]]:
+    """Of one step on this rank's samples, with the numbers that it logs."""
+    job, engine, loss = Job(model, LocalRollout(model), 0, share=share), Keep(model.module), objective(name)
+    mine = samples[distributed.rank() :: distributed.world()]
+    (counts,) = trainer.denominators(loss, model, [mine])
+    trainer.optimise(job, engine, loss, mine, counts)
+    return engine.take(), {k: v for k, v in job.numbers().items() if not k.startswith("time/")}
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Replies that were computed, with gradient and without."""
+    count: Counter[str] = Counter()
+    call = ChatModel.__call__
+
+    def counting(self: ChatModel, batch: Any, wants: Any) -> Any:
+        count["train" if torch.is_grad_enabled() else "pass"] += batch.replies
+        return call(self, batch, wants)
+
+    monkeypatch.setattr(ChatModel, "__call__", counting)
+    return count
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_idle_replies_are_not_computed_and_nothing_shows(name: str, model: ChatModel, forwards: Counter[str]) -> None:
+    samples = flat_groups(model)
+    skipped, numbers = gradient(model, name, samples, share=True)
+    assert forwards["train"] == 2  # groups of 1, 2, 3 and 1; those of 2 and 3 are flat
+    plain, of_all = gradient(model, name, samples, share=False)
+    assert forwards["train"] == 2 + 7
+    assert plain.norm() > 1e-4
+    torch.testing.assert_close(skipped, plain, rtol=0, atol=0)
+    assert numbers == of_all
+
+
+def test_a_penalty_or_a_bonus_leaves_nothing_idle(model: ChatModel) -> None:
+    samples, job = flat_groups(model), Job(model, LocalRollout(model), 0)
+    for loss in (PolicyLoss(beta=0.1), PolicyLoss(entropy=0.1)):
+        assert all(all(row) for row in working(job, loss, samples))
+    assert working(job, PolicyLoss(), samples) == [[True], [False] * 2, [False] * 3, [True]]
+
+
+def test_two_ranks_one_of_them_idle(tiny_folder: str, model: ChatModel, tmp_path: Path) -> None:
+    of_two = on_two_ranks("idle_worker.py", tiny_folder, tmp_path)
+    samples = flat_groups(model, flat=(1, 3))
+    for name in FORMS:
+        plain, _ = gradient(model, name, samples, share=False)
+        assert relative(of_two[name], plain) < 1e-6, name
+
+
+def text(sample: Sample) -> Sample:
+    return replace(sample, prompt=tuple(p for p in sample.prompt if p.kind == "text") or (Part("text", "?"),))
+
+
+@pytest.mark.parametrize("case", ["all idle", "pictures idle", "text idle"])
+def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folder: str) -> None:
+    """A zero gradient moves weights; no gradient does not. Also where idle replies alone have pictures."""
+    found = []
+    for share in (True, False):
+        model = load(tiny_folder)
+        job, loss = Job(model, LocalRollout(model), 0, share=share), PolicyLoss()
+        update = Plain(OptimSettings(lr=1e-3, weight_decay=0.1))
+        update.start(model.module, model.parts(), 3)
+        engine = LocalEngine(model.module, update)
+        for step in range(2):
+            samples = flat_groups(model, flat=() if step == 0 else (0, 1, 2, 3))
+            if step and case == "pictures idle":
+                samples[0] = with_columns(text(samples[0]), advantage=1.0)
+            if step and case == "text idle":
+                samples[1] = text(samples[1])
+                samples[0] = with_columns(samples[0], advantage=1.0)
+            (counts,) = trainer.denominators(loss, model, [samples])
+            moved, _ = trainer.optimise(job, engine, loss, samples, counts)
+        assert (moved["grad_norm"] == 0) == (case == "all idle")
+        found.append({k: p.detach().clone() for k, p in model.module.named_parameters()})
+    assert found[0].keys() == found[1].keys()
+    for name, p in found[0].items():
+        assert torch.equal(p, found[1][name]), name
+
+
+def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) -> tuple[list[Tensor], list[Sample]]:
+    """Weights after all updates on one rollout batch, and the samples of the last one."""
+    model = load(folder)
+    job = Job(model, LocalRollout(model), 0, share=share)
+    made = {s.uid: with_columns(s, drop="old_logp") for s in flat_groups(model, flat=(1,))}
+
+    def replies(samples: list[Sample], context: Context) -> list[Sample]:
+        return [made[s.uid] for s in samples]
+
+    transforms = (replies, OldLogp()) if old else (replies,)
+    bare = [replace(s, replies=()) for s in made.values()]
+    stage = Stage("s", bare, PolicyLoss(old="column"), len(bare), transforms, epochs, minibatches)
+    update = Plain(OptimSettings(lr=1e-2))
+    update.start(model.module, model.parts(), stage.updates)
+    last: list[Sample] = []
+
+    def watch(_: Any, samples: Any) -> None:
+        last[:] = samples
+
+    until = trainer.Until(stage.updates, Stop())
+    trainer.run(job, Feed(stage, job), LocalEngine(model.module, update), trainer.Cursor(), until, watch)
+    return [p.detach() for p in model.module.parameters()], last
+
+
+@pytest.mark.parametrize(
+    ("epochs", "minibatches", "passes"),
+    [
+        (1, 1, 0),  # the policy has not moved: its own log-probs are the old ones
+        (2, 1, 0),  # the first update leaves them for the second
+        (2, 2, 4),  # those of the second minibatch are wanted before the first update: groups of 3 and 1
+    ],
+)
+def test_old_log_probs_cost_no_pass_before_the_policy_moves(
+    epochs: int, minibatches: int, passes: int, tiny_folder: str, forwards: Counter[str]
+) -> None:
+    weights, samples = updates(tiny_folder, True, False, epochs, minibatches)
+    assert forwards["pass"] <= passes
+    assert forwards["train"] == 5 * epochs  # 7 replies, 2 of them idle
+    forwards.clear()
+    plain, before = updates(tiny_folder, False, True, epochs, minibatches)
+    assert forwards["pass"] == 7
+    for a, b in zip(weights, plain, strict=True):
+        assert torch.equal(a, b)
+    old = {(s.uid, i): r.columns["old_logp"] for s in before for i, r in enumerate(s.replies)}
+    kept = [(s.uid, i, r) for s in samples for i, r in enumerate(s.replies) if "old_logp" in r.columns]
+    assert kept
+    assert all(r.columns["old_logp"] == old[uid, i] for uid, i, r in kept)

@@ -1,0 +1,71 @@
+"""Evaluation: intervals, and no trace in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from mmpost.errors import ConfigError
+from mmpost.training.context import Job
+from mmpost.training.evaluation import benches_of, intervals, run_benches
+from mmpost.types import Bench, Context, Part, Reply, Sample, Split, Stage, Task
+
+SAMPLES = [Sample(f"s{i}", (Part("text", ""),), (Reply((), scores={"hit": float(i % 4 == 0)}),)) for i in range(400)]
+
+
+def rate(samples: Sequence[Sample]) -> dict[str, float]:
+    return {"rate": sum(s.replies[0].scores["hit"] for s in samples) / len(samples)}
+
+
+def test_the_interval_is_that_of_a_share() -> None:
+    score = intervals(rate, SAMPLES)["rate"]
+    half = 1.96 * (0.25 * 0.75 / 400) ** 0.5
+    assert score["value"] == 0.25
+    assert score["n"] == 400
+    assert score["low"] == pytest.approx(0.25 - half, abs=0.012)
+    assert score["high"] == pytest.approx(0.25 + half, abs=0.012)
+
+
+def test_a_metric_without_meaning_is_left_out() -> None:
+    assert intervals(lambda samples: {"a": float("nan"), "b": 1.0}, SAMPLES).keys() == {"b"}
+
+
+class Two(Task):
+    """A task with two benches on test."""
+
+    def stages(self) -> Iterator[Stage]:
+        yield from ()
+
+    def benches(self, split: Split) -> list[Bench]:
+        return [Bench(f"{split}-{name}", SAMPLES, (), rate) for name in ("a", "b")]
+
+
+def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
+    tasks = {"x": Two(), "y": Two()}
+    named = [bench.name for bench in benches_of(tasks, {"x": (), "y": ("test-b",)})]
+    assert named == ["x/test-a", "x/test-b", "y/test-b"]
+    with pytest.raises(ConfigError, match=r"evaluation of y: wanted the bench .'c'., found test-a, test-b"):
+        benches_of(tasks, {"x": (), "y": ("c",)})
+
+
+def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
+    class Plain:
+        def frame(self, sample: Sample) -> None:
+            return None
+
+    def noisy(samples: list[Sample], context: Context) -> list[Sample]:
+        context.log("noise", 1.0)
+        torch.rand(3)
+        return samples
+
+    job = Job(Plain(), None, 0)  # type: ignore[arg-type]
+    job.label = "rl"
+    job.log("loss", 2.0)
+    state, number = torch.get_rng_state(), job.number("x")
+    scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], most=8)
+    assert scores["test/rate"]["n"] == 8
+    assert torch.equal(torch.get_rng_state(), state)
+    assert job.number("x") == number
+    assert job.numbers() == {"loss": 2.0}

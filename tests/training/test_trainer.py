@@ -1,0 +1,97 @@
+"""However an optimiser step is cut up, over micro-batches or ranks, it is the same step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from gradients import gradient, on_two_ranks, relative
+
+from mmpost.errors import ConfigError, TrainError
+from mmpost.objectives.likelihood import Likelihood
+from mmpost.objectives.policy import FORMS, PolicyLoss
+from mmpost.training.trainer import cut, share_out
+from mmpost.types import Loss, Objective
+
+OBJECTIVES: dict[str, Objective] = {
+    **{
+        name: PolicyLoss(
+            loss=name,  # type: ignore[arg-type]
+            old="column",
+            beta=0.1,
+            entropy=0.01,
+            max_tokens=10 if name == "dr_grpo" else None,
+        )
+        for name in FORMS
+    },
+    "likelihood": Likelihood(),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -> None:
+    whole, loss = gradient(tiny_folder, OBJECTIVES[name])
+    assert whole.norm() > 1e-4
+    for micro in (1, 4):
+        parts, loss_of_parts = gradient(tiny_folder, OBJECTIVES[name], micro_replies=micro)
+        assert relative(parts, whole) < 1e-5
+        assert math.isclose(loss_of_parts, loss, rel_tol=1e-5, abs_tol=1e-6)
+
+
+def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
+    of_two = on_two_ranks("rank_worker.py", tiny_folder, tmp_path)
+    for name, objective in OBJECTIVES.items():
+        whole, loss = gradient(tiny_folder, objective)
+        assert relative(of_two[name]["gradient"], whole) < 1e-5, name
+        assert math.isclose(of_two[name]["loss"], loss, rel_tol=1e-5, abs_tol=1e-6), name
+
+
+def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:
+    """dapo divides by the rollout batch's tokens over the number of updates: k updates add up to k whole ones."""
+    objective = PolicyLoss(loss="dapo", old="column")
+    whole, _ = gradient(tiny_folder, objective)
+    pieces, _ = gradient(tiny_folder, objective, updates=2)
+    assert relative(pieces, 2 * whole) < 1e-5
+    other, _ = gradient(tiny_folder, PolicyLoss(loss="bnpo", old="column"), updates=2)
+    assert relative(other, 2 * whole) > 1e-3
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_its_samples(tiny_folder: str) -> None:
+    class Broken(Likelihood):
+        def __call__(self, outputs, batch) -> Loss:  # type: ignore[no-untyped-def]
+            return Loss({k: v * math.nan for k, v in super().__call__(outputs, batch).terms.items()})
+
+    with pytest.raises(TrainError, match=r"digits-train-5-0.*digits-train-5-7"):
+        gradient(tiny_folder, Broken())
+
+
+def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> None:
+    """Longest reply alone, among others in its micro-batch."""
+
+    class Overflows(Likelihood):
+        def __call__(self, outputs, batch) -> Loss:  # type: ignore[no-untyped-def]
+            longest = int(batch.sum(torch.ones(batch.tokens)).max()) >= 8
+            return Loss(
+                {k: v * (math.inf if longest else 1.0) for k, v in super().__call__(outputs, batch).terms.items()}
+            )
+
+    with pytest.raises(TrainError) as raised:
+        gradient(tiny_folder, Overflows())
+    named = str(raised.value).split("Not finite by themselves: ")[1].split(". ")[0]
+    assert 0 < len(named.split(", ")) < 8
+    assert "weights were not moved" in str(raised.value)
+
+
+def test_minibatches_and_shares_add_up() -> None:
+    assert [len(p) for p in cut(list(range(7)), 3)] == [2, 3, 2]  # type: ignore[arg-type]
+    assert [len(p) for p in cut([], 2)] == [0, 0]
+    assert share_out(10, [("a", 1.0), ("b", 2.0)]) == {"a": 3, "b": 7}
+    assert sum(share_out(101, [("a", 0.3), ("b", 0.3), ("c", 0.4)]).values()) == 101
+
+
+def test_several_updates_need_old_log_probs() -> None:
+    assert PolicyLoss(loss="grpo").single_update
+    assert not PolicyLoss(loss="grpo", old="column").single_update
+    assert issubclass(ConfigError, ValueError)
