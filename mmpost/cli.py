@@ -113,7 +113,7 @@ def _new_task(words: Sequence[str]) -> int:
     from mmpost.errors import ConfigError
 
     names = [word for word in words if "=" not in word]
-    given = run_config.words([word for word in words if "=" in word], ("out",))
+    given = run_config.parse_arguments([word for word in words if "=" in word], ("out",))
     if len(names) != 1:
         raise ConfigError(f"wanted one name, found {names}; write mmpost new-task NAME [out=FOLDER]")
     file = write(names[0], given.get("out", "."))

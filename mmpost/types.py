@@ -2,17 +2,17 @@
 
 from mmpost.core.models import (
     Decoder as Decoder,
-    Decoding as Decoding,
-    Embedding as Embedding,
+    EmbeddingModel as EmbeddingModel,
+    GenerativeModel as GenerativeModel,
+    InputPreview as InputPreview,
     Model as Model,
-    Seen as Seen,
 )
 from mmpost.core.plugins import (
-    Collect as Collect,
     Context as Context,
     Edit as Edit,
     Engine as Engine,
     Objective as Objective,
+    RefillBatch as RefillBatch,
     Reward as Reward,
     Rollout as Rollout,
     Sampling as Sampling,
@@ -21,22 +21,22 @@ from mmpost.core.plugins import (
 )
 from mmpost.core.samples import (
     Batch as Batch,
-    Entry as Entry,
-    Frame as Frame,
+    CoordinateFrame as CoordinateFrame,
     Loss as Loss,
     Origin as Origin,
     Outputs as Outputs,
     Part as Part,
     Reply as Reply,
     Sample as Sample,
+    SampleRecord as SampleRecord,
     Split as Split,
     Value as Value,
 )
 from mmpost.core.stage import (
     Bench as Bench,
+    GeneratedDataset as GeneratedDataset,
     Gold as Gold,
-    Reads as Reads,
-    Recording as Recording,
+    ReadsFrom as ReadsFrom,
     Source as Source,
     Stage as Stage,
     Task as Task,

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from mmpost.core.annotations import Mark, register
 from mmpost.errors import DataError
 from mmpost.rewards.text import answer, non_repeat, think_format
-from mmpost.types import Frame, Reply, Reward, Sample
+from mmpost.types import CoordinateFrame, Reply, Reward, Sample
 
 MOST = 120
 """Objects that count on either side; the rest of a longer list is left out."""
@@ -82,7 +82,7 @@ def predicted(sample: Sample, reply: Reply) -> Objects | None:
     if found is None or sample.frame is None:
         return found
     width, height = _truth(sample)["frame"]
-    scale = np.array(sample.frame.to(Frame(width, height), (1.0, 1.0)))
+    scale = np.array(sample.frame.convert(CoordinateFrame(width, height), (1.0, 1.0)))
     return Objects(found.boxes * np.tile(scale, 2), found.points * scale)
 
 

@@ -271,7 +271,7 @@ def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
         return []
     predicted = None if reply is None else _ordered(reply)
     spans = sample.truth["spans"] if reply is None else [] if predicted is None else [predicted]
-    kinds = [part.kind for part in sample.prompt if part.kind != "text"]
+    kinds = [part.modality for part in sample.prompt if part.modality != "text"]
     medium = kinds.index("video") if "video" in kinds else 0
     drawn = [tuple(min(1.0, max(0.0, v / sample.truth["duration"])) for v in span) for span in spans]
     return [Mark("span", ends, medium) for ends in drawn]

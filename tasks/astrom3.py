@@ -13,7 +13,7 @@ from mmpost.data.worlds.stars.catalogue import CLASSES, KINDS, Stars
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
-from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual
+from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, NearestSimilar, OutlierScore, Retrieve
 from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
@@ -30,13 +30,13 @@ class Astrom3(Task):
     `data.train` names the published data set, a folder or hub name; without it, stars are made up.
     """
 
-    best = "class/accuracy"
+    best_metric = "class/accuracy"
 
-    kinds: tuple[str, ...] = KINDS
+    modalities: tuple[str, ...] = KINDS
     """What the classifier sees: light_curve, spectrum, record, or several."""
     pretrain: bool = True
     """Compare modalities first, without labels; false: classify from scratch, with all steps."""
-    contrast: Contrastive = Contrastive(kinds=KINDS, half=False, reduce="sum")
+    contrast: Contrastive = Contrastive(modalities=KINDS, half=False, reduce="sum")
     """The loss of pre-training, and by its `kinds` the modalities that it compares."""
     classify: Classify = Classify()
     """The loss of the classifier."""
@@ -45,11 +45,11 @@ class Astrom3(Task):
     modality the vector before its projection, as published, and of several the average."""
     labels: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the training labels; every class is capped alike, so that small classes keep theirs."""
-    contrast_share: float = Field(default=0.6, gt=0.0, le=1.0)
+    contrast_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
     """Share of the run's steps that goes to pre-training; 1: nothing else, to start others from what comes out."""
-    prompts: int = Field(default=512, ge=2)
+    batch_size: int = Field(default=512, ge=2)
     """Stars per step of pre-training."""
-    class_prompts: int = Field(default=512, ge=1)
+    class_batch_size: int = Field(default=512, ge=1)
     """Stars per step of the classifier."""
     crop: Literal["random", "released", "centre"] = "random"
     """Windows of long light curves in training; evaluation takes the middle one."""
@@ -71,39 +71,43 @@ class Astrom3(Task):
     def stages(self) -> Iterator[Stage]:
         everything, labelled = self._source("train"), self._labelled()
         crop = self._crop()
-        auto = "features" if len(self.kinds) == 1 else "average"
+        auto = "features" if len(self.modalities) == 1 else "average"
         how = auto if self.fusion == "auto" else self.fusion
         # From the first step, so that evaluations in between find a head; until it trains, they are at chance.
-        edits = (Standardise(everything), AddHead(len(CLASSES), self.kinds, how))
+        edits = (Standardise(everything), AddHead(len(CLASSES), self.modalities, how))
         if self.pretrain:
-            share = self.contrast_share
-            yield Stage("contrast", everything, self.contrast, self.prompts, crop, share=share, edits=edits)
-        size = min(self.class_prompts, len(labelled))
-        head = self.classify if self.classify.kinds else self.classify.model_copy(update={"kinds": self.kinds})
-        share = 1 - self.contrast_share if self.pretrain else 1.0
-        yield Stage("classify", labelled, head, size, crop, share=share, edits=edits)
+            share = self.contrast_fraction
+            yield Stage("contrast", everything, self.contrast, self.batch_size, crop, fraction=share, edits=edits)
+        size = min(self.class_batch_size, len(labelled))
+        head = (
+            self.classify
+            if self.classify.modalities
+            else self.classify.model_copy(update={"modalities": self.modalities})
+        )
+        share = 1 - self.contrast_fraction if self.pretrain else 1.0
+        yield Stage("classify", labelled, head, size, crop, fraction=share, edits=edits)
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split)
-        found = [Bench("class", source, (ClassBy(CLASSES, self.kinds),), class_accuracy)]
+        found = [Bench("class", source, (ClassBy(CLASSES, self.modalities),), class_accuracy)]
         if split == "val":
             return found
         fit = self._labelled(FITTED)
-        near = ClassOf(fit, CLASSES, self.kinds)
-        found.append(Bench("centroid", source, (near, Map(self.kinds)), class_accuracy))
+        near = ClassOf(fit, CLASSES, self.modalities)
+        found.append(Bench("centroid", source, (near, Map(self.modalities)), class_accuracy))
         if len(self._kinds) > 1:
             found.append(Bench("retrieval", source, (Retrieve(self._kinds),), recalls))
-        found.append(Bench("search", source, (Similar(fit, CLASSES, self.kinds),), same_share))
+        found.append(Bench("search", source, (NearestSimilar(fit, CLASSES, self.modalities),), same_share))
         if not self.data.train and self.planted:
             odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
-            unusual = Unusual(fit, CLASSES, self.kinds, planted=("odd", "wrong"))
+            unusual = OutlierScore(fit, CLASSES, self.modalities, planted=("odd", "wrong"))
             found.append(Bench("unusual", odd, (unusual,), finding))
         return found
 
     @property
     def _kinds(self) -> tuple[str, ...]:
         """What is read of a star: no more than somebody looks at."""
-        wanted = {*self.kinds, *(self.contrast.kinds if self.pretrain else ())}
+        wanted = {*self.modalities, *(self.contrast.modalities if self.pretrain else ())}
         return tuple(kind for kind in KINDS if kind in wanted)
 
     def _labelled(self, most: int | None = None) -> Subset:
@@ -120,7 +124,7 @@ class Astrom3(Task):
     def _crop(self) -> tuple[Transform, ...]:
         if self.crop == "centre":
             return ()
-        return (Crop(kind="light_curve", length=self.length, how=self.crop),)
+        return (Crop(modality="light_curve", length=self.length, position=self.crop),)
 
     def _source(self, split: Split) -> Stars | PublishedStars:
         named = getattr(self.data, split) or self.data.train

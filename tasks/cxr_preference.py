@@ -21,11 +21,11 @@ from mmpost.judges.transform import Judged
 from mmpost.methods.preference import PreferenceTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
-from mmpost.transforms.answers import Answer, PromptOnly
+from mmpost.transforms.answers import DropReplies, ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.pairs import BuildPairs
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Reads, Recording, Sample, Sampling, Source, Split, Stage, Transform
+from mmpost.types import Bench, GeneratedDataset, Gold, ReadsFrom, Sample, Sampling, Source, Split, Stage, Transform
 
 JUDGE = "judge"
 
@@ -48,9 +48,9 @@ class CxrPreference(PreferenceTask):
     """What is asked where a study has no indication."""
     indicated: str = INDICATED
     """What is asked where it has one; {indication} is replaced."""
-    sft: float = Field(default=0.0, ge=0, le=1)
+    sft_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of the steps that learn the references, before candidates are drawn; 1: nothing else."""
-    sft_prompts: int = Field(default=32, ge=1)
+    sft_prompts_per_step: int = Field(default=32, ge=1)
     """Studies of each step of supervised learning, over all ranks; `prompts` are the pairs of a preference step."""
     candidates: int = Field(default=4, ge=2)
     """Reports that are sampled for each study."""
@@ -75,7 +75,7 @@ class CxrPreference(PreferenceTask):
     def _fitting(self) -> "CxrPreference":
         if self.pairs.against == "all" and not self.loss.paired:
             raise ValueError(
-                f"pairs.against=all compares scores, and loss.kind={self.loss.kind} wants replies that are good "
+                f"pairs.against=all compares scores, and loss.kind={self.loss.loss_type} wants replies that are good "
                 "or bad: take another"
             )
         if self.judge.length_control and self.pairs.control == "divide":
@@ -92,18 +92,20 @@ class CxrPreference(PreferenceTask):
 
     def stages(self) -> Iterator[Stage]:
         source, gold = self._source("train", self.studies, seed=0), (Gold(reference),)
-        learn = (PromptOnly(), Answer(text=reference))
-        yield Stage("sft", source, Likelihood(), self.sft_prompts, learn, share=self.sft, gold=gold)
-        if self.sft == 1:
+        learn = (DropReplies(), ReplyFromTruth(text=reference))
+        yield Stage(
+            "sft", source, Likelihood(), self.sft_prompts_per_step, learn, fraction=self.sft_fraction, gold=gold
+        )
+        if self.sft_fraction == 1:
             return
-        draw = (PromptOnly(), Generate(n=self.candidates, sampling=self.sampling))
+        draw = (DropReplies(), Generate(n=self.candidates, sampling=self.sampling))
         yield Stage("candidates", source, None, self.together, draw)
         scored = (Judged(judge=self.judge.judge(), name=JUDGE, complete=True),)
-        yield Stage("judging", source, None, self.together, scored, reads=Reads("candidates", recorded))
-        yield Stage("pairing", source, None, self.together, (self.pairs,), reads=Reads("judging", recorded))
+        yield Stage("judging", source, None, self.together, scored, reads_from=ReadsFrom("candidates", recorded))
+        yield Stage("pairing", source, None, self.together, (self.pairs,), reads_from=ReadsFrom("judging", recorded))
         frozen = (Freeze(self.freeze),) if self.freeze else ()
         yield self.preference_stage(
-            "align", source, reads=Reads("pairing", recorded), share=1 - self.sft, gold=gold, edits=frozen
+            "align", source, reads=ReadsFrom("pairing", recorded), share=1 - self.sft_fraction, gold=gold, edits=frozen
         )
 
     def benches(self, split: Split) -> list[Bench]:
@@ -113,12 +115,12 @@ class CxrPreference(PreferenceTask):
             steps.append(Judged(judge=self.judge.bertscore, name="bertscore"))
         written = {"reports": self._greedy(), "sampled": Generate(n=1, sampling=self.sampling)}
         benches = [
-            Bench(name, source, (PromptOnly(), write, *steps), report_summary) for name, write in written.items()
+            Bench(name, source, (DropReplies(), write, *steps), report_summary) for name, write in written.items()
         ]
         if isinstance(source, Phantoms):
             asked = Questions(split, n=self.bench_studies, seed=5)
             score = Score(rewards={"accuracy": bare_accuracy})
-            benches.append(Bench("questions", asked, (PromptOnly(), self._greedy(), score), choice_summary))
+            benches.append(Bench("questions", asked, (DropReplies(), self._greedy(), score), choice_summary))
         return benches
 
     def _greedy(self) -> Generate:
@@ -142,13 +144,13 @@ def reference(sample: Sample) -> str:
     return str(sample.truth)
 
 
-def recorded(source: Source, recording: Recording) -> Source:
+def recorded(source: Source, recording: GeneratedDataset) -> Source:
     """What came through the stage before. Raises DataError where nothing did."""
     found = recording.samples()
     if not len(found):
-        why = {entry.lost for entry in recording.entries if entry.lost}
+        why = {entry.drop_reason for entry in recording.records if entry.drop_reason}
         raise DataError(
-            f"wanted studies from the stage before, found none of {len(recording.entries)} ({', '.join(sorted(why))}): "
+            f"wanted studies from the stage before, found none of {len(recording.records)} ({', '.join(sorted(why))}): "
             "see its recording in manifests/; are all candidates of a study worth the same, or has the judge failed?"
         )
     return found

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from mmpost.config import registry
 from mmpost.data.readers.user_data import own
 from mmpost.errors import ConfigError
-from mmpost.methods.policy_gradient import GroupTask
-from mmpost.transforms.answers import PromptOnly
+from mmpost.methods.policy_gradient import PolicyGradientTask
+from mmpost.transforms.answers import DropReplies
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Split, Stage
 
 
-class Grpo(GroupTask):
-    """Groups of rollouts scored by rewards that you name; `task.policy.loss` chooses the relative."""
+class Grpo(PolicyGradientTask):
+    """Groups of rollouts scored by rewards that you name; `task.policy.loss_type` chooses the relative."""
 
-    best = "data/reward"
+    best_metric = "data/reward"
 
     rewards: dict[str, float] = {"text.answer_match": 1.0, "text.think_format": 0.5}
     """Rewards (`mmpost list` shows them, or a.module:function) and their weights."""
@@ -32,7 +32,7 @@ class Grpo(GroupTask):
         if source is None:
             return []
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        return [Bench("data", source, (PromptOnly(), Generate(n=1, sampling=sampling), self._score()), means)]
+        return [Bench("data", source, (DropReplies(), Generate(n=1, sampling=sampling), self._score()), means)]
 
     def _score(self) -> Score:
         rewards = {name: registry.member(name, "mmpost.rewards") for name in self.rewards}

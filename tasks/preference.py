@@ -10,7 +10,7 @@ from mmpost.data.worlds.digits.pairs import Rivals
 from mmpost.data.worlds.digits.scenes import answer_text
 from mmpost.methods.preference import PreferenceTask, pair_bench
 from mmpost.rewards.box import detection, detection_summary
-from mmpost.transforms.answers import PromptOnly
+from mmpost.transforms.answers import DropReplies
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.pairs import WritePairs
 from mmpost.transforms.score import Score
@@ -32,11 +32,11 @@ BUILT_IN = (WritePairs(chosen=right, rejected=wrong),)
 
 
 class OwnPreferences(PreferenceTask):
-    """DPO, IPO, KTO, SimPO, ORPO and their relatives; `task.loss.kind` chooses."""
+    """DPO, IPO, KTO, SimPO, ORPO and their relatives; `task.loss.loss_type` chooses."""
 
-    best = "pairs/accuracy"
+    best_metric = "pairs/accuracy"
 
-    kinds: tuple[str, ...] = ("last from the top",)
+    question_types: tuple[str, ...] = ("last from the top",)
     """Kinds of question of the built-in pairs (data/digits.py)."""
     scenes: int = 2000
     """Built-in pairs to train on."""
@@ -48,16 +48,16 @@ class OwnPreferences(PreferenceTask):
         if rows is not None:
             yield self.preference_stage("preference", rows, gold=(Gold(preferred),))
             return
-        source = Rivals("train", self.kinds, self.scenes, seed=0)
+        source = Rivals("train", self.question_types, self.scenes, seed=0)
         yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(right),))
 
     def benches(self, split: Split) -> list[Bench]:
         rows = own(self.data, split, loss="last")
         if rows is not None:
             return [pair_bench("pairs", rows)]
-        source: Source = Rivals(split, self.kinds, self.bench_scenes, seed=5)
+        source: Source = Rivals(split, self.question_types, self.bench_scenes, seed=5)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
-        answers = (PromptOnly(), greedy, Score(rewards=detection))
+        answers = (DropReplies(), greedy, Score(rewards=detection))
         return [pair_bench("pairs", source, BUILT_IN), Bench("target", source, answers, detection_summary)]
 
 

@@ -9,22 +9,22 @@ from mmpost.data.formats.spoken_digits import Spoken
 from mmpost.data.readers.user_data import own
 from mmpost.data.sources.blanked import Blanked
 from mmpost.data.worlds.sounds import Sounds
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards import choice
 from mmpost.rewards.text import answer
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
 
 
-class R1Aqa(GroupTask):
-    """Questions about sound with options: GRPO with a KL penalty; `warm_up` begins with supervised answers."""
+class R1Aqa(PolicyGradientTask):
+    """Questions about sound with options: GRPO with a KL penalty; `sft_fraction` begins with supervised answers."""
 
-    best = "target/accuracy"
+    best_metric = "target/accuracy"
 
     prompt: Literal["plain", "answer", "think"] = "answer"
     """What is asked for besides the question: nothing (the paper's prompt 1), the answer in tags (2, its best), or a
@@ -40,7 +40,7 @@ class R1Aqa(GroupTask):
     code (math-verify first, also without tags, two answers pass)."""
     ignore_case: bool = False
     """An option in another case is right, too (strict reward alone)."""
-    kinds: tuple[str, ...] = ("last", "count", "absent")
+    question_types: tuple[str, ...] = ("last", "count", "absent")
     """Kinds of question to learn on the built-in sounds (data/sounds.py); the base has met them, no more."""
     old: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Kinds that the base knows; only evaluated, to see what is forgotten."""
@@ -58,7 +58,7 @@ class R1Aqa(GroupTask):
     """Who is heard in val alone; empty: nobody, and val has no spoken digits."""
     channel: Literal["mean", "first"] = "mean"
     """Your own clips of several channels: their mean, or the first alone (R1-AQA)."""
-    warm_up: float = 0.0
+    sft_fraction: float = 0.0
     """Share of the steps that are supervised learning of the answer, before the others."""
     policy: PolicyLoss = PolicyLoss(beta=0.04, kl_gradient="plain")
     """The loss; as released, each prompt's rollouts serve one update, so nothing is clipped."""
@@ -66,18 +66,20 @@ class R1Aqa(GroupTask):
     """From rewards to advantages."""
 
     def stages(self) -> Iterator[Stage]:
-        source, gold = self._source("train", self.kinds, self.clips, seed=0), self.gold()
-        if self.warm_up:
-            answers = (Answer(text=self.reply),)
-            yield Stage("sft", source, Likelihood(), self.prompts, answers, share=self.warm_up, gold=gold)
-        if self.warm_up < 1:
+        source, gold = self._source("train", self.question_types, self.clips, seed=0), self.gold()
+        if self.sft_fraction:
+            answers = (ReplyFromTruth(text=self.reply),)
+            yield Stage(
+                "sft", source, Likelihood(), self.prompts_per_step, answers, fraction=self.sft_fraction, gold=gold
+            )
+        if self.sft_fraction < 1:
             score = Score(rewards=self.rewards())
-            yield self.rl_stage("rl", source, score, share=1 - self.warm_up, gold=gold)
+            yield self.rl_stage("rl", source, score, share=1 - self.sft_fraction, gold=gold)
 
     def benches(self, split: Split) -> list[Bench]:
         if self.speech and split == "val" and not self.val_speaker:
             return []
-        target = self._source(split, self.kinds, self.bench_clips, seed=5)
+        target = self._source(split, self.question_types, self.bench_clips, seed=5)
         sources = {"target": target, "silent": Blanked(target)}
         if isinstance(target, Sounds):
             sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
@@ -107,7 +109,7 @@ class R1Aqa(GroupTask):
         """The right reply, and its reward."""
         if self.prompt == "plain":
             return (Gold(self.reply, 1.0),)
-        return (Gold(self.reply, 2.0, parses=lambda text: answer(text) is not None),)
+        return (Gold(self.reply, 2.0, is_parseable=lambda text: answer(text) is not None),)
 
     def template(self) -> str:
         """The whole instruction, with places for the question and the options."""

@@ -16,14 +16,14 @@ from mmpost.data.worlds.shapes.figures import Figures
 from mmpost.data.worlds.shapes.scenes import View
 from mmpost.data.worlds.shapes.transformation import Transformation
 from mmpost.errors import ConfigError
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards import calls
 from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
 from mmpost.tasks.bases.shapes import by_kind, known
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
@@ -56,10 +56,10 @@ SHIFTS: Mapping[Family, tuple[str, ...]] = {
 """Names of the benches in another domain: other shapes and colours, or another view after the edits."""
 
 
-class ReasonRFT(GroupTask):
-    """Supervised thoughts, then GRPO: `warm_up=0` is RFT-Zero, `warm_up=1` CoT-SFT, with `answer_only` ANS-SFT."""
+class ReasonRFT(PolicyGradientTask):
+    """Supervised thoughts, then GRPO; `sft_fraction=0` is RFT-Zero, `1` CoT-SFT, with `answer_only` ANS-SFT."""
 
-    best = "id/accuracy"
+    best_metric = "id/accuracy"
 
     family: Family = "counting"
     """What is asked: how many, a number in a figure, or the edits between two pictures."""
@@ -68,7 +68,7 @@ class ReasonRFT(GroupTask):
     penalty: near calls cost (transformation, an ablation)."""
     reasoning: float = Field(default=0.0, ge=0)
     """Weight of a reward for marks of steps in the reply; 0 leaves it out."""
-    warm_up: float = Field(default=0.04, ge=0, le=1)
+    sft_fraction: float = Field(default=0.04, ge=0, le=1)
     """Share of the steps that are supervised learning."""
     cot: int = Field(default=1600, ge=0)
     """Samples that bring thoughts: those of the supervised stage."""
@@ -85,7 +85,7 @@ class ReasonRFT(GroupTask):
     """Instruction for your own data in place of the family's; {question} is replaced by the row's question."""
     shifted: dict[str, str] = {}
     """Your files in another domain, by the name of their bench; evaluated on test only."""
-    sft_prompts: int = Field(default=16, ge=1)
+    sft_prompts_per_step: int = Field(default=16, ge=1)
     """Samples per step of the supervised stage."""
     problems: int = Field(default=3000, ge=1)
     """Built-in problems to train on, besides those with thoughts."""
@@ -105,13 +105,19 @@ class ReasonRFT(GroupTask):
         first, rest = self._sources()
         text = self.bare if self.answer_only else self.thoughtful
         yield Stage(
-            "sft", first, Likelihood(), self.sft_prompts, (Answer(text=text),), share=self.warm_up, gold=self.gold()
+            "sft",
+            first,
+            Likelihood(),
+            self.sft_prompts_per_step,
+            (ReplyFromTruth(text=text),),
+            fraction=self.sft_fraction,
+            gold=self.gold(),
         )
         rewards: dict[str, Reward] = {"accuracy": ACCURACY[self.family][self.reward], "think_format": think_format}
         if self.reasoning:
             rewards["reasoning_steps"] = reasoning_steps
         score = Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
-        yield self.rl_stage("rl", rest, score, share=1 - self.warm_up, gold=self.gold())
+        yield self.rl_stage("rl", rest, score, share=1 - self.sft_fraction, gold=self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
         rows = own(self.data, split, loss="last")
@@ -144,7 +150,9 @@ class ReasonRFT(GroupTask):
     def gold(self) -> tuple[Gold, ...]:
         """A right answer after a thought: one for the answer, one for the form."""
         earns = None if self.reasoning else 2.0
-        return (Gold(lambda s: self.thoughtful(s) or thought(s), earns, parses=lambda text: answer(text) is not None),)
+        return (
+            Gold(lambda s: self.thoughtful(s) or thought(s), earns, is_parseable=lambda text: answer(text) is not None),
+        )
 
     def _sources(self) -> tuple[Source, Source]:
         """What the supervised stage learns, and what is reinforced."""
@@ -161,7 +169,7 @@ class ReasonRFT(GroupTask):
             if self.cot_data:
                 found = _file(self.data, self.cot_data)
                 taught, rest = Reasoning(found, self.family, self.prompt, slice(self.cot)), everything
-        alone = not self.warm_up
+        alone = not self.sft_fraction
         return everything if self.answer_only else taught, everything if reuse or alone else rest
 
     def _drawn(self, split: Split, n: int, seed: int, shift: str = "") -> Source:

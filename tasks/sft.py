@@ -5,17 +5,17 @@ from collections.abc import Iterator, Sequence
 from mmpost.data.readers.user_data import own
 from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
-from mmpost.transforms.answers import Encode
-from mmpost.transforms.logprobs import ScoreLogp
+from mmpost.transforms.answers import EncodeReplies
+from mmpost.transforms.logprobs import ScoreLogprobs
 from mmpost.types import Bench, Gold, Sample, Split, Stage, Task
 
 
 class Sft(Task):
     """Maximum likelihood of the assistant's turns."""
 
-    best = "-data/nll"
+    best_metric = "-data/nll"
 
-    prompts: int = 16
+    prompts_per_step: int = 16
     """Rows (turns) per step, over all ranks."""
     objective: Likelihood = Likelihood()
     """How tokens are averaged."""
@@ -24,13 +24,13 @@ class Sft(Task):
         source = own(self.data, "train")
         if source is None:
             raise ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
-        yield Stage("sft", source, self.objective, self.prompts, (Encode(),), gold=(Gold(said),))
+        yield Stage("sft", source, self.objective, self.prompts_per_step, (EncodeReplies(),), gold=(Gold(said),))
 
     def benches(self, split: Split) -> list[Bench]:
         source = own(self.data, split)
         if source is None:
             return []
-        return [Bench("data", source, (Encode(), ScoreLogp()), likelihood)]
+        return [Bench("data", source, (EncodeReplies(), ScoreLogprobs()), likelihood)]
 
 
 def likelihood(samples: Sequence[Sample]) -> dict[str, float]:

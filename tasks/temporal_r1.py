@@ -6,7 +6,7 @@ from mmpost.data.formats.temporal import Temporal, answer_text
 from mmpost.data.media.limits import Limits
 from mmpost.data.readers.user_data import own
 from mmpost.data.worlds.clips import Clips
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards.span import Dual, measures, parse, span_summary
 from mmpost.transforms.generate import Generate
@@ -14,12 +14,12 @@ from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
-class TemporalR1(GroupTask):
+class TemporalR1(PolicyGradientTask):
     """GRPO on video QA, grounding and grounded QA; `reward.semantic=false` or `reward.temporal=false` is one arm."""
 
-    best = "temporal/score"
+    best_metric = "temporal/score"
 
-    kinds: tuple[str, ...] = ("first", "when", "first when")
+    question_types: tuple[str, ...] = ("first", "when", "first when")
     """Kinds of question on the built-in clips (data/clips.py)."""
     clips: int = 384
     """Built-in clips to train on."""
@@ -50,13 +50,13 @@ class TemporalR1(GroupTask):
 
     def gold(self) -> tuple[Gold, ...]:
         """The label after a thought; times are rounded to a tenth of a second, so that it may overlap a bit less."""
-        return (Gold(_thoughtful, name="label", parses=readable),)
+        return (Gold(_thoughtful, name="label", is_parseable=readable),)
 
     def _source(self, split: Split, n: int, seed: int) -> Source:
         rows = own(self.data, split, loss="last")
         if rows is not None:
             return Temporal(rows, self.instructions, self.system)
-        return Clips(split, self.kinds, n=n, seed=seed, limits=Limits.of(self.data))
+        return Clips(split, self.question_types, n=n, seed=seed, limits=Limits.of(self.data))
 
 
 def _thoughtful(sample: Sample) -> str:

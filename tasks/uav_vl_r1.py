@@ -10,11 +10,11 @@ from mmpost.data.readers.user_data import own
 from mmpost.data.sources.curriculum import Curriculum, replayed
 from mmpost.data.sources.tiles import Tiled, Tiles
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import answer, think_format
 from mmpost.rewards.vqa import Rule, no_answer, short_answer
-from mmpost.transforms.answers import Answer, PromptOnly
+from mmpost.transforms.answers import DropReplies, ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Reply, Sample, Sampling, Source, Split, Stage
@@ -22,10 +22,10 @@ from mmpost.types import Bench, Gold, Reply, Sample, Sampling, Source, Split, St
 SFT = "sft"
 
 
-class UavVlR1(GroupTask):
+class UavVlR1(PolicyGradientTask):
     """Short answers about pictures from above, learnt by type of question, stage after stage."""
 
-    best = "questions/accuracy"
+    best_metric = "questions/accuracy"
 
     curriculum: dict[str, tuple[str, ...]] = {
         "attributes": ("color", "shape", "size"),
@@ -37,9 +37,9 @@ class UavVlR1(GroupTask):
     """A row's own `stage` (a name, or a number from 1) comes before what its type says."""
     mixed: bool = False
     """One stage of GRPO over all types instead of the sequence."""
-    sft: float = Field(default=0.25, ge=0, le=1)
+    sft_fraction: float = Field(default=0.25, ge=0, le=1)
     """Share of the steps that are supervised learning, before GRPO; 0: none, 1: nothing else."""
-    sft_prompts: int = Field(default=64, ge=1)
+    sft_prompts_per_step: int = Field(default=64, ge=1)
     """Questions of each step of supervised learning, over all ranks; `prompts` are those of GRPO."""
     replay: float = Field(default=0.2, ge=0, lt=1)
     """Share of each later stage's samples that are of the stages before it."""
@@ -70,13 +70,13 @@ class UavVlR1(GroupTask):
             SFT,
             self._tiled(pool),
             Likelihood(),
-            self.sft_prompts,
-            (PromptOnly(), Answer(text=self.answer)),
-            share=self.sft,
+            self.sft_prompts_per_step,
+            (DropReplies(), ReplyFromTruth(text=self.answer)),
+            fraction=self.sft_fraction,
             gold=self.gold(),
         )
         for name in parts:
-            share = (1 - self.sft) / len(parts)
+            share = (1 - self.sft_fraction) / len(parts)
             source = replayed(parts, name, self.replay)
             stage = self.rl_stage(name, source, self._score(), share=share, gold=self.gold())
             yield replace(stage, reference=self.reference)
@@ -85,7 +85,7 @@ class UavVlR1(GroupTask):
         source = self._tiled(self._pool(split, self.bench_scenes, seed=5))
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         score = Score(rewards={**self._score().rewards, "no_answer": no_answer}, weights={"no_answer": 0.0})
-        return [Bench("questions", source, (PromptOnly(), Generate(n=1, sampling=sampling), score), by_stage)]
+        return [Bench("questions", source, (DropReplies(), Generate(n=1, sampling=sampling), score), by_stage)]
 
     def accuracy(self, sample: Sample, reply: Reply) -> float | None:
         """How far the answer is the truth, by the rule of the question's type."""
@@ -102,8 +102,8 @@ class UavVlR1(GroupTask):
         """The truth, thought and bare."""
         bare = self.weights.get("accuracy", 1.0)
         thought = bare + self.weights.get("format", 1.0)
-        short = Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", parses=answered)
-        return Gold(self.answer, thought, parses=answered), short
+        short = Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", is_parseable=answered)
+        return Gold(self.answer, thought, is_parseable=answered), short
 
     def _score(self) -> Score:
         return Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)

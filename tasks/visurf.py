@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from mmpost.data.formats.grounding import Grounding
 from mmpost.data.readers.user_data import own
 from mmpost.data.worlds.digits.scenes import Scenes, answer_text
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
-class ViSurf(GroupTask):
+class ViSurf(PolicyGradientTask):
     """Boxes and points for a question, with the truth among the rollouts; without `inject` it is plain GRPO."""
 
-    best = "target/f1"
+    best_metric = "target/f1"
 
     target: tuple[str, ...] = ("last from the top",)
     """Kinds of question to learn on the built-in scenes (data/digits.py)."""
@@ -37,25 +37,25 @@ class ViSurf(GroupTask):
     """Also give the truth the reward for its thinking format."""
     aligned: bool = True
     """Write the truth as the model writes it; off: JSON without spaces."""
-    warm_up: float = 0.0
+    sft_fraction: float = 0.0
     """Share of the steps that are supervised learning of the truth, before the others."""
 
     def stages(self) -> Iterator[Stage]:
         source = self._source("train", self.target, self.scenes, seed=0)
-        if self.warm_up:
+        if self.sft_fraction:
             yield Stage(
                 "sft",
                 source,
                 Likelihood(),
-                self.prompts,
-                (Answer(text=self.truth),),
-                share=self.warm_up,
+                self.prompts_per_step,
+                (ReplyFromTruth(text=self.truth),),
+                fraction=self.sft_fraction,
                 gold=self.gold(),
             )
-        if self.warm_up < 1:
+        if self.sft_fraction < 1:
             score = Score(rewards=REWARDS, zero_for_truth=() if self.think_for_truth else ("think_format",))
             truth = self.truth if self.inject else None
-            yield self.rl_stage("rl", source, score, truth, self.smooth, 1 - self.warm_up, self.gold())
+            yield self.rl_stage("rl", source, score, truth, self.smooth, 1 - self.sft_fraction, self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
@@ -73,8 +73,8 @@ class ViSurf(GroupTask):
     def gold(self) -> tuple[Gold, ...]:
         """The label, which is not paid for thinking, and the same as a rollout might write it."""
         paid = 7.0 if self.think_for_truth else 6.0
-        label = Gold(self.truth, paid, "label", origin="truth", parses=readable)
-        return label, Gold(thoughtful, 7.0, "label with a thought", parses=readable)
+        label = Gold(self.truth, paid, "label", origin="truth", is_parseable=readable)
+        return label, Gold(thoughtful, 7.0, "label with a thought", is_parseable=readable)
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
         rows = own(self.data, split, loss="last")

@@ -49,12 +49,12 @@ def test_a_wrong_task_is_answered_with_the_nearest(capsys: pytest.CaptureFixture
 
 
 def test_a_wrong_field_of_a_task_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "task=visurf", "task.grop=4"]) == 1
-    assert "unknown key task.grop; did you mean task.group?" in capsys.readouterr().err
+    assert cli.main(["train", "task=visurf", "task.num_generatons=4"]) == 1
+    assert "unknown key task.num_generatons; did you mean task.num_generations?" in capsys.readouterr().err
 
 
 def test_list_of_a_task_shows_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "visurf"]) == 0
     shown = capsys.readouterr().out
-    assert "task.group" in shown
+    assert "task.num_generations" in shown
     assert "task.policy.clip_high" in shown

@@ -34,7 +34,13 @@ def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
         "eval.before=false",
         "eval.after=false",
     ]
-    words += ["task.prompts=4", "task.group=2", "task.sampling.max_tokens=6", "log.progress=false", "optim.clip=0"]
+    words += [
+        "task.prompts_per_step=4",
+        "task.num_generations=2",
+        "task.sampling.max_tokens=6",
+        "log.progress=false",
+        "optim.max_grad_norm=0",
+    ]
     one, two = tmp_path / "one", tmp_path / "two"
     assert cli.main(["train", *words, f"out={one}"]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
@@ -57,13 +63,13 @@ def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
     assert run.model.system == "be brief"
     assert run.task["sampling"]["max_tokens"] == 4
     assert run.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr
-    scores = mmpost.evaluate(task="visurf", model=str(tmp_path / "a"), eval={"samples": 2})["scores"]
+    scores = mmpost.evaluate(task="visurf", model=str(tmp_path / "a"), eval={"max_samples": 2})["scores"]
     assert scores == json.loads((tmp_path / "a" / "summary.json").read_text())["eval_after"]
 
 
 def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path: Path) -> None:
     pairs = rows(tmp_path / "pairs.jsonl", {"query": "1 + 1?", "chosen": "2", "rejected": "3"})
-    mmpost.train(QUICK, task={"name": "sft", "prompts": 1}, data={"train": pairs}, out=str(tmp_path / "a"))
+    mmpost.train(QUICK, task={"name": "sft", "prompts_per_step": 1}, data={"train": pairs}, out=str(tmp_path / "a"))
     learnt = [
         json.loads(line) for file in (tmp_path / "a/samples").glob("*.jsonl") for line in file.read_text().splitlines()
     ]
@@ -77,8 +83,8 @@ def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path
     ("words", "kind"),
     [
         ([], GroupAdvantage()),
-        (["task.policy.loss=rloo"], LeaveOneOut()),
-        (["task.policy.loss=dr_grpo"], GroupAdvantage(scale="none")),
+        (["task.policy.loss_type=rloo"], LeaveOneOut()),
+        (["task.policy.loss_type=dr_grpo"], GroupAdvantage(scale="none")),
         (["task.advantage.scale=batch"], GroupAdvantage(scale="batch")),
         (["task.advantage.baseline=true"], GlobalWhiten(baseline=True)),
     ],
@@ -87,11 +93,13 @@ def test_a_loss_brings_the_advantages_it_was_published_with(words: list[str], ki
     task = make_task(run_config.load(["task=visurf", *words])[0])
     stage = next(iter(task.stages()))
     assert kind in stage.transforms
-    if words == ["task.policy.loss=dr_grpo"]:
+    if words == ["task.policy.loss_type=dr_grpo"]:
         assert stage.objective.max_tokens == 40  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("word", ["task.epochs=0", "task.group=0", "task.minibatches=0", "task.prompts=0"])
+@pytest.mark.parametrize(
+    "word", ["task.num_iterations=0", "task.num_generations=0", "task.minibatches=0", "task.prompts_per_step=0"]
+)
 def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "task=visurf", "model=random-tiny", word]) == 1
     assert f"{word.partition('=')[0]}: input should be greater than or equal to 1" in capsys.readouterr().err
@@ -105,7 +113,7 @@ def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[
         (["model=7"], "model=7: wanted a multimodal chat model"),
         (["model=random-tiny", "model.freeze=[vison]"], "this model has"),
         (["model=random-tiny", "model.freeze=[vision,projector,language,head]"], "nothing trains"),
-        (["model=random-tiny", "optim.rates={hed: 1}"], "optim.rates names the parts ['hed']"),
+        (["model=random-tiny", "optim.lr_multipliers={hed: 1}"], "optim.lr_multipliers names the parts ['hed']"),
     ],
 )
 def test_a_wrong_model_is_refused_before_anything_is_computed(

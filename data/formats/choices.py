@@ -69,7 +69,7 @@ class Choices(Indexed):
         row, where = self.rows[index], self.where(index)
         question = row.meta.get("question_text")
         if question is None:
-            question = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+            question = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
             if question in ("", UNASKED):
                 raise DataError(
                     f"{where}: wanted a question, found none; add `question`, or say data.prompt for all rows"
@@ -95,7 +95,7 @@ class Choices(Indexed):
         return replace(made, prompt=(*(p for p in row.prompt if p.role == "system"), *made.prompt))
 
     def _sound(self, index: int, row: Sample) -> Media:
-        found = [p.value for p in row.prompt if p.kind == "audio"]
+        found = [p.value for p in row.prompt if p.modality == "audio"]
         if not found:
             path = next((row.meta[name] for name in PATHS if row.meta.get(name)), None)
             if path is None and row.meta.get("video_name"):

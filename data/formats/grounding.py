@@ -27,10 +27,10 @@ class Grounding(Wrapped):
 
     def sample(self, index: int) -> Sample:
         row = self.source[index]
-        pictures = [p for p in row.prompt if p.kind == "image"]
+        pictures = [p for p in row.prompt if p.modality == "image"]
         if not pictures:
             raise DataError(f"{row.uid}: wanted an image to find things in, found none; add the column `image`")
-        said = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+        said = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
         prompt = row.prompt
         if "<answer>" not in said:
             question = said.lower().replace('"', "").replace("!", "").strip()

@@ -64,7 +64,7 @@ class Reasoning(Indexed):
 
     def sample(self, index: int) -> Sample:
         row = self.rows[self.part[index]]
-        pictures = [p for p in row.prompt if p.kind == "image"]
+        pictures = [p for p in row.prompt if p.modality == "image"]
         least = 2 if self.family == "transformation" else 1
         if len(pictures) < least:
             raise DataError(
@@ -75,7 +75,7 @@ class Reasoning(Indexed):
         if not isinstance(truth, str | int | float) or not _bare(str(truth)):
             raise DataError(f"{row.uid}: wanted a solution as text or number, found {truth!r:.200}; add `solution`")
         truth = _bare(str(truth))
-        said = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+        said = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
         kind = "choice" if self.family == "structure" and truth in ("A", "B", "C", "D") else self.family
         prompt = row.prompt
         if "<answer>" not in said:

@@ -37,12 +37,12 @@ class ShortAnswers(Typed):
 
     def sample(self, index: int) -> Sample:
         row = self.rows[index]
-        pictures = [p for p in row.prompt if p.kind == "image"]
+        pictures = [p for p in row.prompt if p.modality == "image"]
         if not pictures:
             raise DataError(f"{row.uid}: wanted a picture to ask about, found none; add the column `image`")
         if not isinstance(row.truth, str | int | float) or not str(row.truth).strip():
             raise DataError(f"{row.uid}: wanted a short answer in `answer`, found {row.truth!r:.100}")
-        said = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+        said = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
         asked = Part("text", self.prompt.replace("{question}", said))
         prompt = (*(p for p in row.prompt if p.role == "system"), *pictures, asked)
         meta = {**row.meta, "task": self._type(row), "question": said}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import Media, media
-from mmpost.data.signals.kinds import TIMES, WAVES
+from mmpost.data.signals.modalities import TIMES, WAVES
 from mmpost.data.signals.points import checked, numbers
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import ConfigError, DataError

@@ -40,13 +40,13 @@ class Temporal(Wrapped):
 
     def sample(self, index: int) -> Sample:
         row = self.source[index]
-        video = next((p for p in row.prompt if p.kind == "video"), None)
+        video = next((p for p in row.prompt if p.modality == "video"), None)
         if video is None:
             raise DataError(f"{row.uid}: wanted a video to ask about, found none; add the column `video`")
         medium = found(video.value)
         truth = _truth(row, medium)
         asked = "qa" if not truth["spans"] else "grounding" if truth["answer"] is None else "grounded"
-        question = "".join(p.value for p in row.prompt if p.kind == "text" and p.role == "user").strip()
+        question = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
         text = self.prompts[asked].replace("{options}", lettered(truth["options"])).replace("{question}", question)
         system = [Part("text", self.system, "system")] if self.system else [p for p in row.prompt if p.role == "system"]
         prompt = (*system, replace(video, value=medium), Part("text", text))

@@ -29,9 +29,9 @@ from mmpost.data.media import encode, limits, preview
 from mmpost.data.media.audio_video import Audio, Video, audio_header, open_audio, open_video, video_header
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.frame_sampling import sample_frames
-from mmpost.data.media.kinds import Kind, kind as find_kind, register
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.locate import locate
+from mmpost.data.media.modalities import Modality, modality as find_modality, register
 from mmpost.errors import DataError
 
 __all__ = ["Audio", "Media", "Video", "cache", "media", "sample_frames"]
@@ -50,7 +50,7 @@ _BROKEN = (FFmpegError, OSError, EOFError, ValueError, SyntaxError, struct.error
 class Media:
     """A medium that has not been read yet. Equal, and hashed, by kind and content. Make one with `media(...)`."""
 
-    kind: str
+    modality: str
     source: Path | Blob
     """A file, or the content of one."""
     name: str
@@ -69,7 +69,7 @@ class Media:
         `frames`; of audio `rate`, and `channel`: "mean" of all, the default, or "first"). The caller may change what
         it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
         """
-        kind = find_kind(self.kind)
+        kind = find_modality(self.modality)
         asked = {**dict(self.options), **options}
         chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items() if v is not None}
         key = (kind.open, self.hash, self.limits, tuple(sorted(chosen.items())))
@@ -93,42 +93,46 @@ class Media:
 
     def bytes(self) -> Blob:
         """The content as it is on disk; of a blanked one, as it would be."""
-        return find_kind(self.kind).encode(self.open()) if self.blanked else self._use(lambda file: file.read())
+        return find_modality(self.modality).encode(self.open()) if self.blanked else self._use(lambda file: file.read())
 
     def preview(self) -> Blob:
         """A small PNG for reports."""
-        kind = find_kind(self.kind)
+        kind = find_modality(self.modality)
         return (kind.preview or preview.array)(self.open(**(kind.preview_options or {})))
 
     def sketch(self) -> str:
         """One line that shows it in a terminal; empty for a kind that has none."""
-        kind = find_kind(self.kind)
+        kind = find_modality(self.modality)
         return "" if kind.sketch is None else kind.sketch(self.open(**(kind.preview_options or {})))
 
     def blank(self) -> Media | None:
         """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
-        return None if find_kind(self.kind).blank is None else replace(self, blanked=True, name=f"{self.name}, blanked")
+        return (
+            None
+            if find_modality(self.modality).blank is None
+            else replace(self, blanked=True, name=f"{self.name}, blanked")
+        )
 
     def describe(self) -> str:
         """One line: kind, sizes, name."""
         sizes = " ".join(f"{name}={value:g}" for name, value in self._header.items())
-        return f"{self.kind} {sizes} {self.name}"
+        return f"{self.modality} {sizes} {self.name}"
 
     def __repr__(self) -> str:
-        return f"Media({self.kind} {self.name})"
+        return f"Media({self.modality} {self.name})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Media):
             return NotImplemented
         same = (self.source, self.options, self.blanked) == (other.source, other.options, other.blanked)
-        return self.kind == other.kind and (same or self.hash == other.hash)
+        return self.modality == other.modality and (same or self.hash == other.hash)
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.hash))
+        return hash((self.modality, self.hash))
 
     @cached_property
     def _header(self) -> Mapping[str, float]:
-        read = find_kind(self.kind).header
+        read = find_modality(self.modality).header
         if isinstance(self.source, Path):
             return self._use(lambda _: _file_header(read, self.limits, self.source, *self._stamp()))
         return self._use(read)
@@ -148,14 +152,14 @@ class Media:
                 return read(file)
         except FileNotFoundError as error:
             raise DataError(
-                f"Wanted a file of kind {self.kind}, found nothing at {self.name[:300]}: "
+                f"Wanted a file of kind {self.modality}, found nothing at {self.name[:300]}: "
                 "correct the path, or set data.root to the folder that relative paths start from."
             ) from error
         except DataError as error:
             raise DataError(f"{self.name[:300]}: {error}") from error
         except _BROKEN as error:
             raise DataError(
-                f"{self.name[:300]}: wanted a readable {self.kind}, found a file that cannot be decoded "
+                f"{self.name[:300]}: wanted a readable {self.modality}, found a file that cannot be decoded "
                 f"({type(error).__name__}: {error}). Replace the file or drop the row."
             ) from error
 
@@ -193,10 +197,10 @@ def media(
     are those with which the medium will be opened (`Media.open`).
     """
     if isinstance(value, Media):
-        if value.kind != kind:
-            raise DataError(f"Wanted a medium of kind {kind}, found {value!r} of kind {value.kind}.")
+        if value.modality != kind:
+            raise DataError(f"Wanted a medium of kind {kind}, found {value!r} of kind {value.modality}.")
         return value
-    wanted = find_kind(kind)
+    wanted = find_modality(kind)
     found = locate(value, root, folder)
     if found is None:
         try:
@@ -237,7 +241,7 @@ def _image(file: BinaryIO) -> Iterator[Image.Image]:
 
 def _open_image(file: BinaryIO) -> Image.Image:
     """Upright RGB; transparent pixels become white, 16 bits keep their upper 8, DICOM films are windowed."""
-    if (films := _films(file)) is not None:
+    if (films := _dicom_reader(file)) is not None:
         return films.picture(file)
     with _image(file) as stored:
         found = ImageOps.exif_transpose(stored)
@@ -254,7 +258,7 @@ def _open_image(file: BinaryIO) -> Image.Image:
         return found.convert("RGB")
 
 
-def _films(file: BinaryIO) -> Any:
+def _dicom_reader(file: BinaryIO) -> Any:
     """The module that reads DICOM, if the file is such: by its preamble, because its import is not free."""
     head = file.read(132)
     file.seek(0)
@@ -262,7 +266,7 @@ def _films(file: BinaryIO) -> Any:
 
 
 def _image_header(file: BinaryIO) -> dict[str, float]:
-    if (films := _films(file)) is not None:
+    if (films := _dicom_reader(file)) is not None:
         return films.header(file)
     with _image(file) as found:
         # PngImageFile.getexif decodes all pixels, in case the chunk comes late.
@@ -289,7 +293,7 @@ def _late_exif(file: BinaryIO) -> bool:
 
 
 register(
-    Kind(
+    Modality(
         "image",
         _open_image,
         _image_header,
@@ -300,7 +304,7 @@ register(
     )
 )
 register(
-    Kind(
+    Modality(
         "video",
         open_video,
         video_header,
@@ -311,7 +315,7 @@ register(
     )
 )
 register(
-    Kind(
+    Modality(
         "audio",
         open_audio,
         audio_header,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpost.data.media.kinds import kinds
+from mmpost.data.media.modalities import modalities
 from mmpost.errors import DataError
 from mmpost.types import Part
 
@@ -116,7 +116,7 @@ def _split(text: str, kept: Iterable[str]) -> Iterable[str | _Slot]:
 
 def _item(item: dict[str, Any], kept: Iterable[str]) -> Iterable[str | _Slot | tuple[str, Any]]:
     """One part of structured content: {"type": "text" | kind | kind + "_url" | "input_audio", ...}."""
-    known = {k.name: k.name for k in kinds()}
+    known = {k.name: k.name for k in modalities()}
     known |= {f"{name}_url": name for name in known} | {f"input_{name}": name for name in known}
     name = item.get("type")
     if name is None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmpost.data.media.kinds import kinds
+from mmpost.data.media.modalities import modalities
 from mmpost.data.readers.conversation import Make, Turn, fill, role_of
 from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Sample
@@ -77,7 +77,7 @@ def parse(row: Mapping[str, Any]) -> Row:
     """Recognise the format of a row; raises DataError that says what was wanted, without file and number."""
     fields = Fields(row)
     uid = fields.take(*NAMES)
-    media = {k.name: _media(fields, k.name) for k in kinds()}
+    media = {k.name: _media(fields, k.name) for k in modalities()}
     for kind, values in media.items():
         if _media(fields, f"rejected_{kind}") not in ([], values):
             raise DataError(f'Wanted the same {kind}s for chosen and rejected, found others in "rejected_{kind}s".')

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmpost.data.media.kinds import kinds
+from mmpost.data.media.modalities import modalities
 from mmpost.data.readers import rows
 from mmpost.errors import DataError
 
@@ -159,7 +159,7 @@ class Arrow:
         return index + 1
 
     def light(self) -> Iterator[Mapping[str, Any] | None]:
-        heavy = {name for kind in kinds() for name in (kind.name, f"{kind.name}s")}
+        heavy = {name for kind in modalities() for name in (kind.name, f"{kind.name}s")}
         kept = self._data.select_columns([name for name in self._data.column_names if name not in heavy])
         for batch in kept.iter(batch_size=1000):
             yield from self._pylist(batch)
@@ -240,7 +240,7 @@ def _media_rows(place: Path) -> list[dict[str, Any]]:
 
     Its id is the path within `place`; files in a folder have that folder's name as solution.
     """
-    names = {kind.name for kind in kinds()}
+    names = {kind.name for kind in modalities()}
     found = []
     for file in sorted(place.rglob("*")):
         kind = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmpost.config.settings import DataSettings, weighted
+from mmpost.config.settings import DataSettings, parse_weight
 from mmpost.data.media.limits import Limits
 from mmpost.data.readers.dataset import Rows, read
 from mmpost.data.sources.base import Subset
@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 def own(data: DataSettings, split: Split, loss: Literal["all", "last"] | None = None, prompt: str = "") -> Own | None:
     """The samples of `data.train`, `data.val` or `data.test`; None where the user names none for this split.
 
-    With `data.split`, all three are parts of `data.train`. `loss` is the task's word over `data.loss`; `prompt` asks
+    With `data.split`, all three are parts of `data.train`. `loss` overrides `data.train_on_turns`; `prompt` asks
     rows without a question, unless `data.prompt` does. Raises ConfigError for settings that contradict one another,
     DataError for what cannot be read.
     """
@@ -29,13 +29,13 @@ def own(data: DataSettings, split: Split, loss: Literal["all", "last"] | None = 
         _check(data)
     if not named or (data.split and not data.split[SPLITS.index(split)]):
         return None
-    pairs = [weighted(name) for name in named]
+    pairs = [parse_weight(name) for name in named]
     weights = [weight for _, weight in pairs if weight is not None]
     if weights and len(weights) < len(pairs):
         raise ConfigError(f"data.{split}: give a weight to each source or to none (FILE*0.5), found {list(named)}")
     sources: list[Rows | Subset] = []
     for path, _ in pairs:
-        rows = read(path, data.root, loss or data.loss, data.prompt or prompt, Limits.of(data))
+        rows = read(path, data.root, loss or data.train_on_turns, data.prompt or prompt, Limits.of(data))
         sources.append(_part(rows, data.split, split) if data.split else rows)
     return sources[0] if len(sources) == 1 else Mix(sources, weights or None)
 

@@ -31,5 +31,5 @@ class Blanked(Indexed):
 
 
 def _silent(part: Part) -> Part:
-    blank = None if part.kind == "text" else media(part.value, part.kind).blank()
-    return part if blank is None else Part(part.kind, blank, part.role)
+    blank = None if part.modality == "text" else media(part.value, part.modality).blank()
+    return part if blank is None else Part(part.modality, blank, part.role)

@@ -61,7 +61,7 @@ class Tiled(Wrapped):
         return replace(sample, prompt=tuple(piece for part in sample.prompt for piece in self._pieces(part)))
 
     def _pieces(self, part: Part) -> Iterator[Part]:
-        if part.kind != "image" or not isinstance(part.value, Media):
+        if part.modality != "image" or not isinstance(part.value, Media):
             yield part
             return
         size = part.value.header()

@@ -14,17 +14,17 @@ from mmpost.config import run_config as config
 from mmpost.config.run_config import RunConfig
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
-from mmpost.models.chat.prompt_lengths import Lengths
-from mmpost.models.embedding.spec import description
+from mmpost.models.chat.prompt_lengths import PromptLengths
+from mmpost.models.embedding.spec import read_spec
 from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models
 from mmpost.runs.session import make_task
 from mmpost.training import reference
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.training.media_probe import MOST
-from mmpost.training.stage_checks import stages_of
-from mmpost.types import Decoding, Gold, Sample, Sampling, Stage, Task
+from mmpost.training.stage_checks import checked_stages
+from mmpost.types import GenerativeModel, Gold, Sample, Sampling, Stage, Task
 
 HOPPED = 4
 """Samples that go through every hop."""
@@ -36,7 +36,7 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
     report = report or Report()
     with report.guard():
         task = make_task(run_config)
-        stages = stages_of(task)
+        stages = checked_stages(task)
         reference.check(stages)
         readings = sources(task, stages)
         _check(run_config, task, stages, readings, report)
@@ -53,8 +53,8 @@ def _check(
     with report.guard():
         processor = _processor(run_config)
         # Models that say themselves what they are have no chat template, and no prompts of some length.
-        if description(processor) is None:
-            lengths = Lengths(processor, run_config.model)
+        if read_spec(processor) is None:
+            lengths = PromptLengths(processor, run_config.model)
             _check_template(lengths, report)
             check_lengths(readings, lengths, _longest_reply(stages), report, skips)
         loadable = True
@@ -70,7 +70,7 @@ def _check(
         _check_model(run_config, stages, by_source, report)
 
 
-def _check_template(lengths: Lengths, report: Report) -> None:
+def _check_template(lengths: PromptLengths, report: Report) -> None:
     if not lengths.prompt.marker():
         report.error(
             "the chat template writes nothing to open the assistant's turn (no add_generation_prompt in it): replies "
@@ -83,7 +83,7 @@ def _check_model(
 ) -> None:
     compute = run_config.compute
     model = open_model(base_models.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
-    job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
+    job = TrainingContext(model, LocalRollout(model, compute.rollout_batch_size), run_config.seed)
     if run_config.model.lora is not None:
         Lora(run_config.model.lora)(model)
     if run_config.model.freeze:
@@ -95,18 +95,22 @@ def _check_model(
             continue
         for edit in stage.edits:
             edit(model)
-        if reference.wanted(stage):
-            job.keep_weights("reference")
-        job.label = stage.name
+        if reference.needs_reference(stage):
+            job.snapshot_weights("reference")
+        job.scope = stage.name
         if stage is stages[0]:
-            writes = isinstance(model, Decoding)
+            writes = isinstance(model, GenerativeModel)
             right = right_replies(reading.samples(MOST), _gold(stage), job) if writes else []
             with report.guard():
-                check_model(job, model, right[:HOPPED], compute.micro_tokens, report)
+                check_model(job, model, right[:HOPPED], compute.max_tokens_per_microbatch, report)
             with report.guard():
                 check_media_use(job, right, report)
         with report.guard():
-            drawn = made.get(stage.reads.stage, reading.samples(HOPPED)) if stage.reads else reading.samples(HOPPED)
+            drawn = (
+                made.get(stage.reads_from.stage, reading.samples(HOPPED))
+                if stage.reads_from
+                else reading.samples(HOPPED)
+            )
             if not drawn:
                 report.say(f"stage {stage.name}: nothing came through the stage before, of so few samples")
             left = check_hops(stage, drawn, job, model, report) if drawn else []

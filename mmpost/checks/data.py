@@ -12,8 +12,8 @@ import numpy as np
 from mmpost.checks.report import Report, number
 from mmpost.data.media.media import media
 from mmpost.errors import DataError
-from mmpost.models.chat.prompt_lengths import Length, Lengths
-from mmpost.training.context import placed
+from mmpost.models.chat.prompt_lengths import Length, PromptLengths
+from mmpost.training.context import with_location
 from mmpost.types import Sample, Source, Split, Stage, Task
 
 MADE = 512
@@ -103,22 +103,22 @@ def _read(reading: Reading) -> None:
         try:
             sample = reading.source[index]
             for part in (*sample.prompt, *(p for r in sample.replies for p in r.parts)):
-                if part.kind != "text":
-                    medium = media(part.value, part.kind)
+                if part.modality != "text":
+                    medium = media(part.value, part.modality)
                     medium.header()
-                    reading.media[part.kind] += 1
+                    reading.media[part.modality] += 1
                     if index in decode:
                         medium.open()
                         reading.decoded += 1
-                        if part.kind not in reading.sketches and (sketch := medium.sketch()):
-                            reading.sketches[part.kind] = sketch
+                        if part.modality not in reading.sketches and (sketch := medium.sketch()):
+                            reading.sketches[part.modality] = sketch
         except DataError as e:
-            reading.broken.append(placed(reading.source, index, str(e)))
+            reading.broken.append(with_location(reading.source, index, str(e)))
         else:
             reading.good.append(index)
 
 
-def check_lengths(readings: Sequence[Reading], lengths: Lengths, reply: int, report: Report, skips: bool) -> None:
+def check_lengths(readings: Sequence[Reading], lengths: PromptLengths, reply: int, report: Report, skips: bool) -> None:
     """Histogram of media tokens, summary of lengths, and prompts that do not fit; `reply`: most tokens of a reply."""
     report.section("lengths")
     rows = []
@@ -143,7 +143,7 @@ def _summary(values: Any) -> str:
     return " ".join(number(float(v)) for v in (values.min(), np.median(values), values.max()))
 
 
-def _lengths(reading: Reading, lengths: Lengths, report: Report, skips: bool) -> tuple[list[Length], str]:
+def _lengths(reading: Reading, lengths: PromptLengths, report: Report, skips: bool) -> tuple[list[Length], str]:
     """Lengths by header sizes where the processor confirms them on some prompts, else through the processor."""
     exact, agree = [], True
     for index in spread(reading.good, MEASURED):
@@ -151,7 +151,7 @@ def _lengths(reading: Reading, lengths: Lengths, report: Report, skips: bool) ->
         try:
             measured = lengths.exact(sample)
         except DataError as e:
-            (report.warn if skips else report.error)(placed(reading.source, index, str(e)))
+            (report.warn if skips else report.error)(with_location(reading.source, index, str(e)))
             reading.good.remove(index)
             continue
         exact.append(measured)

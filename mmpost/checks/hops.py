@@ -12,12 +12,14 @@ from mmpost.checks.model import gradients
 from mmpost.checks.report import Report, number
 from mmpost.data.media.media import media
 from mmpost.errors import TrainError
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.training.trainer import denominators
-from mmpost.types import Batch, Collect, Outputs, Reply, Sample, Stage
+from mmpost.types import Batch, Outputs, RefillBatch, Reply, Sample, Stage
 
 
-def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, report: Report) -> list[Sample]:
+def check_hops(
+    stage: Stage, samples: Sequence[Sample], job: TrainingContext, model: Any, report: Report
+) -> list[Sample]:
     """Print a line for each hop: what there is, what it added, of which shape. Returns what the last hop left."""
     report.section(f"{len(samples)} samples through stage {stage.name}")
     lines: list[tuple[str, str, str, str]] = []
@@ -32,7 +34,7 @@ def check_hops(stage: Stage, samples: Sequence[Sample], job: Job, model: Any, re
 def _hops(
     stage: Stage,
     samples: Sequence[Sample],
-    job: Job,
+    job: TrainingContext,
     model: Any,
     lines: list[tuple[str, str, str, str]],
     notes: list[str],
@@ -45,12 +47,12 @@ def _hops(
         lines.append((hop, holds, added, f"{now - start:.2f}"))
         start = now
 
-    current = [job.framed(s) for s in samples]
+    current = [job.with_frame(s) for s in samples]
     line("source", _count(current), _sample(current[0]))
-    seen = model.seen(current[0])
-    line("prompt of the first", seen.about, shapes(seen.tensors))
+    seen = model.preview(current[0])
+    line("prompt of the first", seen.summary, shapes(seen.tensors))
     for hop in stage.transforms:
-        if isinstance(hop, Collect):
+        if isinstance(hop, RefillBatch):
             continue
         before = current
         current = hop(list(current), job)
@@ -61,12 +63,12 @@ def _hops(
     objective = stage.objective
     if objective is None:
         return [] if notes else current
-    plan = model.plan(current, objective.columns, objective.unit)
+    plan = model.plan(current, objective.required_columns, objective.unit)
     line("micro-batches", f"{len(plan)}", _batches(plan))
     counts = denominators(objective, model, [current])[0]
     total = 0.0
     for batch in plan:
-        outputs = model(batch, objective.wants)
+        outputs = model(batch, objective.required_outputs)
         loss = objective(outputs, batch)
         value = torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
         if batch is plan[0]:
@@ -75,7 +77,7 @@ def _hops(
             value.backward()
         total += float(value.detach())
     line("loss", f"{total:.4g}", ", ".join(f"{k} over {number(v)}" for k, v in counts.items()))
-    norms = gradients(model.module, model.parts())
+    norms = gradients(model.module, model.parameter_groups())
     model.module.zero_grad(set_to_none=True)
     line("gradient norm", "", ", ".join(f"{part} {norm:.3g}" for part, norm in norms.items()))
     _judge(total, norms, notes)
@@ -101,7 +103,9 @@ def _count(samples: Sequence[Sample]) -> str:
 
 
 def _sample(sample: Sample) -> str:
-    parts = [f"{len(p.value)} characters" if p.kind == "text" else _medium(p.value, p.kind) for p in sample.prompt]
+    parts = [
+        f"{len(p.value)} characters" if p.modality == "text" else _medium(p.value, p.modality) for p in sample.prompt
+    ]
     frame = f"; frame {number(sample.frame.width)} x {number(sample.frame.height)}" if sample.frame else ""
     return f"{' + '.join(parts)}{frame}; truth {_short(sample.truth)}"
 

@@ -11,9 +11,9 @@ import torch
 
 from mmpost.checks.report import Report, memory, number
 from mmpost.core.parameter_groups import owner
-from mmpost.training.context import Job
-from mmpost.training.media_probe import MediaUse, media_use, with_gold
-from mmpost.types import Decoding, Gold, Sample
+from mmpost.training.context import TrainingContext
+from mmpost.training.media_probe import MediaUse, measure_media_use, with_gold
+from mmpost.types import GenerativeModel, Gold, Sample
 
 
 @dataclass
@@ -52,11 +52,11 @@ def gradients(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) -> di
     return {part: value**0.5 for part, value in squares.items()}
 
 
-def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: int, report: Report) -> None:
+def check_model(job: TrainingContext, model: Any, samples: Sequence[Sample], micro_tokens: int, report: Report) -> None:
     """Parts, memory and recipe; `samples` have a right reply each, whose likelihood is taken forward and backward."""
     report.section("model")
     kept = _likelihood(model, samples)
-    parts = model.parts()
+    parts = model.parameter_groups()
     norms = gradients(model.module, parts)
     model.module.zero_grad(set_to_none=True)
     counts: dict[str, list[int]] = {}
@@ -71,7 +71,7 @@ def check_model(job: Job, model: Any, samples: Sequence[Sample], micro_tokens: i
     whole, trains = (sum(c[i] for c in counts.values()) for i in (0, 1))
     rows.append(("all", number(whole), number(trains), ""))
     report.table("part", "parameters", "train", "gradient of right replies", rows=rows, right=(1, 2, 3))
-    writes = isinstance(job.model, Decoding)
+    writes = isinstance(job.model, GenerativeModel)
     if writes and not samples:
         report.warn("no right replies are known, so gradients, activations and the use of media are not measured")
     if not trains:
@@ -98,7 +98,7 @@ def _likelihood(model: Any, samples: Sequence[Sample]) -> Held:
         for batch in model.plan(samples, frozenset(), "reply"):
             with held(model.module) as found:
                 logp = model(batch, frozenset({"logp"})).logp
-            found.tokens = model.tokens(batch.inputs)
+            found.tokens = model.num_tokens(batch.inputs)
             first = max(first, found, key=lambda h: h.bytes)
             if logp.requires_grad:  # nothing may be left to train
                 (-logp.sum() / total).backward()
@@ -121,17 +121,18 @@ def _memory(model: Any, whole: int, trains: int, kept: Held, micro_tokens: int, 
         there = torch.cuda.get_device_properties(model.device).total_memory
         if total > there:
             report.warn(
-                f"the GPU has {memory(there)}: lower compute.micro_tokens, set model.gradient_checkpointing=true, or "
+                f"the GPU has {memory(there)}: lower compute.max_tokens_per_microbatch, set "
+                "model.gradient_checkpointing=true, or "
                 "train adapters (model.lora.rank)"
             )
 
 
-def check_media_use(job: Job, samples: Sequence[Sample], report: Report) -> MediaUse | None:
+def check_media_use(job: TrainingContext, samples: Sequence[Sample], report: Report) -> MediaUse | None:
     """Do log-probs of right replies move with the media?"""
-    if not any(p.kind != "text" for s in samples for p in s.prompt):
+    if not any(p.modality != "text" for s in samples for p in s.prompt):
         return None
     report.section("are the media used?")
-    use = media_use(samples, job)
+    use = measure_media_use(samples, job)
     if use is None:
         report.say("no sample has both media and a right reply")
         return None
@@ -155,6 +156,6 @@ def check_media_use(job: Job, samples: Sequence[Sample], report: Report) -> Medi
     return use
 
 
-def right_replies(samples: Sequence[Sample], gold: Sequence[Gold], job: Job) -> list[Sample]:
+def right_replies(samples: Sequence[Sample], gold: Sequence[Gold], job: TrainingContext) -> list[Sample]:
     """The samples with frame and one right reply each."""
-    return with_gold([job.framed(s) for s in samples], gold, job)
+    return with_gold([job.with_frame(s) for s in samples], gold, job)

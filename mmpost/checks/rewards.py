@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmpost.checks.report import Report, number
-from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.models.chat.prompt_lengths import PromptLengths
 from mmpost.transforms.parse_rate import gold_text
 from mmpost.transforms.score import Score
 from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
@@ -42,7 +42,7 @@ class _NoLog(Context):
 
 
 def check_rewards(
-    stage: Stage, samples: Sequence[Sample], lengths: Lengths | None, user: Collection[str], report: Report
+    stage: Stage, samples: Sequence[Sample], lengths: PromptLengths | None, user: Collection[str], report: Report
 ) -> None:
     """Score gold, empty and junk replies of a stage; `user` are rewards whose maximum the task cannot know."""
     scores = [t for t in stage.transforms if isinstance(t, Score)]
@@ -91,7 +91,7 @@ def _gold(score: Score, samples: Sequence[Sample], gold: Gold) -> Tally:
         text = gold_text(gold, sample)
         if text is None:
             tally.without.append(sample.uid)
-        elif gold.parses is not None and not gold.parses(text):
+        elif gold.is_parseable is not None and not gold.is_parseable(text):
             tally.unread.append(sample.uid)
         else:
             _add(tally, sample, _reward(score, sample, text, gold.origin))

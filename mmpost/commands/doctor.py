@@ -189,7 +189,7 @@ def _cores() -> Check:
 def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if total < 4:
-        todo = "the built-in tasks need about 4 GiB; lower compute.micro_tokens and compute.rollout_replies"
+        todo = "lower compute.max_tokens_per_microbatch and compute.rollout_batch_size: built-in tasks need about 4 GiB"
         return Check("memory", "broken", f"{total:.1f} GiB", todo, needed=False)
     return Check("memory", "ok", f"{total:.0f} GiB", needed=False)
 
@@ -210,9 +210,9 @@ def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
 
 
 def _cache() -> Check:
-    from mmpost.runs.base_models import cache
+    from mmpost.runs.base_models import cache_dir
 
-    return _folder("mmpost cache", cache(), "MMPOST_CACHE", 2)
+    return _folder("mmpost cache", cache_dir(), "MMPOST_CACHE", 2)
 
 
 def _hub_cache() -> Check:

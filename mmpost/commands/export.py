@@ -58,7 +58,7 @@ def export(words: Sequence[str]) -> Path:
 
     The generation settings written bring greedy decoding, the ends of a turn, and the tokens that no reply may hold.
     """
-    given = run_config.decode(ExportWords, run_config.words(words, tuple(ExportWords.model_fields)))
+    given = run_config.decode(ExportWords, run_config.parse_arguments(words, tuple(ExportWords.model_fields)))
     out = Path(given.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out={out} is not empty; name a new folder")
@@ -97,7 +97,9 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = run_config.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
-            kept = {k: run["model"][k] for k in ("trust_remote_code", *run_config.RECIPE) if k in run["model"]}
+            kept = {
+                k: run["model"][k] for k in ("trust_remote_code", *run_config.PROMPT_RECIPE_FIELDS) if k in run["model"]
+            }
             settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
             return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
     return ModelSettings(name=name, device="cpu"), {}, {}

@@ -17,7 +17,7 @@ from mmpost.models.opening import open_chat
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models, checkpoint, prompt_recipe
 from mmpost.runs.session import make_task
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Reply, Sample
 
 BARE = {"task": {"name": "grpo", "rewards": {}}}
@@ -34,7 +34,7 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     """
     given: dict[str, Any] = {}
     for word in words:
-        given = config.merge(given, config.parse_word(word) if isinstance(word, str) else word)
+        given = config.merge(given, config.parse_argument(word) if isinstance(word, str) else word)
     run_config, aside = config.load([given] if "config" in given or "name" in given.get("task", {}) else [BARE, given])
     if "out" not in aside:
         raise ConfigError("predict writes to a file: say out=FILE.jsonl")
@@ -53,11 +53,11 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     model = open_chat(base, run_config.model, compute)
     if first:
         prompt_recipe.warn(base, model.recipe)
-    rollout = LocalRollout(model, compute.rollout_replies)
-    job = Job(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+    rollout = LocalRollout(model, compute.rollout_batch_size)
+    job = TrainingContext(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
     count = 0
     for bench in benches:
-        for samples in _answered(job, bench, done, compute.rollout_replies, run_config.eval.samples):
+        for samples in _answered(job, bench, done, compute.rollout_batch_size, run_config.eval.max_samples):
             lines = distributed.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
             count += sum(distributed.gather(len(samples)))
             if first:
@@ -68,7 +68,9 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     return count
 
 
-def _answered(job: Job, bench: Bench, done: set[tuple[str, str]], size: int, most: int) -> Iterator[list[Sample]]:
+def _answered(
+    job: TrainingContext, bench: Bench, done: set[tuple[str, str]], size: int, most: int
+) -> Iterator[list[Sample]]:
     """The bench's samples that are not done, through its transforms, as many at a time as are sampled side by side.
 
     Of each round, the ranks in their order have consecutive samples. What is drawn depends on neither rounds nor ranks.
@@ -77,8 +79,8 @@ def _answered(job: Job, bench: Bench, done: set[tuple[str, str]], size: int, mos
     size = min(size, -(-len(indices) // distributed.world()))
     for start in range(0, len(indices), size * distributed.world()):
         mine = start + distributed.rank() * size
-        with job.aside(f"eval/{bench.name}"):
-            samples = job.take(bench.source, indices[mine : mine + size])
+        with job.isolated(f"eval/{bench.name}"):
+            samples = job.fetch(bench.source, indices[mine : mine + size])
             samples = [s for s in samples if (bench.name, s.uid) not in done]
             # A transform may speak with the other ranks: all of them call it, or none.
             for transform in bench.transforms if any(distributed.gather(bool(samples))) else ():
@@ -97,7 +99,7 @@ def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
     said = {
         "bench": bench.name,
         "uid": sample.uid,
-        "prompt": "".join(p.value for p in sample.prompt if p.kind == "text" and p.role == "user"),
+        "prompt": "".join(p.value for p in sample.prompt if p.modality == "text" and p.role == "user"),
         "reply": reply.text,
         "truncated": bool(reply.columns.get("truncated", 0.0)),
         "scores": dict(reply.scores),

@@ -17,7 +17,7 @@ from mmpost.data.readers.dataset import open_table
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs.session import make_task
 from mmpost.training.evaluation import intervals, table
-from mmpost.types import Bench, Frame, Origin, Part, Reply, Sample, Sampling
+from mmpost.types import Bench, CoordinateFrame, Origin, Part, Reply, Sample, Sampling
 
 NAMES = ("uid", "id")
 """Keys under which a row of answers may name its sample."""
@@ -50,10 +50,10 @@ class Answers:
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
         raise ConfigError("the task compares embeddings, which a file of answers does not have; use mmpost eval")
 
-    def classes(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
         raise ConfigError("the task reads class logits, which a file of answers does not have; use mmpost eval")
 
-    def reply(self, text: str, origin: Origin) -> Reply:
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(_parts(text), origin, ())
 
     def rng(self, name: str) -> torch.Generator:
@@ -75,7 +75,7 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """
     given: dict[str, Any] = {}
     for word in words:
-        given = config.merge(given, config.parse_word(word) if isinstance(word, str) else word)
+        given = config.merge(given, config.parse_argument(word) if isinstance(word, str) else word)
     file = given.pop("answers", None)
     if file is None:
         raise ConfigError("score reads a file of answers: say answers=FILE.jsonl, rows of uid and reply")
@@ -111,10 +111,10 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], Frame]]:
+def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], CoordinateFrame]]:
     rows = open_table(file)
     replies: dict[tuple[str, str], list[str]] = defaultdict(list)
-    frames: dict[tuple[str, str], Frame] = {}
+    frames: dict[tuple[str, str], CoordinateFrame] = {}
     lines = [rows.row(i) for i in range(len(rows))]
     texts = TEXTS if any(isinstance(line.get(name), str) for line in lines for name in TEXTS) else ("answer",)
     for i, row in enumerate(lines):
@@ -130,13 +130,15 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
         key = (str(row.get("bench") or ""), uid)
         replies[key].append(text)
         if row.get("frame"):
-            frames[key] = Frame(*map(float, row["frame"]))
+            frames[key] = CoordinateFrame(*map(float, row["frame"]))
     if not replies:
         raise DataError(f"{file}: wanted answers, found no rows")
     return dict(replies), frames
 
 
-def _scored(bench: Bench, mine: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], Frame]) -> list[Sample]:
+def _scored(
+    bench: Bench, mine: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], CoordinateFrame]
+) -> list[Sample]:
     context = Answers(mine)
     samples = [sample for sample in bench.source if sample.uid in mine]
     samples = [replace(s, frame=frames.get((bench.name, s.uid), frames.get(("", s.uid)))) for s in samples]

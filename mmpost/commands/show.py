@@ -66,28 +66,28 @@ def show_task(words: Sequence[str], n: int, console: Console) -> None:
     from mmpost.runs import base_models
     from mmpost.runs.session import make_task
     from mmpost.training import reference
-    from mmpost.training.batches import Feed
-    from mmpost.training.context import Job
-    from mmpost.training.stage_checks import stages_of
-    from mmpost.types import Collect
+    from mmpost.training.batches import RolloutBatcher
+    from mmpost.training.context import TrainingContext
+    from mmpost.training.stage_checks import checked_stages
+    from mmpost.types import RefillBatch
 
     run_config, _ = config.load(words)
     task = make_task(run_config)
     compute = run_config.compute
     model = open_model(base_models.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
-    job = Job(model, LocalRollout(model, compute.rollout_replies), run_config.seed)
-    for stage in stages_of(task):
-        few = tuple(replace(t, n=n) if isinstance(t, Collect) else t for t in stage.transforms)
-        if reference.wanted(stage):
-            job.keep_weights("reference")
-        job.label = stage.name
-        samples = Feed(replace(stage, prompts=n, transforms=few), job).next()
-        title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.prompts} a step"
+    job = TrainingContext(model, LocalRollout(model, compute.rollout_batch_size), run_config.seed)
+    for stage in checked_stages(task):
+        few = tuple(replace(t, size=n) if isinstance(t, RefillBatch) else t for t in stage.transforms)
+        if reference.needs_reference(stage):
+            job.snapshot_weights("reference")
+        job.scope = stage.name
+        samples = RolloutBatcher(replace(stage, batch_size=n, transforms=few), job).next()
+        title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} a step"
         console.print(Text(title, "bold"))
         for number, sample in enumerate(samples[:n]):
-            seen = model.seen(sample)
-            lines = sample_lines(number, sample, model.pieces, lambda part: None)
-            _group(lines, console, seen.about, seen.text)
+            seen = model.preview(sample)
+            lines = sample_lines(number, sample, model.token_strings, lambda part: None)
+            _group(lines, console, seen.summary, seen.text)
 
 
 def _group(group: Sequence[Line], console: Console, about: str = "", read: str | None = None) -> None:

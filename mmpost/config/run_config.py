@@ -32,17 +32,17 @@ from mmpost.errors import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
 
-FOREIGN = {
-    "num_generations": "task.group",
-    "n": "task.group",
+OTHER_TRAINERS = {
+    "num_generations": "task.num_generations",
+    "n": "task.num_generations",
     "beta": "task.policy.beta",
     "kl_coef": "task.policy.beta",
     "learning_rate": "optim.lr",
     "max_steps": "steps",
-    "per_device_train_batch_size": "task.prompts (over all ranks) and compute.micro_tokens",
-    "gradient_accumulation_steps": "compute.micro_tokens",
+    "per_device_train_batch_size": "task.prompts_per_step (over all ranks) and compute.max_tokens_per_microbatch",
+    "gradient_accumulation_steps": "compute.max_tokens_per_microbatch",
     "max_completion_length": "task.sampling.max_tokens",
-    "loss_type": "task.policy.loss",
+    "loss_type": "task.policy.loss_type",
     "freeze_vision_tower": "model.freeze=[vision]",
     "freeze_vit": "model.freeze=[vision]",
     "reward_funcs": "task.rewards",
@@ -56,7 +56,7 @@ FOREIGN = {
 """What users of other trainers type, and the name here."""
 
 
-ON_RESUME = ("steps", "checkpoint", "log")
+ALLOWED_ON_RESUME = ("steps", "checkpoint", "log")
 """Sections that may change when a run goes on."""
 
 
@@ -89,17 +89,17 @@ class RunConfig(Settings):
     """Optimiser steps of the whole run, shared out among its stages."""
     seed: int = 0
     """Seed of everything random."""
-    stop_if_flat: int = Field(default=20, ge=0)
+    max_zero_gradient_steps: int = Field(default=20, ge=0)
     """Stop after that many steps in a row without any gradient, when nothing can be learnt; 0: never."""
 
 
-AS_TEXT = ("out", "resume", "config", "task", "task.name", "model", "model.name")
+TEXT_KEYS = ("out", "resume", "config", "task", "task.name", "model", "model.name")
 """Words whose value is a name or path, whatever it looks like."""
 
 
-RECIPE = (
-    *("system", "min_pixels", "max_pixels", "frame", "fps", "min_frames", "max_frames"),
-    *("video_min_pixels", "video_max_pixels", "video_pixels", "positions"),
+PROMPT_RECIPE_FIELDS = (
+    *("system", "min_pixels", "max_pixels", "coordinates", "fps", "min_frames", "max_frames"),
+    *("video_min_pixels", "video_max_pixels", "video_total_pixels", "positions"),
 )
 """Fields of `model` that decide how prompts are made: a trained model brings them with it."""
 
@@ -140,12 +140,12 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not valid YAML: {e}") from e
 
 
-def parse_word(word: str) -> dict[str, Any]:
+def parse_argument(word: str) -> dict[str, Any]:
     """One `a.b=value` of the command line as a nested mapping."""
     key, sep, value = word.partition("=")
     if not sep or not key:
         raise ConfigError(f"expected key=value, found {word!r}; write it as e.g. optim.lr=1e-6")
-    if key in AS_TEXT:
+    if key in TEXT_KEYS:
         return nest(key, value)
     try:
         parsed = yaml.load(value, Loader=_Loader)
@@ -199,7 +199,7 @@ def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str,
     """
     given: dict[str, Any] = {}
     for word in words:
-        given = merge(given, parse_word(word) if isinstance(word, str) else word)
+        given = merge(given, parse_argument(word) if isinstance(word, str) else word)
     aside = {
         key: str(Path(str(given.pop(key))).expanduser()) for key in ("out", "resume") if given.get(key) is not None
     }
@@ -221,7 +221,7 @@ def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str,
     base = shipped(name)
     model = str(merge(base, given).get("model", {}).get("name", ModelSettings().name))
     trained = run_of(model)
-    model = str(trained.get("model", {}).get("origin") or trained.get("model", {}).get("name") or model)
+    model = str(trained.get("model", {}).get("base_model") or trained.get("model", {}).get("name") or model)
     if re.fullmatch(r"[\w-]+", model):
         base = merge(base, shipped(f"{name}-{model.removeprefix('random-')}"))
     if trained:
@@ -240,8 +240,8 @@ def run_of(name: str) -> dict[str, Any]:
 def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
     model = trained["model"]
-    out: dict[str, Any] = {"model": {k: model[k] for k in RECIPE if k in model}}
-    out["model"]["origin"] = model.get("origin") or model["name"]
+    out: dict[str, Any] = {"model": {k: model[k] for k in PROMPT_RECIPE_FIELDS if k in model}}
+    out["model"]["base_model"] = model.get("base_model") or model["name"]
     if trained["task"]["name"] == task:
         out["task"] = trained["task"]
     return out
@@ -253,16 +253,16 @@ def _of_run(aside: Mapping[str, str], given: Mapping[str, Any]) -> str:
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"resume={path}: no run there (it would have a config.yaml); name its folder")
-    other = sorted({*given, *(set(aside) - {"resume"})} - set(ON_RESUME))
+    other = sorted({*given, *(set(aside) - {"resume"})} - set(ALLOWED_ON_RESUME))
     if other:
         raise ConfigError(
-            f"resume takes {', '.join(ON_RESUME)} besides, found {', '.join(other)}: that would be another run; "
-            f"start one with config={run / 'config.yaml'}"
+            f"resume takes {', '.join(ALLOWED_ON_RESUME)} besides, found {', '.join(other)}: that would be another "
+            f"run; start one with config={run / 'config.yaml'}"
         )
     return str(run / "config.yaml")
 
 
-def words(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def parse_arguments(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """The key=value words of a command that takes only the keys `known`; raises ConfigError for any other."""
     found: dict[str, str] = {}
     for word in given:
@@ -291,8 +291,8 @@ def _explain(kind: type[BaseModel], error: Mapping[str, Any], prefix: str) -> st
         return f"{path}: {said[:1].lower()}{said[1:]}, found {error.get('input')!r}"
     last = path.rsplit(".", 1)[-1]
     valid = [prefix + path for path, _ in fields(kind)]
-    if last in FOREIGN:
-        return f"unknown key {path}: here it is {FOREIGN[last]}"
+    if last in OTHER_TRAINERS:
+        return f"unknown key {path}: here it is {OTHER_TRAINERS[last]}"
     close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
     if isinstance(error.get("input"), Mapping):  # a whole section: name its first leaf's nearest, not a section's
         leaf = f"{path}.{next(iter(error['input']), '')}"

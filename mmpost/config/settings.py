@@ -21,7 +21,7 @@ class Settings(BaseModel):
     )
 
 
-def weighted(text: str) -> tuple[str, float | None]:
+def parse_weight(text: str) -> tuple[str, float | None]:
     """ "NAME*0.5" as name and weight; None where no number stands behind the last star."""
     found = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
     return (found[1], float(found[2])) if found else (text, None)
@@ -38,7 +38,7 @@ class DataSettings(Settings):
     """Evaluated before and after training, and by `mmpost eval`."""
     root: str | None = None
     """Folder that relative media paths start from; by default the folder of the data file."""
-    loss: Literal["all", "last"] = "all"
+    train_on_turns: Literal["all", "last"] = "all"
     """Rows with several assistant turns: learn all of them, or the last."""
     split: tuple[float, float, float] | None = None
     """Shares of data.train for train, val and test, such as [0.9, 0.05, 0.05]; a row stays where its id puts it."""
@@ -46,9 +46,9 @@ class DataSettings(Settings):
     """What rows without a question of their own ask, such as the images of a folder."""
     manifest: str | None = None
     """Train on the samples that this file keeps (`mmpost select` writes it), also of a task's built-in data."""
-    choose: Literal["kept", "dropped", "random"] = "kept"
+    subset: Literal["kept", "dropped", "random"] = "kept"
     """Of a selection: what it keeps, what it drops, or as many at random as it keeps, for comparison."""
-    most: int = Field(default=0, ge=0)
+    max_samples: int = Field(default=0, ge=0)
     """Train on at most so many samples, drawn by the seed; 0: all."""
     order: Literal["shuffled", "manifest"] = "shuffled"
     """Each pass over the samples in an order of its own, or always in the selection's (easy to hard, if it says so)."""
@@ -80,7 +80,7 @@ class LoraSettings(Settings):
     """Scale: the update is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the adapters' input; off by default, so that log-probs of the same weights agree."""
-    parts: tuple[str, ...] = ("language",)
+    target_groups: tuple[str, ...] = ("language",)
     """Parts of the model whose linear layers get adapters."""
 
 
@@ -89,13 +89,13 @@ class ModelSettings(Settings):
 
     name: str = "tiny"
     """A base made here ("tiny"), a folder, a run (its last checkpoint), a hub id, or a .yaml that describes a model."""
-    origin: str = ""
+    base_model: str = ""
     """The name of the model that a run folder was trained from; filled in by itself."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward passes; weights are kept in fp32. auto: bf16 on a GPU, fp32 on a CPU."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers."""
     trust_remote_code: bool = False
     """Run code that comes with a hub model. Off unless you trust its author."""
@@ -115,13 +115,13 @@ class ModelSettings(Settings):
     """Smallest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
     video_max_pixels: int | None = None
     """Largest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
-    video_pixels: int | None = None
+    video_total_pixels: int | None = None
     """Budget of a whole video, qwen-vl-utils' total_pixels: a frame of n has 2 / n of it (Qwen2-VL, Qwen2.5-VL)."""
     positions: Literal["installed", "original"] = "installed"
     """Where text after a video stands: as the installed transformers has it, or as the family published it."""
     system: str | None = None
     """System prompt for samples that bring none."""
-    frame: Literal["auto", "pixels", "thousand"] = "auto"
+    coordinates: Literal["auto", "pixels", "thousand"] = "auto"
     """Where the model writes coordinates: as its family was taught (README), pixels of the image, or 0 to 1000."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that do not train, e.g. [vision, projector]."""
@@ -142,13 +142,13 @@ class OptimSettings(Settings):
     """Decoupled decay, on matrices only."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls from its peak to `floor` of it, by the end of the stage."""
-    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
     """Last rate, as a share of the peak."""
     warmup: float = Field(default=0.0, ge=0.0)
     """Steps of linear warm-up; below 1, a share of the stage."""
-    clip: float = Field(default=1.0, ge=0.0)
+    max_grad_norm: float = Field(default=1.0, ge=0.0)
     """Largest gradient norm; 0 does not clip."""
-    rates: dict[str, float] = {}
+    lr_multipliers: dict[str, float] = {}
     """Factors on the rate by part of the model, e.g. {vision: 0.1}."""
 
 
@@ -157,28 +157,28 @@ class StageSettings(Settings):
 
     optim: dict[str, Any] = {}
     """Fields of `optim` for this stage alone."""
-    share: float | None = None
+    fraction: float | None = None
     """Share of the run's steps, instead of the task's."""
 
 
 class ComputeSettings(Settings):
     """How much is computed at once; changes speed and memory, never the result."""
 
-    micro_tokens: int = Field(default=16384, ge=1)
+    max_tokens_per_microbatch: int = Field(default=16384, ge=1)
     """Most tokens (padding included) of one forward and backward."""
-    micro_replies: int = Field(default=0, ge=0)
+    max_replies_per_microbatch: int = Field(default=0, ge=0)
     """Most replies (of a model that writes none: samples) of one forward and backward; 0: no limit but tokens."""
-    rollout_replies: int = Field(default=192, ge=1)
+    rollout_batch_size: int = Field(default=192, ge=1)
     """Most replies that are sampled side by side."""
-    head_chunk: int = Field(default=1 << 25, ge=1)
+    logits_per_chunk: int = Field(default=1 << 25, ge=1)
     """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
-    share: Literal["auto", "off"] = "auto"
+    reuse: Literal["auto", "off"] = "auto"
     """Pay for each image, prompt and log-prob once, with the same results; off: the plain path, row by row."""
-    pixel_bytes: int = Field(default=2**30, ge=0)
+    processed_cache_bytes: int = Field(default=2**30, ge=0)
     """Most bytes of processed images in memory; an image that has left is processed again when it is needed."""
-    feature_bytes: int = Field(default=2**30, ge=0)
+    feature_cache_bytes: int = Field(default=2**30, ge=0)
     """Most bytes of features of images in memory (on the host); they are kept as long as what makes them is frozen."""
-    feature_folder: str | None = None
+    feature_cache_dir: str | None = None
     """Also keep the features of a frozen vision tower here, over runs; made by other weights they are other files."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
@@ -215,7 +215,7 @@ class EvalSettings(Settings):
     """Evaluate the test split after the last step."""
     every: int = Field(default=0, ge=0)
     """Steps between evaluations of the val split; 0: never."""
-    samples: int = Field(default=0, ge=0)
+    max_samples: int = Field(default=0, ge=0)
     """Most samples of each bench; 0: all."""
     tasks: dict[str, EvalTaskSettings] = {}
     """Tasks, by names of your own, whose test splits are evaluated in place of the task's: {kept: {task: NAME}}."""

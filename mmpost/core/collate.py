@@ -37,10 +37,10 @@ def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: objec
         group_of=torch.tensor([i for i, _, _ in rows], dtype=torch.long),
         columns=columns,
         inputs=inputs,
-        per_token=frozenset(per_token),
+        per_token_columns=frozenset(per_token),
         sample_ids=torch.tensor([number(sample.uid) for sample in samples], dtype=torch.long),
         sample_columns=_sample_columns(samples, names),
-        present=_present(samples),
+        modality_mask=_present(samples),
     )
 
 
@@ -58,13 +58,13 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
         columns={k: v.to(device) for k, v in batch.columns.items()},
         sample_ids=batch.sample_ids.to(device),
         sample_columns={k: v.to(device) for k, v in batch.sample_columns.items()},
-        present={k: v.to(device) for k, v in batch.present.items()},
+        modality_mask={k: v.to(device) for k, v in batch.modality_mask.items()},
     )
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
     """Several batches as one, in their order, without inputs; at least one is wanted."""
-    per_token = frozenset(name for b in batches for name in b.per_token)
+    per_token = frozenset(name for b in batches for name in b.per_token_columns)
     filled = [b for b in batches if b.samples] or batches[:1]
     replies = _starts([b.replies for b in batches])
     samples = _starts([b.samples for b in batches])
@@ -75,16 +75,16 @@ def joined(batches: Sequence[Batch]) -> Batch:
             name: torch.cat([b.tok(name) if name in per_token else b.columns[name] for b in filled])
             for name in filled[0].columns
         },
-        per_token=per_token,
+        per_token_columns=per_token,
         sample_ids=torch.cat([b.sample_ids for b in batches]),
         sample_columns={
             name: torch.cat([b.sample_columns[name] for b in filled])
             for name in filled[0].sample_columns
             if all(name in b.sample_columns for b in filled)
         },
-        present={
+        modality_mask={
             kind: torch.cat([b.has(kind) for b in batches])
-            for kind in dict.fromkeys(k for b in batches for k in b.present)
+            for kind in dict.fromkeys(k for b in batches for k in b.modality_mask)
         },
     )
 
@@ -111,7 +111,7 @@ def _sample_columns(samples: Sequence[Sample], names: Collection[str]) -> Mappin
 
 
 def _present(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    kinds = [{part.kind for part in sample.prompt} for sample in samples]
+    kinds = [{part.modality for part in sample.prompt} for sample in samples]
     return {kind: torch.tensor([kind in own for own in kinds]) for kind in sorted(set().union(*kinds))}
 
 

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpost.core.samples import Batch, Frame, Origin, Outputs, Reply, Sample
+from mmpost.core.samples import Batch, CoordinateFrame, Origin, Outputs, Reply, Sample
 
 
 @dataclass(frozen=True)
-class Seen:
+class InputPreview:
     """What a model reads of a sample, for people and checks."""
 
-    about: str
+    summary: str
     """A few words on its size."""
     text: str
     """The prompt as text, templates applied; empty where there is none."""
@@ -58,41 +58,41 @@ class Model(Protocol):
         """The statistics in `wants`; `train`: with the dropout of training (None: where gradients are computed)."""
         ...
 
-    def reply(self, text: str, origin: Origin) -> Reply:
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
         """A reply with token ids as the model would have written it, end of turn included."""
         ...
 
-    def read(self, sample: Sample) -> None:
+    def validate(self, sample: Sample) -> None:
         """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
         ...
 
-    def seen(self, sample: Sample) -> Seen: ...
+    def preview(self, sample: Sample) -> InputPreview: ...
 
-    def key(self, sample: Sample) -> str:
+    def cache_key(self, sample: Sample) -> str:
         """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
         ...
 
-    def soon(self, samples: Sequence[Sample]) -> None:
+    def prefetch(self, samples: Sequence[Sample]) -> None:
         """These come next: their media may be read in the background; what fails then fails again in its place."""
         ...
 
-    def tokens(self, samples: Sequence[Sample]) -> int:
-        """How much of `compute.micro_tokens` one forward over `samples` takes."""
+    def num_tokens(self, samples: Sequence[Sample]) -> int:
+        """How much of `compute.max_tokens_per_microbatch` one forward over `samples` takes."""
         ...
 
-    def frame(self, sample: Sample) -> Frame | None:
+    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
         """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
         ...
 
-    def escapes(self, sample: Sample) -> int:
+    def count_escaped_tokens(self, sample: Sample) -> int:
         """How many names of special tokens its text holds, which stay plain text."""
         ...
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
         """The text of each token of a reply."""
         ...
 
-    def parts(self) -> Mapping[str, Sequence[str]]:
+    def parameter_groups(self) -> Mapping[str, Sequence[str]]:
         """Parameter-name prefixes by part of the model ("vision", "projector", "language", ...)."""
         ...
 
@@ -106,15 +106,15 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class Embedding(Protocol):
+class EmbeddingModel(Protocol):
     """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         """How many classes its head tells apart; 0: it has none."""
         ...
 
-    def fit(self, samples: Sequence[Sample]) -> None:
+    def fit_scales(self, samples: Sequence[Sample]) -> None:
         """Take the scales of numbers from these samples, unless that has been done."""
         ...
 
@@ -144,7 +144,7 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class Decoding(Protocol):
+class GenerativeModel(Protocol):
     """A model that can write replies."""
 
     @property
@@ -154,6 +154,6 @@ class Decoding(Protocol):
 
     def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
 
-    def sampled(self, token_ids: Sequence[int]) -> Reply:
+    def decode_reply(self, token_ids: Sequence[int]) -> Reply:
         """The reply made of these tokens."""
         ...

@@ -68,11 +68,11 @@ class Context(Protocol):
         """The normalised embeddings of each sample by kind, as far as it has them; fp32 on the CPU."""
         ...
 
-    def classes(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
+    def class_logits(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
         """Logits of the classification head; fp32 on the CPU. Without a head, a column for no class."""
         ...
 
-    def reply(self, text: str, origin: Origin) -> Reply: ...
+    def encode_reply(self, text: str, origin: Origin) -> Reply: ...
 
     def rng(self, name: str) -> torch.Generator:
         """A generator of random numbers that depends on the seed, the step and `name` only."""
@@ -100,11 +100,11 @@ Reward = Callable[[Sample, Reply], "float | None"]
 
 
 @dataclass(frozen=True)
-class Collect:
+class RefillBatch:
     """Among the transforms: those before it repeat until all ranks together have `n` samples; those after run once."""
 
-    n: int
-    rounds: int = 10
+    size: int
+    max_rounds: int = 10
 
 
 class Objective(Settings):
@@ -116,27 +116,27 @@ class Objective(Settings):
     micro-batch again with its gradient; `idle` is not asked."""
 
     @property
-    def span(self) -> Literal["step", "rollout"]:
+    def denominator_scope(self) -> Literal["step", "rollout"]:
         """Denominators: counts of the optimiser step, or of its rollout batch divided by the number of updates."""
         return "step"
 
     @property
-    def wants(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         """Names of `Outputs` fields."""
         return frozenset({"logp"})
 
     @property
-    def columns(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         """Names of the columns that `idle`, `counts` and `__call__` read: no more, no fewer."""
         return frozenset({"mask"})
 
     @property
-    def single_update(self) -> bool:
+    def on_policy_only(self) -> bool:
         """True where it is only right when each rollout batch serves one update."""
         return False
 
     @property
-    def remembers(self) -> frozenset[str]:
+    def policy_logprob_columns(self) -> frozenset[str]:
         """Columns, of those that it reads, with the log-probs under the weights that the rollout batch was made with.
 
         The trainer writes them, unless a transform did: from the first update's own forward, and by a pass before it
@@ -144,7 +144,7 @@ class Objective(Settings):
         """
         return frozenset()
 
-    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+    def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
         """Which replies can have no gradient, whatever the model says of them; known before any forward.
 
         They may be left out of it: they must add exactly 0 to each term and to each metric's sum and count.

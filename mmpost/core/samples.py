@@ -24,7 +24,7 @@ Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
-class Frame:
+class CoordinateFrame:
     """The coordinate system in which boxes and points are written: x in [0, width], y in [0, height].
 
     Pixels of an image of that size, or any scale a model was taught (Qwen3-VL: 1000 x 1000).
@@ -33,7 +33,7 @@ class Frame:
     width: float
     height: float
 
-    def to(self, other: Frame, xy: Sequence[float]) -> list[float]:
+    def convert(self, other: CoordinateFrame, xy: Sequence[float]) -> list[float]:
         """Convert x, y, x, y, ... from this frame to `other`."""
         scale = (other.width / self.width, other.height / self.height)
         return [v * scale[i % 2] for i, v in enumerate(xy)]
@@ -43,7 +43,7 @@ class Frame:
 class Part:
     """One piece of a prompt or reply."""
 
-    kind: str
+    modality: str
     """"text", or the name of a registered media kind ("image", "video", "audio", ...)."""
     value: Any
     """The text, or a lazy reference to the medium (`mmpost.data.media.media.Media`): nothing is decoded here."""
@@ -66,7 +66,7 @@ class Reply:
 
     @property
     def text(self) -> str:
-        return "".join(p.value for p in self.parts if p.kind == "text")
+        return "".join(p.value for p in self.parts if p.modality == "text")
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, float] = field(default_factory=dict)
     """Numbers about the sample (weight, class label, presence of a modality); seen by objectives for each reply."""
-    frame: Frame | None = None
+    frame: CoordinateFrame | None = None
     """The frame in which the model at work writes coordinates for this sample; set when the sample is drawn."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class SampleRecord:
     """What a stage that makes data recorded of one sample, but for its replies."""
 
     uid: str
@@ -95,7 +95,7 @@ class Entry:
     """Its place in the stage's source."""
     columns: Mapping[str, float] = field(default_factory=dict)
     """The sample's, after the transforms."""
-    lost: str = ""
+    drop_reason: str = ""
     """Why it did not come through: it cannot be read, or a transform dropped it. Empty where it did."""
 
 
@@ -111,13 +111,13 @@ class Batch:
     """What the objective declared: [reply] or [tok] by name."""
     inputs: Any = None
     """Belongs to the model; None where only counts are wanted."""
-    per_token: Collection[str] = frozenset()
+    per_token_columns: Collection[str] = frozenset()
     """Names of the columns that have one value per token."""
     sample_ids: Int[Tensor, " sample"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     """For each sample, also one without replies, a number made of its uid: the same in every batch, rank and run."""
     sample_columns: Mapping[str, Float[Tensor, " sample"]] = field(default_factory=dict)
     """What the objective declared, where the samples themselves have it."""
-    present: Mapping[str, Bool[Tensor, " sample"]] = field(default_factory=dict)
+    modality_mask: Mapping[str, Bool[Tensor, " sample"]] = field(default_factory=dict)
     """By kind of part: which samples have one in their prompt. A kind that is missing here is on none of them."""
 
     @property
@@ -135,12 +135,12 @@ class Batch:
     def tok(self, name: str) -> Float[Tensor, " tok"]:
         """A column with one value per token; a per-reply column is repeated over the tokens of its reply."""
         column = self.columns[name]
-        per_reply = column.shape[0] == self.replies and name not in self.per_token
+        per_reply = column.shape[0] == self.replies and name not in self.per_token_columns
         return column[self.reply_of] if per_reply else column
 
     def reply(self, name: str) -> Float[Tensor, " reply"]:
         """A column with one value per reply."""
-        assert name not in self.per_token, f"column {name!r} has one value per token"
+        assert name not in self.per_token_columns, f"column {name!r} has one value per token"
         return self.columns[name]
 
     def sample(self, name: str) -> Float[Tensor, " sample"]:
@@ -155,7 +155,7 @@ class Batch:
     def has(self, kind: str) -> Bool[Tensor, " sample"]:
         """Which samples have a part of this kind in their prompt."""
         none = torch.zeros(self.samples, dtype=torch.bool, device=self.sample_ids.device)
-        return self.present.get(kind, none)
+        return self.modality_mask.get(kind, none)
 
     def sum(self, x: Float[Tensor, " tok"]) -> Float[Tensor, " reply"]:
         """Sum over the tokens of each reply."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from mmpost.config.settings import DataSettings, Settings
-from mmpost.core.plugins import Collect, Edit, Objective, Transform, Update
-from mmpost.core.samples import Entry, Origin, Sample, Split
+from mmpost.core.plugins import Edit, Objective, RefillBatch, Transform, Update
+from mmpost.core.samples import Origin, Sample, SampleRecord, Split
 
 Source = Sequence[Sample]
 """Samples by index, made or read on demand; the same index always gives the same sample."""
@@ -26,15 +26,15 @@ class Gold:
     name: str = "gold"
     origin: Origin = "data"
     """As whose reply it is scored."""
-    parses: Callable[[str], bool] | None = None
+    is_parseable: Callable[[str], bool] | None = None
     """Whether the rewards can read this text at all; replies and gold that they cannot read are counted apart."""
 
 
-class Recording(Protocol):
+class GeneratedDataset(Protocol):
     """What a stage that makes data recorded: samples with their replies, read when they are asked for."""
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def records(self) -> Sequence[SampleRecord]:
         """One for each sample of the stage's source, in its order, also for those that were lost."""
         ...
 
@@ -44,12 +44,12 @@ class Recording(Protocol):
 
 
 @dataclass(frozen=True)
-class Reads:
+class ReadsFrom:
     """How a stage gets its samples from what an earlier one recorded."""
 
     stage: str
     """An earlier stage without objective."""
-    make: Callable[[Source, Recording], Source]
+    build: Callable[[Source, GeneratedDataset], Source]
     """From the stage's own source and the recording: what the stage draws from."""
 
 
@@ -64,14 +64,14 @@ class Stage:
     name: str
     source: Source
     objective: Objective | None
-    prompts: int
+    batch_size: int
     """Samples of one rollout batch, over all ranks; of a stage that makes data, those that are worked on together."""
-    transforms: tuple[Transform | Collect, ...] = ()
-    epochs: int = 1
+    transforms: tuple[Transform | RefillBatch, ...] = ()
+    num_iterations: int = 1
     """Passes over each rollout batch."""
     minibatches: int = 1
     """Optimiser steps per pass; cut between groups."""
-    share: float = 1.0
+    fraction: float = 1.0
     """Share of the run's steps, relative to the other stages."""
     edits: tuple[Edit, ...] = ()
     update: Update | None = None
@@ -83,16 +83,16 @@ class Stage:
     reference: str = ""
     """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
     this name, or those of the model with this name or folder."""
-    follow: tuple[int, float] | None = None
+    reference_sync: tuple[int, float] | None = None
     """(steps, share): every so many steps the reference moves this share of its way to the policy; None: it stays."""
-    reads: Reads | None = None
+    reads_from: ReadsFrom | None = None
     """Draw from what an earlier stage recorded; None: from the source as it is."""
     order: Literal["shuffled", "given"] = "shuffled"
     """Each pass over the source in an order of its own, or always in the source's."""
 
     @property
-    def updates(self) -> int:
-        return self.epochs * self.minibatches
+    def updates_per_batch(self) -> int:
+        return self.num_iterations * self.minibatches
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Task(Settings):
     data: DataSettings = DataSettings()
     """The run's `data:` section; a task reads from it what it can train on, besides its built-in data."""
 
-    best: ClassVar[str] = ""
+    best_metric: ClassVar[str] = ""
     """The metric that tells which checkpoint is best, as "bench/metric", or "-bench/metric" where less is better."""
 
     @abstractmethod

@@ -13,13 +13,13 @@ from mmpost.types import Model
 class Freeze:
     """Switch gradients off for these parts; raises ConfigError for a part that the model does not have."""
 
-    parts: tuple[str, ...]
+    groups: tuple[str, ...]
 
     def __call__(self, model: Model) -> None:
-        known = model.parts()
-        unknown = sorted(set(self.parts) - set(known))
+        known = model.parameter_groups()
+        unknown = sorted(set(self.groups) - set(known))
         if unknown:
             raise ConfigError(f"model.freeze names the parts {unknown}; this model has {sorted(known)}")
         for name, parameter in model.module.named_parameters():
-            if owner(name, known) in self.parts:
+            if owner(name, known) in self.groups:
                 parameter.requires_grad_(False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmpost.errors import ConfigError
-from mmpost.types import Embedding, Model
+from mmpost.types import EmbeddingModel, Model
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,15 @@ class AddHead:
     """A linear head with fresh weights; one that is just so already stays. Raises ConfigError for a chat model."""
 
     classes: int
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     """Of which kinds of media it reads."""
-    how: Literal["features", "average", "concat"] = "features"
+    pooling: Literal["features", "average", "concat"] = "features"
     """One kind's vectors before the projection, or the average or concatenation of normalised embeddings."""
 
     def __call__(self, model: Model) -> None:
-        if not isinstance(model, Embedding):
+        if not isinstance(model, EmbeddingModel):
             raise ConfigError(
                 f"AddHead: wanted a model that embeds media, found {type(model).__name__}; take one of towers, such as "
                 "model=random-tiny-astro"
             )
-        model.add_head(self.classes, self.kinds, self.how)
+        model.add_head(self.classes, self.modalities, self.pooling)

@@ -25,8 +25,8 @@ class Lora:
     settings: LoraSettings
 
     def __call__(self, model: Model) -> None:
-        known = model.parts()
-        unknown = sorted(set(self.settings.parts) - set(known))
+        known = model.parameter_groups()
+        unknown = sorted(set(self.settings.target_groups) - set(known))
         if unknown:
             raise ConfigError(f"model.lora.parts names {unknown}; this model has {sorted(known)}")
         if getattr(model.module, "peft_config", None):
@@ -37,10 +37,10 @@ class Lora:
         targets = [
             name
             for name, child in model.module.named_modules()
-            if isinstance(child, torch.nn.Linear) and owner(name, known) in self.settings.parts
+            if isinstance(child, torch.nn.Linear) and owner(name, known) in self.settings.target_groups
         ]
         if not targets:
-            raise ConfigError(f"model.lora.parts={list(self.settings.parts)}: no linear layer there")
+            raise ConfigError(f"model.lora.parts={list(self.settings.target_groups)}: no linear layer there")
         adapters = LoraConfig(
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,  # pyright: ignore[reportArgumentType] - peft only divides it

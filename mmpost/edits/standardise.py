@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmpost.errors import ConfigError
-from mmpost.types import Embedding, Model, Source
+from mmpost.types import EmbeddingModel, Model, Source
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Standardise:
     """Samples at most, spread evenly."""
 
     def __call__(self, model: Model) -> None:
-        if not isinstance(model, Embedding):
+        if not isinstance(model, EmbeddingModel):
             raise ConfigError(
                 f"Standardise: wanted a model that embeds media, found {type(model).__name__}; take one of towers, "
                 "such as model=random-tiny-astro"
             )
         count = min(self.most, len(self.source))
-        model.fit([self.source[i * len(self.source) // count] for i in range(count)])
+        model.fit_scales([self.source[i * len(self.source) // count] for i in range(count)])

@@ -60,7 +60,7 @@ class Judge(Settings):
                 f"sample {sample.uid!r}: {type(self).__name__} wants a reference text as the truth, found "
                 f"{sample.truth!r:.80}; give the rows one"
             )
-        asked = "".join(part.value for part in sample.prompt if part.kind == "text" and part.role != "system")
+        asked = "".join(part.value for part in sample.prompt if part.modality == "text" and part.role != "system")
         return Pair(sample.truth, reply.text, asked)
 
     def __call__(self, sample: Sample, reply: Reply) -> float | None:

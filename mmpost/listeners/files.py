@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from mmpost.core.annotations import Mark, marks
 from mmpost.core.run_files import read_lines, write
 from mmpost.listeners.base import Listener, Metrics
-from mmpost.types import Frame, Part, Reply, Sample
+from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 """Token ids -> the text of each, so that a report can show tokens without the model's tokenizer."""
@@ -105,7 +105,7 @@ def eval_samples(path: Path) -> dict[str, list[Sample]]:
         reply = Reply((Part("text", line["reply"], "assistant"),), line["origin"], None, scores, line["columns"])
         of_bench = found.setdefault(line["bench"], {})
         old = of_bench.get(line["uid"])
-        frame = None if line["frame"] is None else Frame(*line["frame"])
+        frame = None if line["frame"] is None else CoordinateFrame(*line["frame"])
         whole = (*(old.replies if old else ()), reply)
         of_bench[line["uid"]] = Sample(line["uid"], (), whole, line["truth"], line["meta"], frame=frame)
     return {bench: list(samples.values()) for bench, samples in found.items()}
@@ -151,7 +151,7 @@ def _reply_line(
     return {
         "origin": reply.origin,
         "text": reply.text,
-        "parts": [_part(part, store) for part in reply.parts if part.kind != "text"],
+        "parts": [_part(part, store) for part in reply.parts if part.modality != "text"],
         "token_ids": ids,
         "pieces": None if ids is None or pieces is None else list(pieces(ids)),
         "scores": {name: _jsonable(value) for name, value in reply.scores.items()},
@@ -161,12 +161,12 @@ def _reply_line(
 
 
 def _part(part: Part, store: Callable[[Part], str | None]) -> dict[str, Any]:
-    if part.kind == "text":
+    if part.modality == "text":
         return {"role": part.role, "kind": "text", "text": part.value}
     about = {"name": part.value.name, "sizes": part.value.header()}
     if sketch := part.value.sketch():
         about["sketch"] = sketch
-    return {"role": part.role, "kind": part.kind, "media": store(part), **about}
+    return {"role": part.role, "kind": part.modality, "media": store(part), **about}
 
 
 def _mark(mark: Mark) -> list[Any]:

@@ -8,28 +8,28 @@ from pydantic import Field
 
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
-from mmpost.transforms.answers import PromptOnly
-from mmpost.transforms.dynamic_sampling import DropFlat
+from mmpost.transforms.answers import DropReplies
+from mmpost.transforms.dynamic_sampling import DropZeroVariance
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.inject_truth import InjectTruth, SmoothTruth
-from mmpost.transforms.logprobs import OldLogp, RefLogp
-from mmpost.transforms.parse_rate import Unparseable
+from mmpost.transforms.logprobs import OldLogprobs, ReferenceLogprobs
+from mmpost.transforms.parse_rate import ParseRate
 from mmpost.transforms.reward_shaping import KLReward, LengthReward, OverlongPenalty
 from mmpost.transforms.score import Score
-from mmpost.types import Collect, Gold, Sample, Sampling, Source, Stage, Task, Transform
+from mmpost.types import Gold, RefillBatch, Sample, Sampling, Source, Stage, Task, Transform
 
 PUBLISHED: Mapping[str, Transform] = {"rloo": LeaveOneOut(), "dr_grpo": GroupAdvantage(scale="none")}
 """Advantages of the losses that were published with others than the group's normalised rewards."""
 
 
-class GroupTask(Task):
+class PolicyGradientTask(Task):
     """A task that learns from groups of sampled replies (GRPO and its relatives)."""
 
-    group: int = Field(default=8, ge=1)
+    num_generations: int = Field(default=8, ge=1)
     """Rollouts per prompt."""
-    prompts: int = Field(default=16, ge=1)
+    prompts_per_step: int = Field(default=16, ge=1)
     """Prompts per rollout batch, over all ranks."""
-    epochs: int = Field(default=1, ge=1)
+    num_iterations: int = Field(default=1, ge=1)
     """Passes over each rollout batch."""
     minibatches: int = Field(default=1, ge=1)
     """Optimiser steps per pass."""
@@ -46,7 +46,7 @@ class GroupTask(Task):
     """A reward for right replies that are short among those of the batch (Reason-RFT's optional one)."""
     kl_reward: KLReward | None = None
     """KL against the reference as a part of the reward (RLOO, REINFORCE++); in the loss it is policy.beta."""
-    refill: int = Field(default=0, ge=0)
+    max_resample_times: int = Field(default=0, ge=0)
     """Rounds of dynamic sampling: groups with equal rewards are dropped and replaced; 0 keeps them."""
 
     def rl_stage(
@@ -64,7 +64,7 @@ class GroupTask(Task):
         `smooth`: the truth's reward becomes the rollouts' mean once one of them reaches it.
         """
         changes: dict[str, object] = {"injected": truth is not None}
-        if self.epochs * self.minibatches > 1:
+        if self.num_iterations * self.minibatches > 1:
             changes["old"] = "column"
         if self.policy.form.reduction == "constant" and self.policy.max_tokens is None:
             changes["max_tokens"] = self.sampling.max_tokens
@@ -72,13 +72,23 @@ class GroupTask(Task):
         # The trainer remembers old log-probs by itself, but not that injected replies have them as their sampler's.
         weighed = truth is not None and policy.mismatch != "off"
         steps = tuple(self._transforms((score, *_counted(gold)), truth, smooth, old=weighed))
-        return Stage(name, source, policy, self.prompts, steps, self.epochs, self.minibatches, share=share, gold=gold)
+        return Stage(
+            name,
+            source,
+            policy,
+            self.prompts_per_step,
+            steps,
+            self.num_iterations,
+            self.minibatches,
+            fraction=share,
+            gold=gold,
+        )
 
     def _transforms(
         self, scored: Sequence[Transform], truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
-    ) -> Iterator[Transform | Collect]:
-        yield PromptOnly()
-        yield Generate(n=self.group, sampling=self.sampling)
+    ) -> Iterator[Transform | RefillBatch]:
+        yield DropReplies()
+        yield Generate(n=self.num_generations, sampling=self.sampling)
         if truth is not None:
             yield InjectTruth(text=truth)
         yield from scored
@@ -88,19 +98,19 @@ class GroupTask(Task):
             yield self.length_reward
         if truth is not None and smooth:
             yield SmoothTruth()
-        if self.refill:
-            yield DropFlat()
-            yield Collect(self.prompts, self.refill)
+        if self.max_resample_times:
+            yield DropZeroVariance()
+            yield RefillBatch(self.prompts_per_step, self.max_resample_times)
         charged = self.kl_reward is not None
         if old or charged:
-            yield OldLogp()
+            yield OldLogprobs()
         if self.policy.beta or charged:
-            yield RefLogp()
+            yield ReferenceLogprobs()
         if self.kl_reward is not None:
             yield self.kl_reward
-        yield self.advantage or PUBLISHED.get(self.policy.loss, GroupAdvantage())
+        yield self.advantage or PUBLISHED.get(self.policy.loss_type, GroupAdvantage())
 
 
 def _counted(gold: Sequence[Gold]) -> list[Transform]:
     """What counts the unreadable, where the task can tell it."""
-    return [Unparseable(gold=one) for one in gold if one.parses is not None][:1]
+    return [ParseRate(gold=one) for one in gold if one.is_parseable is not None][:1]

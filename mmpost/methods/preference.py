@@ -9,28 +9,29 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmpost.objectives.preference import Preference
-from mmpost.transforms.logprobs import RefLogp, ScoreLogp
+from mmpost.transforms.logprobs import ReferenceLogprobs, ScoreLogprobs
 from mmpost.transforms.pairs import EncodePairs, Mismatched
-from mmpost.types import Bench, Gold, Reads, Sample, Source, Stage, Task, Transform
+from mmpost.types import Bench, Gold, ReadsFrom, Sample, Source, Stage, Task, Transform
 
 
 class PreferenceTask(Task):
     """A task that learns which replies are better (DPO and its relatives, KTO)."""
 
-    prompts: int = Field(default=16, ge=1)
+    prompts_per_step: int = Field(default=16, ge=1)
     """Samples (pairs) per step, over all ranks."""
     loss: Preference = Preference()
     """The loss and its options."""
-    follow_every: int = Field(default=0, ge=0)
+    ref_model_sync_steps: int = Field(default=0, ge=0)
     """Steps between moves of the reference towards the policy (TR-DPO: 512); 0: it stays where the stage began."""
-    follow_share: float = Field(default=0.6, gt=0, le=1)
+    ref_model_mixup_alpha: float = Field(default=0.6, gt=0, le=1)
     """The policy's share in the reference after such a move."""
 
     @model_validator(mode="after")
     def _follows(self) -> PreferenceTask:
-        if self.follow_every and not self.loss.reference:
+        if self.ref_model_sync_steps and not self.loss.reference:
             raise ValueError(
-                f"follow_every moves the reference, and loss.kind={self.loss.kind} has none; drop one of them"
+                f"ref_model_sync_steps moves the reference, and loss.loss_type={self.loss.loss_type} has none; "
+                "drop one of them"
             )
         return self
 
@@ -39,7 +40,7 @@ class PreferenceTask(Task):
         name: str,
         source: Source,
         before: Sequence[Transform] = (),
-        reads: Reads | None = None,
+        reads: ReadsFrom | None = None,
         share: float = 1.0,
         gold: tuple[Gold, ...] = (),
         **more: Any,
@@ -50,20 +51,24 @@ class PreferenceTask(Task):
         what the transforms `before` write. `more`: other fields of the stage (optim, reference, edits, order, ...).
         """
         steps = (*before, *self._transforms())
-        more["follow"] = (self.follow_every, self.follow_share) if self.follow_every else None
-        return Stage(name, source, self.loss, self.prompts, steps, reads=reads, share=share, gold=gold, **more)
+        more["reference_sync"] = (
+            (self.ref_model_sync_steps, self.ref_model_mixup_alpha) if self.ref_model_sync_steps else None
+        )
+        return Stage(
+            name, source, self.loss, self.prompts_per_step, steps, reads_from=reads, fraction=share, gold=gold, **more
+        )
 
     def _transforms(self) -> Iterator[Transform]:
         yield EncodePairs(unpaired=not self.loss.paired)
         if self.loss.mismatched:
             yield Mismatched()
         if self.loss.reference:
-            yield RefLogp()
+            yield ReferenceLogprobs()
 
 
 def pair_bench(name: str, source: Source, before: Sequence[Transform] = ()) -> Bench:
     """How the policy orders the replies of samples that have good and bad ones."""
-    return Bench(name, source, (*before, EncodePairs(unpaired=True), ScoreLogp()), ordered)
+    return Bench(name, source, (*before, EncodePairs(unpaired=True), ScoreLogprobs()), ordered)
 
 
 def ordered(samples: Sequence[Sample]) -> Mapping[str, float]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mmpost.config import registry
-from mmpost.config.settings import weighted
+from mmpost.config.settings import parse_weight
 from mmpost.errors import ConfigError
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Collect, Reward, Sample, Split, Stage, Task, Transform
+from mmpost.types import Bench, RefillBatch, Reward, Sample, Split, Stage, Task, Transform
 
-Step = TypeVar("Step", Transform, "Transform | Collect")
+Step = TypeVar("Step", Transform, "Transform | RefillBatch")
 Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
 
 
@@ -21,7 +21,7 @@ def with_rewards(kind: type[Task], own: Mapping[str, str]) -> type[Task]:
 
     Raises PluginError for a function that cannot be found, ConfigError for a task that scores nothing in training.
     """
-    found = {name: weighted(text) for name, text in own.items()}
+    found = {name: parse_weight(text) for name, text in own.items()}
     functions = {name: registry.member(path, "mmpost.rewards") for name, (path, _) in found.items()}
     weights = {name: 1.0 if weight is None else weight for name, (_, weight) in found.items()}
 

@@ -23,7 +23,7 @@ Labels = Int[np.ndarray, " known"]
 X = TypeVar("X", bound=Float[np.ndarray, "*axis dim"])
 
 
-def noted(sample: Sample, scores: Mapping[str, float], text: str | None = None) -> Sample:
+def with_scores(sample: Sample, scores: Mapping[str, float], text: str | None = None) -> Sample:
     """The sample with more scores, and another text, on its last reply."""
     *others, last = sample.replies or (Reply((), "policy"),)
     parts = last.parts if text is None else (Part("text", text, "assistant"),)
@@ -157,7 +157,7 @@ class ClassBy:
     label: str = "label"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        logits = context.classes(samples)
+        logits = context.class_logits(samples)
         if not logits.shape[1]:
             return samples
         if len(samples) and logits.shape[1] != len(self.classes):
@@ -165,7 +165,7 @@ class ClassBy:
         guesses = logits.argmax(1).tolist() if samples else []
         return [
             decided(s, self.classes[guess], self.classes[int(s.columns[self.label])])
-            if labelled(s, self.label) and any(part.kind in self.kinds for part in s.prompt)
+            if labelled(s, self.label) and any(part.modality in self.kinds for part in s.prompt)
             else s
             for s, guess in zip(samples, guesses, strict=True)
         ]
@@ -173,7 +173,7 @@ class ClassBy:
 
 def decided(sample: Sample, guess: str, wanted: str) -> Sample:
     """The sample with a class as its reply."""
-    return noted(sample, {"right": float(guess == wanted)}, guess)
+    return with_scores(sample, {"right": float(guess == wanted)}, guess)
 
 
 @dataclass(frozen=True)
@@ -204,11 +204,11 @@ class Retrieve:
                 ranks = (ahead > 1e-9).sum(1) + ((np.abs(ahead) <= 1e-9).sum(1) - 1) / 2
                 for i, rank in zip(both, np.where(np.isnan(right), len(keys) - 1, ranks), strict=True):
                     scores[i][f"rank/{a}>{b}"] = float(rank)
-        return [noted(s, own_scores) for s, own_scores in zip(samples, scores, strict=True)]
+        return [with_scores(s, own_scores) for s, own_scores in zip(samples, scores, strict=True)]
 
 
 @dataclass(frozen=True)
-class Similar(Fitted):
+class NearestSimilar(Fitted):
     """The `k` samples of `fit` that are nearest by cosine. Text: their uids; score: the share of the same class."""
 
     k: int = 5
@@ -221,13 +221,13 @@ class Similar(Fitted):
         for sample, places, here in zip(samples, near, there, strict=True):
             if here:
                 same = float((labels[places] == sample.columns.get(self.label, -1.0)).mean())
-                sample = noted(sample, {"same": same}, " ".join(base[i].uid for i in places))
+                sample = with_scores(sample, {"same": same}, " ".join(base[i].uid for i in places))
             made.append(sample)
         return made
 
 
 @dataclass(frozen=True)
-class Unusual(Fitted):
+class OutlierScore(Fitted):
     """How far a sample lies from the centroid of its own label, and whether another one is nearer (AstroM3).
 
     Scores "outlier", 1 - cosine to the own centroid; "suspect", 1 where another centroid is nearer. The columns of
@@ -246,7 +246,7 @@ class Unusual(Fitted):
                 own = int(sample.columns[self.label])
                 scores = {"outlier": float(1 - cosine[own]), "suspect": float(cosine.argmax() != own)}
                 scores |= {name: float(sample.columns.get(name, 0.0)) for name in self.planted}
-                sample = noted(sample, scores, self.classes[int(cosine.argmax())])
+                sample = with_scores(sample, scores, self.classes[int(cosine.argmax())])
             made.append(sample)
         return made
 
@@ -269,6 +269,6 @@ class Map:
             return samples
         places = PCA(2, random_state=0).fit(everything).transform(rows) if len(rows) else np.zeros((0, 2))
         return [
-            noted(s, {"map/x": float(x), "map/y": float(y)}) if here else s
+            with_scores(s, {"map/x": float(x), "map/y": float(y)}) if here else s
             for s, (x, y), here in zip(samples, places, there, strict=True)
         ]

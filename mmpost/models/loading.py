@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError
-from mmpost.models.media.processors import intakes
+from mmpost.models.media.processors import media_processors
 
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
@@ -25,7 +25,7 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
             **_writer(folder, settings),
             trust_remote_code=settings.trust_remote_code,
             dtype=torch.float32,
-            attn_implementation=settings.attention,
+            attn_implementation=settings.attn_implementation,
         )
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
@@ -74,7 +74,7 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
     """The processor alone, with the settings' pixel budgets."""
     with _explained(folder, settings):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    if not intakes(processor, settings):
+    if not media_processors(processor, settings):
         raise ConfigError(
             f"model={settings.name}: wanted a processor for text and media, found {type(processor).__name__}: put the "
             "processor's files (processor_config.json or preprocessor_config.json) beside the weights"
@@ -84,7 +84,7 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
         processor, "video_processor", "video_", settings.video_min_pixels, settings.video_max_pixels, settings.name
     )
     part: Any = getattr(processor, "video_processor", None)
-    if settings.video_pixels is not None:
+    if settings.video_total_pixels is not None:
         _set_video_budget(processor, settings)
     elif getattr(part, "cap_pixels_per_frame", False) is None:
         # Left open, releases of transformers differ in it, and warn of it.
@@ -133,11 +133,12 @@ def _set_video_budget(processor: Any, settings: ModelSettings) -> None:
     part = getattr(processor, "video_processor", None)
     if not hasattr(part, "cap_pixels_per_frame"):
         raise ConfigError(
-            f"model.video_pixels needs a video processor with a budget over all frames (Qwen2-VL, Qwen2.5-VL); that of "
+            f"model.video_total_pixels needs a video processor with a budget over all frames (Qwen2-VL, Qwen2.5-VL); "
+            f"that of "
             f"{settings.name} is {type(part).__name__}: set model.video_max_pixels instead"
         )
     assert part is not None
-    assert settings.video_pixels is not None
+    assert settings.video_total_pixels is not None
     part.cap_pixels_per_frame = True
     # Half a pixel more, so that rounding down inside gives the number that was asked for.
-    part.max_video_tokens = (settings.video_pixels + 0.5) / (0.9 * (part.patch_size * part.merge_size) ** 2)
+    part.max_video_tokens = (settings.video_total_pixels + 0.5) / (0.9 * (part.patch_size * part.merge_size) ** 2)

@@ -25,17 +25,17 @@ class Classify(Objective):
 
     label: str = "label"
     """The column of samples with the class, a whole number from 0."""
-    kinds: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
     """What the head reads; of a sample with none of them it would see zeros. Empty: all samples count."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target that is spread evenly over all classes."""
 
     @property
-    def wants(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         return frozenset({"classes"})
 
     @property
-    def columns(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         return frozenset({self.label})
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
@@ -43,7 +43,7 @@ class Classify(Objective):
 
     def _known(self, batch: Batch) -> Bool[Tensor, " sample"]:
         known = batch.sample(self.label) >= 0
-        return known & torch.stack([batch.has(kind) for kind in self.kinds]).any(0) if self.kinds else known
+        return known & torch.stack([batch.has(kind) for kind in self.modalities]).any(0) if self.modalities else known
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         """Raises DataError for a class that the head does not have."""

@@ -45,7 +45,7 @@ class Contrastive(Objective):
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "batch"
 
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
     """The kinds of media that are compared, at least two."""
     loss: Literal["infonce", "siglip"] = "infonce"
     """Softmax over the batch, or a yes or no for each cell of the matrix."""
@@ -65,10 +65,10 @@ class Contrastive(Objective):
 
     @model_validator(mode="after")
     def _fits(self) -> Contrastive:
-        if len(self.kinds) < 2 or len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"kinds: at least two different kinds of media are wanted, found {list(self.kinds)}")
-        if self.anchor and (self.pairs == "all" or self.anchor not in self.kinds):
-            raise ValueError(f"anchor={self.anchor} wants pairs=star, and a name of kinds={list(self.kinds)}")
+        if len(self.modalities) < 2 or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"kinds: at least two different kinds of media are wanted, found {list(self.modalities)}")
+        if self.anchor and (self.pairs == "all" or self.anchor not in self.modalities):
+            raise ValueError(f"anchor={self.anchor} wants pairs=star, and a name of kinds={list(self.modalities)}")
         names = {name for a, b in self._combinations() for name in (f"{a}-{b}", f"{b}-{a}")}
         unknown = sorted(set(self.weights) - names)
         if unknown or any(w < 0 for w in self.weights.values()) or not self._pairs():
@@ -80,9 +80,9 @@ class Contrastive(Objective):
 
     def _combinations(self) -> list[tuple[str, str]]:
         if self.pairs == "all":
-            return list(itertools.combinations(self.kinds, 2))
-        middle = self.anchor or self.kinds[0]
-        return [(middle, kind) for kind in self.kinds if kind != middle]
+            return list(itertools.combinations(self.modalities, 2))
+        middle = self.anchor or self.modalities[0]
+        return [(middle, kind) for kind in self.modalities if kind != middle]
 
     def _pairs(self) -> list[_Pair]:
         found = [
@@ -92,11 +92,11 @@ class Contrastive(Objective):
         return [pair for pair in found if pair.weight]
 
     @property
-    def wants(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         return frozenset({"embeddings"})
 
     @property
-    def columns(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         return frozenset({self.positives} - {""})
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
@@ -115,11 +115,11 @@ class Contrastive(Objective):
         return found if len(found) >= (2 if self.loss == "infonce" else 1) else found[:0]
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
-        lack = [kind for kind in self.kinds if kind not in outputs.embeddings and bool(batch.has(kind).any())]
+        lack = [kind for kind in self.modalities if kind not in outputs.embeddings and bool(batch.has(kind).any())]
         if lack:
             raise ConfigError(
-                f"the objective compares {list(self.kinds)}, the model embeds {sorted(outputs.embeddings)}: give it a "
-                f"tower for {lack[0]}, or leave that out of `kinds`"
+                f"the objective compares {list(self.modalities)}, the model embeds {sorted(outputs.embeddings)}: "
+                f"give it an encoder for {lack[0]}, or leave that out of `modalities`"
             )
         same = self._same(batch)
         terms: dict[str, Tensor] = {}
@@ -138,7 +138,7 @@ class Contrastive(Objective):
                 guess = logits.detach().softmax(1) / 2 + logits.detach().softmax(0) / 2
                 metrics[f"accuracy/{pair.name}"] = (_hits(guess, positive), float(len(both)))
                 guesses[both[:, None], both] += guess.float()
-        whole = torch.stack([batch.has(kind) for kind in self.kinds]).all(0).nonzero()[:, 0]
+        whole = torch.stack([batch.has(kind) for kind in self.modalities]).all(0).nonzero()[:, 0]
         if len(whole):
             metrics["accuracy"] = (_hits(guesses[whole][:, whole], same[whole][:, whole]), float(len(whole)))
         if self.reduce == "sum":

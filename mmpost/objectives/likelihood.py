@@ -24,7 +24,7 @@ class Likelihood(Objective):
             return {"nll": float(mask.sum())}
         return {"nll": float((batch.sum(mask) > 0).sum())}
 
-    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+    def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
         return batch.sum(batch.tok("mask")) == 0
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:

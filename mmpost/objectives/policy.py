@@ -76,7 +76,7 @@ class PolicyLoss(Objective):
     Ratios are clamped to exp(+-20). Metrics leave out injected and idle replies.
     """
 
-    loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "luspo", "rloo", "cispo", "sapo", "vespo"] = "grpo"
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "luspo", "rloo", "cispo", "sapo", "vespo"] = "grpo"
     """The published loss whose surrogate, ratio, reduction and clip range are taken where they are not given below."""
     surrogate: Surrogate | None = None
     """What the ratio does: PPO's clip, a bounded weight (cispo), a soft gate (sapo), a gamma weight (vespo)."""
@@ -137,7 +137,7 @@ class PolicyLoss(Objective):
         for name in (name for s, names in _ONLY.items() if s != form.surrogate for name in names):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} has no effect on the surrogate {form.surrogate!r} of loss={self.loss}; drop it"
+                    f"{name} has no effect on the surrogate {form.surrogate!r} of loss={self.loss_type}; drop it"
                 )
         if form.reduction != "constant" and self.max_tokens is not None:
             raise ValueError(
@@ -171,7 +171,7 @@ class PolicyLoss(Objective):
     @property
     def form(self) -> Form:
         """What the loss is made of, with this object's own changes."""
-        base = FORMS[self.loss]
+        base = FORMS[self.loss_type]
         low = base.low if self.clip_low is None else self.clip_low
         high = base.high if self.clip_high is None else self.clip_high
         return Form(
@@ -179,15 +179,15 @@ class PolicyLoss(Objective):
         )
 
     @property
-    def span(self) -> Literal["step", "rollout"]:
+    def denominator_scope(self) -> Literal["step", "rollout"]:
         return "rollout" if self.form.reduction == "rollout_tokens" else "step"
 
     @property
-    def wants(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         return frozenset({"logp", "entropy" if self.entropy else "entropy_value"})
 
     @property
-    def columns(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         reads = {
             "old_logp": self.old == "column",
             "ref_logp": self.beta > 0,
@@ -198,11 +198,11 @@ class PolicyLoss(Objective):
         return frozenset({"advantage", "mask"} | {name for name, read in reads.items() if read})
 
     @property
-    def remembers(self) -> frozenset[str]:
+    def policy_logprob_columns(self) -> frozenset[str]:
         return frozenset({"old_logp"} if self.old == "column" else ())
 
     @property
-    def single_update(self) -> bool:
+    def on_policy_only(self) -> bool:
         return self.old == "current"
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
@@ -215,7 +215,7 @@ class PolicyLoss(Objective):
             count *= self.max_tokens
         return {"policy": count, "entropy": tokens} if self.entropy else {"policy": count}
 
-    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+    def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
         mask = self._mask(batch)
         pull = mask if self.beta or self.entropy else mask * batch.tok("advantage").abs()
         return batch.sum(pull) == 0
@@ -259,10 +259,10 @@ class PolicyLoss(Objective):
     def _inputs(self, outputs: Outputs, batch: Batch) -> _Inputs:
         assert outputs.logp is not None
         mask = self._mask(batch).to(outputs.logp)
-        idle = self.idle(batch)[batch.reply_of]
+        idle = self.zero_gradient_mask(batch)[batch.reply_of]
         hidden = (mask == 0) | idle
         logp = outputs.logp.masked_fill(hidden, 0.0)
-        columns = {name: batch.tok(name).to(logp).masked_fill(hidden, 0.0) for name in self.columns - {"mask"}}
+        columns = {name: batch.tok(name).to(logp).masked_fill(hidden, 0.0) for name in self.required_columns - {"mask"}}
         seen = mask * ~idle
         return _Inputs(
             batch=batch,

@@ -82,7 +82,7 @@ class Preference(Objective):
     pairs (or single replies), and "nll", a mean over the tokens of each sample's best replies.
     """
 
-    kind: Kind = "dpo"
+    loss_type: Kind = "dpo"
     """The loss; docs/preference.md has the formulas, and the convention where versions of one differ."""
     mix: dict[str, float] = {}
     """Several losses and their weights instead of one, such as {dpo: 0.8, bco_pair: 0.2, sft: 1} (kind=mpo)."""
@@ -106,7 +106,7 @@ class Preference(Objective):
     """Divergence from the reference that the loss is derived from."""
     order: float = 0.5
     """divergence=alpha: its alpha; 1 is reverse_kl."""
-    nll: float | None = Field(default=None, ge=0)
+    nll_weight: float | None = Field(default=None, ge=0)
     """Weight of the likelihood of the best replies (of single replies: of the good ones); by default 1 for cpo, slic,
     orpo and sft, else 0."""
     ld_alpha: float | None = Field(default=None, ge=0, le=1)
@@ -126,8 +126,8 @@ class Preference(Objective):
         unknown = sorted(kinds - set(get_args(Kind)) | kinds & MIXES.keys())
         if unknown or not kinds:
             raise ValueError(f"mix wants losses of {', '.join(FORMS)} and sft, found {unknown or 'none'}")
-        if self.mix and self.kind != "dpo":
-            raise ValueError(f"mix names the losses, and kind={self.kind} another; drop one of them")
+        if self.mix and self.loss_type != "dpo":
+            raise ValueError(f"mix names the losses, and kind={self.loss_type} another; drop one of them")
         if kinds & UNPAIRED and len(kinds) > 1:
             raise ValueError(f"{', '.join(UNPAIRED)} learn from single replies and cannot be mixed, found {self.mix}")
         for name, users in _ONLY.items():
@@ -137,7 +137,7 @@ class Preference(Objective):
             raise ValueError(f"divergence goes with {', '.join(sorted(DIVERGENT))} alone, found {', '.join(kinds)}")
         if self.order != 0.5 and self.divergence != "alpha":
             raise ValueError(f"order is about divergence=alpha, found {self.divergence}; drop it")
-        if self.nll is not None and "sft" in self.mix:
+        if self.nll_weight is not None and "sft" in self.mix:
             raise ValueError("nll does not go with a mix that has sft; drop one of them")
         if "exo_pair" in kinds and self.options_of("exo_pair").smoothing <= 0:
             raise ValueError("exo_pair wants smoothing above 0: it is the rejected reply's share of the target")
@@ -148,7 +148,7 @@ class Preference(Objective):
     @property
     def losses(self) -> Mapping[str, float]:
         """The losses and their weights."""
-        return self.mix or MIXES.get(self.kind) or {self.kind: 1.0}
+        return self.mix or MIXES.get(self.loss_type) or {self.loss_type: 1.0}
 
     @property
     def options(self) -> Options:
@@ -192,8 +192,8 @@ class Preference(Objective):
 
     @property
     def _nll(self) -> float:
-        if self.nll is not None:
-            return self.nll
+        if self.nll_weight is not None:
+            return self.nll_weight
         return sum(weight * NLL.get(name, 0.0) for name, weight in self.losses.items())
 
     # What the trainer asks.
@@ -205,11 +205,11 @@ class Preference(Objective):
         return "group" if self.paired else "reply"
 
     @property
-    def wants(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         return frozenset({"logp", "sum_p2"} if self.weighting else {"logp"})
 
     @property
-    def columns(self) -> frozenset[str]:
+    def required_columns(self) -> frozenset[str]:
         reads = {"ref_logp": self.reference, "mismatched": self.mismatched}
         return frozenset({"mask", "chosen"} | {name for name, read in reads.items() if read})
 
@@ -222,7 +222,7 @@ class Preference(Objective):
         found = {"preference": float(len(win)), "nll": float((batch.tok("mask") * best).sum())}
         return {name: found[name] for name in self._terms}
 
-    def idle(self, batch: Batch) -> Bool[Tensor, " reply"]:
+    def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
         if not self.paired:
             return batch.sum(batch.tok("mask")) == 0
         return ~_marked(batch, *self._pairs(batch))

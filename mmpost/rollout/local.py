@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmpost.errors import ConfigError
-from mmpost.types import Decoding, Model, Reply, Sample, Sampling
+from mmpost.types import GenerativeModel, Model, Reply, Sample, Sampling
 
 COMPACT = 0.75
 """Finished replies leave the batch when no more than this share of it is alive: copying the cache has a price."""
@@ -21,7 +21,7 @@ COMPACT = 0.75
 class LocalRollout:
     """Draws replies with the decoder of a model; `replies` of them side by side."""
 
-    def __init__(self, model: Model | Decoding, replies: int = 192) -> None:
+    def __init__(self, model: Model | GenerativeModel, replies: int = 192) -> None:
         self.model, self.replies = model, replies
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
@@ -47,7 +47,7 @@ class LocalRollout:
     def _draw(
         self, samples: Sequence[Sample], keys: Sequence[str], n: int, sampling: Sampling, seed: int
     ) -> list[Reply]:
-        if not isinstance(self.model, Decoding):
+        if not isinstance(self.model, GenerativeModel):
             raise ConfigError(
                 f"wanted a model that writes replies, found {type(self.model).__name__}, which does not; take a chat "
                 "model, or a task and benches without replies"
@@ -83,7 +83,7 @@ class LocalRollout:
         stops = set(self.model.recipe.end)
         return [
             replace(
-                self.model.sampled(ids),
+                self.model.decode_reply(ids),
                 columns={
                     "behaviour_logp": logp,
                     "temperature": temperature,

@@ -38,7 +38,7 @@ TORCHRUN = (
 """What makes a process one of several; a base is trained by one, before any process group exists."""
 
 
-def cache() -> Path:
+def cache_dir() -> Path:
     """Where bases are kept: MMPOST_CACHE, else mmpost/ in the user's cache folder."""
     root = os.environ.get("MMPOST_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpost"
     return Path(root)
@@ -62,11 +62,11 @@ def resolve(name: str, seed: int) -> str:
     known = sorted(f.name.removesuffix(".yaml") for f in resources.files("mmpost.configs").joinpath("bases").iterdir())
     if "/" not in name and not Path(name).exists() and (close := difflib.get_close_matches(name, known, n=1)):
         raise ConfigError(f"model={name}: no base, folder or run of that name; did you mean {close[0]}?")
-    return checkpoint.find(name)
+    return checkpoint.resolve_weights(name)
 
 
 def _trained(name: str, recipe: dict[str, Any]) -> Path:
-    folder = cache() / "bases" / f"{name}-{_key(recipe)}"
+    folder = cache_dir() / "bases" / f"{name}-{_key(recipe)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -75,7 +75,7 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
             print(f"model={name}: training its base once, into {folder}", file=sys.stderr)
             _train(recipe, aside)
             aside.rename(folder)
-    return Path(checkpoint.find(str(folder)))
+    return Path(checkpoint.resolve_weights(str(folder)))
 
 
 def _train(recipe: dict[str, Any], folder: Path) -> None:
@@ -111,7 +111,7 @@ def _random(architecture: str, seed: int) -> Path:
 
 def _written(name: str, write: Callable[[Path], object]) -> Path:
     """The folder of this name among those that are written once."""
-    folder = cache() / "random" / name
+    folder = cache_dir() / "random" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -153,10 +153,10 @@ def _made_of(*modules: str) -> list[str]:
 
     What reads anybody's data is left out: a base need not be trained again because a new file format can be opened.
     """
-    own = code_hash.reached(
+    own = code_hash.imported_files(
         map(code_hash.source, modules), within=("mmpost.tasks.", "mmpost.data.", "mmpost.models.builtin")
     )
-    readers = code_hash.reached([code_hash.source("mmpost.data.readers.user_data")], within=("mmpost.data.",))
+    readers = code_hash.imported_files([code_hash.source("mmpost.data.readers.user_data")], within=("mmpost.data.",))
     return [file.read_text(encoding="utf-8") for file in own if file not in readers]
 
 

@@ -72,11 +72,11 @@ def _place(aside: Path) -> Path:
     away = None
     if aside.exists():
         if final.exists():
-            point(root / "last", aside.name)
+            set_link(root / "last", aside.name)
             _sync(root)
             away = _away(final)
         aside.rename(final)
-    point(root / "last", final.name)
+    set_link(root / "last", final.name)
     _sync(root)
     if away is not None:
         shutil.rmtree(away, ignore_errors=True)
@@ -110,7 +110,7 @@ def newest(root: Path) -> Path | None:
         return last.resolve()
     if target.startswith(".step-") and moved.is_dir():
         return moved.resolve()
-    found = next((f for f in sorted(_steps(root), key=number, reverse=True) if _whole(f)), None)
+    found = next((f for f in sorted(_steps(root), key=step_of, reverse=True) if _whole(f)), None)
     if found is not None and distributed.rank() == 0:
         why = f"leads to {target}, which is not there" if target else "is missing"
         print(f"mmpost: {last} {why}; taking {found.name}, the newest whole checkpoint", file=sys.stderr)
@@ -160,7 +160,7 @@ def load_adapters(folder: Path, module: torch.nn.Module) -> None:
 def prune(root: Path, keep: int) -> None:
     """Drop all but the newest `keep` checkpoints; those that a link points at (last, best) stay."""
     pointed = {link.resolve().name for link in root.iterdir() if link.is_symlink()}
-    for old in sorted(_steps(root), key=number)[:-keep]:
+    for old in sorted(_steps(root), key=step_of)[:-keep]:
         if old.name not in pointed:
             shutil.rmtree(_away(old))
 
@@ -169,12 +169,12 @@ def _steps(root: Path) -> list[Path]:
     return [f for f in root.glob("step-*") if f.name.removeprefix("step-").isdecimal()]
 
 
-def number(folder: Path) -> int:
+def step_of(folder: Path) -> int:
     """N of a folder step-N."""
     return int(folder.name.removeprefix("step-"))
 
 
-def point(link: Path, target: str) -> None:
+def set_link(link: Path, target: str) -> None:
     """Make `link` a relative link to `target`, replacing an older one in one step."""
     aside = link.with_name(f".{link.name}")
     aside.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ def point(link: Path, target: str) -> None:
     aside.replace(link)
 
 
-def find(name: str) -> str:
+def resolve_weights(name: str) -> str:
     """The weights that `name` stands for: a run folder's last checkpoint, else the name as it is."""
     return str(newest(Path(name) / "checkpoints") or name)
 

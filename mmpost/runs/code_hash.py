@@ -16,13 +16,13 @@ SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.training
 
 def fingerprint(*task_files: str) -> str:
     """SHA-256 over the run, the selection, the tasks, all modules of mmpost that they import, and library versions."""
-    files = reached([source("mmpost.runs.run"), source("mmpost.selection.attach"), *map(Path, task_files)])
+    files = imported_files([source("mmpost.runs.run"), source("mmpost.selection.attach"), *map(Path, task_files)])
     texts = [path.read_text(encoding="utf-8") for path in files]
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     return hashlib.sha256("\0".join([*texts, *versions]).encode()).hexdigest()[:16]
 
 
-def reached(starts: Iterable[Path | None], within: tuple[str, ...] = ("mmpost.",)) -> list[Path]:
+def imported_files(starts: Iterable[Path | None], within: tuple[str, ...] = ("mmpost.",)) -> list[Path]:
     """These files, and the modules that they import, and so on; only modules whose names start with one of `within`."""
     todo = [path for path in starts if path is not None]
     seen: set[Path] = set()

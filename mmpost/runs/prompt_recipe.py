@@ -23,7 +23,7 @@ class Recipe(Protocol):
     def hash(self) -> str: ...
 
 
-def described(recipe: Recipe) -> dict[str, Any]:
+def as_dict(recipe: Recipe) -> dict[str, Any]:
     """What a checkpoint keeps of a recipe: its hash, and each field, short or as a hash."""
     fields = {name: _short(json.dumps(value)) for name, value in asdict(recipe).items()}
     return {"recipe": recipe.hash, "recipe_fields": fields}
@@ -36,7 +36,7 @@ def changed(before: Mapping[str, Any], now: Recipe) -> list[str]:
     """
     if before.get("recipe", now.hash) == now.hash:
         return []
-    old, new = before.get("recipe_fields", {}), described(now)["recipe_fields"]
+    old, new = before.get("recipe_fields", {}), as_dict(now)["recipe_fields"]
     told = [f"{name} (was {old[name]}, now {value})" for name, value in new.items() if old.get(name, value) != value]
     return told or [f"the recipe as a whole (was {before['recipe']}, now {now.hash}; its parts are not on record)"]
 

@@ -53,11 +53,11 @@ def put_back(module: torch.nn.Module, saved: Mapping[str, torch.Tensor]) -> None
 def plan(steps: int, stages: Sequence[tuple[str, float]], state: Mapping[str, Any] | None) -> dict[str, int]:
     """Steps of each stage; finished stages of a resumed run (`state`) keep theirs, the others share what is left."""
     if state is None or not state["stage"]:
-        return trainer.share_out(steps, stages)
+        return trainer.allocate_steps(steps, stages)
     made, at = dict(state["plan"]), state["stage"]
     names = [name for name, _ in stages]
     ahead = [(n, share) for n, share in stages[names.index(at) :] if made[n]]
     past = sum(made[n] for n in names[: names.index(at)])
     if sum(made.values()) != steps:
-        made |= trainer.share_out(steps - past, ahead)
+        made |= trainer.allocate_steps(steps - past, ahead)
     return made

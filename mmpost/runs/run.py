@@ -25,15 +25,15 @@ from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models, checkpoint, prompt_recipe, resume as resuming, summary
 from mmpost.runs.checkpoint import Snapshot
-from mmpost.selection.recorder import Recordings
+from mmpost.selection.recorder import StageRecorder
 from mmpost.training import reference, trainer
-from mmpost.training.batches import Feed
-from mmpost.training.context import Job
-from mmpost.training.evaluation import Score, benches_of, run_benches
-from mmpost.training.interrupts import Now, Stop
-from mmpost.training.logprob_cache import LogpStore
-from mmpost.training.media_probe import media_use
-from mmpost.training.stage_checks import stages_of
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.context import TrainingContext
+from mmpost.training.evaluation import Estimate, benches_of, run_benches
+from mmpost.training.interrupts import Interrupted, StopSignal
+from mmpost.training.logprob_cache import LogprobCache
+from mmpost.training.media_probe import measure_media_use
+from mmpost.training.stage_checks import checked_stages
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
 from mmpost.updates.plain import Plain
 
@@ -66,16 +66,18 @@ class Run:
         self.model = open_model(str(resume) if whole else base, run_config.model, compute)
         if resume is None and distributed.rank() == 0:
             prompt_recipe.warn(base, self.model.recipe)
-        rollout = LocalRollout(self.model, compute.rollout_replies)
-        skips, share = run_config.data.on_error == "skip", compute.share == "auto"
-        self.job = Job(self.model, rollout, run_config.seed, skips=skips, share=share)
-        self.cursor = trainer.Cursor()
+        rollout = LocalRollout(self.model, compute.rollout_batch_size)
+        skips, share = run_config.data.on_error == "skip", compute.reuse == "auto"
+        self.job = TrainingContext(self.model, rollout, run_config.seed, skips=skips, share=share)
+        self.cursor = trainer.StageProgress()
         self._saved = checkpoint.stamp(self.before) if self.before else ""
         """Stamp of the checkpoint that was written last, or gone on from."""
         self.update: Update | None = None
-        self.stop = Stop()
-        self.recordings = Recordings(self.folder, self.job, self.stop, self._say)
-        self.listeners = Listeners(list(chosen(run_config.log, self.model.pieces)) if distributed.rank() == 0 else [])
+        self.stop = StopSignal()
+        self.recordings = StageRecorder(self.folder, self.job, self.stop, self._say)
+        self.listeners = Listeners(
+            list(chosen(run_config.log, self.model.token_strings)) if distributed.rank() == 0 else []
+        )
         self.results: dict[str, Any] = {}
         """Evaluations so far, as the summary will hold them."""
         self._start, self._earlier = time.time(), 0.0
@@ -94,10 +96,10 @@ class Run:
                     self.results["eval_before"] = self._evaluate("test", "before")
                 try:
                     self._stages()
-                except Now:
+                except Interrupted:
                     self._rewind()
                 self._save(last=True)
-                if self.stop.asked:
+                if self.stop.requested:
                     status, reason = "stopped", "by a signal"
                 else:
                     if self.config.eval.after:
@@ -114,7 +116,7 @@ class Run:
 
     def _prepare(self) -> None:
         """The stages, and the user's edits: what is wrong with them must show before anything is computed."""
-        self._made = stages_of(self.task)
+        self._made = checked_stages(self.task)
         self.stages = [(stage.name, self._share(stage)) for stage in self._made]
         self._check_stages()
         if self.before is not None:
@@ -128,7 +130,7 @@ class Run:
         for stage in self._made:
             optim = config.stage_optim(self.config, stage.name, stage.optim)
             if stage.objective is not None:
-                (stage.update or Plain(optim)).start(self.model.module, self.model.parts(), 1)
+                (stage.update or Plain(optim)).start(self.model.module, self.model.parameter_groups(), 1)
         torch.manual_seed(self.config.seed + distributed.rank())
 
     def _stages(self) -> None:
@@ -143,44 +145,44 @@ class Run:
             if at is not None and stage.name != at:
                 # Finished before the checkpoint; its edits are in place again.
                 if stage.objective is None and self.before is not None:
-                    self.recordings.load(self.recordings.fed(stage), self.before.state["made"][stage.name])
+                    self.recordings.load(self.recordings.resolve_source(stage), self.before.state["made"][stage.name])
                 continue
             if runs:
-                self._run_stage(self.recordings.fed(stage), self.before if at == stage.name else None)
-                if self.stop.asked:
+                self._run_stage(self.recordings.resolve_source(stage), self.before if at == stage.name else None)
+                if self.stop.requested:
                     return
             at = None
-            reference.leave(self.job, stage, self._made)
+            reference.end_stage(self.job, stage, self._made)
 
     def _run_stage(self, stage: Stage, snapshot: Snapshot | None) -> None:
         if stage.objective is None:
             self._record(stage, snapshot)
             return
         self._enter(stage, snapshot)
-        feed, engine = Feed(stage, self.job), LocalEngine(self.model.module, self._update())
-        if self.before is not None and self.cursor.drawn:
+        feed, engine = RolloutBatcher(stage, self.job), LocalEngine(self.model.module, self._update())
+        if self.before is not None and self.cursor.samples_drawn:
             self._refill(feed)
         self.before = None
-        until = trainer.Until(self._plan[stage.name], self.stop, self.config.stop_if_flat)
-        trainer.run(self.job, feed, engine, self.cursor, until, partial(self._watch, stage))
+        until = trainer.StopCondition(self._plan[stage.name], self.stop, self.config.max_zero_gradient_steps)
+        trainer.train_stage(self.job, feed, engine, self.cursor, until, partial(self._watch, stage))
 
     def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the data of a stage without objective, or what is missing of them."""
         if snapshot is None:
-            reference.enter(self.job, stage, self._made, self._weights_of)
+            reference.begin_stage(self.job, stage, self._made, self._weights_of)
         else:
             self._restore(snapshot)
             self.before = None
         if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.job.step}").is_dir():
             # A kill while data are made leaves something to go on from.
             self._save()
-        self.recordings.make(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
+        self.recordings.record(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _edit(self, stage: Stage) -> None:
         """The stage's own edits, drawn alike on every rank."""
-        self.job.label = stage.name
+        self.job.scope = stage.name
         with torch.random.fork_rng():
-            torch.manual_seed(self.job.number("edits"))
+            torch.manual_seed(self.job.seed_for("edits"))
             for edit in stage.edits:
                 edit(self.model)
 
@@ -188,20 +190,20 @@ class Run:
         """Make the stage's update and kept weights, or take them from a checkpoint."""
         optim = config.stage_optim(self.config, stage.name, stage.optim)
         self.update = stage.update or Plain(optim)
-        self.update.start(self.model.module, self.model.parts(), self._plan[stage.name])
-        self.cursor = trainer.Cursor()
+        self.update.start(self.model.module, self.model.parameter_groups(), self._plan[stage.name])
+        self.cursor = trainer.StageProgress()
         # What a moving reference says is never asked for again.
-        if reference.wanted(stage) and self.job.share and stage.follow is None:
+        if reference.needs_reference(stage) and self.job.reuse and stage.reference_sync is None:
             decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
-            self.job.stores["reference"] = LogpStore(
-                base_models.cache() / "logp.sqlite", *decides, recorded=stage.reads is not None
+            self.job.logprob_caches["reference"] = LogprobCache(
+                base_models.cache_dir() / "logp.sqlite", *decides, recorded=stage.reads_from is not None
             )
         if snapshot is None:
-            reference.enter(self.job, stage, self._made, self._weights_of)
+            reference.begin_stage(self.job, stage, self._made, self._weights_of)
             return
         self._restore(snapshot)
         self.update.load_state_dict(snapshot.tensors["update"])
-        self.cursor = trainer.Cursor(**snapshot.state["cursor"])
+        self.cursor = trainer.StageProgress(**snapshot.state["cursor"])
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Weights that are not the model's own, the step, and random generators."""
@@ -210,23 +212,23 @@ class Run:
             checkpoint.load_adapters(self.resume, self.model.module)
         else:
             resuming.put_back(self.model.module, self.weights)
-        self.job.kept = dict(snapshot.tensors["kept"])
+        self.job.snapshots = dict(snapshot.tensors["kept"])
         self.job.step = self.job.version = snapshot.state["step"]
         torch.set_rng_state(snapshot.tensors["rng"][distributed.rank()])
 
     def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
         """The weights of another model; only this section's name and place are not as configured."""
-        settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attention": "sdpa"})
+        settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attn_implementation": "sdpa"})
         other = open_model(base_models.resolve(name, self.config.seed), settings, self.config.compute)
         return dict(other.module.named_parameters())
 
-    def _refill(self, feed: Feed) -> None:
+    def _refill(self, feed: RolloutBatcher) -> None:
         """The rollout batch that the checkpoint stood in, if it stood in one."""
         assert self.before is not None
         packed = self.before.state["buffer"][distributed.rank()]
         if packed is not None:
-            feed.drawn = self.cursor.drawn
-            self.cursor.samples = sample_io.unpack(packed, feed.again([row["uid"] for row in packed]))
+            feed.drawn = self.cursor.samples_drawn
+            self.cursor.samples = sample_io.unpack(packed, feed.refetch([row["uid"] for row in packed]))
 
     def _update(self) -> Update:
         assert self.update is not None
@@ -240,10 +242,10 @@ class Run:
     # After each step.
 
     def _watch(self, stage: Stage, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
-        reference.follow(self.job, stage, self.cursor.done)
+        reference.sync(self.job, stage, self.cursor.steps_done)
         step, every = self.job.step, self.config.checkpoint.every
-        line: dict[str, Any] = {"step": step, "stage": self.job.label, **numbers}
-        escaped = sum(distributed.gather(sum(map(self.model.escapes, samples))))
+        line: dict[str, Any] = {"step": step, "stage": self.job.scope, **numbers}
+        escaped = sum(distributed.gather(sum(map(self.model.count_escaped_tokens, samples))))
         if escaped:
             line["data/escaped"] = escaped
         better = False
@@ -263,15 +265,15 @@ class Run:
         """How far log-probs move without the media, on the first rank's samples."""
         if distributed.rank():
             return {}
-        with self.job.aside("probe"):
-            use = media_use(samples, self.job)
+        with self.job.isolated("probe"):
+            use = measure_media_use(samples, self.job)
         return use.numbers() if use else {}
 
-    def _evaluate(self, split: Split, name: str) -> dict[str, Score]:
+    def _evaluate(self, split: Split, name: str) -> dict[str, Estimate]:
         if split not in self._benches:
             self._benches[split] = self.benches(split)
         log = partial(self.listeners.on_eval, name)
-        return run_benches(self.job, self._benches[split], self.config.eval.samples, log)
+        return run_benches(self.job, self._benches[split], self.config.eval.max_samples, log)
 
     def benches(self, split: Split) -> list[Bench]:
         """The evaluations of a split: the task's, or for the test split those of other tasks, where any are named."""
@@ -279,9 +281,9 @@ class Run:
             return self.task.benches(split)
         return benches_of(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
 
-    def _better(self, scores: dict[str, Score]) -> bool:
+    def _better(self, scores: dict[str, Estimate]) -> bool:
         """Whether these are the best so far by the task's own metric."""
-        name, sign = self.task.best.removeprefix("-"), -1 if self.task.best.startswith("-") else 1
+        name, sign = self.task.best_metric.removeprefix("-"), -1 if self.task.best_metric.startswith("-") else 1
         best = self.results.get("eval_best", {})
         if name not in scores or (name in best and sign * scores[name]["value"] <= sign * best[name]["value"]):
             return False
@@ -300,7 +302,7 @@ class Run:
                     checkpoint.save(root, self.job.step, self.model, now)
                     self._saved = stamp
                 if best:
-                    checkpoint.point(root / "best", folder)
+                    checkpoint.set_link(root / "best", folder)
                 checkpoint.prune(root, self.config.checkpoint.keep)
             except OSError as e:
                 if last:
@@ -309,25 +311,25 @@ class Run:
         distributed.barrier()
 
     def _state(self, buffer: list[Any]) -> dict[str, Any]:
-        kept = ("done", "rollout", "place", "drawn", "idle")
+        kept = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
         return {
             "format": FORMAT,
             "step": self.job.step,
-            "stage": self.job.label,
+            "stage": self.job.scope,
             "stages": [name for name, _ in self.stages],
             "plan": self._plan,
             "cursor": {name: getattr(self.cursor, name) for name in kept},
             "buffer": buffer,
             "made": self.recordings.digests,
             "world": distributed.world(),
-            **prompt_recipe.described(self.model.recipe),
+            **prompt_recipe.as_dict(self.model.recipe),
             "base_hash": self.base_hash,
             "wall_s": self._wall(),
             "results": self.results,
         }
 
     def _tensors(self, rng: list[torch.Tensor]) -> dict[str, Any]:
-        return {"update": self.update.state_dict() if self.update else {}, "kept": self.job.kept, "rng": rng}
+        return {"update": self.update.state_dict() if self.update else {}, "kept": self.job.snapshots, "rng": rng}
 
     # Start and end.
 
@@ -353,13 +355,13 @@ class Run:
             "status": status,
             "reason": reason,
             **self.results,
-            **summary.skipped(row for part in skipped for row in part),
+            **summary.skipped_rows(row for part in skipped for row in part),
             **self.recordings.summary(),
             "format": FORMAT,
             "steps": self.job.step,
             "wall_s": self._wall(),
             "model": self.config.model.name,
-            "origin": self.config.model.origin or self.config.model.name,
+            "base_model": self.config.model.base_model or self.config.model.name,
             "base_hash": self.base_hash,
             "recipe_hash": self.model.recipe.hash,
             "seed": self.config.seed,
@@ -368,7 +370,7 @@ class Run:
         if distributed.rank() == 0:
             summary.write(self.folder, ended)
             self.listeners.on_end(ended)
-            summary.tell(self.folder, ended)
+            summary.print_summary(self.folder, ended)
         distributed.stop()
         return ended
 
@@ -389,7 +391,7 @@ class Run:
         own = self.config.stages.get(stage.name)
         if stage.objective is None:
             return 0.0
-        return stage.share if own is None or own.share is None else own.share
+        return stage.fraction if own is None or own.fraction is None else own.fraction
 
     def _check_stages(self) -> None:
         names = [name for name, _ in self.stages]

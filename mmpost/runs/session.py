@@ -19,7 +19,7 @@ from mmpost.methods.user_rewards import with_rewards
 from mmpost.models.opening import open_model
 from mmpost.runs import base_models, checkpoint, prompt_recipe
 from mmpost.runs.run import Run
-from mmpost.selection.attach import with_selection
+from mmpost.selection.attach import attach_selection
 from mmpost.training.evaluation import run_benches, table
 from mmpost.types import Model, Task
 
@@ -48,7 +48,7 @@ def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     else:
         folder = new_folder(aside.get("out"), f"eval-{registry.label(run_config.task['name'])}")
     run = Run(run_config, make_task(run_config), folder, evaluated=evaluated_tasks(run_config))
-    scores = run_benches(run.job, run.benches("test"), run_config.eval.samples)
+    scores = run_benches(run.job, run.benches("test"), run_config.eval.max_samples)
     result = {"model": str(named), "task": run_config.task, "scores": scores}
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def make_task(run_config: RunConfig) -> Task:
         raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
     if run_config.rewards:
         kind = with_rewards(kind, run_config.rewards)
-    kind = with_selection(kind, run_config.select, run_config.data, run_config.seed)
+    kind = attach_selection(kind, run_config.select, run_config.data, run_config.seed)
     return config.decode(kind, {**fields, "data": run_config.data}, "task.")
 
 

@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
 
 
-def skipped(told: Iterable[str]) -> dict[str, Any]:
+def skipped_rows(told: Iterable[str]) -> dict[str, Any]:
     """What the summary says of rows that were left out, from a message for each; empty where there is none."""
     rows = list(dict.fromkeys(told))
     return {"skipped": {"rows": len(rows), "named": rows[:NAMED]}} if rows else {}
@@ -35,7 +35,7 @@ def write(folder: Path, summary: Mapping[str, Any]) -> None:
     run_files.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
 
 
-def tell(folder: Path, summary: Mapping[str, Any]) -> None:
+def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """The scores of a run that is done, where its folder is, and how to go on where it was stopped."""
     console = Console()
     status = summary["status"]

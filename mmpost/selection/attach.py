@@ -14,18 +14,18 @@ from mmpost.data.sources.selected import chosen
 from mmpost.errors import ConfigError, DataError
 from mmpost.selection.manifest import Manifest, ordered, read
 from mmpost.selection.selectors import SELECTORS
-from mmpost.training.context import place
-from mmpost.training.stage_checks import refuse_chosen
+from mmpost.training.context import location
+from mmpost.training.stage_checks import refuse_selection_conflicts
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Entry, Reads, Recording, Source, Stage, Task
+from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Source, Stage, Task
 
 NAME = "select"
 """The stage that measures."""
 
 
-def with_selection(kind: type[Task], select: Mapping[str, Any], data: DataSettings, seed: int) -> type[Task]:
-    """`kind`, whose stages draw from what `select`, `data.manifest` or `data.most` leave of their sources.
+def attach_selection(kind: type[Task], select: Mapping[str, Any], data: DataSettings, seed: int) -> type[Task]:
+    """`kind`, whose stages draw from what `select`, `data.manifest` or `data.max_samples` leave of their sources.
 
     Raises ConfigError for settings that contradict one another.
     """
@@ -34,12 +34,12 @@ def with_selection(kind: type[Task], select: Mapping[str, Any], data: DataSettin
         raise ConfigError(
             "select measures the samples in this run, data.manifest says what was measured: leave one out"
         )
-    if not source and (data.choose != "kept" or data.order != "shuffled"):
+    if not source and (data.subset != "kept" or data.order != "shuffled"):
         raise ConfigError(
-            f"data.choose={data.choose}, data.order={data.order}: wanted a selection that they are about; say "
+            f"data.subset={data.subset}, data.order={data.order}: wanted a selection that they are about; say "
             "data.manifest=FILE or select.by=..."
         )
-    if not source and not data.most:
+    if not source and not data.max_samples:
         return kind
 
     class Selected(kind):  # pyright: ignore[reportGeneralTypeIssues] - a class like any other at run time
@@ -58,7 +58,7 @@ def with_selection(kind: type[Task], select: Mapping[str, Any], data: DataSettin
     return Selected
 
 
-def measuring(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage, Stage]:
+def measuring_stage(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage, Stage]:
     """A stage that measures the samples of the first stage that scores rollouts, and that stage.
 
     Replies are drawn and scored as in training; how many of them, and what follows, is the selector's.
@@ -69,7 +69,7 @@ def measuring(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage
     selector = _selector(select, target)
     steps = list(target.transforms[: max(_scores(target)) + 1])
     steps = [t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t for t in steps]  # type: ignore[attr-defined]
-    return Stage(NAME, target.source, None, target.prompts, (*steps, selector), gold=target.gold), target  # type: ignore[arg-type]
+    return Stage(NAME, target.source, None, target.batch_size, (*steps, selector), gold=target.gold), target  # type: ignore[arg-type]
 
 
 def _scores(stage: Stage) -> list[int]:
@@ -102,24 +102,24 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
 def _measured_first(
     stages: Sequence[Stage], select: Mapping[str, Any], data: DataSettings, seed: int
 ) -> Iterator[Stage]:
-    measure, target = measuring(stages, select)
-    reads = Reads(NAME, partial(_recorded, data, seed))
+    measure, target = measuring_stage(stages, select)
+    reads = ReadsFrom(NAME, partial(_recorded, data, seed))
     order = "given" if data.order == "manifest" else "shuffled"
     at = stages.index(target)
     for number, stage in enumerate(stages):
         if stage is target:
             yield measure
         theirs = number >= at and stage.source is target.source and stage.objective is not None
-        yield replace(stage, reads=reads, order=order) if theirs else stage
+        yield replace(stage, reads_from=reads, order=order) if theirs else stage
 
 
-def _recorded(data: DataSettings, seed: int, source: Source, recording: Recording) -> Source:
-    return chosen(source, ordered(recording.entries), data, seed)
+def _recorded(data: DataSettings, seed: int, source: Source, recording: GeneratedDataset) -> Source:
+    return chosen(source, ordered(recording.records), data, seed)
 
 
 def _by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> Iterator[Stage]:
     """Stages whose source has samples of the manifest draw from those that it keeps; the others stay as they are."""
-    named = {entry.uid: entry for entry in manifest.entries}
+    named = {entry.uid: entry for entry in manifest.records}
     order = "given" if data.order == "manifest" else "shuffled"
     parts: dict[int, tuple[Source, Subset | None]] = {}
     found: set[str] = set()
@@ -132,10 +132,10 @@ def _by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings
         part = parts[id(stage.source)][1]
         if part is not None:
             why = manifest.made.get("conflicts", {})
-            refuse_chosen(f"stage {stage.name!r} on {manifest.file}", why, stage.transforms)
+            refuse_selection_conflicts(f"stage {stage.name!r} on {manifest.file}", why, stage.transforms)
             stage = replace(stage, source=part, order=order)
         made.append(stage)
-    unknown = [e.uid for e in manifest.entries if not e.lost and e.uid not in found]
+    unknown = [e.uid for e in manifest.records if not e.drop_reason and e.uid not in found]
     if unknown:
         raise DataError(
             f"{manifest.file}: {_few(unknown)} of {len(named)} uids are no sample that the task trains on; select "
@@ -146,10 +146,10 @@ def _by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings
 
 def _part(stage: Stage, manifest: Manifest, places: Mapping[str, int], data: DataSettings, seed: int) -> Subset | None:
     """What the manifest leaves of a stage's source; None where it is about another."""
-    mine = [replace(e, index=places[e.uid]) for e in manifest.entries if e.uid in places]
+    mine = [replace(e, index=places[e.uid]) for e in manifest.records if e.uid in places]
     if not mine:
         return None
-    named = {entry.uid for entry in manifest.entries}
+    named = {entry.uid for entry in manifest.records}
     strange = [uid for uid in places if uid not in named]
     if strange and manifest.made:
         raise DataError(
@@ -157,26 +157,26 @@ def _part(stage: Stage, manifest: Manifest, places: Mapping[str, int], data: Dat
             f"{stage.name!r} are not in it; select again from the data that you train on"
         )
     # A file made by hand may name only what it keeps.
-    others = [Entry(uid, places[uid], {"kept": 0.0}) for uid in strange]
+    others = [SampleRecord(uid, places[uid], {"kept": 0.0}) for uid in strange]
     return chosen(stage.source, [*mine, *others], data, seed)
 
 
-def _places(source: Source, named: Mapping[str, Entry], skips: bool) -> dict[str, int]:
+def _places(source: Source, named: Mapping[str, SampleRecord], skips: bool) -> dict[str, int]:
     """The index of each uid; samples that cannot be read are passed over where the manifest or the user says so."""
     places: dict[str, int] = {}
     for index in range(len(source)):
         try:
             places.setdefault(source[index].uid, index)
         except DataError:
-            if not skips and place(source, index) not in named:
+            if not skips and location(source, index) not in named:
                 raise
     return places
 
 
 def _at_most(stage: Stage, data: DataSettings, seed: int) -> Stage:
-    if len(stage.source) <= data.most:
+    if len(stage.source) <= data.max_samples:
         return stage
-    entries = [Entry(str(index), index) for index in range(len(stage.source))]
+    entries = [SampleRecord(str(index), index) for index in range(len(stage.source))]
     return replace(stage, source=chosen(stage.source, entries, data, seed))
 
 

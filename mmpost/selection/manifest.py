@@ -14,8 +14,8 @@ from typing import Any
 
 from mmpost.core import run_files
 from mmpost.errors import DataError
-from mmpost.selection.recording import Record
-from mmpost.types import Entry, Stage
+from mmpost.selection.recording import Recording
+from mmpost.types import SampleRecord, Stage
 
 NAME = "manifest.jsonl"
 """What the file is called in the folder of `mmpost select`."""
@@ -26,7 +26,7 @@ class Manifest:
     """A file of verdicts."""
 
     file: Path
-    entries: Sequence[Entry]
+    records: Sequence[SampleRecord]
     """In the order of the file; the column "kept" is the verdict."""
     made: Mapping[str, Any]
     """How it was made; empty for one made by hand, which need not name the samples that are dropped."""
@@ -53,21 +53,21 @@ def read(name: str) -> Manifest:
             raise DataError(f"{file}:{number}: wanted {wrong}; uid {uid!r}")
         uids.add(uid)
         columns = {"kept": float(verdict == "keep")}
-        entries.append(Entry(uid, int(found.get("index", -1)), columns, str(found.get("lost", ""))))
+        entries.append(SampleRecord(uid, int(found.get("index", -1)), columns, str(found.get("lost", ""))))
     return Manifest(file, entries, made)
 
 
-def write(file: Path, record: Record, stage: Stage) -> None:
+def write(file: Path, record: Recording, stage: Stage) -> None:
     """The verdicts of a recording; samples with a column "order" in that order, as a curriculum wants them."""
-    places = {entry.uid: place for place, entry in enumerate(ordered(record.entries))}
-    by_uid = {entry.uid: entry for entry in record.entries}
+    places = {entry.uid: place for place, entry in enumerate(ordered(record.records))}
+    by_uid = {entry.uid: entry for entry in record.records}
     lines = [(places[row["uid"]], _line(by_uid[row["uid"]], row, record.made)) for row in record.rows()]
     made = {**record.made, "conflicts": conflicts(stage)}
     rows = [{"made": made}, *(line for _, line in sorted(lines, key=lambda pair: pair[0]))]
     run_files.write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def ordered(entries: Sequence[Entry]) -> list[Entry]:
+def ordered(entries: Sequence[SampleRecord]) -> list[SampleRecord]:
     """By the column "order" where there is one, those without it behind."""
     return sorted(entries, key=lambda e: e.columns.get("order", float("inf")))
 
@@ -81,21 +81,21 @@ def conflicts(stage: Stage) -> dict[str, str]:
     return found
 
 
-def counts(entries: Sequence[Entry]) -> dict[str, int]:
+def counts(entries: Sequence[SampleRecord]) -> dict[str, int]:
     """How many samples there are, how many were lost, and of verdicts how many are kept."""
     verdicts = [e.columns["kept"] for e in entries if "kept" in e.columns]
     kept = {"kept": sum(v > 0 for v in verdicts)} if verdicts else {}
-    return {"samples": len(entries), "lost": sum(bool(e.lost) for e in entries), **kept}
+    return {"samples": len(entries), "lost": sum(bool(e.drop_reason) for e in entries), **kept}
 
 
-def told(entries: Sequence[Entry]) -> str:
+def format_counts(entries: Sequence[SampleRecord]) -> str:
     """The counts in words."""
     found = counts(entries)
     kept = f", {found['kept']} kept ({found['kept'] / max(1, found['samples']):.1%})" if "kept" in found else ""
     return f"{found['samples']} samples{kept}, {found['lost']} lost"
 
 
-def _line(entry: Entry, row: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+def _line(entry: SampleRecord, row: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict with what it is made from."""
     replies = [r for r in row.get("replies", ()) if r["origin"] == "policy"]
     scores: dict[str, list[float | None]] = {"reward": [r["columns"].get("reward") for r in replies]}
@@ -104,10 +104,10 @@ def _line(entry: Entry, row: Mapping[str, Any], made: Mapping[str, Any]) -> dict
     return {
         "uid": entry.uid,
         "index": entry.index,
-        "verdict": "keep" if entry.columns.get("kept", 1.0) > 0 and not entry.lost else "drop",
+        "verdict": "keep" if entry.columns.get("kept", 1.0) > 0 and not entry.drop_reason else "drop",
         "k": len(replies),
         "measured": {k: v for k, v in entry.columns.items() if k not in ("kept", "k")},
         "scores": scores if replies else {},
-        **({"lost": entry.lost} if entry.lost else {}),
+        **({"lost": entry.drop_reason} if entry.drop_reason else {}),
         "policy": made.get("policy", ""),
     }

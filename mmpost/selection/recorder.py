@@ -14,11 +14,11 @@ import torch
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, DataError
 from mmpost.selection import manifest, recording
-from mmpost.selection.recording import Record
-from mmpost.training.batches import Ahead
-from mmpost.training.context import Job, place
-from mmpost.training.interrupts import Stop
-from mmpost.types import Collect, Sample, Stage, Transform
+from mmpost.selection.recording import Recording
+from mmpost.training.batches import PrefetchingSource
+from mmpost.training.context import TrainingContext, location
+from mmpost.training.interrupts import StopSignal
+from mmpost.types import RefillBatch, Sample, Stage, Transform
 
 EVERY = 10.0
 """Seconds between two lines about how far it is."""
@@ -27,9 +27,15 @@ Other = Callable[[list[str]], None]
 """Hears in which points what a file holds was made otherwise; raises, or the file is begun anew."""
 
 
-def make(
-    stage: Stage, job: Job, file: Path, about: Mapping[str, Any], other: Other, stop: Stop, say: Callable[[str], None]
-) -> Record | None:
+def record_stage(
+    stage: Stage,
+    job: TrainingContext,
+    file: Path,
+    about: Mapping[str, Any],
+    other: Other,
+    stop: StopSignal,
+    say: Callable[[str], None],
+) -> Recording | None:
     """Record what the transforms make of each sample of the stage's source; None where it was asked to stop before.
 
     Samples that `file` has already are not made again. A sample is worked on together with the same neighbours whether
@@ -38,8 +44,8 @@ def make(
     """
     done = distributed.gather(recording.begin(file, about, other) if distributed.rank() == 0 else {})[0]
     uids = {uid: index for index, uid in done.items()}
-    ahead, size = Ahead(stage.source), len(stage.source)
-    todo = [range(a, min(a + stage.prompts, size)) for a in range(0, size, stage.prompts)]
+    ahead, size = PrefetchingSource(stage.source), len(stage.source)
+    todo = [range(a, min(a + stage.batch_size, size)) for a in range(0, size, stage.batch_size)]
     todo = [indices for indices in todo if any(i not in done for i in indices)]
     told = time.monotonic()
     for number, indices in enumerate(todo):
@@ -47,7 +53,7 @@ def make(
             mine = _together(stage, job, ahead, indices[distributed.rank() :: distributed.world()])
         if number + 1 < len(todo):
             # While this part is gathered and written, the media of the next are read.
-            job.model.soon(ahead.read(todo[number + 1][distributed.rank() :: distributed.world()]))
+            job.model.prefetch(ahead.prefetch(todo[number + 1][distributed.rank() :: distributed.world()]))
         rows = sorted((r for part in distributed.gather(mine) for r in part), key=lambda r: r["index"])
         _unique(stage, rows, uids)
         if distributed.rank() == 0:
@@ -55,33 +61,35 @@ def make(
         if time.monotonic() - told > EVERY:
             told = time.monotonic()
             say(f"stage {stage.name}: {indices[-1] + 1} of {size} samples")
-        if number + 1 < len(todo) and any(distributed.gather(stop.asked)):
+        if number + 1 < len(todo) and any(distributed.gather(stop.requested)):
             return None
     distributed.barrier()
-    return settled(stage, Record(file, stage.source))
+    return finalize(stage, Recording(file, stage.source))
 
 
-def settled(stage: Stage, record: Record) -> Record:
+def finalize(stage: Stage, record: Recording) -> Recording:
     """The whole recording with what its transforms conclude from all of it."""
     for transform in stage.transforms:
         if hasattr(transform, "settle"):
-            record.settle(transform.settle(record.entries))  # pyright: ignore[reportAttributeAccessIssue]
+            record.add_columns(transform.settle(record.records))  # pyright: ignore[reportAttributeAccessIssue]
     return record
 
 
-def _together(stage: Stage, job: Job, source: Ahead, indices: Sequence[int]) -> list[dict[str, Any]]:
+def _together(
+    stage: Stage, job: TrainingContext, source: PrefetchingSource, indices: Sequence[int]
+) -> list[dict[str, Any]]:
     """The lines of these samples; leaves no trace in the job but what it left out."""
     samples: dict[int, Sample] = {}
     rows: dict[int, dict[str, Any]] = {}
-    with job.aside(stage.name):
+    with job.isolated(stage.name):
         for index in indices:
-            uid = place(source, index)
+            uid = location(source, index)
             try:
-                sample = job.framed(source[index])
+                sample = job.with_frame(source[index])
                 uid = sample.uid
-                job.model.read(sample)
+                job.model.validate(sample)
             except DataError as e:
-                rows[index] = recording.lost(index, uid, job.leave_out(source, index, e))
+                rows[index] = recording.lost(index, uid, job.record_skipped(source, index, e))
             else:
                 samples[index] = sample
         # A transform may speak with the other ranks: all of them call it, also one that has no samples.
@@ -101,9 +109,11 @@ def _together(stage: Stage, job: Job, source: Ahead, indices: Sequence[int]) -> 
     return [rows[index] for index in indices]
 
 
-def _through(transforms: Sequence[Transform | Collect], samples: list[Sample], job: Job) -> list[Sample]:
+def _through(
+    transforms: Sequence[Transform | RefillBatch], samples: list[Sample], job: TrainingContext
+) -> list[Sample]:
     for transform in transforms:
-        assert not isinstance(transform, Collect)
+        assert not isinstance(transform, RefillBatch)
         samples = transform(samples, job)
     return samples
 
@@ -117,16 +127,16 @@ def _unique(stage: Stage, rows: Sequence[Mapping[str, Any]], uids: dict[str, int
             )
 
 
-class Recordings:
+class StageRecorder:
     """The recordings of a run's stages, in its folder."""
 
-    def __init__(self, folder: Path, job: Job, stop: Stop, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, job: TrainingContext, stop: StopSignal, say: Callable[[str], None]) -> None:
         self.folder, self.job, self.stop, self.say = folder / "manifests", job, stop, say
-        self.made: dict[str, Record] = {}
+        self.made: dict[str, Recording] = {}
         self.digests: dict[str, str] = {}
         """By stage: what a checkpoint keeps of its recording."""
 
-    def make(self, stage: Stage, base: str, recipe: str) -> bool:
+    def record(self, stage: Stage, base: str, recipe: str) -> bool:
         """Make the data of a stage, or the rest of them; whether they are whole."""
         policy = base[:16] + (f"+{weights(self.job.model.module)}" if self.job.step else "")
         about = recording.about(stage, policy=policy, seed=self.job.seed, step=self.job.step, recipe=recipe)
@@ -135,7 +145,7 @@ class Recordings:
             self.say(f"stage {stage.name}: its data were made otherwise, in {'; '.join(points)}; making them again")
 
         file = self.folder / f"{stage.name}.jsonl"
-        record = make(stage, self.job, file, about, other, self.stop, self.say)
+        record = record_stage(stage, self.job, file, about, other, self.stop, self.say)
         if record is not None:
             self._keep(stage, record)
         return record is not None
@@ -143,29 +153,29 @@ class Recordings:
     def load(self, stage: Stage, digest: str) -> None:
         """The data of a stage that was finished before the checkpoint. Raises ConfigError where they changed since."""
         file = self.folder / f"{stage.name}.jsonl"
-        if not file.exists() or Record(file, stage.source).digest() != digest:
+        if not file.exists() or Recording(file, stage.source).digest() != digest:
             raise ConfigError(
                 f"{file}: wanted what stage {stage.name!r} recorded before the checkpoint, found "
                 f"{'another file' if file.exists() else 'no file'}; put it back, or start a new run"
             )
-        self._keep(stage, settled(stage, Record(file, stage.source)))
+        self._keep(stage, finalize(stage, Recording(file, stage.source)))
 
-    def fed(self, stage: Stage) -> Stage:
+    def resolve_source(self, stage: Stage) -> Stage:
         """The stage with the source that it reads from another's recording."""
-        if stage.reads is None:
+        if stage.reads_from is None:
             return stage
-        source = stage.reads.make(stage.source, self.made[stage.reads.stage])
-        self.say(f"stage {stage.name}: {len(source)} samples, from what stage {stage.reads.stage} recorded")
+        source = stage.reads_from.build(stage.source, self.made[stage.reads_from.stage])
+        self.say(f"stage {stage.name}: {len(source)} samples, from what stage {stage.reads_from.stage} recorded")
         return replace(stage, source=source)
 
     def summary(self) -> dict[str, Any]:
         """What the run's summary says of them."""
-        counts = {name: manifest.counts(record.entries) for name, record in self.made.items()}
+        counts = {name: manifest.counts(record.records) for name, record in self.made.items()}
         return {"made": counts} if counts else {}
 
-    def _keep(self, stage: Stage, record: Record) -> None:
+    def _keep(self, stage: Stage, record: Recording) -> None:
         self.made[stage.name], self.digests[stage.name] = record, record.digest()
-        self.say(f"stage {stage.name}: {manifest.told(record.entries)}: {record.file}")
+        self.say(f"stage {stage.name}: {manifest.format_counts(record.records)}: {record.file}")
         if any(hasattr(t, "settle") for t in stage.transforms) and distributed.rank() == 0:
             manifest.write(self.folder / f"{stage.name}.verdicts.jsonl", record, stage)
 

@@ -18,7 +18,7 @@ from typing import Any
 from mmpost.core import run_files, sample_io
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import DataError
-from mmpost.types import Entry, Sample, Source, Stage
+from mmpost.types import Sample, SampleRecord, Source, Stage
 
 FORMAT = 1
 
@@ -29,7 +29,7 @@ def about(stage: Stage, **more: Any) -> dict[str, Any]:
         "format": FORMAT,
         "stage": stage.name,
         "samples": len(stage.source),
-        "together": stage.prompts,
+        "together": stage.batch_size,
         "transforms": [described(t) for t in stage.transforms],
         **more,
     }
@@ -98,22 +98,22 @@ def append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(out.fileno())
 
 
-class Record:
+class Recording:
     """A whole recording; the Recording that later stages read."""
 
     def __init__(self, file: Path, source: Source) -> None:
         self.file, self.source = file, source
         found = list(_entries(file))
         self._starts = [start for start, _ in found]
-        self.entries: list[Entry] = [entry for _, entry in found]
+        self.records: list[SampleRecord] = [entry for _, entry in found]
         self.made: dict[str, Any] = next(_lines(file))[1]["made"]
 
     def samples(self) -> Source:
-        return _Samples(self, [i for i, entry in enumerate(self.entries) if not entry.lost])
+        return _Samples(self, [i for i, entry in enumerate(self.records) if not entry.drop_reason])
 
-    def settle(self, columns: Mapping[str, Mapping[str, float]]) -> None:
+    def add_columns(self, columns: Mapping[str, Mapping[str, float]]) -> None:
         """Add columns by uid."""
-        self.entries = [replace(e, columns={**e.columns, **columns.get(e.uid, {})}) for e in self.entries]
+        self.records = [replace(e, columns={**e.columns, **columns.get(e.uid, {})}) for e in self.records]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines of the file after the first."""
@@ -121,7 +121,7 @@ class Record:
 
     def sample(self, number: int) -> Sample:
         """The sample of the number-th entry with its replies."""
-        entry = self.entries[number]
+        entry = self.records[number]
         drawn = self.source[entry.index]
         if drawn.uid != entry.uid:
             raise DataError(
@@ -146,7 +146,7 @@ class Record:
 
 
 class _Samples(Indexed):
-    def __init__(self, record: Record, numbers: Sequence[int]) -> None:
+    def __init__(self, record: Recording, numbers: Sequence[int]) -> None:
         self.record, self.numbers = record, numbers
         self.name = str(record.file)
 
@@ -157,14 +157,14 @@ class _Samples(Indexed):
         return self.record.sample(self.numbers[index])
 
 
-def _entries(file: Path) -> Iterator[tuple[int, Entry]]:
+def _entries(file: Path) -> Iterator[tuple[int, SampleRecord]]:
     """Where each line starts, and what it says; raises DataError for a line that no stage wrote."""
     for number, (start, found) in enumerate(_lines(file), 1):
         if number == 1:
             continue
         try:
             columns = _numbers(found.get("columns", {}))
-            yield start, Entry(found["uid"], found["index"], columns, found.get("lost", ""))
+            yield start, SampleRecord(found["uid"], found["index"], columns, found.get("lost", ""))
         except (KeyError, TypeError, AttributeError) as e:
             raise DataError(f"{file}:{number}: wanted a line with uid and index, found {found!r:.80}") from e
 

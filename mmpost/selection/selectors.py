@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
-from mmpost.transforms.columns import known, reward
-from mmpost.types import Context, Entry, Reply, Sample
+from mmpost.transforms.columns import finite_or_none, reward
+from mmpost.types import Context, Reply, Sample, SampleRecord
 
 REWARD = "reward"
 """What the weighted sum of all rewards is called among the scores."""
@@ -52,7 +52,7 @@ class _Measure(Settings):
         drawn = [reply for reply in sample.replies if reply.origin == "policy"]
         columns = {"k": float(len(drawn))}
         for name in self.names:
-            values = [reward(sample, r) if name == REWARD else known(r.scores.get(name)) for r in drawn]
+            values = [reward(sample, r) if name == REWARD else finite_or_none(r.scores.get(name)) for r in drawn]
             found = [v for v in values if v is not None]
             if not found:
                 continue
@@ -101,11 +101,11 @@ class InstanceFilter(_Measure):
     def names(self) -> tuple[str, ...]:
         return (self.score,)
 
-    def settle(self, entries: Sequence[Entry]) -> Columns:
+    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
         """The column kept: 1 or 0."""
         most = math.inf if self.max_correct is None else self.max_correct
         counts = {e.uid: e.columns.get(f"right/{self.score}", 0.0) for e in entries}
-        lost = {e.uid for e in entries if e.lost}
+        lost = {e.uid for e in entries if e.drop_reason}
         return {uid: {"kept": float(self.min_correct <= n <= most and uid not in lost)} for uid, n in counts.items()}
 
 
@@ -141,29 +141,29 @@ class VarianceSelection(_Measure):
     def names(self) -> tuple[str, ...]:
         return (*self.discrete, *self.continuous)
 
-    def settle(self, entries: Sequence[Entry]) -> Columns:
+    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
         """The column kept: 1 or 0."""
         kept = {e.uid for e in entries for name in self.discrete if self._mixed(e, name)}
         for name in self.continuous:
-            kinds: dict[tuple[str, ...], list[Entry]] = {}
+            kinds: dict[tuple[str, ...], list[SampleRecord]] = {}
             for entry in entries:
-                if f"std/{name}" in entry.columns and not entry.lost:
+                if f"std/{name}" in entry.columns and not entry.drop_reason:
                     kinds.setdefault(self._kind(entry), []).append(entry)
             for rows in kinds.values():
                 kept |= {e.uid for e in self._spread(rows, name)}
         return {e.uid: {"kept": float(e.uid in kept)} for e in entries}
 
-    def _mixed(self, entry: Entry, name: str) -> bool:
+    def _mixed(self, entry: SampleRecord, name: str) -> bool:
         right, n = entry.columns.get(f"right/{name}", 0.0), entry.columns.get(f"n/{name}", 0.0)
-        return 1 <= right <= n - 1 and not entry.lost
+        return 1 <= right <= n - 1 and not entry.drop_reason
 
-    def _spread(self, rows: Sequence[Entry], name: str) -> list[Entry]:
+    def _spread(self, rows: Sequence[SampleRecord], name: str) -> list[SampleRecord]:
         low, high = self.means
         fit = [e for e in rows if low <= e.columns[f"mean/{name}"] <= high and e.columns[f"std/{name}"] > SLACK]
         # A stable sort: of equals, the first of the source.
         return sorted(fit, key=lambda e: -e.columns[f"std/{name}"])[: round(self.top * len(rows))]
 
-    def _kind(self, entry: Entry) -> tuple[str, ...]:
+    def _kind(self, entry: SampleRecord) -> tuple[str, ...]:
         return tuple(name for name in self.names if f"n/{name}" in entry.columns)
 
 
@@ -182,10 +182,10 @@ class Difficulty(_Measure):
     def names(self) -> tuple[str, ...]:
         return (self.score,)
 
-    def settle(self, entries: Sequence[Entry]) -> Columns:
+    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
         """The columns kept, and order: 0 for the easiest. A sample to which the score does not apply is not kept."""
         name = f"mean/{self.score}"
-        known = sorted((e for e in entries if name in e.columns and not e.lost), key=lambda e: -e.columns[name])
+        known = sorted((e for e in entries if name in e.columns and not e.drop_reason), key=lambda e: -e.columns[name])
         places = {e.uid: {"kept": 1.0, "order": float(i)} for i, e in enumerate(known)}
         return {e.uid: places.get(e.uid, {"kept": 0.0}) for e in entries}
 

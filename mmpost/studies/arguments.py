@@ -18,7 +18,7 @@ def split(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, str],
         if sep and key in known:
             own[key] = value
         else:
-            settings = run_config.merge(settings, run_config.parse_word(word))
+            settings = run_config.merge(settings, run_config.parse_argument(word))
     return own, settings
 
 

@@ -21,7 +21,7 @@ from mmpost.studies.compare_plot import draw
 from mmpost.studies.compare_tables import markdown
 from mmpost.studies.study import WORDS, Study, begun, cell, chosen, grid, opponent, read, settings_of
 from mmpost.studies.tuning import taken, tune
-from mmpost.training.stage_checks import stages_of
+from mmpost.training.stage_checks import checked_stages
 
 
 def compare(words: Sequence[str]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Comparison:
         self.run_config = self._checked()
         self.task = make_task(self.run_config)
         self.benches = {bench.name: bench for bench in self.task.benches("test")}
-        if not self.benches or not self.task.best:
+        if not self.benches or not self.task.best_metric:
             raise ConfigError(f"task={study.task} has no bench on test, or no `best` metric to tune by")
         self.runner = Runner.of(own, folder, self.run_config.model.name, [study.task])
 
@@ -69,7 +69,7 @@ class Comparison:
         firsts = [begun(study, cell(study, arm, grid(study, arm)[0], 0, 0))[0] for arm in study.arms]
         starts = [run_config.load([dict(first.settings)])[0] for first in firsts if first is not None]
         for one in (*made, *starts):
-            stages_of(make_task(one))
+            checked_stages(make_task(one))
         for name in ("steps", "model"):
             found = {str(getattr(one, name)) for one in made}
             if len(found) > 1:
@@ -109,7 +109,7 @@ class Comparison:
     def _budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
         """Tune all arms, train them on all seeds, and compare."""
         arms = self.study.arms
-        tuned = tune(self.runner, dict.fromkeys(arms, self.study), steps, dict.fromkeys(arms, self.task.best))
+        tuned = tune(self.runner, dict.fromkeys(arms, self.study), steps, dict.fromkeys(arms, self.task.best_metric))
         best = taken(tuned)
         wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in arms]
         done = [one.whole() for one in self.runner.after([begun(self.study, one) for one in wanted])]

@@ -99,7 +99,9 @@ class Continual:
         entry = next(iter(self.study.tasks.values()))
         studies = {arm: sequence.described(self.study, entry, arm) for arm in self.study.arms}
         steps = {arm: sequence.steps_of(one, arm, {}) for arm, one in studies.items()}
-        best = {arm: make_task(run_config.load([settings_of(one, arm, {})])[0]).best for arm, one in studies.items()}
+        best = {
+            arm: make_task(run_config.load([settings_of(one, arm, {})])[0]).best_metric for arm, one in studies.items()
+        }
         return tune(self.runner, studies, steps, best)
 
     def _tasks(self) -> list[str]:

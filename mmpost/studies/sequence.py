@@ -165,7 +165,7 @@ def columns(study: ContinualStudy) -> list[Column]:
     for name, entry in (study.tasks | study.general).items():
         run, _ = run_config.load([_settings(study, entry)])
         task = make_task(run)
-        accuracy = entry.accuracy or task.best
+        accuracy = entry.accuracy or task.best_metric
         bench, _, metric = accuracy.partition("/")
         benches = {one.name: one for one in task.benches("test")}
         if bench not in benches or not metric:
@@ -191,7 +191,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     out["model"] = {
         "name": run.model.name,
         **out.get("model", {}),
-        **{k: getattr(run.model, k) for k in run_config.RECIPE},
+        **{k: getattr(run.model, k) for k in run_config.PROMPT_RECIPE_FIELDS},
     }
     return out
 

@@ -30,7 +30,7 @@ QUIET: dict[str, Any] = {
     "eval": {"before": False},
     "log": {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0},
     "checkpoint": {"every": 0, "keep": 1},
-    "stop_if_flat": 0,
+    "max_zero_gradient_steps": 0,
 }
 """A cell is compared by its evaluation alone, and a policy that has nothing to learn is a result too."""
 

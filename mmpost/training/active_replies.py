@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Objective, Reply, Sample
 
 Mask = list[list[bool]]
 """[sample][reply]"""
 
 
-def working(job: Job, objective: Objective, samples: Sequence[Sample]) -> Mask:
+def active_reply_mask(job: TrainingContext, objective: Objective, samples: Sequence[Sample]) -> Mask:
     """The replies of a step that are computed: all but those that can have no gradient (`Objective.idle`).
 
     An optimiser tells a zero gradient, which ages moments and lets weights decay, from none. So an idle reply stays
     where it alone reaches parameters: one, a short one, for the kinds of parts that no other reply has.
     """
-    if not job.share or objective.unit == "batch" or not any(s.replies for s in samples):
+    if not job.reuse or objective.unit == "batch" or not any(s.replies for s in samples):
         return [[True] * len(s.replies) for s in samples]
-    idle = iter(objective.idle(job.model.counts_batch(samples, objective.columns - objective.remembers)).tolist())
+    idle = iter(
+        objective.zero_gradient_mask(
+            job.model.counts_batch(samples, objective.required_columns - objective.policy_logprob_columns)
+        ).tolist()
+    )
     busy = [[not next(idle) for _ in s.replies] for s in samples]
     if objective.unit == "group":
         busy = [[any(row)] * len(row) for row in busy]
@@ -40,10 +44,10 @@ def working(job: Job, objective: Objective, samples: Sequence[Sample]) -> Mask:
 
 
 def _kinds(sample: Sample, reply: Reply) -> set[str]:
-    return {part.kind for part in (*sample.prompt, *reply.parts)} | {"text"}
+    return {part.modality for part in (*sample.prompt, *reply.parts)} | {"text"}
 
 
-def only(samples: Sequence[Sample], mask: Mask) -> list[Sample]:
+def select_replies(samples: Sequence[Sample], mask: Mask) -> list[Sample]:
     """The replies of the mask; samples of which none is left go, those that never had any stay."""
     kept = [
         replace(s, replies=tuple(r for r, keep in zip(s.replies, row, strict=True) if keep))
@@ -52,23 +56,25 @@ def only(samples: Sequence[Sample], mask: Mask) -> list[Sample]:
     return [s for s, before in zip(kept, samples, strict=True) if s.replies or not before.replies]
 
 
-def forgotten(objective: Objective, samples: Sequence[Sample]) -> frozenset[str]:
+def missing_columns(objective: Objective, samples: Sequence[Sample]) -> frozenset[str]:
     """The columns that the objective remembers, and that nobody has written on any of these samples."""
     written = {name for s in samples for owner in (s, *s.replies) for name in owner.columns}
-    return objective.remembers - written
+    return objective.policy_logprob_columns - written
 
 
-def remember(job: Job, objective: Objective, samples: Sequence[Sample]) -> list[Sample]:
+def record_policy_logprobs(job: TrainingContext, objective: Objective, samples: Sequence[Sample]) -> list[Sample]:
     """`samples` with the columns that the objective remembers, by a pass over the replies that will be computed."""
-    names = forgotten(objective, samples)
+    names = missing_columns(objective, samples)
     if not names:
         return list(samples)
-    mask = working(job, objective, samples)
-    rows = job.logp(only(samples, mask), "policy")
-    return write(samples, mask, names, [logp for sample in rows for logp in sample])
+    mask = active_reply_mask(job, objective, samples)
+    rows = job.logp(select_replies(samples, mask), "policy")
+    return write_columns(samples, mask, names, [logp for sample in rows for logp in sample])
 
 
-def write(samples: Sequence[Sample], mask: Mask, names: Collection[str], rows: Iterable[list[float]]) -> list[Sample]:
+def write_columns(
+    samples: Sequence[Sample], mask: Mask, names: Collection[str], rows: Iterable[list[float]]
+) -> list[Sample]:
     """`samples` with each row of log-probs as the columns `names` of its reply; `rows`: of the mask, in order."""
     if not names:
         return list(samples)

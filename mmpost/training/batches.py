@@ -10,24 +10,24 @@ import torch
 
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, TrainError
-from mmpost.training.context import Job
-from mmpost.types import Collect, Sample, Source, Stage, Transform
+from mmpost.training.context import TrainingContext
+from mmpost.types import RefillBatch, Sample, Source, Stage, Transform
 
 EMPTY_ROUNDS = 20
 """Draws in a row that may leave nothing before the run stops."""
 
 
-class Feed:
+class RolloutBatcher:
     """Rollout batches of a stage; each rank gets its share of every draw."""
 
-    def __init__(self, stage: Stage, job: Job) -> None:
+    def __init__(self, stage: Stage, job: TrainingContext) -> None:
         if not len(stage.source):
             raise ConfigError(f"stage {stage.name!r}: its source has no samples")
         self.stage, self.job = stage, job
         self.drawn = 0
         """Samples drawn so far, over all ranks: with the seed, all that the order needs."""
         self._orders: dict[int, list[int]] = {}
-        self._ahead = Ahead(stage.source)
+        self._ahead = PrefetchingSource(stage.source)
 
     def next(self) -> list[Sample]:
         """This rank's part of the next rollout batch, through all transforms; empty on some ranks at most."""
@@ -40,32 +40,32 @@ class Feed:
             "look at what drops samples (groups with equal rewards?)"
         )
 
-    def again(self, uids: Collection[str]) -> dict[str, Sample]:
+    def refetch(self, uids: Collection[str]) -> dict[str, Sample]:
         """Samples of the last rollout batch as they were drawn, by uid: for going on in the middle of one."""
         found: dict[str, Sample] = {}
         for number in range(self.drawn - 1, -1, -1):
             if len(found) == len(set(uids)):
                 break
             # take() again leaves out what it left out before.
-            found |= {s.uid: s for s in self.job.take(self.stage.source, [self._index(number)]) if s.uid in uids}
+            found |= {s.uid: s for s in self.job.fetch(self.stage.source, [self._index(number)]) if s.uid in uids}
         return found
 
     def _round(self) -> list[Sample]:
         samples: list[Sample] | None = None
         pending: list[Transform] = []
         for item in (*self.stage.transforms, None):
-            if isinstance(item, Collect):
+            if isinstance(item, RefillBatch):
                 samples = self._collect(item, pending)
                 pending = []
             elif item is not None:
                 pending.append(item)
         return self._through(self._draw() if samples is None else samples, pending)
 
-    def _collect(self, marker: Collect, transforms: Sequence[Transform]) -> list[Sample]:
+    def _collect(self, marker: RefillBatch, transforms: Sequence[Transform]) -> list[Sample]:
         rank, world = distributed.rank(), distributed.world()
-        wanted = marker.n // world + (rank < marker.n % world)
+        wanted = marker.size // world + (rank < marker.size % world)
         found: list[Sample] = []
-        for _ in range(marker.rounds):
+        for _ in range(marker.max_rounds):
             found += self._through(self._draw(), transforms)
             if all(self.job.gather([float(len(found) >= wanted)])):
                 break
@@ -74,20 +74,20 @@ class Feed:
 
     def _through(self, samples: list[Sample], transforms: Sequence[Transform]) -> list[Sample]:
         for transform in transforms:
-            with self.job.clock(getattr(transform, "clock", "transform")):
+            with self.job.timer(getattr(transform, "clock", "transform")):
                 samples = transform(samples, self.job)
         return samples
 
     def _draw(self) -> list[Sample]:
-        samples = self.job.take(self._ahead, self._mine())
-        self.drawn += self.stage.prompts
+        samples = self.job.fetch(self._ahead, self._mine())
+        self.drawn += self.stage.batch_size
         # While this batch is computed, the media of the next are read.
-        self.job.model.soon(self._ahead.read(self._mine()))
+        self.job.model.prefetch(self._ahead.prefetch(self._mine()))
         return samples
 
     def _mine(self) -> list[int]:
         """Indices of this rank's share of the draw that comes next."""
-        indices = [self._index(self.drawn + i) for i in range(self.stage.prompts)]
+        indices = [self._index(self.drawn + i) for i in range(self.stage.batch_size)]
         return indices[distributed.rank() :: distributed.world()]
 
     def _index(self, number: int) -> int:
@@ -105,7 +105,7 @@ class Feed:
         return self._orders[epoch][place]
 
 
-class Ahead(Sequence[Sample]):
+class PrefetchingSource(Sequence[Sample]):
     """A source that can be read before its time: what a sample gave, or raised, comes out where it is asked for."""
 
     def __init__(self, source: Source) -> None:
@@ -124,7 +124,7 @@ class Ahead(Sequence[Sample]):
             raise found
         return found
 
-    def read(self, indices: Sequence[int]) -> list[Sample]:
+    def prefetch(self, indices: Sequence[int]) -> list[Sample]:
         """Those of `indices` that can be read; they, and no others, are kept for when they are asked for."""
         self._found = {i: self._found[i] if i in self._found else self._try(i) for i in indices}
         return [s for s in self._found.values() if isinstance(s, Sample)]

@@ -14,28 +14,28 @@ from torch import Tensor
 
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, DataError
-from mmpost.training.logprob_cache import LogpStore
-from mmpost.types import Embedding, Model, Origin, Reply, Rollout, Sample, Sampling, Source
+from mmpost.training.logprob_cache import LogprobCache
+from mmpost.types import EmbeddingModel, Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
 
-class Job:
+class TrainingContext:
     """Implements `Context`."""
 
     def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False, share: bool = True) -> None:
-        self.model, self.rollout, self.seed, self.skips = model, rollout, seed, skips
-        self.share = share
-        """Whether what cannot change a step is left out of its computation (`compute.share`)."""
+        self.model, self.rollout, self.seed, self.skip_errors = model, rollout, seed, skips
+        self.reuse = share
+        """Whether what cannot change a step is left out of its computation (`compute.reuse`)."""
         self.skipped: dict[str, None] = {}
         """What was said of each sample that was left out, the first first."""
         self.step = 0
         self.version = 0
-        self.label = ""
+        self.scope = ""
         self._numbers: dict[str, tuple[float, float]] = {}
         self._calls = 0
         """Rollouts of this step so far: a second one of the same samples draws other replies."""
-        self.kept: dict[str, dict[str, Tensor]] = {}
+        self.snapshots: dict[str, dict[str, Tensor]] = {}
         """Weights by name, as they were when they were kept."""
-        self.stores: dict[str, LogpStore] = {}
+        self.logprob_caches: dict[str, LogprobCache] = {}
         """By the name of kept weights: where their log-probs of the replies of the data are kept."""
         self._digests: dict[str, str] = {}
 
@@ -43,17 +43,17 @@ class Job:
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
         self._calls += 1
-        return self.rollout.generate(samples, n, sampling, self.number(f"generate {self._calls}"))
+        return self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._calls}"))
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
-        if of not in self.stores:
+        if of not in self.logprob_caches:
             return self._logp(samples, of)
         weights = self._digest(of)
 
         def compute(missing: Sequence[Sample]) -> list[list[list[float]]]:
             return self._logp(missing, of)
 
-        return self.stores[of].through(samples, lambda s: weights + self.model.key(s), compute)
+        return self.logprob_caches[of].get_or_compute(samples, lambda s: weights + self.model.cache_key(s), compute)
 
     def _logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         flat: list[list[float]] = []
@@ -74,8 +74,8 @@ class Job:
                 found += [{k: v[i] for k, v in made.items() if there[k][i]} for i in range(batch.samples)]
         return found
 
-    def classes(self, samples: Sequence[Sample]) -> Tensor:
-        if isinstance(self.model, Embedding) and not self.model.classes:
+    def class_logits(self, samples: Sequence[Sample]) -> Tensor:
+        if isinstance(self.model, EmbeddingModel) and not self.model.num_classes:
             return torch.empty(len(samples), 0)
         rows = [torch.empty(0, 0)]
         with torch.no_grad():
@@ -85,11 +85,11 @@ class Job:
                 rows.append(logits.cpu())
         return torch.cat(rows[1:] or rows)
 
-    def reply(self, text: str, origin: Origin) -> Reply:
-        return self.model.reply(text, origin)
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
+        return self.model.encode_reply(text, origin)
 
     def rng(self, name: str) -> torch.Generator:
-        return torch.Generator().manual_seed(self.number(name))
+        return torch.Generator().manual_seed(self.seed_for(name))
 
     def gather(self, values: Sequence[float]) -> list[float]:
         return [v for part in distributed.gather(list(values)) for v in part]
@@ -100,12 +100,12 @@ class Job:
 
     # What the trainer asks.
 
-    def number(self, name: str) -> int:
+    def seed_for(self, name: str) -> int:
         """A seed that depends on the run's seed, the step, what the job is doing and `name`."""
-        digest = hashlib.sha256(f"{self.seed}/{self.label}/{self.step}/{name}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}/{self.scope}/{self.step}/{name}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
 
-    def take(self, source: Source, indices: Sequence[int]) -> list[Sample]:
+    def fetch(self, source: Source, indices: Sequence[int]) -> list[Sample]:
         """Samples of `source`, each with its frame. One that cannot be used raises DataError, or is left out (`skips`).
 
         What is left out is counted (data/skipped, a mean over ranks), told once, and kept in `skipped`.
@@ -115,16 +115,16 @@ class Job:
             try:
                 samples.append(self._ready(source[index]))
             except DataError as e:
-                self.leave_out(source, index, e)
+                self.record_skipped(source, index, e)
                 lost += 1
-        if self.skips:
+        if self.skip_errors:
             self.log("data/skipped", float(lost))
         return samples
 
-    def leave_out(self, source: Source, index: int, error: DataError) -> str:
+    def record_skipped(self, source: Source, index: int, error: DataError) -> str:
         """Keep in mind, and return, what is said of a sample that cannot be used; raises it unless the job skips."""
-        told = placed(source, index, str(error))
-        if not self.skips:
+        told = with_location(source, index, str(error))
+        if not self.skip_errors:
             raise DataError(told) from error
         if told not in self.skipped:
             print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
@@ -132,16 +132,16 @@ class Job:
         return told
 
     def _ready(self, sample: Sample) -> Sample:
-        framed = self.framed(sample)
-        if self.skips:
-            self.model.read(framed)
+        framed = self.with_frame(sample)
+        if self.skip_errors:
+            self.model.validate(framed)
         return framed
 
-    def framed(self, sample: Sample) -> Sample:
+    def with_frame(self, sample: Sample) -> Sample:
         """`sample` with the frame in which the model writes coordinates for it."""
-        return replace(sample, frame=self.model.frame(sample))
+        return replace(sample, frame=self.model.coordinate_frame(sample))
 
-    def numbers(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """Means of what was logged since the last call, over all ranks."""
         sums = distributed.total(
             {f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)}
@@ -151,7 +151,7 @@ class Job:
         return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
 
     @contextmanager
-    def clock(self, name: str) -> Iterator[None]:
+    def timer(self, name: str) -> Iterator[None]:
         """Add the seconds of its body to `time/<name>` of this step (the mean over ranks)."""
         start = time.perf_counter()
         yield
@@ -159,49 +159,51 @@ class Job:
         self._numbers[f"time/{name}"] = (total + time.perf_counter() - start, 1.0)
 
     @contextmanager
-    def aside(self, label: str) -> Iterator[None]:
+    def isolated(self, label: str) -> Iterator[None]:
         """Work that must leave no trace in the run: its log, its place among the random numbers, torch's generators."""
-        kept = (self._numbers, self._calls, self.label)
-        self._numbers, self._calls, self.label = {}, 0, label
+        kept = (self._numbers, self._calls, self.scope)
+        self._numbers, self._calls, self.scope = {}, 0, label
         devices = list(range(torch.cuda.device_count()))
         try:
             with torch.random.fork_rng(devices):
                 yield
         finally:
-            self._numbers, self._calls, self.label = kept
+            self._numbers, self._calls, self.scope = kept
 
-    def keep_weights(self, name: str) -> None:
+    def snapshot_weights(self, name: str) -> None:
         """Remember what trains, as it is now, under `name` ("reference")."""
         trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
         self._digests.pop(name, None)
-        self.kept[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+        self.snapshots[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
 
-    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+    def set_snapshot(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Keep these weights, by parameter, under `name`."""
         self._digests.pop(name, None)
-        self.kept[name] = dict(weights)
+        self.snapshots[name] = dict(weights)
 
-    def widen(self, name: str) -> None:
+    def add_trainable(self, name: str) -> None:
         """Add to kept weights what has begun to train since: until now it has not moved.
 
         Raises ConfigError where what was kept has left the module.
         """
         now = dict(self.model.module.named_parameters())
-        gone = sorted(set(self.kept[name]) - set(now))
+        gone = sorted(set(self.snapshots[name]) - set(now))
         if gone:
             raise ConfigError(
-                f"the edits of stage {self.label!r} renamed or removed {gone[0]}, which the reference that an earlier "
+                f"the edits of stage {self.scope!r} renamed or removed {gone[0]}, which the reference that an earlier "
                 "stage left needs; refer to the start of the stage, or edit before that stage"
             )
-        new = {k: p for k, p in now.items() if p.requires_grad and k not in self.kept[name]}
+        new = {k: p for k, p in now.items() if p.requires_grad and k not in self.snapshots[name]}
         if new:
-            self.keep(name, {**self.kept[name], **{k: p.detach().to("cpu", copy=True) for k, p in new.items()}})
+            self.set_snapshot(
+                name, {**self.snapshots[name], **{k: p.detach().to("cpu", copy=True) for k, p in new.items()}}
+            )
 
     def _digest(self, name: str) -> str:
         """A hash of the weights that were kept under `name`."""
         if name not in self._digests:
             whole = hashlib.sha256()
-            for key, tensor in sorted(self.kept[name].items()):
+            for key, tensor in sorted(self.snapshots[name].items()):
                 whole.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
                 whole.update(tensor.contiguous().view(torch.uint8).numpy().data)
             self._digests[name] = whole.hexdigest()
@@ -212,8 +214,10 @@ class Job:
         if name == "policy":
             yield
             return
-        assert name in self.kept, f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
-        now = self._swap(self.kept[name])
+        assert name in self.snapshots, (
+            f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
+        )
+        now = self._swap(self.snapshots[name])
         try:
             yield
         finally:
@@ -229,12 +233,12 @@ class Job:
         return before
 
 
-def placed(source: Source, index: int, text: str) -> str:
+def with_location(source: Source, index: int, text: str) -> str:
     """The message with the sample's place in front, if it does not name it."""
-    where = place(source, index)
+    where = location(source, index)
     return text if where in text else f"{where}: {text}"
 
 
-def place(source: Source, index: int) -> str:
+def location(source: Source, index: int) -> str:
     """Where a sample stands, as its source calls it (`where`)."""
     return source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]

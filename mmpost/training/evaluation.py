@@ -11,13 +11,13 @@ from rich.table import Table
 
 from mmpost.core import distributed
 from mmpost.errors import ConfigError
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Sample, Task
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval."""
 
-Score = dict[str, float]
+Estimate = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
 
 
@@ -38,15 +38,18 @@ def benches_of(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -
 
 
 def run_benches(
-    job: Job, benches: Sequence[Bench], most: int = 0, seen: Callable[[str, Sequence[Sample]], None] | None = None
-) -> dict[str, Score]:
+    job: TrainingContext,
+    benches: Sequence[Bench],
+    most: int = 0,
+    seen: Callable[[str, Sequence[Sample]], None] | None = None,
+) -> dict[str, Estimate]:
     """All metrics as "bench/metric", on at most `most` samples of each bench (0: all); `seen` gets the scored samples.
 
     Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.
     """
-    results: dict[str, Score] = {}
+    results: dict[str, Estimate] = {}
     for bench in benches:
-        with job.aside(f"eval/{bench.name}"):
+        with job.isolated(f"eval/{bench.name}"):
             samples = _scored(job, bench, most)
         if seen is not None:
             seen(bench.name, samples)
@@ -55,9 +58,9 @@ def run_benches(
     return results
 
 
-def _scored(job: Job, bench: Bench, most: int) -> list[Sample]:
+def _scored(job: TrainingContext, bench: Bench, most: int) -> list[Sample]:
     count = min(most or len(bench.source), len(bench.source))
-    samples = job.take(bench.source, range(distributed.rank(), count, distributed.world()))
+    samples = job.fetch(bench.source, range(distributed.rank(), count, distributed.world()))
     for transform in bench.transforms:
         samples = transform(samples, job)
     return [s for part in distributed.gather(samples) for s in part]
@@ -65,7 +68,7 @@ def _scored(job: Job, bench: Bench, most: int) -> list[Sample]:
 
 def intervals(
     summary: Callable[[Sequence[Sample]], Mapping[str, float]], samples: Sequence[Sample]
-) -> dict[str, Score]:
+) -> dict[str, Estimate]:
     """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
     values = summary(samples)
     generator = np.random.default_rng(0)
@@ -78,12 +81,12 @@ def intervals(
     return {name: _score(value, len(samples), drawn[name]) for name, value in values.items() if not math.isnan(value)}
 
 
-def _score(value: float, n: int, drawn: Sequence[float]) -> Score:
+def _score(value: float, n: int, drawn: Sequence[float]) -> Estimate:
     low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
     return {"value": value, "n": float(n), "low": float(low), "high": float(high)}
 
 
-def table(title: str, columns: Mapping[str, Mapping[str, Score]]) -> Table:
+def table(title: str, columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """Scores side by side: value and 95 % interval."""
     out = Table(title=title, title_justify="left")
     out.add_column("metric")

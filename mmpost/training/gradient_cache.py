@@ -15,7 +15,7 @@ from torch import Tensor
 from mmpost.core import distributed
 from mmpost.core.collate import joined, on_device
 from mmpost.errors import TrainError
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Batch, Engine, Loss, Objective, Outputs
 
 Random = tuple[Tensor, list[Tensor]]
@@ -23,7 +23,7 @@ Random = tuple[Tensor, list[Tensor]]
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _CachedBatch:
     """A micro-batch after the pass without gradient."""
 
     batch: Batch
@@ -37,19 +37,19 @@ def fits_one_pass(plan: Sequence[Batch]) -> bool:
     return distributed.world() == 1 and len(plan) <= 1
 
 
-def whole_counts(objective: Objective, own: Batch) -> Mapping[str, float]:
+def step_counts(objective: Objective, own: Batch) -> Mapping[str, float]:
     """The objective's counts of the step, from this rank's part of it."""
     everything = joined(distributed.gather(on_device(own, torch.device("cpu"))))
     return objective.counts(everything) if everything.samples else {}
 
 
-def value_of(loss: Loss, counts: Mapping[str, float]) -> Tensor:
+def total_loss(loss: Loss, counts: Mapping[str, float]) -> Tensor:
     """What is minimised: each term over its own count."""
     return torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
 
 
-def in_two_passes(
-    job: Job,
+def backward_with_gradient_cache(
+    job: TrainingContext,
     engine: Engine,
     objective: Objective,
     plan: Sequence[Batch],
@@ -72,7 +72,7 @@ def in_two_passes(
     batches, outputs = [b for b, _ in everyone], [o for _, o in everyone]
     leaves, aux = _leaves(outputs, batches)
     loss = objective(_assembled(outputs[0], leaves, aux), joined(batches))
-    value = value_of(loss, counts)
+    value = total_loss(loss, counts)
     gradients, of_aux = _gradients(value, leaves, aux)
     first = sum(len(part) for part in parts[: distributed.rank()])
     own = [{key: pieces_[first + i] for key, pieces_ in gradients.items()} for i in range(len(pieces))]
@@ -91,32 +91,32 @@ Key = tuple[str, str]
 
 
 def _first_pass(
-    job: Job, objective: Objective, plan: Sequence[Batch], open_columns: frozenset[str]
-) -> tuple[list[_Piece], list[list[float]]]:
+    job: TrainingContext, objective: Objective, plan: Sequence[Batch], open_columns: frozenset[str]
+) -> tuple[list[_CachedBatch], list[list[float]]]:
     pieces, rows = [], []
     with torch.no_grad():
         for batch in plan:
             before = _random()
-            outputs = job.model(batch, objective.wants, train=True)
+            outputs = job.model(batch, objective.required_outputs, train=True)
             if open_columns:
                 assert outputs.logp is not None
                 batch = with_columns(batch, open_columns, outputs.logp)
                 rows += batch.by_reply(outputs.logp)
-            pieces.append(_Piece(batch, outputs, before))
+            pieces.append(_CachedBatch(batch, outputs, before))
     return pieces, rows
 
 
 def with_columns(batch: Batch, names: frozenset[str], logp: Tensor) -> Batch:
     """The batch with these log-probs as the columns `names`."""
     columns = {**batch.columns, **dict.fromkeys(names, logp.detach())}
-    return replace(batch, columns=columns, per_token={*batch.per_token, *names})
+    return replace(batch, columns=columns, per_token_columns={*batch.per_token_columns, *names})
 
 
 def _second_pass(
-    job: Job,
+    job: TrainingContext,
     engine: Engine,
     objective: Objective,
-    pieces: Sequence[_Piece],
+    pieces: Sequence[_CachedBatch],
     gradients: Sequence[Mapping[Key, Tensor]],
     of_aux: Mapping[str, Tensor],
 ) -> None:
@@ -124,7 +124,7 @@ def _second_pass(
     with job.model.step([p.batch for p in pieces]):
         for i, piece in enumerate(pieces):
             _set_random(piece.before)
-            outputs = job.model(piece.batch, objective.wants, train=True)
+            outputs = job.model(piece.batch, objective.required_outputs, train=True)
             wanted = {**gradients[i], **({("aux", name): g for name, g in of_aux.items()} if i == 0 else {})}
             made = dict(_tensors(outputs))
             # Its gradient at each output is exactly the one that was asked for.
@@ -133,7 +133,7 @@ def _second_pass(
                 engine.backward(torch.stack(sums).sum())
 
 
-def _bare(pieces: Sequence[_Piece]) -> Iterator[_Piece]:
+def _bare(pieces: Sequence[_CachedBatch]) -> Iterator[_CachedBatch]:
     """Without what belongs to the model alone."""
     return (replace(p, batch=replace(p.batch, inputs=None)) for p in pieces)
 

@@ -11,11 +11,11 @@ from types import FrameType
 from typing import Any
 
 
-class Now(Exception):
+class Interrupted(Exception):
     """Raised by the second signal, only inside `Stop.interruptible`."""
 
 
-class Stop:
+class StopSignal:
     """Hears SIGTERM and Ctrl-C while it is entered.
 
     The first sets `asked`; whoever runs the loop looks at it after each step. The second raises `Now` as soon as the
@@ -26,12 +26,12 @@ class Stop:
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._urgent = False
         self._interruptible = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._hear) for s in self.SIGNALS}
         return self
@@ -44,7 +44,7 @@ class Stop:
     def interruptible(self) -> Iterator[None]:
         """Work that leaves nothing half done when it is cut off."""
         if self._urgent:
-            raise Now
+            raise Interrupted
         self._interruptible = True
         try:
             yield
@@ -54,10 +54,10 @@ class Stop:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._urgent:
             raise KeyboardInterrupt
-        if not self.asked:
-            self.asked = True
+        if not self.requested:
+            self.requested = True
             print("\nmmpost: finishing this step, then saving; once more to save without it", file=sys.stderr)
             return
         self._urgent = True
         if self._interruptible:
-            raise Now
+            raise Interrupted

@@ -26,7 +26,7 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
-class LogpStore:
+class LogprobCache:
     """One SQLite file; several processes may use it. A row is some 4 bytes per token, and is never changed.
 
     `decides` is what log-probs follow from besides the weights that train, the prompt and the reply (the base, the
@@ -38,7 +38,9 @@ class LogpStore:
         self.recorded = recorded
         self.file, self.decides = file, (*decides, [metadata.version(name) for name in LIBRARIES])
 
-    def through(self, samples: Sequence[Sample], key: Callable[[Sample], str], compute: Callable[..., Rows]) -> Rows:
+    def get_or_compute(
+        self, samples: Sequence[Sample], key: Callable[[Sample], str], compute: Callable[..., Rows]
+    ) -> Rows:
         """The log-probs of all replies: the fixed ones from the file if it has them, else from `compute`.
 
         `key` is a hash of the weights and the prompt. What was computed for these is written down.
@@ -92,5 +94,5 @@ class LogpStore:
         except sqlite3.DatabaseError as e:
             raise TrainError(
                 f"{self.file}: wanted the kept log-probs of the reference, found {e}; delete the file, or set "
-                "compute.share=off to do without"
+                "compute.reuse=off to do without"
             ) from e

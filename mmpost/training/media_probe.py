@@ -40,7 +40,7 @@ class MediaUse:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def media_use(samples: Sequence[Sample], context: Context) -> MediaUse | None:
+def measure_media_use(samples: Sequence[Sample], context: Context) -> MediaUse | None:
     """Probe with the first reply of at most `MOST` samples that have media and a reply with tokens; None without any.
 
     Prompts of swapped media may have another length, so their change contains the noise of other shapes too.
@@ -50,7 +50,9 @@ def media_use(samples: Sequence[Sample], context: Context) -> MediaUse | None:
         return None
     together = _logp(seen, context)
     alone = list(chain.from_iterable(_logp([s], context) for s in seen))
-    return MediaUse(_moved(seen, blanked, context, together), _swap(seen, context, together), _mean(together, alone))
+    return MediaUse(
+        _moved(seen, blank_media, context, together), _swap(seen, context, together), _mean(together, alone)
+    )
 
 
 def with_gold(samples: Sequence[Sample], gold: Sequence[Gold], context: Context) -> list[Sample]:
@@ -61,11 +63,11 @@ def with_gold(samples: Sequence[Sample], gold: Sequence[Gold], context: Context)
         if text is None:
             text = next((r.text for r in sample.replies if r.origin != "policy"), None)
         if text is not None:
-            found.append(replace(sample, replies=(context.reply(text, "data"),)))
+            found.append(replace(sample, replies=(context.encode_reply(text, "data"),)))
     return found
 
 
-def blanked(sample: Sample) -> Sample | None:
+def blank_media(sample: Sample) -> Sample | None:
     """The sample with media that say nothing; None where none of them can be blanked."""
     blanks = [m.blank() for m in _media(sample)]
     return None if all(b is None for b in blanks) else _put(sample, blanks)
@@ -79,7 +81,7 @@ def _swap(seen: Sequence[Sample], context: Context, together: list[float]) -> fl
         at = seen.index(sample)
         for candidate in (*seen[at + 1 :], *seen[:at]):
             theirs = _media(candidate)
-            if [m.kind for m in theirs] == [m.kind for m in own] and theirs != own:
+            if [m.modality for m in theirs] == [m.modality for m in own] and theirs != own:
                 return _put(sample, theirs)
         return None
 
@@ -116,7 +118,7 @@ def _plainest(sample: Sample) -> tuple[Reply, ...]:
 
 
 def _media(sample: Sample) -> list[Media]:
-    return [media(p.value, p.kind) for p in sample.prompt if p.kind != "text"]
+    return [media(p.value, p.modality) for p in sample.prompt if p.modality != "text"]
 
 
 def _put(sample: Sample, new: Sequence[Media | None]) -> Sample:
@@ -124,6 +126,6 @@ def _put(sample: Sample, new: Sequence[Media | None]) -> Sample:
     left = iter(new)
     parts = []
     for part in sample.prompt:
-        value = None if part.kind == "text" else next(left)
-        parts.append(part if value is None else Part(part.kind, value, part.role))
+        value = None if part.modality == "text" else next(left)
+        parts.append(part if value is None else Part(part.modality, value, part.role))
     return replace(sample, prompt=tuple(parts))

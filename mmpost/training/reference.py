@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from mmpost.errors import ConfigError
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Stage
 
 Load = Callable[[str], Mapping[str, Tensor]]
 """The weights of a model by its name or folder, on the CPU, by parameter."""
 
 
-def wanted(stage: Stage) -> bool:
+def needs_reference(stage: Stage) -> bool:
     """Whether a transform of the stage asks for reference log-probs."""
     return any(getattr(t, "reference", False) for t in stage.transforms)
 
@@ -30,39 +30,39 @@ def check(stages: Sequence[Stage]) -> None:
             )
 
 
-def leave(job: Job, stage: Stage, stages: Sequence[Stage]) -> None:
+def end_stage(job: TrainingContext, stage: Stage, stages: Sequence[Stage]) -> None:
     """`stage` has ended: pin the weights as they are where a later stage refers to them."""
     if _pin(stage.name) in _needed(stages, stage):
-        job.keep_weights(_pin(stage.name))
+        job.snapshot_weights(_pin(stage.name))
 
 
-def enter(job: Job, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
+def begin_stage(job: TrainingContext, stage: Stage, stages: Sequence[Stage], load: Load) -> None:
     """`stage` begins, its edits are in place: keep what its reference is, under that name; drop what nobody needs.
 
     A checkpoint holds all that is kept, so this is not called for a stage that is gone on with.
     """
     earlier = [s.name for s in stages[: _place(stages, stage)]]
     needed = _needed(stages, stage, itself=True)
-    for name in [name for name in job.kept if name not in needed]:
-        del job.kept[name]
-    for name in job.kept:
-        job.widen(name)
-    if not wanted(stage):
+    for name in [name for name in job.snapshots if name not in needed]:
+        del job.snapshots[name]
+    for name in job.snapshots:
+        job.add_trainable(name)
+    if not needs_reference(stage):
         return
     if not stage.reference:
-        job.keep_weights("reference")
+        job.snapshot_weights("reference")
     elif stage.reference in earlier:
-        job.keep("reference", job.kept[_pin(stage.reference)])
+        job.set_snapshot("reference", job.snapshots[_pin(stage.reference)])
     else:
-        job.keep("reference", _of_model(job, stage, load(stage.reference)))
+        job.set_snapshot("reference", _of_model(job, stage, load(stage.reference)))
 
 
-def follow(job: Job, stage: Stage, done: int) -> None:
+def sync(job: TrainingContext, stage: Stage, done: int) -> None:
     """After `done` steps of the stage: move its reference towards the policy, where it is time (`Stage.follow`)."""
-    if stage.follow is None or not wanted(stage) or done % stage.follow[0]:
+    if stage.reference_sync is None or not needs_reference(stage) or done % stage.reference_sync[0]:
         return
-    share, now, kept = stage.follow[1], dict(job.model.module.named_parameters()), job.kept["reference"]
-    job.keep("reference", {k: w.lerp(now[k].detach().to(w.device, w.dtype), share) for k, w in kept.items()})
+    share, now, kept = stage.reference_sync[1], dict(job.model.module.named_parameters()), job.snapshots["reference"]
+    job.set_snapshot("reference", {k: w.lerp(now[k].detach().to(w.device, w.dtype), share) for k, w in kept.items()})
 
 
 def _place(stages: Sequence[Stage], stage: Stage) -> int:
@@ -78,10 +78,10 @@ def _pin(name: str) -> str:
 def _needed(stages: Sequence[Stage], stage: Stage, itself: bool = False) -> set[str]:
     """What the stages after `stage`, or from it on, refer to."""
     rest = stages[_place(stages, stage) + (not itself) :]
-    return {_pin(s.reference) for s in rest if wanted(s) and s.reference}
+    return {_pin(s.reference) for s in rest if needs_reference(s) and s.reference}
 
 
-def _of_model(job: Job, stage: Stage, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _of_model(job: TrainingContext, stage: Stage, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What trains, as the model has it; what does not train must be the same there."""
     asked = f"stage {stage.name!r}: its reference is the model {stage.reference!r}, which"
     taken = {}

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpost.errors import ConfigError
-from mmpost.types import Collect, Stage, Task, Transform
+from mmpost.types import RefillBatch, Stage, Task, Transform
 
 
-def stages_of(task: Task) -> list[Stage]:
+def checked_stages(task: Task) -> list[Stage]:
     """All stages of `task`, checked."""
-    return checked(list(task.stages()))
+    return check_stages(list(task.stages()))
 
 
-def checked(made: list[Stage]) -> list[Stage]:
+def check_stages(made: list[Stage]) -> list[Stage]:
     """The stages. Raises ConfigError for what one cannot do, and for transforms that refuse one another."""
     for number, stage in enumerate(made):
         earlier = {s.name: s for s in made[:number]}
@@ -25,39 +25,43 @@ def checked(made: list[Stage]) -> list[Stage]:
             _makes_data(stage)
         else:
             _trains(stage)
-        refuse(f"stage {stage.name!r}", _transforms(stage, earlier))
+        refuse_conflicts(f"stage {stage.name!r}", _transforms(stage, earlier))
     return made
 
 
-def refuse(where: str, transforms: Sequence[Transform]) -> None:
+def refuse_conflicts(where: str, transforms: Sequence[Transform]) -> None:
     """Raises ConfigError for the first two that must not be combined (`conflicts`), with the reason."""
     for one, other in itertools.permutations(transforms, 2):
         for what, why in getattr(one, "conflicts", {}).items():
-            if meant(what, other):
-                raise ConfigError(_refused(where, called(one), called(other), why))
+            if matches(what, other):
+                raise ConfigError(_refused(where, display_name(one), display_name(other), why))
 
 
-def refuse_chosen(where: str, conflicts: Mapping[str, str], transforms: Sequence[Transform | Collect]) -> None:
+def refuse_selection_conflicts(
+    where: str, conflicts: Mapping[str, str], transforms: Sequence[Transform | RefillBatch]
+) -> None:
     """The same for samples that were chosen by a transform at another time; `conflicts` as a manifest has them."""
     for what, why in conflicts.items():
         for other in transforms:
-            if meant(what, other):
+            if matches(what, other):
                 chooser, _, reason = why.partition(": ")
-                raise ConfigError(_refused(where, f"samples that were chosen by {chooser}", called(other), reason))
+                raise ConfigError(
+                    _refused(where, f"samples that were chosen by {chooser}", display_name(other), reason)
+                )
 
 
 def _refused(where: str, one: str, other: str, why: str) -> str:
     return f"{where}: {one} must not be combined with {other}: {why}. Leave one of them out"
 
 
-def meant(what: str | type, transform: Any) -> bool:
+def matches(what: str | type, transform: Any) -> bool:
     """Whether `what`, a class, the name of one, or the name of a column that is made, means this transform."""
     if isinstance(what, type):
         return isinstance(transform, what)
-    return what in getattr(transform, "makes", ()) or what in (called(transform), *_classes(transform))
+    return what in getattr(transform, "makes", ()) or what in (display_name(transform), *_classes(transform))
 
 
-def called(transform: Any) -> str:
+def display_name(transform: Any) -> str:
     """The name of a class of settings, or of a function."""
     return getattr(transform, "__name__", type(transform).__name__)
 
@@ -68,36 +72,36 @@ def _classes(transform: Any) -> list[str]:
 
 def _transforms(stage: Stage, earlier: Mapping[str, Stage]) -> list[Transform]:
     """What the samples of a stage went through, also in the stage that it reads from."""
-    own: list[Transform] = [t for t in stage.transforms if not isinstance(t, Collect)]
-    if stage.reads is None:
+    own: list[Transform] = [t for t in stage.transforms if not isinstance(t, RefillBatch)]
+    if stage.reads_from is None:
         return own
-    source = earlier.get(stage.reads.stage)
+    source = earlier.get(stage.reads_from.stage)
     if source is None or source.objective is not None:
         names = [s.name for s in earlier.values() if s.objective is None]
         raise ConfigError(
-            f"stage {stage.name!r} reads what {stage.reads.stage!r} recorded: wanted an earlier stage without "
+            f"stage {stage.name!r} reads what {stage.reads_from.stage!r} recorded: wanted an earlier stage without "
             f"objective, found {names or 'none'}"
         )
     return [*own, *(t for t in _transforms(source, earlier) if hasattr(t, "settle"))]
 
 
 def _makes_data(stage: Stage) -> None:
-    if any(isinstance(t, Collect) for t in stage.transforms):
+    if any(isinstance(t, RefillBatch) for t in stage.transforms):
         raise ConfigError(
-            f"stage {stage.name!r} has no objective, so each sample goes through its transforms once; Collect would "
-            "draw others: leave it out, or give the stage an objective"
+            f"stage {stage.name!r} has no objective, so each sample goes through its transforms once; "
+            "RefillBatch would draw others: leave it out, or give the stage an objective"
         )
 
 
 def _trains(stage: Stage) -> None:
-    settling = [called(t) for t in stage.transforms if hasattr(t, "settle")]
+    settling = [display_name(t) for t in stage.transforms if hasattr(t, "settle")]
     if settling:
         raise ConfigError(
             f"stage {stage.name!r}: {settling[0]} judges when all samples have been measured, which a stage with an "
             "objective never sees; put it into a stage without one, and let this stage read that (Stage.reads)"
         )
-    if stage.objective is not None and stage.objective.single_update and stage.updates > 1:
+    if stage.objective is not None and stage.objective.on_policy_only and stage.updates_per_batch > 1:
         raise ConfigError(
-            f"stage {stage.name!r} makes {stage.updates} updates on each rollout batch, but its objective "
+            f"stage {stage.name!r} makes {stage.updates_per_batch} updates on each rollout batch, but its objective "
             "takes the policy as it is for the old one; set its old=column"
         )

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.transforms.columns import known, numbers, put_each, reward, trained
+from mmpost.transforms.columns import finite_or_none, numbers, reward, token_mask, with_column
 from mmpost.types import Context, Sample, Value
 
 Rewards = Sequence[float | None]
@@ -71,7 +71,7 @@ class GroupAdvantage(Settings):
         for sample, rewards in zip(samples, groups, strict=True):
             total: list[float | None] = [None if r is None else 0.0 for r in rewards]
             for name, weight in self.components.items():
-                scores = [known(reply.scores.get(name)) for reply in sample.replies]
+                scores = [finite_or_none(reply.scores.get(name)) for reply in sample.replies]
                 for i, value in enumerate(_normalise(scores, self.ddof, self.eps, None)):
                     so_far = total[i]
                     total[i] = None if so_far is None else so_far + weight * value
@@ -146,7 +146,7 @@ class GlobalWhiten(Settings):
                 white = [(x - mean) * scale for x, _ in row or ()]
                 alike = row is None or not (self.penalty or self.gamma < 1)
                 values.append((white[0] if white else 0.0) if alike else white)
-            out.append(put_each(sample, "advantage", values))
+            out.append(with_column(sample, "advantage", values))
         return out
 
     def _returns(self, sample: Sample, rewards: Rewards) -> list[list[tuple[float, float]] | None]:
@@ -157,7 +157,7 @@ class GlobalWhiten(Settings):
             if value is None:
                 rows.append(None)
                 continue
-            mask = trained(reply)
+            mask = token_mask(reply)
             per_token: Sequence[float] = [0.0] * len(mask)
             if self.penalty:
                 per_token = numbers(sample, reply, "kl_penalty", "KLReward(per_token=True)")
@@ -225,4 +225,4 @@ def _advantages(sample: Sample, advantages: Sequence[float], context: Context) -
         if reply.origin == "truth":
             context.log("truth/active", float(advantage > 0))
             context.log("truth/advantage", advantage)
-    return put_each(sample, "advantage", advantages)
+    return with_column(sample, "advantage", advantages)

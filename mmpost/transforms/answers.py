@@ -11,7 +11,7 @@ from mmpost.errors import DataError
 from mmpost.types import Context, Reply, Sample
 
 
-class Encode(Settings):
+class EncodeReplies(Settings):
     """Give the data's own replies their tokens, as the model would have written them.
 
     Of a preference only the preferred replies stay (column `label` not negative). Raises DataError for a sample
@@ -35,10 +35,10 @@ class Encode(Settings):
     def _tokens(self, reply: Reply, context: Context) -> Reply:
         if reply.token_ids is not None:
             return reply
-        return replace(reply, token_ids=context.reply(reply.text, reply.origin).token_ids)
+        return replace(reply, token_ids=context.encode_reply(reply.text, reply.origin).token_ids)
 
 
-class PromptOnly(Settings):
+class DropReplies(Settings):
     """Drop the data's own replies, so that groups hold rollouts alone."""
 
     makes: ClassVar[tuple[str, ...]] = ()
@@ -47,7 +47,7 @@ class PromptOnly(Settings):
         return [replace(s, replies=()) for s in samples]
 
 
-class Answer(Settings):
+class ReplyFromTruth(Settings):
     """One reply to each sample, written from its truth; a sample without usable truth is dropped and counted."""
 
     makes: ClassVar[tuple[str, ...]] = ()
@@ -61,5 +61,5 @@ class Answer(Settings):
             text = self.text(sample)
             context.log("answer/missing", float(text is None))
             if text is not None:
-                out.append(replace(sample, replies=(context.reply(text, "data"),)))
+                out.append(replace(sample, replies=(context.encode_reply(text, "data"),)))
         return out

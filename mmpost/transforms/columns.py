@@ -12,10 +12,10 @@ from mmpost.types import Reply, Sample, Value
 
 def reward(sample: Sample, reply: Reply) -> float | None:
     """The reply's reward; None where no reward applied to it (NaN). Raises ColumnError if nobody scored it."""
-    return known(number(sample, reply, "reward", "Score"))
+    return finite_or_none(number(sample, reply, "reward", "Score"))
 
 
-def known(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """The number, or None for NaN."""
     return None if value is None or math.isnan(value) else value
 
@@ -42,22 +42,22 @@ def numbers(sample: Sample, reply: Reply, name: str, maker: str) -> Sequence[flo
     return value
 
 
-def trained(reply: Reply) -> list[float]:
+def token_mask(reply: Reply) -> list[float]:
     """The mask of each token of the reply: 1 where nobody set it."""
     length = len(reply.token_ids or ())
     mask = reply.columns.get("mask", 1.0)
     return [float(mask)] * length if isinstance(mask, int | float) else list(mask)
 
 
-def put(reply: Reply, **columns: Value) -> Reply:
+def with_columns(reply: Reply, **columns: Value) -> Reply:
     """The reply with these columns."""
     return replace(reply, columns={**reply.columns, **columns})
 
 
-def put_each(sample: Sample, name: str, values: Sequence[Value]) -> Sample:
+def with_column(sample: Sample, name: str, values: Sequence[Value]) -> Sample:
     """The sample with one value of column `name` for each of its replies."""
     return replace(
-        sample, replies=tuple(put(reply, **{name: v}) for reply, v in zip(sample.replies, values, strict=True))
+        sample, replies=tuple(with_columns(reply, **{name: v}) for reply, v in zip(sample.replies, values, strict=True))
     )
 
 

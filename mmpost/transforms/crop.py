@@ -21,24 +21,24 @@ class Crop(Settings):
 
     makes: ClassVar[tuple[str, ...]] = ()
 
-    kind: str
+    modality: str
     """Of which media."""
     length: int = Field(ge=1)
     """How long the windows are."""
     size: str = "epochs"
     """What the medium's header calls its length."""
-    how: Literal["random", "released"] = "random"
+    position: Literal["random", "released"] = "random"
     """Every window, or every one but the last."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        rng = context.rng(f"crop {self.kind}")
+        rng = context.rng(f"crop {self.modality}")
         return [replace(s, prompt=tuple(self._cropped(p, rng) for p in s.prompt)) for s in samples]
 
     def _cropped(self, part: Part, rng: torch.Generator) -> Part:
-        if part.kind != self.kind:
+        if part.modality != self.modality:
             return part
         room = int(part.value.header()[self.size]) - self.length
-        starts = max(room, 0) + (1 if self.how == "random" or room <= 0 else 0)
+        starts = max(room, 0) + (1 if self.position == "random" or room <= 0 else 0)
         start = int(torch.randint(starts, (1,), generator=rng))
         options = {**dict(part.value.options), "start": start}
         return replace(part, value=replace(part.value, options=tuple(sorted(options.items()))))

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from mmpost.config.settings import Settings
 from mmpost.transforms.advantage import SAME
-from mmpost.transforms.columns import known, reward
+from mmpost.transforms.columns import finite_or_none, reward
 from mmpost.types import Context, Sample
 
 
-class DropFlat(Settings):
+class DropZeroVariance(Settings):
     """Drop groups whose scorable replies all have the same reward, an injected truth's included (dynamic sampling).
 
-    Such a group has no gradient. Put it before `Collect`, which refills the batch, and before what costs a forward.
+    Such a group has no gradient. Put it before `RefillBatch`, which refills the batch, and before what costs a forward.
     """
 
     makes: ClassVar[tuple[str, ...]] = ()
@@ -34,7 +34,7 @@ class DropFlat(Settings):
         return kept
 
     def _useful(self, sample: Sample) -> bool:
-        values = [known(r.scores.get(self.score)) if self.score else reward(sample, r) for r in sample.replies]
+        values = [finite_or_none(r.scores.get(self.score)) if self.score else reward(sample, r) for r in sample.replies]
         scored = [v for v in values if v is not None]
         if not scored or max(scored) - min(scored) <= SAME * max(abs(v) for v in scored):
             return False

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mmpost.config.settings import Settings
 from mmpost.transforms.advantage import REACHED
-from mmpost.transforms.columns import put, put_each, reward
+from mmpost.transforms.columns import reward, with_column, with_columns
 from mmpost.types import Context, Sample
 
 
@@ -32,13 +32,13 @@ class InjectTruth(Settings):
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
         for sample in samples:
-            others = tuple(put(reply, injected=0.0) for reply in sample.replies)
+            others = tuple(with_columns(reply, injected=0.0) for reply in sample.replies)
             text = self.text(sample)
             context.log("truth/injected", float(text is not None))
             if text is not None:
-                truth = put(context.reply(text, "truth"), injected=1.0, truncated=0.0)
+                truth = with_columns(context.encode_reply(text, "truth"), injected=1.0, truncated=0.0)
                 if others and "temperature" in others[0].columns:
-                    truth = put(truth, temperature=others[0].columns["temperature"])
+                    truth = with_columns(truth, temperature=others[0].columns["temperature"])
                 others = (*others, truth)
             out.append(replace(sample, replies=others))
         return out
@@ -48,7 +48,7 @@ class SmoothTruth(Settings):
     """Where a rollout's reward reaches that of the truth, the truth's becomes the mean of the rollouts'.
 
     Its advantage is then 0: no imitation of what the policy can do already (ViSurf, third rule). Between Score and the
-    advantage; before DropFlat, which then drops solved groups.
+    advantage; before DropZeroVariance, which then drops solved groups.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
@@ -70,4 +70,4 @@ class SmoothTruth(Settings):
             context.log("truth/smoothed", float(reached))
             if reached:
                 new[i] = fmean(rollouts)
-        return put_each(sample, "reward", new)
+        return with_column(sample, "reward", new)

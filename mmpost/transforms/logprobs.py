@@ -9,7 +9,7 @@ from mmpost.config.settings import Settings
 from mmpost.types import Context, Sample
 
 
-class OldLogp(Settings):
+class OldLogprobs(Settings):
     """Write `old_logp`: the log-probs under the policy as it is now, before the updates on this rollout batch.
 
     Only where other transforms read them: for an objective the trainer remembers them, mostly without a pass.
@@ -24,7 +24,7 @@ class OldLogp(Settings):
         return _write(samples, context.logp(samples, "policy"), "old_logp", "behaviour_logp")
 
 
-class RefLogp(Settings):
+class ReferenceLogprobs(Settings):
     """Write `ref_logp`: the log-probs under the weights of the stage's reference; for data from disk, if there."""
 
     makes: ClassVar[tuple[str, ...]] = ("ref_logp",)
@@ -35,7 +35,7 @@ class RefLogp(Settings):
         return _write(samples, context.logp(samples, "reference"), "ref_logp")
 
 
-class ScoreLogp(Settings):
+class ScoreLogprobs(Settings):
     """Score each reply by its own log-probs: `nll` (their negative sum, in nats) and `tokens`."""
 
     makes: ClassVar[tuple[str, ...]] = ()

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
 from mmpost.errors import ColumnError, DataError, TrainError
-from mmpost.transforms.columns import known, put
+from mmpost.transforms.columns import finite_or_none, with_columns
 from mmpost.types import Context, Reply, Sample
 
 Choice = tuple[int, int]
@@ -37,12 +37,12 @@ class EncodePairs(Settings):
         return [self._encoded(sample, context) for sample in samples]
 
     def _encoded(self, sample: Sample, context: Context) -> Sample:
-        replies = tuple(_tokens(put(r, chosen=_judgement(sample, r)), context) for r in sample.replies)
+        replies = tuple(_tokens(with_columns(r, chosen=_judgement(sample, r)), context) for r in sample.replies)
         values = {r.columns["chosen"] for r in replies}
         if not values or (len(values) == 1 and not self.unpaired):
             raise DataError(
                 f"{sample.uid}: wanted a chosen and a rejected reply, found {len(replies)} replies that are all as "
-                "good; give the row `chosen` and `rejected`, or take task.loss.kind=kto for replies with a `label`"
+                "good; give the row `chosen` and `rejected`, or take task.loss.loss_type=kto for replies with a `label`"
             )
         return replace(sample, replies=replies)
 
@@ -61,7 +61,11 @@ class WritePairs(Settings):
         out = []
         for sample in samples:
             texts = (self.chosen(sample), self.rejected(sample))
-            both = [put(context.reply(t, "data"), chosen=c) for t, c in zip(texts, (1.0, 0.0), strict=True) if t]
+            both = [
+                with_columns(context.encode_reply(t, "data"), chosen=c)
+                for t, c in zip(texts, (1.0, 0.0), strict=True)
+                if t
+            ]
             context.log("pairs/kept", float(len(both) == 2))
             if len(both) == 2:
                 out.append(replace(sample, replies=tuple(both)))
@@ -110,7 +114,7 @@ class BuildPairs(Settings):
         return out
 
     def _score(self, sample: Sample, reply: Reply) -> float | None:
-        score = known(reply.scores.get(self.score))
+        score = finite_or_none(reply.scores.get(self.score))
         if score is None or self.control != "divide":
             return score
         if not isinstance(sample.truth, str):
@@ -145,9 +149,9 @@ class BuildPairs(Settings):
             context.log(name.replace("pair/", "pairs/"), value)
         columns["pair/unscored"] = float(len(sample.replies) - len(there))
         if self.against == "all":
-            replies = tuple(put(sample.replies[i], chosen=scores[i]) for i in there)
+            replies = tuple(with_columns(sample.replies[i], chosen=scores[i]) for i in there)
         else:
-            replies = (put(chosen, chosen=1.0), put(rejected, chosen=0.0))
+            replies = (with_columns(chosen, chosen=1.0), with_columns(rejected, chosen=0.0))
         return replace(sample, replies=replies, columns={**sample.columns, **columns})
 
 
@@ -164,14 +168,14 @@ class Mismatched(Settings):
         if len(samples) == 1:
             raise TrainError(
                 "kto compares each reply with replies to other prompts, and found one sample on a rank: set "
-                "task.prompts to at least two for each"
+                "task.prompts_per_step to at least two for each"
             )
         order = torch.randperm(len(samples), generator=context.rng("mismatched")).tolist()
         given = dict(zip(order, [*order[-1:], *order[:-1]], strict=True))
         return [self._with(sample, samples[given[i]]) for i, sample in enumerate(samples)]
 
     def _with(self, sample: Sample, other: Sample) -> Sample:
-        own = tuple(put(reply, mismatched=0.0) for reply in sample.replies)
+        own = tuple(with_columns(reply, mismatched=0.0) for reply in sample.replies)
         heat = {"temperature"}
         others = tuple(
             replace(
@@ -205,4 +209,4 @@ def _judgement(sample: Sample, reply: Reply) -> float:
 def _tokens(reply: Reply, context: Context) -> Reply:
     if reply.token_ids is not None:
         return reply
-    return replace(reply, token_ids=context.reply(reply.text, reply.origin).token_ids)
+    return replace(reply, token_ids=context.encode_reply(reply.text, reply.origin).token_ids)

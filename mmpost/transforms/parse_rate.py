@@ -9,7 +9,7 @@ from mmpost.errors import DataError
 from mmpost.types import Context, Gold, Sample
 
 
-class Unparseable(Settings):
+class ParseRate(Settings):
     """Log the share of the policy's replies that cannot be read, and of the samples whose gold cannot; changes nothing.
 
     `reply/unparseable` is the policy's to mend, and such a reply has its low score already; `data/unparseable_gold` is
@@ -23,7 +23,7 @@ class Unparseable(Settings):
     """What a right reply is, and whether a text can be read (`parses`); without that, nothing is counted."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        parses = self.gold.parses
+        parses = self.gold.is_parseable
         if parses is None:
             return samples
         for sample in samples:

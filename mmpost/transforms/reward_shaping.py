@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
 from mmpost.errors import ColumnError
-from mmpost.transforms.columns import map_replies, number, numbers, put, trained
+from mmpost.transforms.columns import map_replies, number, numbers, token_mask, with_columns
 from mmpost.types import Context, Reply, Sample
 
 
@@ -45,7 +45,7 @@ class OverlongPenalty(Settings):
                 return reply
             extra = self.penalty(len(reply.token_ids or ()))
             context.log("reward/overlong", extra)
-            return put(reply, reward=number(sample, reply, "reward", "Score") + extra)
+            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + extra)
 
         return map_replies(samples, punish)
 
@@ -84,7 +84,7 @@ class LengthReward(Settings):
             x = 0.5 - (len(reply.text) - short) / (long - short) if long > short else 0.0
             extra = self.factor * (x if reply.scores[self.score] >= 1 else min(0.0, x))
             context.log("reward/length", extra)
-            return put(reply, reward=number(sample, reply, "reward", "Score") + extra)
+            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + extra)
 
         return map_replies(samples, pay)
 
@@ -108,7 +108,7 @@ class ClipReward(Settings):
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         def cut(sample: Sample, reply: Reply) -> Reply:
             value = number(sample, reply, "reward", "Score")
-            return reply if math.isnan(value) else put(reply, reward=min(max(value, self.low), self.high))
+            return reply if math.isnan(value) else with_columns(reply, reward=min(max(value, self.low), self.high))
 
         return map_replies(samples, cut)
 
@@ -130,15 +130,15 @@ class KLReward(Settings):
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         def charge(sample: Sample, reply: Reply) -> Reply:
-            old = numbers(sample, reply, "old_logp", "OldLogp")
-            ref = numbers(sample, reply, "ref_logp", "RefLogp")
-            mask = trained(reply)
+            old = numbers(sample, reply, "old_logp", "OldLogprobs")
+            ref = numbers(sample, reply, "ref_logp", "ReferenceLogprobs")
+            mask = token_mask(reply)
             kl = [m * self._estimate(o - r) for o, r, m in zip(old, ref, mask, strict=True)]
             if reply.origin != "truth" and sum(mask):
                 context.log("reward/kl", math.fsum(kl) / sum(mask), sum(mask))
             if self.per_token:
-                return put(reply, kl_penalty=[-self.beta * x for x in kl])
-            return put(reply, reward=number(sample, reply, "reward", "Score") - self.beta * math.fsum(kl))
+                return with_columns(reply, kl_penalty=[-self.beta * x for x in kl])
+            return with_columns(reply, reward=number(sample, reply, "reward", "Score") - self.beta * math.fsum(kl))
 
         return map_replies(samples, charge)
 

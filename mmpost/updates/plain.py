@@ -21,9 +21,9 @@ class Plain(Update):
         self.optim = optim
 
     def start(self, module: torch.nn.Module, parts: Mapping[str, Sequence[str]], steps: int) -> None:
-        unknown = sorted(set(self.optim.rates) - set(parts))
+        unknown = sorted(set(self.optim.lr_multipliers) - set(parts))
         if unknown:
-            raise ConfigError(f"optim.rates names the parts {unknown}; this model has {sorted(parts)}")
+            raise ConfigError(f"optim.lr_multipliers names the parts {unknown}; this model has {sorted(parts)}")
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
         for name, p in module.named_parameters():
             if p.requires_grad:
@@ -33,7 +33,11 @@ class Plain(Update):
         o = self.optim
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": ps, "factor": o.rates.get(part, 1.0), "weight_decay": o.weight_decay if matrix else 0.0}
+                {
+                    "params": ps,
+                    "factor": o.lr_multipliers.get(part, 1.0),
+                    "weight_decay": o.weight_decay if matrix else 0.0,
+                }
                 for (part, matrix), ps in groups.items()
             ],
             lr=o.lr,
@@ -44,7 +48,7 @@ class Plain(Update):
 
     def step(self) -> Mapping[str, float]:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip or math.inf))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf))
         rate = self.optim.lr * schedule(self.optim, self._done, self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -69,4 +73,4 @@ def schedule(optim: OptimSettings, step: int, steps: int) -> float:
         return (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
     fall = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}[optim.schedule]
-    return 1 - (1 - optim.floor) * fall
+    return 1 - (1 - optim.min_lr_ratio) * fall

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench_parts.meters import Memory
 from mmpost.config.settings import ComputeSettings
-from mmpost.models.chat.logprobs import Head, processed, token_statistics
+from mmpost.models.chat.logprobs import LanguageHead, processed_logprobs, token_statistics
 
 MIB = 1 << 20
 
@@ -25,7 +25,7 @@ class Sizes:
     widths: Sequence[int] = (256, 1024)
     tokens: int = 2048
     vocabulary: int = 151936
-    chunk: int = ComputeSettings().head_chunk
+    chunk: int = ComputeSettings().logits_per_chunk
 
 
 def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
@@ -59,10 +59,10 @@ def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[
     targets = torch.randint(0, sizes.vocabulary, (sizes.tokens,), device=device)
     temperature = torch.ones(sizes.tokens, device=device)
     banned = torch.zeros(sizes.vocabulary, dtype=torch.bool, device=device)
-    head = Head(layer, lambda x: x)
+    head = LanguageHead(layer, lambda x: x)
 
     def whole() -> Tensor:
-        return processed(head(hidden), temperature, banned).gather(1, targets[:, None]).squeeze(1)
+        return processed_logprobs(head(hidden), temperature, banned).gather(1, targets[:, None]).squeeze(1)
 
     def chunked(closed: bool) -> Tensor:
         return token_statistics(hidden, targets, temperature, head, banned, sizes.chunk, closed=closed)[0]

@@ -14,18 +14,18 @@ from bench_parts.work import Row, Shape, reward, unwritable
 from mmpost.config.run_config import RunConfig
 from mmpost.config.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
 from mmpost.engine.local import LocalEngine
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.models.chat.model import ChatModel
 from mmpost.runs.run import Run
 from mmpost.training import trainer
-from mmpost.training.batches import Feed
-from mmpost.training.interrupts import Stop
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.interrupts import StopSignal
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Sampling, Stage
 from mmpost.updates.plain import Plain
 
 
-class Bench(GroupTask):
+class Bench(PolicyGradientTask):
     """GRPO with rewards drawn beforehand."""
 
     rows: tuple[Row, ...]
@@ -49,7 +49,7 @@ def settings(order: Order) -> RunConfig:
         task={"name": "bench"},
         model=ModelSettings(name=order.model, device=order.device, precision=order.dtype),  # type: ignore[arg-type]
         optim=OptimSettings(lr=1e-6),
-        compute=ComputeSettings(threads=order.threads, share="auto" if order.arm == "shared" else "off"),
+        compute=ComputeSettings(threads=order.threads, reuse="auto" if order.arm == "shared" else "off"),
         eval=EvalSettings(before=False, after=False),
         log=LogSettings(samples_every=0, probe_every=0, tensorboard=False, progress=False),
         steps=order.steps,
@@ -65,8 +65,8 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
     with tempfile.TemporaryDirectory() as folder:
         task = Bench(
             rows=tuple(order.rows),
-            group=shape.group,
-            prompts=shape.prompts,
+            num_generations=shape.group,
+            prompts_per_step=shape.prompts,
             sampling=Sampling(max_tokens=shape.reply),
         )
         run = Run(settings(order), task, Path(folder))
@@ -77,9 +77,9 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
             prepare(model.module)
         (stage,) = task.stages()
         update = Plain(run.config.optim)
-        update.start(model.module, model.parts(), order.steps)
-        run.job.label = stage.name
-        clock = run.job.clock
+        update.start(model.module, model.parameter_groups(), order.steps)
+        run.job.scope = stage.name
+        clock = run.job.timer
 
         @contextmanager
         def measured(name: str) -> Iterator[None]:
@@ -93,7 +93,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
             if name == "train":
                 gate.training(on=False)
 
-        run.job.clock = measured  # type: ignore[method-assign]
+        run.job.timer = measured  # type: ignore[method-assign]
 
         def watch(numbers: dict[str, float], samples: Sequence[Sample]) -> None:
             lengths = {len(r.token_ids or ()) for s in samples for r in s.replies}
@@ -102,5 +102,5 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
 
         gate.ready(Counters(model.module, model.processor, shape.side**2 * 4))
         engine = LocalEngine(model.module, update)
-        until = trainer.Until(order.steps, Stop())
-        trainer.run(run.job, Feed(stage, run.job), engine, trainer.Cursor(), until, watch)
+        until = trainer.StopCondition(order.steps, StopSignal())
+        trainer.train_stage(run.job, RolloutBatcher(stage, run.job), engine, trainer.StageProgress(), until, watch)

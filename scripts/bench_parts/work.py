@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from mmpost.models.builtin.qwen_vl import WORDS, tiny_config, tiny_processor, write_tiny
-from mmpost.models.chat.prompts import Prompter
+from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.types import Part
 
 CELL = 28
@@ -120,7 +120,7 @@ def write_model(folder: Path, width: str) -> None:
 
 def write_rows(folder: Path, shape: Shape, count: int, seed: int) -> list[Row]:
     """`count` prompts of exactly the shape's length, each with an image of its own (PNG): no step sees one twice."""
-    prompter = Prompter(None, tiny_processor())
+    prompter = PromptEncoder(None, tiny_processor())
     rng = np.random.default_rng(seed)
     words = WORDS.split()
     image = [Part("image", None)] if shape.image else []

@@ -6,7 +6,7 @@ from mmpost.data.worlds.aerial.questions import Aerial
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import think_format
 from mmpost.rewards.vqa import short_answer
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
@@ -15,19 +15,19 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class AerialBase(Task):
     """Supervised answers, with a short thought, to the types of question that a base should know."""
 
-    types: tuple[str, ...] = ("color", "size", "number", "transportation")
+    question_types: tuple[str, ...] = ("color", "size", "number", "transportation")
     """Types of question (data/aerial_questions.py)."""
     scenes: int = 100_000
     """Scenes to train on; they are made on demand."""
-    prompts: int = 64
+    prompts_per_step: int = 64
     """Scenes per step."""
 
     def stages(self) -> Iterator[Stage]:
-        source = Aerial("train", self.types, n=self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+        source = Aerial("train", self.question_types, n=self.scenes, seed=1)
+        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
 
     def benches(self, split: Split) -> list[Bench]:
-        source = Aerial(split, self.types, n=512, seed=2)
+        source = Aerial(split, self.question_types, n=512, seed=2)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=16, temperature=0))
         rewards = {"accuracy": short_answer, "format": think_format}
         return [Bench("known", source, (greedy, Score(rewards=rewards)), by_type)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mmpost.data.worlds.digits.scenes import Scenes, answer_text
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import detection, detection_summary
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
@@ -14,19 +14,19 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class DigitsBase(Task):
     """Supervised answers, with a short thought, to the kinds of question that a base should know."""
 
-    kinds: tuple[str, ...] = ("single", "all", "leftmost", "top")
+    question_types: tuple[str, ...] = ("single", "all", "leftmost", "top")
     """Kinds of question (data/digits.py)."""
     scenes: int = 100_000
     """Scenes to train on; they are made on demand."""
-    prompts: int = 64
+    prompts_per_step: int = 64
     """Scenes per step."""
 
     def stages(self) -> Iterator[Stage]:
-        source = Scenes(split="train", kinds=self.kinds, n=self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+        source = Scenes(split="train", kinds=self.question_types, n=self.scenes, seed=1)
+        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
 
     def benches(self, split: Split) -> list[Bench]:
-        source = Scenes(split=split, kinds=self.kinds, n=256, seed=2)
+        source = Scenes(split=split, kinds=self.question_types, n=256, seed=2)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
         return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]
 

@@ -8,7 +8,7 @@ from mmpost.data.worlds.chest.studies import Phantoms
 from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
@@ -21,18 +21,20 @@ class ReportsBase(Task):
     """Samples to train on; few enough that their pictures are processed once."""
     questions: float = 0.25
     """Share of them that are questions, once reports are learnt."""
-    first: float = 0.3
+    questions_fraction: float = 0.3
     """Share of the steps on questions alone: a reply of one word says at once whether the film was seen; a report of
     thirty words, most of them habit, does not."""
-    prompts: int = 64
+    prompts_per_step: int = 64
     """Samples per step."""
 
     def stages(self) -> Iterator[Stage]:
-        asked, learn = round(self.studies * self.questions), (Answer(text=truth),)
+        asked, learn = round(self.studies * self.questions), (ReplyFromTruth(text=truth),)
         questions = Questions("train", n=self.studies, seed=1)
-        yield Stage("questions", questions, Likelihood(), self.prompts, learn, share=self.first)
+        yield Stage(
+            "questions", questions, Likelihood(), self.prompts_per_step, learn, fraction=self.questions_fraction
+        )
         mixed = Mix([Phantoms("train", self.studies - asked, seed=1), Questions("train", n=asked, seed=1)])
-        yield Stage("sft", mixed, Likelihood(), self.prompts, learn, share=1 - self.first)
+        yield Stage("sft", mixed, Likelihood(), self.prompts_per_step, learn, fraction=1 - self.questions_fraction)
 
     def benches(self, split: Split) -> list[Bench]:
         greedy = Generate(n=1, sampling=Sampling(max_tokens=64, temperature=0))

@@ -7,7 +7,7 @@ from mmpost.data.worlds.shapes.figures import Figures
 from mmpost.data.worlds.shapes.scenes import LOOKS, Shapes
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.discrete import discrete_value
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
@@ -16,25 +16,25 @@ from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
 class ShapesBase(Task):
     """Supervised answers, with one fact as thought, to questions about single facts."""
 
-    kinds: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
+    question_types: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
     """Kinds of question about scenes (data/shapes.py)."""
     figures: float = 0.1
     """Share of questions about the sides of figures (data/figures.py)."""
     scenes: int = 100_000
     """Samples to train on; they are made on demand."""
-    prompts: int = 40
+    prompts_per_step: int = 40
     """Samples per step."""
 
     def stages(self) -> Iterator[Stage]:
         source = self._source("train", self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=thoughtful),))
+        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
 
     def benches(self, split: Split) -> list[Bench]:
         greedy = Generate(n=1, sampling=Sampling(max_tokens=40, temperature=0))
         return [Bench("known", self._source(split, 384, seed=2), (greedy, Score(rewards={"right": right})), by_kind)]
 
     def _source(self, split: Split, n: int, seed: int) -> Source:
-        return known(split, n, seed, self.kinds, self.figures)
+        return known(split, n, seed, self.question_types, self.figures)
 
 
 def known(

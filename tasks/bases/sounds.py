@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mmpost.data.worlds.sounds import Sounds
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import accuracy, answer_format, choice_summary
-from mmpost.transforms.answers import Answer
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
@@ -14,7 +14,7 @@ from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 class SoundsBase(Task):
     """Supervised answers, half of them after a thought, to kinds of question that a base should know."""
 
-    kinds: tuple[str, ...] = ("which", "first", "pitch", "higher")
+    question_types: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Kinds of question that it learns well (data/sounds.py)."""
     rare: tuple[str, ...] = ("last", "count", "absent")
     """Kinds that it meets now and then."""
@@ -22,7 +22,7 @@ class SoundsBase(Task):
     """How often a well-known kind comes for each time that a rare one does."""
     clips: int = 9600
     """Clips to train on."""
-    prompts: int = 32
+    prompts_per_step: int = 32
     """Clips per step."""
     question: str = "{question} {choices}"
     """The question with its options."""
@@ -33,13 +33,13 @@ class SoundsBase(Task):
 
     def stages(self) -> Iterator[Stage]:
         templates = [self.question + asked for asked in (self.answer, self.think)]
-        source = Sounds("train", self.kinds * self.often + self.rare, self.clips, 1, templates)
-        yield Stage("sft", source, Likelihood(), self.prompts, transforms=(Answer(text=self.reply),))
+        source = Sounds("train", self.question_types * self.often + self.rare, self.clips, 1, templates)
+        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=self.reply),))
 
     def benches(self, split: Split) -> list[Bench]:
         greedy = Generate(n=1, sampling=Sampling(max_tokens=12, temperature=0))
         scored = (greedy, Score(rewards={"accuracy": accuracy, "format": answer_format}))
-        kinds = {"known": self.kinds, "rare": self.rare}
+        kinds = {"known": self.question_types, "rare": self.rare}
         templates = (self.question + self.answer,)
         return [Bench(n, Sounds(split, k, 256, 3, templates), scored, choice_summary) for n, k in kinds.items() if k]
 

@@ -25,15 +25,15 @@ from mmpost.config.settings import ModelSettings
 from mmpost.data.readers.dataset import read
 from mmpost.errors import DataError
 from mmpost.models.chat.model import ChatModel
-from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.models.chat.prompt_lengths import PromptLengths
 from mmpost.rollout.local import LocalRollout
-from mmpost.training.context import Job
-from mmpost.training.media_probe import media_use, with_gold
+from mmpost.training.context import TrainingContext
+from mmpost.training.media_probe import measure_media_use, with_gold
 from mmpost.types import Part, Reply, Sample
 from tests.models.families import build
 
 SOLUTION = '[{"bbox_2d": [10, 20, 40, 50], "point_2d": [25, 35]}]'
-QUICK = ("task.sampling.max_tokens=4", "task.group=2", "compute.threads=1")
+QUICK = ("task.sampling.max_tokens=4", "task.num_generations=2", "compute.threads=1")
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (60, 84)) -> None:
@@ -202,7 +202,7 @@ def test_header_sizes_tell_the_lengths_that_the_processor_makes(
     picture(own / "odd.png", 1, size)
     write(own / "odd.jsonl", [row("odd.png")])
     sample = read(own / "odd.jsonl")[0]
-    lengths = Lengths(tiny_folder, ModelSettings(name=tiny_folder))
+    lengths = PromptLengths(tiny_folder, ModelSettings(name=tiny_folder))
     assert lengths.estimate(sample) == lengths.exact(sample)
     assert lengths.exact(sample).media > 1
 
@@ -211,7 +211,7 @@ def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, t
     found = {}
     for name in ("qwen3_vl", "idefics3", "gemma3"):
         build(name, tmp_path / name)
-        lengths = Lengths(str(tmp_path / name), ModelSettings(name=name))
+        lengths = PromptLengths(str(tmp_path / name), ModelSettings(name=name))
         out = io.StringIO()
         reading = Reading("train", read(own / "good.jsonl"), True, good=[0, 1, 2, 3])
         check_lengths([reading], lengths, 10, Report(Console(file=out)), skips=False)
@@ -223,9 +223,9 @@ def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, t
     assert found == {"qwen3_vl": True, "idefics3": True, "gemma3": False}
 
 
-def job(folder: str) -> tuple[Job, ChatModel]:
+def job(folder: str) -> tuple[TrainingContext, ChatModel]:
     model = ChatModel.load(folder, ModelSettings(name=folder))
-    return Job(model, LocalRollout(model), 0), model
+    return TrainingContext(model, LocalRollout(model), 0), model
 
 
 def seen(own: Path) -> list[Sample]:
@@ -235,7 +235,7 @@ def seen(own: Path) -> list[Sample]:
 
 def test_the_probe_tells_a_model_that_looks_from_one_that_does_not(own: Path, tiny_folder: str) -> None:
     at, model = job(tiny_folder)
-    use = media_use(with_gold(seen(own), (), at), at)
+    use = measure_media_use(with_gold(seen(own), (), at), at)
     assert use is not None
     assert min(use.blank or 0, use.swap or 0) > 1e-3
     assert use.noise < 1e-5
@@ -244,11 +244,11 @@ def test_the_probe_tells_a_model_that_looks_from_one_that_does_not(own: Path, ti
     with torch.no_grad():
         for p in model.module.model.visual.merger.parameters():
             p.zero_()
-    use = media_use(with_gold(seen(own), (), at), at)
+    use = measure_media_use(with_gold(seen(own), (), at), at)
     assert use is not None
     assert use.unused
     assert use.doubtful or use.noise == 0.0
-    assert media_use([Sample("a", (Part("text", "a"),), (at.reply("b", "data"),))], at) is None
+    assert measure_media_use([Sample("a", (Part("text", "a"),), (at.encode_reply("b", "data"),))], at) is None
 
 
 def test_media_that_change_nothing_are_an_error(own: Path, tiny_folder: str, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_what_a_forward_keeps_is_counted_once_and_without_weights() -> None:
 def train(own: Path, tiny_folder: str, **data: str) -> dict[str, Any]:
     good = str(own / "good.jsonl")
     return mmpost.train(
-        task={"name": "visurf", "prompts": 8, "group": 2, "sampling": {"max_tokens": 4}},  # type: ignore[arg-type]
+        task={"name": "visurf", "prompts_per_step": 8, "num_generations": 2, "sampling": {"max_tokens": 4}},  # type: ignore[arg-type]
         model=tiny_folder,
         data={"train": str(own / "bad.jsonl"), "val": good, "test": good, "root": str(own), **data},
         steps=2,

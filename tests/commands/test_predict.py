@@ -24,7 +24,7 @@ from mmpost.commands.score import score
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 
-LORA = {"rank": 4, "parts": ["language", "projector"]}
+LORA = {"rank": 4, "target_groups": ["language", "projector"]}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_files_and_folders_without_a_task(place: Path, tmp_path: Path) -> None:
     asked = tmp_path / "asked.jsonl"
     line = '{{"id": "{0}.png", "image": "pictures/{0}.png", "query": "Which colour?"}}\n'
     asked.write_text("".join(line.format(i) for i in range(3)))
-    words = [f"model={place / 'run'}", "task.sampling.max_tokens=6", "compute.rollout_replies=2"]
+    words = [f"model={place / 'run'}", "task.sampling.max_tokens=6", "compute.rollout_batch_size=2"]
     predict([*words, f"data.test={asked}", f"out={tmp_path / 'a.jsonl'}"])
     predict([*words, f"data.test={folder}", "data.prompt=Which colour?", f"out={tmp_path / 'b.jsonl'}"])
     assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
@@ -115,7 +115,7 @@ def test_ranks_share_the_work_and_write_in_order(place: Path, tmp_path: Path) ->
     words = [f"model={place / 'run'}", "task.sampling.max_tokens=6", f"data.test={asked}"]
     assert predict([*words, f"out={tmp_path / 'one.jsonl'}"]) == 7
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
-    words = ["predict", *words, "compute.rollout_replies=2", f"out={tmp_path / 'two.jsonl'}"]
+    words = ["predict", *words, "compute.rollout_batch_size=2", f"out={tmp_path / 'two.jsonl'}"]
     # Two rounds of four: in the second, the last rank has one sample.
     subprocess.run([*torchrun, *words], check=True, timeout=300)
     assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
@@ -140,10 +140,10 @@ def test_scores_of_a_file_are_those_of_the_evaluation(place: Path, tmp_path: Pat
 
 def test_boxes_are_scored_in_the_frame_they_were_written_in(tmp_path: Path) -> None:
     from mmpost.data.worlds.digits.scenes import Scenes, answer_text
-    from mmpost.types import Frame
+    from mmpost.types import CoordinateFrame
 
     scenes = [Scenes("test", ("last from the top",), n=256, seed=5)[i] for i in range(4)]
-    frame = Frame(1000, 1000)
+    frame = CoordinateFrame(1000, 1000)
     lines = [
         {"bench": "target", "uid": s.uid, "reply": answer_text(s.truth, frame, thought=""), "frame": [1000, 1000]}
         for s in scenes

@@ -24,7 +24,7 @@ def line(text: str = "[1]", group: int = 0, **extra: Any) -> dict[str, Any]:
             {"role": "user", "kind": "text", "text": "Where is [bold]it[/bold]?"},
         ],
         "text": text,
-        "parts": [],
+        "target_groups": [],
         "token_ids": [5, 6],
         "pieces": [text, "<end>"],
         "scores": {"iou": 0.25},
@@ -103,7 +103,7 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, words: tuple[str, ...], me
 
 
 def test_a_task_is_shown_as_it_would_train() -> None:
-    text = shown("task=visurf", "model=random-tiny", "n=1", "task.group=2", "task.sampling.max_tokens=4")
+    text = shown("task=visurf", "model=random-tiny", "n=1", "task.num_generations=2", "task.sampling.max_tokens=4")
     assert "stage rl: 1 of 512 samples" in text
     assert "image  width=84 height=84" in text
     assert "of them for media (never trained)" in text

@@ -20,7 +20,7 @@ from mmpost.errors import ConfigError
         ("optim.lrr=1", "unknown key optim.lrr; did you mean optim.lr?"),
         ("model.lora.rnk=4", "unknown key model.lora.rnk; did you mean model.lora.rank?"),
         ("stpes=4", "unknown key stpes; did you mean steps?"),
-        ("num_generations=8", "unknown key num_generations: here it is task.group"),
+        ("num_generations=8", "unknown key num_generations: here it is task.num_generations"),
         ("freeze_vision_tower=true", "here it is model.freeze=[vision]"),
         ("optim.lr=fast", "optim.lr: input should be a valid number"),
         ("steps=-1", "steps: input should be greater than or equal to 0, found -1"),
@@ -45,7 +45,7 @@ def test_no_task_says_so() -> None:
      ("[vision, 2]", ["vision", 2]), ("-3", -3), (".5", 0.5), ("", None), ("a: b: c", "a: b: c")],
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
-    found = run_config.parse_word(f"a.b={text}")["a"]["b"]
+    found = run_config.parse_argument(f"a.b={text}")["a"]["b"]
     assert found == (16 if text == "0x10" else value)
 
 
@@ -66,12 +66,14 @@ def test_a_models_own_values_apply_to_that_model_only() -> None:
 
 
 def test_optimiser_settings_of_a_stage() -> None:
-    run, _ = run_config.load(["task=x", "model=y", "optim.lr=0.5", "stages.sft.optim.clip=3"])
+    run, _ = run_config.load(["task=x", "model=y", "optim.lr=0.5", "stages.sft.optim.max_grad_norm=3"])
     of_task = {"lr": 0.1, "weight_decay": 0.2}
-    assert run_config.stage_optim(run, "sft", of_task) == OptimSettings(lr=0.5, weight_decay=0.2, clip=3)
+    assert run_config.stage_optim(run, "sft", of_task) == OptimSettings(lr=0.5, weight_decay=0.2, max_grad_norm=3)
     assert run_config.stage_optim(run, "rl", of_task) == OptimSettings(lr=0.5, weight_decay=0.2)
-    wrong, _ = run_config.load(["task=x", "stages.sft.optim.clp=3"])
-    with pytest.raises(ConfigError, match=r"stages.sft.optim.clp; did you mean stages.sft.optim.clip"):
+    wrong, _ = run_config.load(["task=x", "stages.sft.optim.max_grad_nrm=3"])
+    with pytest.raises(
+        ConfigError, match=r"stages.sft.optim.max_grad_nrm; did you mean stages.sft.optim.max_grad_norm"
+    ):
         run_config.stage_optim(wrong, "sft", {})
 
 
@@ -82,7 +84,7 @@ def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
         "model.freeze=[vision]",
         "optim.lr=1e-7",
         "log.wandb=off",
-        "task.group=4",
+        "task.num_generations=4",
     ]
     run, _ = run_config.load(words)
     file = tmp_path / "config.yaml"

@@ -17,24 +17,24 @@ from mmpost.types import Task
 
 QUICK = {
     "model": "random-tiny",
-    "eval": {"samples": 2, "every": 1},
+    "eval": {"max_samples": 2, "every": 1},
     "log": {"progress": False},
     "steps": 2,
 }
 STAR = ["light_curve", "spectrum", "record"]
 OF_TASK: dict[str, list[dict[str, Any]]] = {
     "visurf": [
-        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+        {"task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}},
         {
             "task": {
-                "prompts": 2,
-                "group": 2,
+                "prompts_per_step": 2,
+                "num_generations": 2,
                 "minibatches": 2,
                 "sampling": {"max_tokens": 4, "top_p": 0.9, "temperature": 0.7},
-                "policy": {"loss": "dapo", "beta": 0.1, "entropy": 0.1, "old": "column", "mismatch": "token"},
+                "policy": {"loss_type": "dapo", "beta": 0.1, "entropy": 0.1, "old": "column", "mismatch": "token"},
                 "overlong": {"max_tokens": 4, "buffer": 2},
-                "refill": 1,
-                "warm_up": 0.5,
+                "max_resample_times": 1,
+                "sft_fraction": 0.5,
             },
             "model": {"lora": {"rank": 2}, "freeze": ["vision"]},
             "data": "OWN",
@@ -43,8 +43,13 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     "reason_rft": [
         {
             "task": {
-                **{"prompts": 2, "sft_prompts": 2, "group": 2, "sampling": {"max_tokens": 4, "top_p": 1, "top_k": 0}},
-                **{"warm_up": 0.5, "family": family, "cot": 4, "problems": 4, "bench_problems": 2},
+                **{
+                    "prompts_per_step": 2,
+                    "sft_prompts_per_step": 2,
+                    "num_generations": 2,
+                    "sampling": {"max_tokens": 4, "top_p": 1, "top_k": 0},
+                },
+                **{"sft_fraction": 0.5, "family": family, "cot": 4, "problems": 4, "bench_problems": 2},
                 **more,
             },
             "stages": {"sft": {"optim": {"warmup": 0}}},
@@ -55,67 +60,101 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
             ("structure", {"prompt": "{question}", "answer_only": True}, {"data": "OWN"}),
         )
     ],
-    "bases.shapes": [{"task": {"prompts": 2}}],
-    "bases.digits": [{"task": {"prompts": 2}}],
-    "bases.aerial": [{"task": {"prompts": 2}}],
+    "bases.shapes": [{"task": {"prompts_per_step": 2}}],
+    "bases.digits": [{"task": {"prompts_per_step": 2}}],
+    "bases.aerial": [{"task": {"prompts_per_step": 2}}],
     "uav_vl_r1": [
-        {"task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "tiles": {"side": 56, "overview": 56}}},
-        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, "mixed": True, "sft": 0.5}},
+        {
+            "task": {
+                "prompts_per_step": 2,
+                "num_generations": 2,
+                "sampling": {"max_tokens": 4},
+                "tiles": {"side": 56, "overview": 56},
+            }
+        },
+        {
+            "data": "OWN",
+            "task": {
+                "prompts_per_step": 2,
+                "num_generations": 2,
+                "sampling": {"max_tokens": 4},
+                "mixed": True,
+                "sft_fraction": 0.5,
+            },
+        },
     ],
-    "bases.clips": [{"task": {"prompts": 2, "clips": 4}}],
+    "bases.clips": [{"task": {"prompts_per_step": 2, "clips": 4}}],
     "temporal_r1": [
-        {"task": {"prompts": 2, "group": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
-        {"data": "FILMS", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}},
+        {"task": {"prompts_per_step": 2, "num_generations": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
+        {"data": "FILMS", "task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}},
     ],
-    "bases.sounds": [{"model": "random-tiny-audio", "task": {"prompts": 2}}],
+    "bases.sounds": [{"model": "random-tiny-audio", "task": {"prompts_per_step": 2}}],
     "r1_aqa": [
-        {"model": "random-tiny-audio", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}, **own}
+        {
+            "model": "random-tiny-audio",
+            "task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}, **more},
+            **own,
+        }
         for more, own in (
-            ({"warm_up": 0.5, "prompt": "think"}, {}),
+            ({"sft_fraction": 0.5, "prompt": "think"}, {}),
             ({"reward": "released"}, {"data": "SOUND"}),
             ({"speech": "SPOKEN", "val_speaker": "ann"}, {}),
         )
     ],
-    "bases.reports": [{"model": "random-tiny-cxr", "task": {"prompts": 2, "studies": 8}}],
+    "bases.reports": [{"model": "random-tiny-cxr", "task": {"prompts_per_step": 2, "studies": 8}}],
     "cxr_preference": [
         {
             "model": "random-tiny-cxr",
             "task": {
-                **{"prompts": 2, "sft_prompts": 2, "together": 4, "candidates": 2, "studies": 4, "bench_studies": 2},
+                **{
+                    "prompts_per_step": 2,
+                    "sft_prompts_per_step": 2,
+                    "together": 4,
+                    "candidates": 2,
+                    "studies": 4,
+                    "bench_studies": 2,
+                },
                 **{"sampling": {"max_tokens": 6}, **more},
             },
             **data,
         }
         for more, data in (
-            ({"sft": 0.5, "pairs": {"control": "matched", "tolerance": 1}}, {}),
+            ({"sft_fraction": 0.5, "pairs": {"control": "matched", "tolerance": 1}}, {}),
             ({"indicated": "{indication}"}, {"data": "OWN"}),
             ({"official": "OPEN_I"}, {}),
         )
     ],
-    "sft": [{"data": "OWN", "task": {"prompts": 2}}],
+    "sft": [{"data": "OWN", "task": {"prompts_per_step": 2}}],
     "preference": [
-        {"task": {"prompts": 2, "scenes": 8, "bench_scenes": 4, "follow_every": 1}},
-        {"data": "PAIRS", "task": {"prompts": 2, "loss": {"kind": "kto"}}},
+        {"task": {"prompts_per_step": 2, "scenes": 8, "bench_scenes": 4, "ref_model_sync_steps": 1}},
+        {"data": "PAIRS", "task": {"prompts_per_step": 2, "loss": {"loss_type": "kto"}}},
     ],
     "astrom3": [
         {
             "model": "random-tiny-astro",
-            "task": {"prompts": 4, "class_prompts": 4, "contrast_share": 0.5, "stars": 24, "bench_stars": 12, **more},
+            "task": {
+                "batch_size": 4,
+                "class_batch_size": 4,
+                "contrast_fraction": 0.5,
+                "stars": 24,
+                "bench_stars": 12,
+                **more,
+            },
             **own,
         }
         for more, own in (
             (
                 {
-                    **{"kinds": STAR, "missing": 0.2, "planted": 0.2, "labels": 1.0},
-                    "contrast": {"kinds": STAR, "pairs": "star"},
+                    **{"modalities": STAR, "missing": 0.2, "planted": 0.2, "labels": 1.0},
+                    "contrast": {"modalities": STAR, "pairs": "star"},
                 },
                 {},
             ),
-            ({"kinds": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
+            ({"modalities": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
         )
     ],
     "grpo": [
-        {"data": "OWN", "task": {"prompts": 2, "group": 2, "sampling": {"max_tokens": 4}, **more}}
+        {"data": "OWN", "task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}, **more}}
         for more in (
             {"advantage": {"scale": "batch"}},
             {"advantage": {"normalize": True}},

@@ -26,18 +26,18 @@ FIXED = {"chosen": [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0], "mismatched": [0.0,
 SETTINGS: Mapping[str, list[dict[str, Any]]] = {
     "Likelihood": [{"reduce": "token"}, {"reduce": "reply"}],
     "PolicyLoss": [
-        *({"loss": loss} for loss in ("grpo", "bnpo", "dapo", "gspo", "luspo", "rloo", "cispo", "sapo", "vespo")),
-        {"loss": "dr_grpo", "max_tokens": 9},
-        {"loss": "dapo", "old": "column", "beta": 0.1, "entropy": 0.1, "mask_truncated": True, "injected": True},
-        {"loss": "vespo", "old": "column", "mismatch": "token", "off_policy_max": 0.1, "entropy": 0.1},
+        *({"loss_type": loss} for loss in ("grpo", "bnpo", "dapo", "gspo", "luspo", "rloo", "cispo", "sapo", "vespo")),
+        {"loss_type": "dr_grpo", "max_tokens": 9},
+        {"loss_type": "dapo", "old": "column", "beta": 0.1, "entropy": 0.1, "mask_truncated": True, "injected": True},
+        {"loss_type": "vespo", "old": "column", "mismatch": "token", "off_policy_max": 0.1, "entropy": 0.1},
         {"old": "column", "mismatch": "geometric", "mismatch_low": 0.9, "mismatch_high": 1.1},
     ],
     "Preference": [
         # The others differ in their formulas alone.
-        *({"kind": kind} for kind in ("dpo", "ipo", "mpo", "sft", "aot", "orpo", "kto", "apo_zero_unpaired")),
-        {"kind": "dpo", "weighting": True, "ld_alpha": 0.5, "nll": 0.2},
+        *({"loss_type": kind} for kind in ("dpo", "ipo", "mpo", "sft", "aot", "orpo", "kto", "apo_zero_unpaired")),
+        {"loss_type": "dpo", "weighting": True, "ld_alpha": 0.5, "nll_weight": 0.2},
         {"mix": {"aot": 0.5, "sft": 0.5}, "ld_alpha": 0.3},
-        {"kind": "ipo", "divergence": "js", "weighting": True},
+        {"loss_type": "ipo", "divergence": "js", "weighting": True},
     ],
 }
 """Settings besides the defaults; an objective with required fields needs a line here."""
@@ -97,7 +97,7 @@ def make_batch(names: frozenset[str], seed: int = 0, mask: float = 1.0) -> Batch
         reply_of=torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS)),
         group_of=torch.tensor(GROUPS),
         columns=columns,
-        per_token=frozenset(n for n in names if n.endswith("_logp") or n == "mask"),
+        per_token_columns=frozenset(n for n in names if n.endswith("_logp") or n == "mask"),
     )
 
 
@@ -110,7 +110,7 @@ def leaves(objective: Objective, seed: int = 1) -> dict[str, Any]:
         return value.requires_grad_()
 
     made = {"logp": tokens(-1.0), "entropy": tokens(1.0), "entropy_value": tokens(1.0), "sum_p2": tokens(2.0)}
-    return {name.removesuffix("_value"): made[name] for name in sorted(objective.wants)}
+    return {name.removesuffix("_value"): made[name] for name in sorted(objective.required_outputs)}
 
 
 def run(objective: Objective, whole: Batch, outputs: dict[str, Any], cuts: list[list[int]]) -> list[Tensor]:
@@ -131,16 +131,16 @@ def test_there_are_objectives():
 
 
 def test_columns_read_are_columns_declared(objective):
-    whole = make_batch(objective.columns)
+    whole = make_batch(objective.required_columns)
     assert isinstance(whole.columns, Recording)
     objective.counts(whole)
-    objective.idle(whole)
+    objective.zero_gradient_mask(whole)
     objective(Outputs(**leaves(objective)), whole)
-    assert whole.columns.read == objective.columns
+    assert whole.columns.read == objective.required_columns
 
 
 def test_counts_have_the_names_of_the_terms_and_need_no_inputs(objective):
-    whole = make_batch(objective.columns)
+    whole = make_batch(objective.required_columns)
     loss = objective(Outputs(**leaves(objective)), whole)
     assert isinstance(loss, Loss)
     assert loss.terms.keys() == objective.counts(whole).keys()
@@ -149,7 +149,7 @@ def test_counts_have_the_names_of_the_terms_and_need_no_inputs(objective):
 
 
 def test_metrics_are_sums_and_counts_without_a_graph(objective):
-    metrics = objective(Outputs(**leaves(objective)), make_batch(objective.columns)).metrics
+    metrics = objective(Outputs(**leaves(objective)), make_batch(objective.required_columns)).metrics
     for name, pair in metrics.items():
         for number in pair:
             assert torch.as_tensor(number).shape == (), name
@@ -158,7 +158,7 @@ def test_metrics_are_sums_and_counts_without_a_graph(objective):
 
 def test_nothing_to_train_is_zero_with_a_finite_gradient(objective):
     """Attached to the graph, or ranks wait for each other in the backward."""
-    whole, outputs = make_batch(objective.columns, mask=0.0), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns, mask=0.0), leaves(objective)
     value, *grads = run(objective, whole, outputs, EVERYTHING)
     assert value.requires_grad
     assert value.item() == 0
@@ -166,7 +166,7 @@ def test_nothing_to_train_is_zero_with_a_finite_gradient(objective):
 
 
 def test_an_empty_micro_batch_changes_nothing(objective):
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     torch.testing.assert_close(
         run(objective, whole, outputs, [*EVERYTHING, []]), run(objective, whole, outputs, EVERYTHING)
     )
@@ -180,22 +180,22 @@ def test_micro_batches_do_not_show(objective, cuts):
         cuts = EVERYTHING
     if objective.unit == "group":
         cuts = [[0, 1], [2, 3, 4, 5], [6, 7]]
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     torch.testing.assert_close(run(objective, whole, outputs, cuts), run(objective, whole, outputs, EVERYTHING))
 
 
 def test_the_order_of_replies_does_not_show(objective):
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     order = [6, 7, 2, 3, 0, 1, 4, 5]
     torch.testing.assert_close(run(objective, whole, outputs, [order]), run(objective, whole, outputs, EVERYTHING))
 
 
 def test_idle_replies_have_no_gradient(objective):
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     whole.columns["mask"][-LENGTHS[-1] :] = 0
-    if "advantage" in objective.columns:
+    if "advantage" in objective.required_columns:
         whole.columns["advantage"][:3] = 0
-    idle = objective.idle(whole)
+    idle = objective.zero_gradient_mask(whole)
     assert idle[-1] or objective.unit != "reply"
     _, *grads = run(objective, whole, outputs, EVERYTHING)
     for grad in grads:
@@ -205,11 +205,11 @@ def test_idle_replies_have_no_gradient(objective):
 
 def test_idle_replies_may_be_left_out(objective):
     """Loss, gradients and metrics are as if they had been computed."""
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     whole.columns["mask"][-LENGTHS[-1] :] = 0
-    if "advantage" in objective.columns:
+    if "advantage" in objective.required_columns:
         whole.columns["advantage"][:3] = 0
-    busy = (~objective.idle(whole)).nonzero().squeeze(1).tolist()
+    busy = (~objective.zero_gradient_mask(whole)).nonzero().squeeze(1).tolist()
     assert len(busy) < len(LENGTHS)
     micro, index = select(whole, busy)
     some = objective(Outputs(**{name: value[index] for name, value in outputs.items()}), micro)
@@ -229,23 +229,23 @@ def test_idle_replies_may_be_left_out(objective):
 
 
 def test_what_it_remembers_is_read_by_neither_counts_nor_idle(objective):
-    whole = make_batch(objective.columns)
+    whole = make_batch(objective.required_columns)
     objective.counts(whole)
-    objective.idle(whole)
+    objective.zero_gradient_mask(whole)
     assert isinstance(whole.columns, Recording)
-    assert objective.remembers <= objective.columns
-    assert not whole.columns.read & objective.remembers
+    assert objective.policy_logprob_columns <= objective.required_columns
+    assert not whole.columns.read & objective.policy_logprob_columns
 
 
 def test_what_is_wanted_as_a_value_gets_no_gradient(objective):
     outputs = leaves(objective)
-    _, *grads = run(objective, make_batch(objective.columns), outputs, EVERYTHING)
+    _, *grads = run(objective, make_batch(objective.required_columns), outputs, EVERYTHING)
     for name, grad in zip(outputs, grads, strict=True):
-        assert name in objective.wants or (grad == 0).all()
+        assert name in objective.required_outputs or (grad == 0).all()
 
 
 def test_single_precision_stays_single(objective):
-    whole, outputs = make_batch(objective.columns), leaves(objective)
+    whole, outputs = make_batch(objective.required_columns), leaves(objective)
     single: dict[str, Any] = {name: value.detach().float().requires_grad_() for name, value in outputs.items()}
     for term in objective(Outputs(**single), whole).terms.values():
         assert term.dtype == torch.float32

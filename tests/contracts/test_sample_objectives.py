@@ -18,9 +18,11 @@ from tests.objectives.ragged import total
 SIZE, KINDS = 8, ("image", "text", "sound")
 
 OBJECTIVES: list[Objective] = [
-    Contrastive(kinds=KINDS),
-    Contrastive(kinds=KINDS, half=False, reduce="sum", pairs="star", positives="label", weights={"image-text": 0.5}),
-    Contrastive(kinds=KINDS, loss="siglip", positives="label"),
+    Contrastive(modalities=KINDS),
+    Contrastive(
+        modalities=KINDS, half=False, reduce="sum", pairs="star", positives="label", weights={"image-text": 0.5}
+    ),
+    Contrastive(modalities=KINDS, loss="siglip", positives="label"),
     Classify(),
     Classify(smoothing=0.1),
 ]
@@ -32,7 +34,7 @@ def make_batch(names: frozenset[str], rows: Sequence[int] = range(SIZE), present
     columns = {n: torch.randint(0, 3, (SIZE,), generator=generator).double()[index] for n in sorted(names)}
     has = {kind: (torch.rand(SIZE, generator=generator) < present)[index] for kind in KINDS}
     nobody = torch.zeros(0, dtype=torch.long)
-    return Batch(nobody, nobody, {}, sample_ids=index, sample_columns=Recording(columns), present=has)
+    return Batch(nobody, nobody, {}, sample_ids=index, sample_columns=Recording(columns), modality_mask=has)
 
 
 def leaves() -> dict[str, Any]:
@@ -64,7 +66,7 @@ def run(
             classes=outputs["classes"][index],
             aux=outputs["aux"],
         )
-        parts.append((make_batch(objective.columns, rows, present), micro))
+        parts.append((make_batch(objective.required_columns, rows, present), micro))
     value = total(objective, parts)
     return [value, *torch.autograd.grad(value, flat(outputs), materialize_grads=True, allow_unused=True)]
 
@@ -80,17 +82,17 @@ def test_these_are_all_of_them() -> None:
 
 @every
 def test_columns_read_are_columns_declared(objective: Objective) -> None:
-    batch = make_batch(objective.columns)
+    batch = make_batch(objective.required_columns)
     objective.counts(batch)
     outputs = leaves()
     objective(Outputs(**outputs), batch)
     assert isinstance(batch.sample_columns, Recording)
-    assert batch.sample_columns.read == objective.columns
+    assert batch.sample_columns.read == objective.required_columns
 
 
 @every
 def test_counts_have_the_names_of_the_terms(objective: Objective) -> None:
-    batch = make_batch(objective.columns)
+    batch = make_batch(objective.required_columns)
     loss = objective(Outputs(**leaves()), batch)
     assert loss.terms.keys() == objective.counts(batch).keys()
     assert all(t.shape == () and t.requires_grad for t in loss.terms.values())

@@ -43,11 +43,11 @@ def test_stages_and_benches_have_names_of_their_own(name: str, tmp_path_factory:
         benches = [bench.name for bench in task.benches(split)]
         assert benches
         assert len(set(benches)) == len(benches)
-        if task.best:
-            assert task.best.lstrip("-").partition("/")[0] in benches
+        if task.best_metric:
+            assert task.best_metric.lstrip("-").partition("/")[0] in benches
 
 
 def test_the_fields_of_a_task_are_frozen() -> None:
     task: BaseModel = kind("visurf")()
     with pytest.raises(ValueError, match="frozen"):
-        task.group = 3  # type: ignore[attr-defined]
+        task.num_generations = 3  # type: ignore[attr-defined]

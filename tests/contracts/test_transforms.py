@@ -19,11 +19,11 @@ from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
 FIELDS: Mapping[str, list[dict[str, Any]]] = {
-    "Crop": [{"kind": "image", "length": 4}],
+    "Crop": [{"modality": "image", "length": 4}],
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
-    "Answer": [{"text": lambda sample: str(sample.truth)}],
-    "Unparseable": [{"gold": Gold(lambda sample: str(sample.truth), parses=str.isdigit)}],
+    "ReplyFromTruth": [{"text": lambda sample: str(sample.truth)}],
+    "ParseRate": [{"gold": Gold(lambda sample: str(sample.truth), is_parseable=str.isdigit)}],
     "InjectTruth": [{"text": lambda sample: str(sample.truth)}],
     "OverlongPenalty": [{"max_tokens": 4, "buffer": 3}],
     "LengthReward": [{"score": "right", "after": 0}],
@@ -42,7 +42,7 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
         {"score": "right", "against": "random", "control": "matched", "tolerance": 1.0},
         {"score": "right", "against": "all", "control": "divide", "margin": 0.6},
     ],
-    "DropFlat": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
+    "DropZeroVariance": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
     "InstanceFilter": [{"right": 0.5}, {"score": "form"}],
     "VarianceSelection": [{"right": 0.5}, {"discrete": ["form"], "continuous": ["right"]}],
 }
@@ -98,7 +98,7 @@ def samples() -> list[Sample]:
     return made
 
 
-REFUSE_EMPTY = {"Encode", "EncodePairs"}
+REFUSE_EMPTY = {"EncodeReplies", "EncodePairs"}
 """Transforms that raise for a sample without replies."""
 
 
@@ -108,7 +108,7 @@ def given_to(cls: type[Any]) -> list[Sample]:
 
 
 def test_every_transform_of_the_package_is_here():
-    assert {"GroupAdvantage", "InjectTruth", "DropFlat", "KLReward"} <= {cls.__name__ for cls in classes()}
+    assert {"GroupAdvantage", "InjectTruth", "DropZeroVariance", "KLReward"} <= {cls.__name__ for cls in classes()}
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)

@@ -14,7 +14,7 @@ from mmpost.types import Update
 from mmpost.updates.plain import Plain, schedule
 
 PARTS = {"body": ["0"], "head": ["1"]}
-OPTIM = OptimSettings(lr=0.1, weight_decay=0.1, schedule="cosine", warmup=3, rates={"head": 0.5})
+OPTIM = OptimSettings(lr=0.1, weight_decay=0.1, schedule="cosine", warmup=3, lr_multipliers={"head": 0.5})
 
 UPDATES = [
     value
@@ -100,7 +100,7 @@ def test_one_step_is_that_of_torch() -> None:
         ({}, [1, 1, 1, 1, 1]),
         ({"warmup": 3}, [0.25, 0.5, 0.75, 1, 1]),
         ({"warmup": 0.4, "schedule": "linear"}, [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]),
-        ({"schedule": "cosine", "floor": 0.5}, [1, 0.952254, 0.827254, 0.672746, 0.547746]),
+        ({"schedule": "cosine", "min_lr_ratio": 0.5}, [1, 0.952254, 0.827254, 0.672746, 0.547746]),
     ],
 )
 def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
@@ -109,6 +109,6 @@ def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
 
 
 def test_rates_of_parts_that_are_not_there_are_refused() -> None:
-    update = Plain(OptimSettings(rates={"vison": 0.1}))
+    update = Plain(OptimSettings(lr_multipliers={"vison": 0.1}))
     with pytest.raises(ConfigError, match=r"\['vison'\]; this model has \['body', 'head'\]"):
         update.start(torch.nn.Linear(2, 2), PARTS, 1)

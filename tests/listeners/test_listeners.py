@@ -29,7 +29,7 @@ from mmpost.listeners import (
     Wandb,
 )
 from mmpost.listeners.curves import panels
-from mmpost.types import Frame, Part, Reply, Sample
+from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
 
 def step(number: int, **values: float | int | str) -> dict[str, float | int | str]:
@@ -127,7 +127,7 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
         Reply((Part("text", "[3, 4]"),), "truth"),
     )
     samples = [
-        Sample("a", prompt, replies, truth=[3, 4], frame=Frame(84, 56)),
+        Sample("a", prompt, replies, truth=[3, 4], frame=CoordinateFrame(84, 56)),
         Sample("b", prompt[1:], (Reply((Part("image", picture, "assistant"),), "policy"),)),
     ]
     log = SamplesLog(lambda ids: [f"<{i}>" for i in ids])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmpost.errors import ConfigError
-from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, Retrieve, Similar, Unusual, averaged
+from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, NearestSimilar, OutlierScore, Retrieve, averaged
 from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
@@ -27,7 +27,7 @@ class Embeds(FakeContext):
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         return [{k: torch.tensor(v).float() for k, v in s.meta["at"].items()} for s in samples]
 
-    def classes(self, samples: Sequence[Sample]) -> Tensor:
+    def class_logits(self, samples: Sequence[Sample]) -> Tensor:
         return torch.tensor([s.meta["logits"] for s in samples])
 
 
@@ -89,14 +89,14 @@ def test_samples_of_no_known_class_are_not_judged() -> None:
     given = [replace(s, meta={**s.meta, "logits": [1.0, 0.0, 0.0]}) for s in [*unknown, blind]]
     fit = cloud(30, 0)
     assert ClassBy(NAMES, ("x", "y"))(given, Embeds()) == given
-    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+    for judge in (ClassOf(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
         assert judge(given[:2], Embeds()) == given[:2]
 
 
 def test_a_class_that_nothing_is_fitted_on_is_nobodys_nearest() -> None:
     fit = [sample("1", 0, x=[1, 0, 0]), sample("2", 1, x=[0, 1, 0])]
     far = sample("3", 1, x=[-1, -0.2, 0])
-    for judge in (ClassOf(fit, NAMES, ("x",)), Unusual(fit, NAMES, ("x",))):
+    for judge in (ClassOf(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
         assert judge([far], Embeds())[0].replies[0].text == "b"
 
 
@@ -147,7 +147,7 @@ def test_ranks_are_among_the_samples_of_all_ranks() -> None:
 
 def test_similar_samples() -> None:
     base = [sample("near", 0, x=[1, 0.1, 0]), sample("next", 1, x=[1, 0.5, 0]), sample("far", 0, x=[0, 0, 1])]
-    scored = Similar(base, NAMES, ("x",), k=2)([sample("1", 0, x=[1, 0, 0])], Embeds())
+    scored = NearestSimilar(base, NAMES, ("x",), k=2)([sample("1", 0, x=[1, 0, 0])], Embeds())
     assert scored[0].replies[0].text == "near next"
     assert same_share(scored) == {"precision": 50.0}
 
@@ -162,18 +162,18 @@ def test_planted_anomalies_and_wrong_labels_are_found() -> None:
     wrong = [
         replace(s, columns={**s.columns, "label": (s.columns["label"] + 1) % 3, "wrong": 1.0}) for s in cloud(9, 3)
     ]
-    scored = Unusual(cloud(60, 0), NAMES, ("x", "y"), planted=("odd", "wrong"))([*plain, *odd, *wrong], Embeds())
+    scored = OutlierScore(cloud(60, 0), NAMES, ("x", "y"), planted=("odd", "wrong"))([*plain, *odd, *wrong], Embeds())
     found = finding(scored)
     assert found["outlier_auc"] > 0.9
     assert found["mislabel_auc"] == 1.0
     assert found["mislabel_recall"] == 100.0
     assert 9 / (9 + 12) <= found["mislabel_precision"] / 100 <= 1
-    assert math.isnan(finding(Unusual(cloud(60, 0), NAMES, ("x",))(plain, Embeds()))["outlier_auc"])
+    assert math.isnan(finding(OutlierScore(cloud(60, 0), NAMES, ("x",))(plain, Embeds()))["outlier_auc"])
 
 
 def test_the_outlier_score_is_the_cards() -> None:
     base = [sample("1", 0, x=[1, 0]), sample("2", 0, x=[0, 1]), sample("3", 1, x=[-1, 0])]
-    scored = Unusual(base, NAMES[:2], ("x",))([sample("4", 0, x=[1, 0])], Embeds())
+    scored = OutlierScore(base, NAMES[:2], ("x",))([sample("4", 0, x=[1, 0])], Embeds())
     assert scored[0].replies[0].scores == {"outlier": pytest.approx(1 - 0.5**0.5), "suspect": 0.0}
 
 

@@ -116,4 +116,4 @@ def test_text_alone_without_any_image(folder: Path) -> None:
     prompt = model.prompt(mixed()[1])
     assert not prompt.media
     assert prompt.positions.tolist() == [list(range(len(prompt.ids)))] * 3
-    assert prompt.after == len(prompt.ids)
+    assert prompt.next_position == len(prompt.ids)

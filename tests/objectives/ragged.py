@@ -28,7 +28,7 @@ def batch(lengths: Sequence[int], dtype: torch.dtype = torch.float64, groups: Se
         reply_of=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.long)),
         group_of=torch.tensor(groups if groups is not None else list(range(len(lengths))), dtype=torch.long),
         columns=made,
-        per_token=frozenset(per_token),
+        per_token_columns=frozenset(per_token),
     )
 
 
@@ -56,12 +56,12 @@ def select(whole: Batch, replies: Sequence[int]) -> tuple[Batch, Tensor]:
     index = torch.tensor(list(replies), dtype=torch.long)
     lengths = torch.tensor([int((whole.reply_of == r).sum()) for r in replies], dtype=torch.long)
     columns: Mapping[str, Tensor] = {
-        name: column[tokens if name in whole.per_token else index] for name, column in whole.columns.items()
+        name: column[tokens if name in whole.per_token_columns else index] for name, column in whole.columns.items()
     }
     micro = Batch(
         reply_of=torch.repeat_interleave(torch.arange(len(replies)), lengths),
         group_of=whole.group_of[index],
         columns=columns,
-        per_token=whole.per_token,
+        per_token_columns=whole.per_token_columns,
     )
     return micro, tokens

@@ -73,33 +73,37 @@ SEQUENCE = {"importance_sampling_level": "sequence"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     # name: (our fields, their settings, whether their normaliser allows several micro-batches)
     "grpo": ({}, {}, True),
-    "bnpo": ({"loss": "bnpo"}, {"loss_type": "bnpo"}, False),
-    "dr_grpo": ({"loss": "dr_grpo", "max_tokens": 10}, {"loss_type": "dr_grpo"}, True),
-    "dapo": ({"loss": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}, True),
-    "gspo": ({"loss": "gspo"}, {**SEQUENCE, "epsilon_low": 3e-4, "epsilon_high": 4e-4}, True),
-    "gspo wide": ({"loss": "gspo", "clip_low": 0.2, "clip_high": 0.2}, SEQUENCE, True),
-    "luspo": ({"loss": "luspo"}, {**SEQUENCE, "loss_type": "luspo"}, True),
-    "luspo token": ({"loss": "luspo", "ratio": "token"}, {"loss_type": "luspo"}, True),
-    "cispo": ({"loss": "cispo"}, {"loss_type": "cispo", "epsilon_high": 5.0}, True),
-    "cispo tight": ({"loss": "cispo", "cispo_cap": 1.1}, {"loss_type": "cispo", "epsilon_high": 1.1}, True),
-    "sapo": ({"loss": "sapo"}, {"loss_type": "sapo"}, True),
-    "sapo sequence": ({"loss": "sapo", "ratio": "sequence_mean"}, {**SEQUENCE, "loss_type": "sapo"}, True),
-    "vespo": ({"loss": "vespo"}, {"loss_type": "vespo"}, True),
+    "bnpo": ({"loss_type": "bnpo"}, {"loss_type": "bnpo"}, False),
+    "dr_grpo": ({"loss_type": "dr_grpo", "max_tokens": 10}, {"loss_type": "dr_grpo"}, True),
+    "dapo": ({"loss_type": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28}, True),
+    "gspo": ({"loss_type": "gspo"}, {**SEQUENCE, "epsilon_low": 3e-4, "epsilon_high": 4e-4}, True),
+    "gspo wide": ({"loss_type": "gspo", "clip_low": 0.2, "clip_high": 0.2}, SEQUENCE, True),
+    "luspo": ({"loss_type": "luspo"}, {**SEQUENCE, "loss_type": "luspo"}, True),
+    "luspo token": ({"loss_type": "luspo", "ratio": "token"}, {"loss_type": "luspo"}, True),
+    "cispo": ({"loss_type": "cispo"}, {"loss_type": "cispo", "epsilon_high": 5.0}, True),
+    "cispo tight": ({"loss_type": "cispo", "cispo_cap": 1.1}, {"loss_type": "cispo", "epsilon_high": 1.1}, True),
+    "sapo": ({"loss_type": "sapo"}, {"loss_type": "sapo"}, True),
+    "sapo sequence": ({"loss_type": "sapo", "ratio": "sequence_mean"}, {**SEQUENCE, "loss_type": "sapo"}, True),
+    "vespo": ({"loss_type": "vespo"}, {"loss_type": "vespo"}, True),
     "delta": ({"delta": 1.4}, {"delta": 1.4}, True),
     "clip range": ({"clip_low": 0.1, "clip_high": 0.4}, {"epsilon_low": 0.1, "epsilon_high": 0.4}, True),
     "kl": ({"beta": 0.3}, {"beta": 0.3}, True),
-    "kl dapo": ({"loss": "dapo", "clip_high": 0.2, "beta": 0.3}, {"loss_type": "dapo", "beta": 0.3}, True),
+    "kl dapo": ({"loss_type": "dapo", "clip_high": 0.2, "beta": 0.3}, {"loss_type": "dapo", "beta": 0.3}, True),
     "kl plain": ({"beta": 0.3, "kl_gradient": "plain"}, {"beta": 0.3, "use_bias_correction_kl": False}, True),
-    "kl sequence": ({"loss": "gspo", "clip_low": 0.2, "clip_high": 0.2, "beta": 0.3}, {**SEQUENCE, "beta": 0.3}, True),
+    "kl sequence": (
+        {"loss_type": "gspo", "clip_low": 0.2, "clip_high": 0.2, "beta": 0.3},
+        {**SEQUENCE, "beta": 0.3},
+        True,
+    ),
     "entropy": ({"entropy": 0.2}, {"entropy_coef": 0.2}, False),
     "entropy dr_grpo": (
-        {"loss": "dr_grpo", "max_tokens": 10, "entropy": 0.2},
+        {"loss_type": "dr_grpo", "max_tokens": 10, "entropy": 0.2},
         {"loss_type": "dr_grpo", "entropy_coef": 0.2},
         False,
     ),
     "truncated": ({"mask_truncated": True}, {"mask_truncated_completions": True}, True),
     "truncated dapo": (
-        {"loss": "dapo", "mask_truncated": True, "clip_high": 0.2},
+        {"loss_type": "dapo", "mask_truncated": True, "clip_high": 0.2},
         {"loss_type": "dapo", "mask_truncated_completions": True},
         True,
     ),
@@ -141,7 +145,7 @@ def sampler(mode: str, low: float | None = None, high: float | None = 3.0) -> di
 def test_sampler_mismatch(trl_classes, loss, level, action, bounds):
     low, high = bounds
     objective = PolicyLoss(
-        loss=loss,
+        loss_type=loss,
         old="column",
         mismatch=level,
         mismatch_action=action,
@@ -158,7 +162,7 @@ def test_sampler_mismatch(trl_classes, loss, level, action, bounds):
 @pytest.mark.parametrize("truncated", [False, True])
 def test_rloo(trl_classes, seed, truncated):
     """With truncated replies the values differ by a constant: theirs counts -A of a reply without trained tokens."""
-    objective = PolicyLoss(loss="rloo", old="column", mask_truncated=truncated)
+    objective = PolicyLoss(loss_type="rloo", old="column", mask_truncated=truncated)
     settings = {"mask_truncated_completions": truncated, "value": not truncated}
     for micro in (8, 2):
         compare(trl_classes["rloo"], objective, LENGTHS, micro, seed, **settings)
@@ -172,7 +176,7 @@ def test_rollout_span(trl_classes, loss):
         trl_classes["grpo"], made, group=4, accumulate=2, loss_type=loss, steps_per_generation=4, epsilon_high=5.0
     )
     inputs = theirs._generate_and_score_completions([{"prompt": ""}] * 8)
-    objective = PolicyLoss(loss=loss, old="column", clip_high=5.0 if loss == "dapo" else None)
+    objective = PolicyLoss(loss_type=loss, old="column", clip_high=5.0 if loss == "dapo" else None)
     whole, logp = ours(made, inputs["advantages"]), made["logp"][made["mask"]]
     count = objective.counts(whole)["policy"] / 2
     for update in ([0, 1, 2, 3], [4, 5, 6, 7]):
@@ -183,4 +187,4 @@ def test_rollout_span(trl_classes, loss):
             part, tokens = select(whole, rows)
             got.append(objective(Outputs(logp=logp[tokens]), part).terms["policy"] / count)
         torch.testing.assert_close(torch.stack(got).sum(), torch.stack(want).sum(), rtol=1e-5, atol=1e-7)
-    assert objective.span == "rollout"
+    assert objective.denominator_scope == "rollout"

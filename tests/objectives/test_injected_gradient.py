@@ -64,10 +64,10 @@ def test_the_truths_part_is_weighted_supervised_learning(rollouts, weight):
     torch.testing.assert_close(found, [weight / 5 * g for g in sft], rtol=1e-5, atol=1e-9)
     if weight == 0:
         assert all(g.abs().max() == 0 for g in found)
-        assert PolicyLoss().idle(batch)[4]
+        assert PolicyLoss().zero_gradient_mask(batch)[4]
 
 
 def test_a_group_that_all_got_right_moves_nothing():
     module, batch, lp, _ = setup([7, 7, 7, 7], 6)
-    assert PolicyLoss().idle(batch).all()
+    assert PolicyLoss().zero_gradient_mask(batch).all()
     assert all(g.abs().max() == 0 for g in gradient(module, total(PolicyLoss(), [(batch, Outputs(logp=lp))])))

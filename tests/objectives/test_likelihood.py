@@ -24,7 +24,7 @@ def test_masked_tokens_and_replies_do_not_count():
     loss.backward()
     assert logp.grad is not None
     assert logp.grad.tolist() == pytest.approx([-0.5, 0, 0, 0, -0.25, -0.25])
-    assert Likelihood().idle(made).tolist() == [False, True, False]
+    assert Likelihood().zero_gradient_mask(made).tolist() == [False, True, False]
 
 
 def test_a_mask_per_reply_is_spread_over_its_tokens():

@@ -26,7 +26,7 @@ def run(loss: PolicyLoss, logp=HALF, **columns):
 
 
 def make(loss: Any, **fields: Any) -> PolicyLoss:
-    return PolicyLoss(loss=loss, max_tokens=10 if loss == "dr_grpo" else None, **fields)
+    return PolicyLoss(loss_type=loss, max_tokens=10 if loss == "dr_grpo" else None, **fields)
 
 
 def offpolicy(loss: str, **fields):
@@ -196,11 +196,11 @@ def test_metrics_leave_out_injected_and_idle_replies():
 
 def test_idle_replies():
     made = batch([2, 4, 1], advantage=[0.0, 1.0, 2.0], mask=[[1.0, 1.0], [1.0] * 4, [0.0]])
-    assert make("grpo").idle(made).tolist() == [True, False, True]
-    assert make("grpo", entropy=0.1).idle(made).tolist() == [False, False, True]
-    assert make("grpo", beta=0.1).idle(made).tolist() == [False, False, True]
+    assert make("grpo").zero_gradient_mask(made).tolist() == [True, False, True]
+    assert make("grpo", entropy=0.1).zero_gradient_mask(made).tolist() == [False, False, True]
+    assert make("grpo", beta=0.1).zero_gradient_mask(made).tolist() == [False, False, True]
     per_token = batch([2, 2], advantage=[[0.0, 1.0], [0.0, 0.0]])
-    assert make("grpo").idle(per_token).tolist() == [False, True]
+    assert make("grpo").zero_gradient_mask(per_token).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("loss", FORMS)
@@ -276,16 +276,16 @@ def test_eight_by_one_is_two_by_four(loss):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"loss": "grpo", "max_tokens": 5}, "max_tokens"),
-        ({"loss": "cispo", "cispo_cap": 0.2}, "at least 1"),
-        ({"loss": "cispo", "clip_high": 0.2}, "no effect"),
-        ({"loss": "grpo", "cispo_cap": 4.0}, "no effect"),
-        ({"loss": "grpo", "delta": 1.1}, "exceed"),
-        ({"loss": "grpo", "beta": 0.1, "kl_estimator": "k1", "kl_gradient": "plain"}, "k1"),
-        ({"loss": "grpo", "mismatch": "token"}, "old=column"),
-        ({"loss": "grpo", "off_policy_max": 0.1}, "old=column"),
-        ({"loss": "grpo", "old": "column", "mismatch": "geometric"}, "around 1"),
-        ({"loss": "grpo", "old": "column", "mismatch": "token", "mismatch_low": 4.0}, "below"),
+        ({"loss_type": "grpo", "max_tokens": 5}, "max_tokens"),
+        ({"loss_type": "cispo", "cispo_cap": 0.2}, "at least 1"),
+        ({"loss_type": "cispo", "clip_high": 0.2}, "no effect"),
+        ({"loss_type": "grpo", "cispo_cap": 4.0}, "no effect"),
+        ({"loss_type": "grpo", "delta": 1.1}, "exceed"),
+        ({"loss_type": "grpo", "beta": 0.1, "kl_estimator": "k1", "kl_gradient": "plain"}, "k1"),
+        ({"loss_type": "grpo", "mismatch": "token"}, "old=column"),
+        ({"loss_type": "grpo", "off_policy_max": 0.1}, "old=column"),
+        ({"loss_type": "grpo", "old": "column", "mismatch": "geometric"}, "around 1"),
+        ({"loss_type": "grpo", "old": "column", "mismatch": "token", "mismatch_low": 4.0}, "below"),
     ],
 )
 def test_senseless_settings_are_refused(fields, says):
@@ -295,14 +295,14 @@ def test_senseless_settings_are_refused(fields, says):
 
 def test_a_loss_is_a_point_on_the_grid():
     """Any published loss can be spelled out from another one."""
-    assert PolicyLoss(loss="grpo", ratio="sequence_mean", clip_low=3e-4, clip_high=4e-4).form == FORMS["gspo"]
-    assert PolicyLoss(loss="dapo", clip_high=0.2).form.reduction == "rollout_tokens"
-    assert PolicyLoss(loss="dapo").span == "rollout"
-    assert PolicyLoss(loss="bnpo").span == "step"
-    assert PolicyLoss().single_update
-    assert not PolicyLoss(old="column").single_update
+    assert PolicyLoss(loss_type="grpo", ratio="sequence_mean", clip_low=3e-4, clip_high=4e-4).form == FORMS["gspo"]
+    assert PolicyLoss(loss_type="dapo", clip_high=0.2).form.reduction == "rollout_tokens"
+    assert PolicyLoss(loss_type="dapo").denominator_scope == "rollout"
+    assert PolicyLoss(loss_type="bnpo").denominator_scope == "step"
+    assert PolicyLoss().on_policy_only
+    assert not PolicyLoss(old="column").on_policy_only
 
 
 def test_a_constant_denominator_needs_its_constant() -> None:
     with pytest.raises(ValueError, match="divides by max_tokens, found none"):
-        PolicyLoss(loss="dr_grpo").counts(batch([2], advantage=[1.0]))
+        PolicyLoss(loss_type="dr_grpo").counts(batch([2], advantage=[1.0]))

@@ -19,45 +19,45 @@ from tests.objectives.ragged import batch, flat, select, total
 
 # logp -12 and -20, reference -13 and -18, 6 and 8 tokens, beta 0.1 unless said otherwise.
 FIXTURE: list[tuple[dict[str, Any], float]] = [
-    ({"kind": "dpo"}, 0.554355),
-    ({"kind": "sigmoid"}, 0.554355),
-    ({"kind": "cdpo", "smoothing": 0.1}, 0.584355),
-    ({"kind": "robust", "smoothing": 0.1}, 0.516855),
-    ({"kind": "hinge"}, 0.7),
-    ({"kind": "ipo"}, 21.006944),
-    ({"kind": "ipo", "summed": True}, 4.0),
-    ({"kind": "sigmoid_norm"}, 0.672531),
-    ({"kind": "exo_pair", "smoothing": 1e-3}, 2.258199),
-    ({"kind": "nca_pair"}, 1.315664),
-    ({"kind": "bco_pair"}, 1.242536),
-    ({"kind": "sppo_hard"}, 25.0),
+    ({"loss_type": "dpo"}, 0.554355),
+    ({"loss_type": "sigmoid"}, 0.554355),
+    ({"loss_type": "cdpo", "smoothing": 0.1}, 0.584355),
+    ({"loss_type": "robust", "smoothing": 0.1}, 0.516855),
+    ({"loss_type": "hinge"}, 0.7),
+    ({"loss_type": "ipo"}, 21.006944),
+    ({"loss_type": "ipo", "summed": True}, 4.0),
+    ({"loss_type": "sigmoid_norm"}, 0.672531),
+    ({"loss_type": "exo_pair", "smoothing": 1e-3}, 2.258199),
+    ({"loss_type": "nca_pair"}, 1.315664),
+    ({"loss_type": "bco_pair"}, 1.242536),
+    ({"loss_type": "sppo_hard"}, 25.0),
     ({"divergence": "forward_kl"}, 0.402484),
     ({"divergence": "js"}, 0.606570),
     ({"divergence": "alpha", "order": 0.5}, 0.504106),
     ({"divergence": "alpha", "order": 1.0}, 0.554355),
-    ({"kind": "ipo", "divergence": "forward_kl"}, 16.777335),
-    ({"kind": "ipo", "divergence": "js"}, 22.633456),
-    ({"kind": "sigmoid_norm", "divergence": "forward_kl"}, 0.648969),
-    ({"kind": "sigmoid_norm", "divergence": "js"}, 0.681094),
-    ({"kind": "mpo"}, 2.691991),
+    ({"loss_type": "ipo", "divergence": "forward_kl"}, 16.777335),
+    ({"loss_type": "ipo", "divergence": "js"}, 22.633456),
+    ({"loss_type": "sigmoid_norm", "divergence": "forward_kl"}, 0.648969),
+    ({"loss_type": "sigmoid_norm", "divergence": "js"}, 0.681094),
+    ({"loss_type": "mpo"}, 2.691991),
     ({"mix": {"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}}, 2.691991),
-    ({"kind": "sft"}, 2.0),
-    ({"kind": "apo_zero"}, 0.925187),
-    ({"kind": "apo_down"}, 0.950537),
-    ({"kind": "discopop"}, 0.740357),
-    ({"kind": "rdpo", "length": 0.05}, 0.598139),
-    ({"kind": "dpop", "penalty": 50.0}, 0.554355),
-    ({"kind": "simpo", "beta": 2.0, "gamma": 1.0}, 0.693147),
-    ({"kind": "simpo", "beta": 2.0, "gamma": 0.5}, 0.474077),
-    ({"kind": "alphapo", "shape": 0.25, "beta": 2.0, "gamma": 1.0}, 0.384887),
-    ({"kind": "alphapo", "shape": 0.0, "beta": 2.0, "gamma": 1.0}, 0.693147),
-    ({"kind": "cpo", "nll": 0.0}, 0.371101),
-    ({"kind": "cpo"}, 2.371101),
-    ({"kind": "slic", "nll": 0.0}, 0.2),
-    ({"kind": "orpo", "nll": 0.0}, 0.045193),
-    ({"kind": "orpo"}, 2.045193),
-    ({"kind": "aot"}, 0.554355),
-    ({"kind": "aot_unpaired"}, 0.554355),
+    ({"loss_type": "sft"}, 2.0),
+    ({"loss_type": "apo_zero"}, 0.925187),
+    ({"loss_type": "apo_down"}, 0.950537),
+    ({"loss_type": "discopop"}, 0.740357),
+    ({"loss_type": "rdpo", "length": 0.05}, 0.598139),
+    ({"loss_type": "dpop", "penalty": 50.0}, 0.554355),
+    ({"loss_type": "simpo", "beta": 2.0, "gamma": 1.0}, 0.693147),
+    ({"loss_type": "simpo", "beta": 2.0, "gamma": 0.5}, 0.474077),
+    ({"loss_type": "alphapo", "shape": 0.25, "beta": 2.0, "gamma": 1.0}, 0.384887),
+    ({"loss_type": "alphapo", "shape": 0.0, "beta": 2.0, "gamma": 1.0}, 0.693147),
+    ({"loss_type": "cpo", "nll_weight": 0.0}, 0.371101),
+    ({"loss_type": "cpo"}, 2.371101),
+    ({"loss_type": "slic", "nll_weight": 0.0}, 0.2),
+    ({"loss_type": "orpo", "nll_weight": 0.0}, 0.045193),
+    ({"loss_type": "orpo"}, 2.045193),
+    ({"loss_type": "aot"}, 0.554355),
+    ({"loss_type": "aot_unpaired"}, 0.554355),
 ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_the_pair_worked_out_by_hand(fields: dict[str, Any], value: float) -> No
 
 
 def test_dpop_punishes_a_chosen_reply_that_fell() -> None:
-    found = loss(Preference(kind="dpop"), fixture(logp=(-14.0, -20.0)))
+    found = loss(Preference(loss_type="dpop"), fixture(logp=(-14.0, -20.0)))
     assert found.item() == pytest.approx(4.907419, abs=6e-7)
 
 
@@ -95,8 +95,8 @@ def test_aot_compares_sorted_margins() -> None:
     lengths = [1, 1, 1, 1]
     whole = batch(lengths, groups=[0, 0, 1, 1], chosen=[1.0, 0.0, 1.0, 0.0], ref_logp=[[-1.5], [-2.0], [-1.0], [-2.0]])
     outputs = Outputs(logp=flat([[-1.0], [-4.0], [-3.0], [-2.0]]))
-    assert number(total(Preference(kind="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
-    assert number(total(Preference(kind="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
+    assert number(total(Preference(loss_type="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
+    assert number(total(Preference(loss_type="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
 
 
 def test_ld_dpo_discounts_the_tail_of_the_longer_reply() -> None:
@@ -123,28 +123,30 @@ def kto_rows(z: float) -> tuple[Any, Outputs]:
 
 
 def test_kto_of_the_pair() -> None:
-    found = number(total(Preference(kind="kto"), [kto_rows(0.5)]))
+    found = number(total(Preference(loss_type="kto"), [kto_rows(0.5)]))
     assert found == pytest.approx((0.487503 + 0.437823) / 2, abs=6e-7)
-    weighted = number(total(Preference(kind="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
+    weighted = number(total(Preference(loss_type="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
     assert weighted == pytest.approx(0.487503, abs=6e-7)
     # z is cut off below 0, and has no gradient.
-    below = number(total(Preference(kind="kto"), [kto_rows(-3.0)]))
-    assert below == pytest.approx(number(total(Preference(kind="kto"), [kto_rows(0.0)])), abs=1e-12)
+    below = number(total(Preference(loss_type="kto"), [kto_rows(-3.0)]))
+    assert below == pytest.approx(number(total(Preference(loss_type="kto"), [kto_rows(0.0)])), abs=1e-12)
     rows, outputs = kto_rows(0.5)
     assert outputs.logp is not None
-    (slope,) = torch.autograd.grad(total(Preference(kind="kto"), [(rows, outputs)]), outputs.logp)
+    (slope,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
     assert float(slope[2]) == 0
     assert slope[:2].abs().min() > 0
 
 
 def test_likelihood_beside_kto_is_of_the_good_replies_alone() -> None:
     rows, outputs = kto_rows(0.5)
-    plain = number(total(Preference(kind="kto"), [(rows, outputs)]))
+    plain = number(total(Preference(loss_type="kto"), [(rows, outputs)]))
     # One good reply of one token, of log-prob -12.
-    assert number(total(Preference(kind="kto", nll=0.25), [(rows, outputs)])) == pytest.approx(plain + 0.25 * 12.0)
+    assert number(total(Preference(loss_type="kto", nll_weight=0.25), [(rows, outputs)])) == pytest.approx(
+        plain + 0.25 * 12.0
+    )
     assert outputs.logp is not None
-    (slope,) = torch.autograd.grad(total(Preference(kind="kto", nll=0.25), [(rows, outputs)]), outputs.logp)
-    (before,) = torch.autograd.grad(total(Preference(kind="kto"), [(rows, outputs)]), outputs.logp)
+    (slope,) = torch.autograd.grad(total(Preference(loss_type="kto", nll_weight=0.25), [(rows, outputs)]), outputs.logp)
+    (before,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
     assert (slope - before).tolist() == pytest.approx([-0.25, 0.0, 0.0], abs=1e-6)
 
 
@@ -152,23 +154,23 @@ def test_kto_without_replies_to_other_prompts_is_refused() -> None:
     whole, outputs = kto_rows(0.5)
     alone, tokens = select(whole, [0, 1])
     with pytest.raises(TrainError, match="at least two samples"):
-        Preference(kind="kto")(Outputs(logp=outputs.logp[tokens]), alone)  # type: ignore[index]
+        Preference(loss_type="kto")(Outputs(logp=outputs.logp[tokens]), alone)  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
     ("fields", "value"),
     [
-        ({"kind": "dpo"}, math.log(2)),
-        ({"kind": "robust", "smoothing": 0.1}, math.log(2)),
-        ({"kind": "cdpo"}, math.log(2)),
-        ({"kind": "ipo"}, 25.0),
-        ({"kind": "ipo", "summed": True}, 25.0),
-        ({"kind": "apo_zero"}, 1.0),
-        ({"kind": "apo_down"}, 1.0),
-        ({"kind": "bco_pair"}, 2 * math.log(2)),
-        ({"kind": "nca_pair"}, 2 * math.log(2)),
-        ({"kind": "hinge"}, 1.0),
-        ({"kind": "sppo_hard"}, 50.0),
+        ({"loss_type": "dpo"}, math.log(2)),
+        ({"loss_type": "robust", "smoothing": 0.1}, math.log(2)),
+        ({"loss_type": "cdpo"}, math.log(2)),
+        ({"loss_type": "ipo"}, 25.0),
+        ({"loss_type": "ipo", "summed": True}, 25.0),
+        ({"loss_type": "apo_zero"}, 1.0),
+        ({"loss_type": "apo_down"}, 1.0),
+        ({"loss_type": "bco_pair"}, 2 * math.log(2)),
+        ({"loss_type": "nca_pair"}, 2 * math.log(2)),
+        ({"loss_type": "hinge"}, 1.0),
+        ({"loss_type": "sppo_hard"}, 50.0),
     ],
 )
 def test_where_policy_and_reference_agree(fields: dict[str, Any], value: float) -> None:
@@ -180,16 +182,16 @@ def test_where_policy_and_reference_agree(fields: dict[str, Any], value: float) 
 def test_kto_where_policy_and_reference_agree() -> None:
     rows, _ = kto_rows(0.0)
     same = Outputs(logp=rows.columns["ref_logp"].clone().requires_grad_())
-    assert number(total(Preference(kind="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
+    assert number(total(Preference(loss_type="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_rdpo_is_dpo_at_equal_lengths_and_slackens_where_the_chosen_reply_is_longer() -> None:
     equal = fixture(lengths=(6, 6))
-    torch.testing.assert_close(loss(Preference(kind="rdpo"), equal), loss(Preference(), equal))
+    torch.testing.assert_close(loss(Preference(loss_type="rdpo"), equal), loss(Preference(), equal))
     slopes = []
     for n_w in (4, 6, 10):
         made = fixture(lengths=(n_w, 6))
-        (slope,) = torch.autograd.grad(loss(Preference(kind="rdpo"), made), made.logp)
+        (slope,) = torch.autograd.grad(loss(Preference(loss_type="rdpo"), made), made.logp)
         slopes.append(float(slope[0, 0, 0].abs()))
     assert slopes == sorted(slopes, reverse=True)
     assert slopes[0] > slopes[2]
@@ -201,7 +203,7 @@ KINDS = [*FORMS, "mpo", "sft"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_pairs_and_of_replies_does_not_show(kind: str) -> None:
     made = tables([(6, 8), (3, 2), (4, 4), (1, 5)])
-    objective = Preference(kind=kind)  # type: ignore[arg-type]
+    objective = Preference(loss_type=kind)  # type: ignore[arg-type]
     whole, outputs = ours(made, objective)
     order, tokens = select(whole, [5, 4, 0, 1, 7, 6, 2, 3])
     assert outputs.logp is not None
@@ -211,8 +213,8 @@ def test_the_order_of_pairs_and_of_replies_does_not_show(kind: str) -> None:
 
 
 def test_kto_depends_on_who_is_mismatched() -> None:
-    assert number(total(Preference(kind="kto"), [kto_rows(0.5)])) != number(
-        total(Preference(kind="kto"), [kto_rows(2.0)])
+    assert number(total(Preference(loss_type="kto"), [kto_rows(0.5)])) != number(
+        total(Preference(loss_type="kto"), [kto_rows(2.0)])
     )
 
 
@@ -223,7 +225,7 @@ PER_TOKEN = {"ipo", "sigmoid_norm", "simpo", "alphapo", "orpo", "rdpo", "sft", "
 @pytest.mark.parametrize("kind", KINDS)
 def test_lengths_count_where_they_should(kind: str) -> None:
     """The same sums of log-probs over more tokens."""
-    objective = Preference(kind=kind)  # type: ignore[arg-type]
+    objective = Preference(loss_type=kind)  # type: ignore[arg-type]
     same = torch.isclose(loss(objective, fixture()), loss(objective, fixture(lengths=(9, 8))))
     assert bool(same) == (kind not in PER_TOKEN)
 
@@ -231,11 +233,11 @@ def test_lengths_count_where_they_should(kind: str) -> None:
 def test_tokens_that_are_masked_count_for_nothing() -> None:
     made = tables([(6, 8), (3, 2)])
     for kind in ("ipo", "simpo", "mpo"):
-        objective = Preference(kind=kind, ld_alpha=0.5)  # type: ignore[arg-type]
+        objective = Preference(loss_type=kind, ld_alpha=0.5)  # type: ignore[arg-type]
         whole, outputs = ours(made, objective)
         assert outputs.logp is not None
         # The same pairs with two tokens more in front of the first reply, that are not trained.
-        found = {"logp": outputs.logp, **{k: whole.columns[k] for k in objective.columns & {"ref_logp"}}}
+        found = {"logp": outputs.logp, **{k: whole.columns[k] for k in objective.required_columns & {"ref_logp"}}}
         rows = {k: [piece.tolist() for piece in v.split([6, 8, 3, 2])] for k, v in found.items()}
         longer = {k: [[-9.0, -9.0, *v[0]], *v[1:]] for k, v in rows.items()}
         masked = batch(
@@ -262,7 +264,7 @@ def test_scores_make_pairs_of_all_that_differ_enough() -> None:
     assert Preference().counts(whole) == {"preference": 5.0}
     assert Preference(margin=0.3).counts(whole) == {"preference": 2.0}
     # The likelihood is of the best ones.
-    assert Preference(nll=0.5).counts(whole) == {"preference": 5.0, "nll": 2.0}
+    assert Preference(nll_weight=0.5).counts(whole) == {"preference": 5.0, "nll": 2.0}
 
 
 def test_weights_of_wpo_are_those_of_the_policy_without_gradient() -> None:
@@ -281,16 +283,16 @@ def test_weights_of_wpo_are_those_of_the_policy_without_gradient() -> None:
 
 def test_what_it_reads() -> None:
     for kind in KINDS:
-        reads = Preference(kind=kind).columns  # type: ignore[arg-type]
+        reads = Preference(loss_type=kind).required_columns  # type: ignore[arg-type]
         assert ("ref_logp" in reads) == (kind not in FREE)
-    assert Preference(kind="kto").columns == {"mask", "chosen", "ref_logp", "mismatched"}
-    assert [Preference(kind=k).unit for k in ("dpo", "aot", "kto", "apo_zero_unpaired")] == [
+    assert Preference(loss_type="kto").required_columns == {"mask", "chosen", "ref_logp", "mismatched"}
+    assert [Preference(loss_type=k).unit for k in ("dpo", "aot", "kto", "apo_zero_unpaired")] == [
         *("group", "batch", "batch", "reply")
     ]  # fmt: skip
 
 
 def test_what_it_logs() -> None:
-    objective = Preference(nll=0.1)
+    objective = Preference(nll_weight=0.1)
     found = objective(ours(fixture(), objective)[1], ours(fixture(), objective)[0]).metrics
     means = {name: float(total) / float(count) for name, (total, count) in found.items()}
     assert means == pytest.approx(
@@ -308,7 +310,7 @@ def test_extreme_log_probs_are_finite_in_single_precision(kind: str, logp: tuple
     made = fixture(logp=logp)
     single = made.logp.detach().float().requires_grad_()
     small = Tables(single, made.ref.float(), made.sum_p2.float(), made.lengths)
-    value = loss(Preference(kind=kind), small)  # type: ignore[arg-type]
+    value = loss(Preference(loss_type=kind), small)  # type: ignore[arg-type]
     (slope,) = torch.autograd.grad(value, single)
     assert torch.isfinite(value)
     assert torch.isfinite(slope).all()
@@ -323,16 +325,16 @@ def test_log1mexp_on_both_sides_of_its_branch() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"kind": "dpo", "smoothing": 0.1}, "smoothing is about"),
-        ({"kind": "dpo", "gamma": 1.0}, "gamma is about alphapo, simpo"),
-        ({"kind": "kto", "ld_alpha": 0.5}, "ld_alpha is about"),
-        ({"kind": "nca_pair", "divergence": "js"}, "divergence goes with"),
-        ({"kind": "dpo", "order": 0.3}, "order is about divergence=alpha"),
+        ({"loss_type": "dpo", "smoothing": 0.1}, "smoothing is about"),
+        ({"loss_type": "dpo", "gamma": 1.0}, "gamma is about alphapo, simpo"),
+        ({"loss_type": "kto", "ld_alpha": 0.5}, "ld_alpha is about"),
+        ({"loss_type": "nca_pair", "divergence": "js"}, "divergence goes with"),
+        ({"loss_type": "dpo", "order": 0.3}, "order is about divergence=alpha"),
         ({"mix": {"kto": 0.5, "dpo": 0.5}}, "cannot be mixed"),
-        ({"kind": "ipo", "mix": {"dpo": 1.0}}, "drop one of them"),
+        ({"loss_type": "ipo", "mix": {"dpo": 1.0}}, "drop one of them"),
         ({"mix": {"typo": 1.0}}, "found .'typo'."),
-        ({"kind": "exo_pair", "smoothing": 0.0}, "above 0"),
-        ({"mix": {"dpo": 0.8, "sft": 1.0}, "nll": 1.0}, "nll does not go with a mix that has sft"),
+        ({"loss_type": "exo_pair", "smoothing": 0.0}, "above 0"),
+        ({"mix": {"dpo": 0.8, "sft": 1.0}, "nll_weight": 1.0}, "nll does not go with a mix that has sft"),
     ],
 )
 def test_settings_without_effect_are_refused(fields: dict[str, Any], said: str) -> None:
@@ -341,23 +343,23 @@ def test_settings_without_effect_are_refused(fields: dict[str, Any], said: str) 
 
 
 def test_options_follow_the_loss() -> None:
-    assert Preference(kind="simpo").options == Options(beta=2.5, gamma=1.375)
-    assert Preference(kind="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
-    assert Preference(kind="cdpo").options.smoothing == 0.1
+    assert Preference(loss_type="simpo").options == Options(beta=2.5, gamma=1.375)
+    assert Preference(loss_type="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
+    assert Preference(loss_type="cdpo").options.smoothing == 0.1
     for mix in ({"dpo": 1.0, "robust": 1.0}, {"robust": 1.0, "dpo": 1.0}, {"sft": 1.0, "simpo": 1.0}):
         both = Preference(mix=mix)
-        assert [both.options_of(name) for name in mix] == [Preference(kind=name).options for name in mix]  # type: ignore[arg-type]
+        assert [both.options_of(name) for name in mix] == [Preference(loss_type=name).options for name in mix]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
         # d/d logp of -(1 - e) ls(x) - e ls(-x) is beta (s(x) - 1 + e) on the chosen side, at x = 0.3.
-        ({"kind": "cdpo", "smoothing": 0.1}, 0.1 * (1 / (1 + math.exp(-0.3)) - 0.9)),
+        ({"loss_type": "cdpo", "smoothing": 0.1}, 0.1 * (1 / (1 + math.exp(-0.3)) - 0.9)),
         # The same without smoothing at x = 0.3 - 0.1.
-        ({"kind": "rdpo", "length": 0.05}, 0.1 * (1 / (1 + math.exp(-0.2)) - 1)),
-        ({"kind": "ipo", "summed": True}, 2 * (3.0 - 5.0)),
-        ({"kind": "dpop"}, 0.1 * (1 / (1 + math.exp(-0.3)) - 1)),
+        ({"loss_type": "rdpo", "length": 0.05}, 0.1 * (1 / (1 + math.exp(-0.2)) - 1)),
+        ({"loss_type": "ipo", "summed": True}, 2 * (3.0 - 5.0)),
+        ({"loss_type": "dpop"}, 0.1 * (1 / (1 + math.exp(-0.3)) - 1)),
     ],
 )
 def test_slopes_of_what_trl_lacks(fields: dict[str, Any], wanted: float) -> None:
@@ -370,7 +372,7 @@ def test_slopes_of_what_trl_lacks(fields: dict[str, Any], wanted: float) -> None
 def test_the_slope_of_dpop_below_the_reference() -> None:
     """x = beta (r_w - r_l + penalty r_w): the chosen reply pulls with 1 + penalty."""
     made = fixture(logp=(-14.0, -20.0))
-    (slope,) = torch.autograd.grad(loss(Preference(kind="dpop"), made), made.logp)
+    (slope,) = torch.autograd.grad(loss(Preference(loss_type="dpop"), made), made.logp)
     pull = 0.1 * (1 / (1 + math.exp(4.9)) - 1)
     assert slope[0, 0, 0].item() == pytest.approx(51 * pull, rel=1e-6)
     assert slope[0, 1, 0].item() == pytest.approx(-pull, rel=1e-6)

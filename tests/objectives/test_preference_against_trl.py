@@ -26,39 +26,46 @@ MPO = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
 
 DPO: dict[str, tuple[dict[str, Any], dict[str, float], dict[str, Any]]] = {
     # name: (our fields, their loss types with weights, their settings)
-    "dpo (sigmoid)": ({"kind": "dpo"}, {"sigmoid": 1.0}, {}),
-    "robust": ({"kind": "robust"}, {"robust": 1.0}, SMOOTHED),
-    "hinge": ({"kind": "hinge"}, {"hinge": 1.0}, {}),
-    "ipo (per token)": ({"kind": "ipo"}, {"ipo": 1.0}, {}),
-    "sigmoid_norm": ({"kind": "sigmoid_norm"}, {"sigmoid_norm": 1.0}, {}),
-    "exo_pair": ({"kind": "exo_pair"}, {"exo_pair": 1.0}, {"label_smoothing": 1e-3}),
-    "nca_pair": ({"kind": "nca_pair"}, {"nca_pair": 1.0}, {}),
-    "bco_pair": ({"kind": "bco_pair"}, {"bco_pair": 1.0}, {}),
-    "sppo_hard": ({"kind": "sppo_hard"}, {"sppo_hard": 1.0}, {}),
-    "aot": ({"kind": "aot", "smoothing": 0.1}, {"aot": 1.0}, SMOOTHED),
-    "aot_unpaired": ({"kind": "aot_unpaired"}, {"aot_unpaired": 1.0}, {}),
-    "apo_zero": ({"kind": "apo_zero"}, {"apo_zero": 1.0}, {}),
-    "apo_down": ({"kind": "apo_down"}, {"apo_down": 1.0}, {}),
-    "discopop": ({"kind": "discopop"}, {"discopop": 1.0}, {}),
-    "sft": ({"kind": "sft"}, {"sft": 1.0}, {}),
-    "mpo": ({"kind": "mpo"}, MPO, {}),
+    "dpo (sigmoid)": ({"loss_type": "dpo"}, {"sigmoid": 1.0}, {}),
+    "robust": ({"loss_type": "robust"}, {"robust": 1.0}, SMOOTHED),
+    "hinge": ({"loss_type": "hinge"}, {"hinge": 1.0}, {}),
+    "ipo (per token)": ({"loss_type": "ipo"}, {"ipo": 1.0}, {}),
+    "sigmoid_norm": ({"loss_type": "sigmoid_norm"}, {"sigmoid_norm": 1.0}, {}),
+    "exo_pair": ({"loss_type": "exo_pair"}, {"exo_pair": 1.0}, {"label_smoothing": 1e-3}),
+    "nca_pair": ({"loss_type": "nca_pair"}, {"nca_pair": 1.0}, {}),
+    "bco_pair": ({"loss_type": "bco_pair"}, {"bco_pair": 1.0}, {}),
+    "sppo_hard": ({"loss_type": "sppo_hard"}, {"sppo_hard": 1.0}, {}),
+    "aot": ({"loss_type": "aot", "smoothing": 0.1}, {"aot": 1.0}, SMOOTHED),
+    "aot_unpaired": ({"loss_type": "aot_unpaired"}, {"aot_unpaired": 1.0}, {}),
+    "apo_zero": ({"loss_type": "apo_zero"}, {"apo_zero": 1.0}, {}),
+    "apo_down": ({"loss_type": "apo_down"}, {"apo_down": 1.0}, {}),
+    "discopop": ({"loss_type": "discopop"}, {"discopop": 1.0}, {}),
+    "sft": ({"loss_type": "sft"}, {"sft": 1.0}, {}),
+    "mpo": ({"loss_type": "mpo"}, MPO, {}),
     "dpo, ld_alpha 0.5": ({"ld_alpha": 0.5}, {"sigmoid": 1.0}, {"ld_alpha": 0.5}),
-    "ipo, ld_alpha 0": ({"kind": "ipo", "ld_alpha": 0.0}, {"ipo": 1.0}, {"ld_alpha": 0.0}),
+    "ipo, ld_alpha 0": ({"loss_type": "ipo", "ld_alpha": 0.0}, {"ipo": 1.0}, {"ld_alpha": 0.0}),
     "dpo, WPO": ({"weighting": True}, {"sigmoid": 1.0}, {"use_weighting": True}),
-    "ipo, forward_kl": ({"kind": "ipo", "divergence": "forward_kl"}, {"ipo": 1.0}, {"f_divergence_type": "forward_kl"}),
+    "ipo, forward_kl": (
+        {"loss_type": "ipo", "divergence": "forward_kl"},
+        {"ipo": 1.0},
+        {"f_divergence_type": "forward_kl"},
+    ),
     "sigmoid_norm, js": (
-        {"kind": "sigmoid_norm", "divergence": "js"}, {"sigmoid_norm": 1.0}, {"f_divergence_type": "js_divergence"}
+        {"loss_type": "sigmoid_norm", "divergence": "js"}, {"sigmoid_norm": 1.0}, {"f_divergence_type": "js_divergence"}
     ),
     "dpo, alpha 0.5": ({"divergence": "alpha"}, {"sigmoid": 1.0}, {"f_divergence_type": "alpha_divergence"}),
 }  # fmt: skip
 CPO: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "cpo + nll": ({"kind": "cpo"}, {}),
-    "cpo, smoothed": ({"kind": "cpo", "nll": 0.0, "smoothing": 0.1}, {"cpo_alpha": 0.0, **SMOOTHED}),
-    "slic + nll": ({"kind": "slic"}, {"loss_type": "hinge"}),
-    "simpo": ({"kind": "simpo", "gamma": 0.5, "beta": 0.7}, {"loss_type": "simpo", "beta": 0.7, "cpo_alpha": 0.0}),
-    "simpo, paper": ({"kind": "simpo"}, {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.375, "cpo_alpha": 0.0}),
+    "cpo + nll": ({"loss_type": "cpo"}, {}),
+    "cpo, smoothed": ({"loss_type": "cpo", "nll_weight": 0.0, "smoothing": 0.1}, {"cpo_alpha": 0.0, **SMOOTHED}),
+    "slic + nll": ({"loss_type": "slic"}, {"loss_type": "hinge"}),
+    "simpo": ({"loss_type": "simpo", "gamma": 0.5, "beta": 0.7}, {"loss_type": "simpo", "beta": 0.7, "cpo_alpha": 0.0}),
+    "simpo, paper": (
+        {"loss_type": "simpo"},
+        {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.375, "cpo_alpha": 0.0},
+    ),
     "alphapo": (
-        {"kind": "alphapo", "beta": 2.0, "gamma": 1.0},
+        {"loss_type": "alphapo", "beta": 2.0, "gamma": 1.0},
         {"loss_type": "simpo", "alpha": 0.25, "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
     ),
 }
@@ -110,7 +117,7 @@ def test_of_orpo_trainer(table: Table) -> None:
     from trl.experimental.orpo.orpo_trainer import ORPOTrainer
 
     made = tables(LENGTHS, 3)
-    table("orpo + nll", loss(Preference(kind="orpo"), made), pair_oracle.older(ORPOTrainer, made), [made.logp])
+    table("orpo + nll", loss(Preference(loss_type="orpo"), made), pair_oracle.older(ORPOTrainer, made), [made.logp])
 
 
 @pytest.mark.parametrize(("kind", "shift"), [("kto", 0.4), ("kto", -0.4), ("apo_zero_unpaired", 0.4)])
@@ -134,6 +141,6 @@ def test_of_kto_trainer(table: Table, kind: str, shift: float) -> None:
         columns["mismatched"] = [0.0] * 4 + [1.0] * 4
     whole = batch([len(row) for row in ref], **columns)
     outputs = Outputs(logp=torch.cat([t.logp[:, 0][mask] for t, mask in zip(used, there, strict=True)]))
-    objective = Preference(kind=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
+    objective = Preference(loss_type=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
     name = f"kto, z {'> 0' if shift > 0 else '= 0'}" if kind == "kto" else kind
     table(name, total(objective, [(whole, outputs)]), want, [made.logp])

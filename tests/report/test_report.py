@@ -17,13 +17,13 @@ import pytest
 
 from mmpost import report
 from mmpost.core.annotations import Mark
-from mmpost.data.media import kinds
+from mmpost.data.media import modalities
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError
 from mmpost.listeners.files import SamplesLog
 from mmpost.report.collect import series
 from mmpost.rewards import box
-from mmpost.types import Frame, Part, Reply, Sample
+from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
 EVIL = '</script><script>document.body.dataset.evil = "yes"</script><img src=x onerror="document.body.dataset.evil=1">'
 
@@ -53,7 +53,7 @@ def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) 
                 part = (Part("text", text, "assistant"),)
                 replies.append(Reply(part, origin, ids, {"box_accuracy": draw.random()}, {**columns, **lists}))
             truth = {"boxes": [[6, 8, 30, 40]], "points": [[15, 30]], "frame": [60, 40]}
-            samples.append(Sample(f"cup-{step}-{p}", prompt, tuple(replies), truth, frame=Frame(1000, 1000)))
+            samples.append(Sample(f"cup-{step}-{p}", prompt, tuple(replies), truth, frame=CoordinateFrame(1000, 1000)))
         log.on_samples(step, samples)
     lines = [{"step": s, "stage": "rl", "rollout": s, "reward/total": s / 7, "loss": 0.1} for s in range(1, steps + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
@@ -239,7 +239,9 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
         return [Mark("span", (0.25, 0.5)), Mark("cell", (3, 4), label="row 3")] if reply else []
 
     monkeypatch.setattr("mmpost.core.annotations._readers", {"times": times})
-    monkeypatch.setitem(kinds._kinds, "spectrum", kinds.Kind("spectrum", np.load, lambda file: {"bins": 64}))
+    monkeypatch.setitem(
+        modalities._kinds, "spectrum", modalities.Modality("spectrum", np.load, lambda file: {"bins": 64})
+    )
     sound = Part("spectrum", media(np.sin(np.arange(64.0)), "spectrum"))
     reply = Reply((Part("text", "loud"), Part("spectrum", sound.value, "assistant")), "policy", None)
     log = SamplesLog()

@@ -24,7 +24,7 @@ from mmpost.rewards.box import (
     pair_scores,
     parse_answer,
 )
-from mmpost.types import Frame, Part, Reply, Sample
+from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
 A = {"bbox_2d": [10, 20, 50, 60], "point_2d": [30, 40]}
 B = {"bbox_2d": [100, 200, 300, 400], "point_2d": [200, 300]}
@@ -34,7 +34,7 @@ def reply(text: str, **extra: Any) -> Reply:
     return Reply((Part("text", text),), **extra)
 
 
-def sample(*items: dict[str, Any], side: float = 840, frame: Frame | None = None) -> Sample:
+def sample(*items: dict[str, Any], side: float = 840, frame: CoordinateFrame | None = None) -> Sample:
     truth = {
         "boxes": [i["bbox_2d"] for i in items],
         "points": [i["point_2d"] for i in items],
@@ -92,7 +92,7 @@ def test_thresholds_are_relative_to_the_frame() -> None:
 
 def test_the_reply_is_read_in_the_frame_of_the_model() -> None:
     half = {"bbox_2d": [5, 10, 25, 30], "point_2d": [15, 20]}
-    assert box_accuracy(sample(A, frame=Frame(420, 420)), written(half)) == 3
+    assert box_accuracy(sample(A, frame=CoordinateFrame(420, 420)), written(half)) == 3
     assert box_accuracy(sample(A), written(half)) < 3
 
 
@@ -141,7 +141,7 @@ def test_garbage_scores_and_never_raises(text: str) -> None:
 
 @pytest.mark.parametrize("truth", ["a word", 7, None, [[1, 2, 3, 4]], {"boxes": [[1, 2, 3, 4]]}])
 def test_a_truth_of_another_kind_is_named(truth: Any) -> None:
-    other, right = Sample("row 7", (), truth=truth, frame=Frame(420, 420)), written()
+    other, right = Sample("row 7", (), truth=truth, frame=CoordinateFrame(420, 420)), written()
     for name in ("answer_format", "box_accuracy"):
         with pytest.raises(DataError, match=r"'row 7'.*wanted a truth.*found .*another reward"):
             REWARDS[name](other, right)
@@ -202,7 +202,7 @@ def test_thousands_of_replies_a_second() -> None:
 
 
 def test_marks_are_shares_of_the_picture_whatever_frame_the_model_speaks() -> None:
-    s = sample({"bbox_2d": [84, 168, 420, 840], "point_2d": [210, 630]}, frame=Frame(1000, 1000))
+    s = sample({"bbox_2d": [84, 168, 420, 840], "point_2d": [210, 630]}, frame=CoordinateFrame(1000, 1000))
     r = written({"bbox_2d": [100, 200, 500, 1000], "point_2d": [250, 750]}, {"bbox_2d": [1, 2], "point_2d": "x"})
     drawn = [(mark.shape, mark.at) for mark in marks(s, r)]
     assert [shape for shape, _ in drawn] == ["box", "point"]  # what cannot be drawn is left out

@@ -51,7 +51,7 @@ class Dice:
     def distribution(self, logits: Tensor, temperature: float) -> Tensor:
         return (logits / temperature).log_softmax(-1)
 
-    def sampled(self, token_ids: Sequence[int]) -> Reply:
+    def decode_reply(self, token_ids: Sequence[int]) -> Reply:
         return Reply((Part("text", " ".join(map(str, token_ids)), "assistant"),), "policy", tuple(token_ids))
 
 
@@ -162,7 +162,7 @@ def test_the_batch_does_not_matter(model: ChatModel, monkeypatch: pytest.MonkeyP
 
 
 def test_replies_are_added_to_those_that_are_there(model: ChatModel) -> None:
-    given = model.reply("red", "truth")
+    given = model.encode_reply("red", "truth")
     before = [Sample(s.uid, s.prompt, (given,)) for s in mixed()]
     after = LocalRollout(model).generate(before, 2, Sampling(max_tokens=2), 0)
     assert all(s.replies[0] is given and [r.origin for r in s.replies[1:]] == ["policy"] * 2 for s in after)

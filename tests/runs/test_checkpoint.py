@@ -46,10 +46,10 @@ def test_without_a_good_last_the_newest_whole_one_is_taken(
     (root / "step-note").mkdir()
     (root / "last").unlink()
     if fault == "dangling":
-        checkpoint.point(root / "last", "step-11")
+        checkpoint.set_link(root / "last", "step-11")
     for found in (
         checkpoint.newest(root),
-        Path(checkpoint.find(str(root.parent))),
+        Path(checkpoint.resolve_weights(str(root.parent))),
         session.resumable(str(root.parent))[1],
     ):
         assert found is not None
@@ -69,7 +69,7 @@ def test_without_a_good_last_the_newest_whole_one_is_taken(
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path) is None
     assert checkpoint.newest(tmp_path / "nowhere") is None
-    assert checkpoint.find(str(tmp_path)) == str(tmp_path)
+    assert checkpoint.resolve_weights(str(tmp_path)) == str(tmp_path)
 
 
 def test_leftovers_go_with_the_next_save(root: Path) -> None:

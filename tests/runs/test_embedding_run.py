@@ -32,7 +32,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "eval": {"before": False},
         "log": {"progress": False, "tensorboard": False},
         "checkpoint": {"every": 1, "keep": 99},
-        "compute": {"micro_replies": 6},
+        "compute": {"max_replies_per_microbatch": 6},
         "steps": 40,
     }
 

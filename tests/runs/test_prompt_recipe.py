@@ -27,7 +27,7 @@ class Made:
 
 
 def test_what_changed_is_named_as_far_as_it_is_known() -> None:
-    before = prompt_recipe.described(Made("a" * 500))
+    before = prompt_recipe.as_dict(Made("a" * 500))
     assert prompt_recipe.changed(before, Made("a" * 500)) == []
     (template,) = prompt_recipe.changed(before, Made("b" * 500))
     assert template.startswith("template (was ")
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(out: Path, **more: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"task": {"name": "sft", "prompts": 3}, "steps": 2, "checkpoint": {"every": 1}}
+    settings: dict[str, Any] = {"task": {"name": "sft", "prompts_per_step": 3}, "steps": 2, "checkpoint": {"every": 1}}
     return mmpost.train(**settings, **more, log={"progress": False, "tensorboard": False}, out=str(out))
 
 

@@ -92,8 +92,8 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_last_good_one(
 
 
 def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
-    task = {"inject": False, "warm_up": 0.0, "policy": {"beta": 0.0}, "minibatches": 1}
-    settings = run_config.merge(TWO_STAGES, {"task": task, "stop_if_flat": 2})
+    task = {"inject": False, "sft_fraction": 0.0, "policy": {"beta": 0.0}, "minibatches": 1}
+    settings = run_config.merge(TWO_STAGES, {"task": task, "max_zero_gradient_steps": 2})
     with pytest.raises(TrainError, match="no gradient in the last 2 steps"):
         mmpost.train(**settings, out=str(tmp_path / "run"))
 

@@ -16,7 +16,12 @@ from mmpost.config import run_config
 from mmpost.errors import ConfigError
 
 SMALL = run_config.merge(
-    GROUPS, {"task": {"prompts": 4, "group": 3, "sampling": {"max_tokens": 12}}, "eval": {"samples": 8}, "steps": 4}
+    GROUPS,
+    {
+        "task": {"prompts_per_step": 4, "num_generations": 3, "sampling": {"max_tokens": 12}},
+        "eval": {"max_samples": 8},
+        "steps": 4,
+    },
 )
 ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
 OF_ROLLOUTS = {
@@ -29,7 +34,7 @@ OF_ROLLOUTS = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two stages, a KL term and an evaluation on the way, in a folder with a space in its name."""
     out = tmp_path_factory.mktemp("a folder") / "of runs"
-    changes = {"task": {"warm_up": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
+    changes = {"task": {"sft_fraction": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
     mmpost.train(**run_config.merge(SMALL, changes), out=str(out))
     return out
 
@@ -89,7 +94,7 @@ def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: P
     samples = [Scenes("test", ("largest",), n=4)[i] for i in range(4)]
     answers = LocalRollout(mine).generate(samples, 1, Sampling(max_tokens=12, temperature=0), seed=0)
     for sample in answers:
-        text = [{"type": "text", "text": p.value} for p in sample.prompt if p.kind == "text"]
+        text = [{"type": "text", "text": p.value} for p in sample.prompt if p.modality == "text"]
         messages = [{"role": "user", "content": [{"type": "image"}, *text]}]
         shown = processor.apply_chat_template(messages, add_generation_prompt=True)
         assert isinstance(mine, ChatModel)
@@ -114,7 +119,7 @@ def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -
 
 
 def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8})
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"max_samples": 8})
     assert "target/f1" in capsys.readouterr().out
     assert json.loads((run / "eval.json").read_text()) == result
     assert result["scores"] == json.loads((run / "summary.json").read_text())["eval_after"]
@@ -123,7 +128,7 @@ def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.Ca
 def test_other_tasks_are_evaluated_under_their_names(run: Path, tmp_path: Path) -> None:
     tasks = {"kept": {"task": "visurf", "benches": ["old"]}, "new": {"task": "visurf"}}
     out = tmp_path / "out"
-    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"samples": 8, "tasks": tasks}, out=str(out))
+    result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"max_samples": 8, "tasks": tasks}, out=str(out))
     own = json.loads((run / "summary.json").read_text())["eval_after"]
     wanted = {f"kept/{name}": score for name, score in own.items() if name.startswith("old/")}
     assert result["scores"] == {**wanted, **{f"new/{name}": score for name, score in own.items()}}
@@ -136,11 +141,11 @@ def test_a_folder_with_something_in_it_is_refused(run: Path) -> None:
 
 def test_a_stage_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.sft: the task has the stages \['rl'\]"):
-        mmpost.train(**SMALL, stages={"sft": {"share": 1.0}}, out=str(tmp_path / "x"))
+        mmpost.train(**SMALL, stages={"sft": {"fraction": 1.0}}, out=str(tmp_path / "x"))
 
 
 def test_several_updates_on_a_rollout_batch(tmp_path: Path) -> None:
-    task = {"epochs": 2, "minibatches": 2, "refill": 2}
+    task = {"num_iterations": 2, "minibatches": 2, "max_resample_times": 2}
     mmpost.train(**run_config.merge(SMALL, {"task": task}), out=str(tmp_path / "x"))
     of_run = lines(tmp_path / "x")
     assert [line["rollout"] for line in of_run] == [1, 1, 1, 1]
@@ -154,7 +159,7 @@ def test_a_failed_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def broken(*args: Any) -> None:
         raise RuntimeError("the power went out")
 
-    monkeypatch.setattr(trainer, "optimise", broken)
+    monkeypatch.setattr(trainer, "optimizer_step", broken)
     with pytest.raises(RuntimeError, match="the power went out"):
         mmpost.train(**SMALL, out=str(tmp_path / "x"))
     summary = json.loads((tmp_path / "x" / "summary.json").read_text())

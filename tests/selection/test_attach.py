@@ -21,10 +21,10 @@ from mmpost.config import run_config
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs import base_models
 from mmpost.runs.session import make_task
-from mmpost.selection.attach import measuring
+from mmpost.selection.attach import measuring_stage
 from mmpost.selection.selectors import InstanceFilter
 from mmpost.studies.study import Study, cell, read, settings_of
-from mmpost.training.stage_checks import checked, stages_of
+from mmpost.training.stage_checks import check_stages, checked_stages
 from mmpost.types import Stage
 
 REWARDS = '''
@@ -40,11 +40,18 @@ class Own(InstanceFilter):
 '''
 SMALL: dict[str, Any] = {
     "task": {
-        **{"name": "visurf", "prompts": 4, "group": 2, "scenes": 10, "inject": False, "warm_up": 0.5},
+        **{
+            "name": "visurf",
+            "prompts_per_step": 4,
+            "num_generations": 2,
+            "scenes": 10,
+            "inject": False,
+            "sft_fraction": 0.5,
+        },
         "sampling": {"max_tokens": 6},
     },
     "model": "random-tiny",
-    "eval": {"samples": 2, "before": False, "after": False},
+    "eval": {"max_samples": 2, "before": False, "after": False},
     "log": {"progress": False, "tensorboard": False},
     "checkpoint": {"every": 1, "keep": 9},
     "steps": 4,
@@ -67,7 +74,7 @@ def settings(place: Path, **more: Any) -> dict[str, Any]:
 
 
 def stages(words: Mapping[str, Any]) -> list[Stage]:
-    return stages_of(make_task(run_config.load([words])[0]))
+    return checked_stages(make_task(run_config.load([words])[0]))
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -78,7 +85,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def folder(place: Path) -> Path:
     """What `mmpost select` writes."""
     out = place / "chosen"
-    mmpost.select(settings(place, task={"warm_up": 0.0}), by="rif", select=SELECT, out=str(out))
+    mmpost.select(settings(place, task={"sft_fraction": 0.0}), by="rif", select=SELECT, out=str(out))
     return out
 
 
@@ -98,7 +105,7 @@ def test_the_command_writes_who_is_kept_and_why(folder: Path, place: Path) -> No
 def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with_the_same(
     folder: Path, place: Path
 ) -> None:
-    words = settings(place, task={"warm_up": 0.0})
+    words = settings(place, task={"sft_fraction": 0.0})
     mmpost.select(words, by="rif", select=SELECT, out=str(place / "again"))
     assert (place / "again" / "manifest.jsonl").read_bytes() == (folder / "manifest.jsonl").read_bytes()
     mmpost.select(words, by="rif", select={**SELECT, "k": 6, "max_correct": None}, out=str(place / "more"))
@@ -110,7 +117,9 @@ def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with
 
 def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> None:
     out, file = place / "killed", place / "killed.yaml"
-    file.write_text(run_config.dump(settings(place, task={"warm_up": 0.0, "prompts": 1, "scenes": 60}, select=SELECT)))
+    file.write_text(
+        run_config.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 60}, select=SELECT))
+    )
     words = [sys.executable, "-m", "mmpost.cli", "select", f"config={file}", f"out={out}"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     measured = out / "measured.jsonl"
@@ -219,14 +228,14 @@ def test_a_manifest_filters_what_any_stage_draws_from(folder: Path, place: Path)
     for stage in stages(settings(place, data=data)):
         assert uids(stage) == keep
         assert stage.order == "shuffled"
-    [sft, rl] = stages(settings(place, data={**data, "choose": "dropped", "order": "manifest"}))
+    [sft, rl] = stages(settings(place, data={**data, "subset": "dropped", "order": "manifest"}))
     assert uids(sft) == uids(rl) == drop
     assert rl.order == "given"
-    random = [uids(stages(settings(place, data={**data, "choose": "random"}, seed=n))[1]) for n in (0, 0, 1)]
+    random = [uids(stages(settings(place, data={**data, "subset": "random"}, seed=n))[1]) for n in (0, 0, 1)]
     assert random[0] == random[1] != random[2]
     assert {len(found) for found in random} == {len(keep)}
-    assert len(uids(stages(settings(place, data={**data, "most": 1}))[1])) == 1
-    assert len(uids(stages(settings(place, data={"most": 4}))[1])) == 4
+    assert len(uids(stages(settings(place, data={**data, "max_samples": 1}))[1])) == 1
+    assert len(uids(stages(settings(place, data={"max_samples": 4}))[1])) == 4
 
 
 def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) -> None:
@@ -243,7 +252,7 @@ def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) ->
         ('{"made": {}}\n{"id": 3}', {}, r"manifest.jsonl:2: wanted a JSON object with a uid"),
         ('{"uid": "a", "verdict": "yes"}', {}, r"manifest.jsonl:1: wanted a verdict of keep or drop, found 'yes'"),
         ('{"uid": "a"}\n{"uid": "a"}', {}, r"manifest.jsonl:2: wanted each uid once"),
-        ('{"uid": "digits-train-0-1"}', {"choose": "dropped", "most": 0}, ""),
+        ('{"uid": "digits-train-0-1"}', {"subset": "dropped", "max_samples": 0}, ""),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(
@@ -285,7 +294,7 @@ def test_what_was_filtered_is_not_combined_with_injection(folder: Path, place: P
         ({"select": {"k": 3}}, r"wanted select.by=NAME, found None; there are rif, variance, difficulty"),
         ({"select": {"by": "rif", "kk": 3}}, r"unknown key select.kk; did you mean select.k\?"),
         ({"select": {"by": "generate.Generate"}}, "wanted one of rif, variance, difficulty, or a class"),
-        ({"select": SELECT, "task": {"warm_up": 1.0}, "rewards": None}, "no stage of the task scores any"),
+        ({"select": SELECT, "task": {"sft_fraction": 1.0}, "rewards": None}, "no stage of the task scores any"),
     ],
 )
 def test_what_cannot_work_is_refused(more: dict[str, Any], message: str, place: Path) -> None:
@@ -296,24 +305,24 @@ def test_what_cannot_work_is_refused(more: dict[str, Any], message: str, place: 
 
 def test_the_measuring_stage_is_the_training_up_to_its_rewards(place: Path) -> None:
     plain = stages(settings(place))
-    stage, target = measuring(plain, {"by": "rif"})
+    stage, target = measuring_stage(plain, {"by": "rif"})
     assert target.name == "rl"
-    assert [type(t).__name__ for t in stage.transforms] == ["PromptOnly", "Generate", "Score", "InstanceFilter"]
+    assert [type(t).__name__ for t in stage.transforms] == ["DropReplies", "Generate", "Score", "InstanceFilter"]
     assert stage.transforms[1].n == 8  # type: ignore[union-attr]
     assert stage.transforms[1].sampling == target.transforms[1].sampling  # type: ignore[union-attr]
     assert stage.source is target.source
     # With more rewards nobody knows what a right reply earns; without, the task says it.
     assert stage.transforms[-1].right is None  # type: ignore[union-attr]
     bare = {k: v for k, v in settings(place).items() if k != "rewards"}
-    assert measuring(stages(bare), {"by": "rif"})[0].transforms[-1].right == 6.0  # type: ignore[union-attr]
-    own, _ = measuring(plain, {"by": f"{place / 'outside_even.py'}:Own", "right": 1.0})
+    assert measuring_stage(stages(bare), {"by": "rif"})[0].transforms[-1].right == 6.0  # type: ignore[union-attr]
+    own, _ = measuring_stage(plain, {"by": f"{place / 'outside_even.py'}:Own", "right": 1.0})
     assert isinstance(own.transforms[-1], InstanceFilter)
-    checked([own])
+    check_stages([own])
 
 
 def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> None:
     file = tmp_path / "m.jsonl"
-    arms = {"selected": {}, "random": {"data": {"choose": "random"}}}
+    arms = {"selected": {}, "random": {"data": {"subset": "random"}}}
     study = Study.model_validate({"task": "visurf", "set": {"data": {"manifest": str(file)}}, "arms": arms})
     keys = []
     for text in ('{"uid": "a"}\n', '{"uid": "a"}\n', '{"uid": "b"}\n'):
@@ -332,17 +341,17 @@ def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
 
 def test_a_base_is_known_by_its_selection_only_where_it_has_one() -> None:
     plain, chosen, few = (
-        run_config.load([{"task": "visurf", **m}])[0] for m in ({}, {"select": SELECT}, {"data": {"most": 3}})
+        run_config.load([{"task": "visurf", **m}])[0] for m in ({}, {"select": SELECT}, {"data": {"max_samples": 3}})
     )
     assert not {"select", "data"} & base_models._settings(plain).keys()
     assert base_models._settings(chosen)["select"] == SELECT
-    assert base_models._settings(few)["data"]["most"] == 3
+    assert base_models._settings(few)["data"]["max_samples"] == 3
 
 
 @pytest.mark.slow
 def test_two_ranks_measure_the_same(place: Path) -> None:
     file = place / "ranks.yaml"
-    file.write_text(run_config.dump(settings(place, task={"warm_up": 0.0, "prompts": 3}, select=SELECT)))
+    file.write_text(run_config.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 3}, select=SELECT)))
     words = ["-m", "mmpost.cli", "select", f"config={file}"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, start in (("one", []), ("two", torchrun)):

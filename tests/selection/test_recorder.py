@@ -16,16 +16,16 @@ from mmpost.data.sources.selected import chosen
 from mmpost.errors import ConfigError, DataError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.selection import manifest, recorder, recording
-from mmpost.selection.recording import Record
+from mmpost.selection.recording import Recording
 from mmpost.selection.selectors import Difficulty, InstanceFilter
-from mmpost.training.batches import Feed
-from mmpost.training.context import Job
-from mmpost.training.interrupts import Stop
-from mmpost.training.stage_checks import checked
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.context import TrainingContext
+from mmpost.training.interrupts import StopSignal
+from mmpost.training.stage_checks import check_stages
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.inject_truth import InjectTruth
 from mmpost.transforms.score import Score
-from mmpost.types import Collect, Context, Part, Reads, Reply, Sample, Sampling, Stage
+from mmpost.types import Context, Part, ReadsFrom, RefillBatch, Reply, Sample, Sampling, Stage
 
 
 class Fake:
@@ -35,12 +35,12 @@ class Fake:
         self.drawn: list[str] = []
         self.dies_at = ""
 
-    def soon(self, samples: Sequence[Sample]) -> None: ...
+    def prefetch(self, samples: Sequence[Sample]) -> None: ...
 
-    def frame(self, sample: Sample) -> None:
+    def coordinate_frame(self, sample: Sample) -> None:
         return None
 
-    def read(self, sample: Sample) -> None:
+    def validate(self, sample: Sample) -> None:
         if sample.uid == "s7":
             raise DataError("s7.png: wanted a picture, found half of one")
 
@@ -69,16 +69,16 @@ def stage(*more: Any, prompts: int = 3) -> Stage:
     return Stage("measure", SOURCE, None, prompts, (DRAW, SCORE, *more))
 
 
-def made(fake: Fake, of: Stage, folder: Path, skips: bool = True, seed: int = 0) -> Record | None:
+def made(fake: Fake, of: Stage, folder: Path, skips: bool = True, seed: int = 0) -> Recording | None:
     def other(points: list[str]) -> None:
         raise ConfigError("; ".join(points))
 
-    job = Job(fake, fake, seed, skips=skips)  # type: ignore[arg-type]
+    job = TrainingContext(fake, fake, seed, skips=skips)  # type: ignore[arg-type]
     about = recording.about(of, policy="p", seed=seed)
-    return recorder.make(of, job, folder / "measured.jsonl", about, other, Stop(), print)
+    return recorder.record_stage(of, job, folder / "measured.jsonl", about, other, StopSignal(), print)
 
 
-def whole(of: Stage, folder: Path, **fields: Any) -> Record:
+def whole(of: Stage, folder: Path, **fields: Any) -> Recording:
     record = made(Fake(), of, folder, **fields)
     assert record is not None
     return record
@@ -89,15 +89,15 @@ FILTER = InstanceFilter(right=1.0)
 
 def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None:
     record = whole(stage(FILTER), tmp_path)
-    assert [e.uid for e in record.entries] == [s.uid for s in SOURCE]
-    assert record.entries[0].columns == {
+    assert [e.uid for e in record.records] == [s.uid for s in SOURCE]
+    assert record.records[0].columns == {
         **{"k": 8.0, "n/reward": 8.0, "right/reward": 0.0, "mean/reward": 0.0, "std/reward": 0.0},
         "kept": 0.0,
     }
-    assert record.entries[7].lost == "sample 7: s7.png: wanted a picture, found half of one"
-    kept = sum(e.columns.get("right/reward", 0.0) >= 1 for e in record.entries)
+    assert record.records[7].drop_reason == "sample 7: s7.png: wanted a picture, found half of one"
+    kept = sum(e.columns.get("right/reward", 0.0) >= 1 for e in record.records)
     assert 5 < kept < 9
-    assert manifest.counts(record.entries) == {"samples": 10, "lost": 1, "kept": kept}
+    assert manifest.counts(record.records) == {"samples": 10, "lost": 1, "kept": kept}
     samples = record.samples()
     assert [s.uid for s in samples] == [s.uid for s in SOURCE if s.uid != "s7"]
     assert samples[3].truth == 3
@@ -125,7 +125,7 @@ def test_killed_anywhere_it_goes_on_with_what_is_missing(uid: str, cut: int, tmp
     record = made(fake, stage(FILTER), tmp_path / "cut")
     assert record is not None
     assert file.read_bytes() == reference.file.read_bytes()
-    assert record.entries == reference.entries
+    assert record.records == reference.records
     # Whole groups of three are passed over; of one that was cut, all are drawn again and the missing ones written.
     assert [u for u in fake.drawn if u in [s.uid for s in SOURCE[: max(0, lines - 1) // 3 * 3]]] == []
 
@@ -147,7 +147,7 @@ def test_what_is_whole_is_not_made_again_and_nothing_else_is_taken_for_it(tmp_pa
 
 def test_one_seed_has_one_mask_and_another_has_its_own(tmp_path: Path) -> None:
     def columns(seed: int, folder: str, prompts: int = 3) -> list[Any]:
-        return [e.columns for e in whole(stage(FILTER, prompts=prompts), tmp_path / folder, seed=seed).entries]
+        return [e.columns for e in whole(stage(FILTER, prompts=prompts), tmp_path / folder, seed=seed).records]
 
     assert columns(0, "a") == columns(0, "b") == columns(0, "c", prompts=10)
     assert columns(0, "a") != columns(1, "d")
@@ -155,16 +155,18 @@ def test_one_seed_has_one_mask_and_another_has_its_own(tmp_path: Path) -> None:
 
 def test_a_later_stage_draws_from_what_was_recorded(tmp_path: Path) -> None:
     record = whole(stage(Difficulty()), tmp_path)
-    reads = Reads("measure", lambda source, found: chosen(source, manifest.ordered(found.entries), DataSettings(), 0))
-    later = Stage("rl", SOURCE, Likelihood(), 3, reads=reads, order="given")
-    source = reads.make(later.source, record)
-    means = [record.entries[int(s.uid[1:])].columns["mean/reward"] for s in source]
+    reads = ReadsFrom(
+        "measure", lambda source, found: chosen(source, manifest.ordered(found.records), DataSettings(), 0)
+    )
+    later = Stage("rl", SOURCE, Likelihood(), 3, reads_from=reads, order="given")
+    source = reads.build(later.source, record)
+    means = [record.records[int(s.uid[1:])].columns["mean/reward"] for s in source]
     assert means == sorted(means, reverse=True)
     assert len(source) == 9
-    feed = Feed(replace(later, source=source), Job(Fake(), None, 0))  # type: ignore[arg-type]
+    feed = RolloutBatcher(replace(later, source=source), TrainingContext(Fake(), None, 0))  # type: ignore[arg-type]
     drawn = [s.uid for _ in range(4) for s in feed.next()]
     assert drawn == [s.uid for s in [*source, *source]][:12]
-    resumed = Feed(replace(later, source=source), Job(Fake(), None, 0))  # type: ignore[arg-type]
+    resumed = RolloutBatcher(replace(later, source=source), TrainingContext(Fake(), None, 0))  # type: ignore[arg-type]
     resumed.drawn = 6
     assert [s.uid for s in resumed.next()] == drawn[6:9]
 
@@ -174,7 +176,13 @@ def test_transforms_may_drop_but_not_invent(tmp_path: Path) -> None:
         return [s for s in samples if int(s.uid[1:]) % 2]
 
     record = whole(stage(odd), tmp_path / "a")
-    assert [e.uid for e in record.entries if e.lost == "dropped by a transform"] == ["s0", "s2", "s4", "s6", "s8"]
+    assert [e.uid for e in record.records if e.drop_reason == "dropped by a transform"] == [
+        "s0",
+        "s2",
+        "s4",
+        "s6",
+        "s8",
+    ]
 
     def twice(samples: list[Sample], context: Context) -> list[Sample]:
         return samples + samples
@@ -182,7 +190,7 @@ def test_transforms_may_drop_but_not_invent(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="records each sample once by its uid"):
         made(Fake(), stage(twice), tmp_path / "b")
     with pytest.raises(DataError, match="found 's1' at 1 and at 3"):
-        made(Fake(), replace(stage(), source=[*SOURCE[:3], SOURCE[1]], prompts=2), tmp_path / "c")
+        made(Fake(), replace(stage(), source=[*SOURCE[:3], SOURCE[1]], batch_size=2), tmp_path / "c")
 
 
 def test_changed_data_are_noticed(tmp_path: Path) -> None:
@@ -203,7 +211,7 @@ def test_the_manifest_has_verdicts_with_what_they_are_made_from(tmp_path: Path) 
     assert (lines[-1]["uid"], lines[-1]["verdict"], lines[-1]["k"]) == ("s7", "drop", 0)
     assert lines[-1]["lost"].endswith("found half of one")
     read = manifest.read(str(tmp_path))
-    assert [e.uid for e in read.entries] == [line["uid"] for line in lines]
+    assert [e.uid for e in read.records] == [line["uid"] for line in lines]
 
 
 # What refuses to be combined.
@@ -237,29 +245,29 @@ INJECT = InjectTruth(text=lambda sample: str(sample.truth))
 )
 def test_a_stage_with_transforms_that_refuse_one_another_is_refused(transforms: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked([Stage("a", SOURCE, None, 3, transforms)])
+        check_stages([Stage("a", SOURCE, None, 3, transforms)])
 
 
 def test_what_was_chosen_before_refuses_as_well() -> None:
-    reads = Reads("measure", lambda source, found: source)
-    later = Stage("rl", SOURCE, Likelihood(), 3, (INJECT,), reads=reads)
+    reads = ReadsFrom("measure", lambda source, found: source)
+    later = Stage("rl", SOURCE, Likelihood(), 3, (INJECT,), reads_from=reads)
     with pytest.raises(ConfigError, match="stage 'rl': InstanceFilter must not be combined with InjectTruth"):
-        checked([stage(FILTER), later])
-    checked([stage(Difficulty()), later])
-    checked([stage(FILTER), replace(later, reads=None)])
+        check_stages([stage(FILTER), later])
+    check_stages([stage(Difficulty()), later])
+    check_stages([stage(FILTER), replace(later, reads_from=None)])
     with pytest.raises(ConfigError, match="wanted an earlier stage without objective, found none"):
-        checked([later, stage(FILTER)])
+        check_stages([later, stage(FILTER)])
 
 
 @pytest.mark.parametrize(
     ("of", "message"),
     [
-        (stage(Collect(3)), "Collect would draw others"),
+        (stage(RefillBatch(3)), "RefillBatch would draw others"),
         (replace(stage(FILTER), objective=Likelihood()), "InstanceFilter judges when all samples have been measured"),
     ],
 )
 def test_what_a_stage_cannot_do_is_refused(of: Stage, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked([of])
+        check_stages([of])
     with pytest.raises(ConfigError, match="found 'measure' twice"):
-        checked([stage(), stage()])
+        check_stages([stage(), stage()])

@@ -14,17 +14,21 @@ from mmpost.objectives.policy import PolicyLoss
 from mmpost.selection.selectors import Difficulty, InstanceFilter, VarianceSelection
 from mmpost.transforms.advantage import GroupAdvantage
 from mmpost.transforms.score import Score
-from mmpost.types import Entry, Outputs, Part, Reply, Sample
+from mmpost.types import Outputs, Part, Reply, Sample, SampleRecord
 from tests.objectives.ragged import batch, total
 from tests.transforms.fakes import FakeContext, column, group
 
 
-def measured(selector: Any, samples: Sequence[Sample], lost: Sequence[str] = ()) -> list[Entry]:
+def measured(selector: Any, samples: Sequence[Sample], lost: Sequence[str] = ()) -> list[SampleRecord]:
     """What a stage would record."""
     entries = [
-        Entry(s.uid, i, s.columns) for i, s in enumerate(selector([s for s in samples if s.uid not in lost], context()))
+        SampleRecord(s.uid, i, s.columns)
+        for i, s in enumerate(selector([s for s in samples if s.uid not in lost], context()))
     ]
-    return [*entries, *(Entry(uid, len(entries) + i, lost="cannot be read") for i, uid in enumerate(lost))]
+    return [
+        *entries,
+        *(SampleRecord(uid, len(entries) + i, drop_reason="cannot be read") for i, uid in enumerate(lost)),
+    ]
 
 
 def context() -> FakeContext:
@@ -60,7 +64,7 @@ def test_a_sample_that_is_never_right_is_dropped(fields: dict[str, int], wanted:
 def test_what_cannot_be_read_is_never_right_and_never_kept() -> None:
     found = measured(InstanceFilter(right=0.9, min_correct=0), COUNTS, lost=["3"])
     verdicts = InstanceFilter(right=0.9, min_correct=0).settle(found)
-    assert [e.uid for e in found if e.lost] == ["3"]
+    assert [e.uid for e in found if e.drop_reason] == ["3"]
     assert verdicts["3"] == {"kept": 0.0}
     assert verdicts["4"] == {"kept": 1.0}
 
@@ -191,12 +195,12 @@ def test_without_a_penalty_flat_groups_only_scale_the_gradient() -> None:
     rows, tokens = 6 / 12, sum(LENGTHS[0] + LENGTHS[3]) / sum(map(sum, LENGTHS))
     for name, ratio in (("grpo", rows), ("bnpo", tokens)):
         whole, mixed = (
-            gradient(groups, PolicyLoss.model_validate({"loss": name})) for groups in ([0, 1, 2, 3], [0, 3])
+            gradient(groups, PolicyLoss.model_validate({"loss_type": name})) for groups in ([0, 1, 2, 3], [0, 3])
         )
         assert whole.abs().max() > 1e-3
         torch.testing.assert_close(whole, ratio * mixed, rtol=1e-12, atol=1e-15)
         charged, without = (
-            gradient(groups, PolicyLoss.model_validate({"loss": name, "beta": 0.1}))
+            gradient(groups, PolicyLoss.model_validate({"loss_type": name, "beta": 0.1}))
             for groups in ([0, 1, 2, 3], [0, 3])
         )
         assert (charged - ratio * without).abs().max() > 1e-4

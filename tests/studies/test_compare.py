@@ -21,13 +21,13 @@ model: random-tiny
 against: full
 metrics: [target/f1, old/f1]
 set:
-  task: {prompts: 2, group: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
+  task: {prompts_per_step: 2, num_generations: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
   steps: 2
 tune: {optim.lr: [1e-4, 1e-3]}
 arms:
-  plain: {task: {warm_up: 1.0}}
+  plain: {task: {sft_fraction: 1.0}}
   full: {tune: {}}
-  broken: {task: {warm_up: 1.0}, optim: {lr: .inf, clip: 0}, tune: {}}
+  broken: {task: {sft_fraction: 1.0}, optim: {lr: .inf, max_grad_norm: 0}, tune: {}}
 """
 
 

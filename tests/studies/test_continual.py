@@ -15,7 +15,7 @@ from mmpost.studies.continual import continual
 STUDY = """
 model: random-tiny
 set:
-  task: {prompts: 2, group: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
+  task: {prompts_per_step: 2, num_generations: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
   compute: {threads: 1}
   steps: 2
 tasks:
@@ -25,7 +25,7 @@ joint: {task: visurf, set: {task: {target: [largest, bottom]}}}
 general:
   old: {task: visurf, accuracy: old/f1}
 arms:
-  sft: {task: {warm_up: 1.0}, tune: {}}
+  sft: {task: {sft_fraction: 1.0}, tune: {}}
   rl: {task: {inject: false}}
 tune: {optim.lr: [1e-4, 1e-3]}
 """
@@ -58,9 +58,9 @@ def test_each_task_starts_from_the_weights_of_the_one_before(folder: Path) -> No
     assert set(found) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
     first, second = found["sft-1-first-0"], found["sft-2-second-0"]
     summary = run_files.read_json(second / "summary.json")
-    assert (summary["model"], summary["origin"]) == (str(first), "random-tiny")
-    assert summary["base_hash"] == checkpoint.weights_hash(checkpoint.find(str(first)))
-    assert summary["base_hash"] != checkpoint.weights_hash(checkpoint.find(str(second)))
+    assert (summary["model"], summary["base_model"]) == (str(first), "random-tiny")
+    assert summary["base_hash"] == checkpoint.weights_hash(checkpoint.resolve_weights(str(first)))
+    assert summary["base_hash"] != checkpoint.weights_hash(checkpoint.resolve_weights(str(second)))
     assert set(summary["eval_after"]) >= {"first/target/f1", "second/target/f1", "old/old/f1"}
 
 

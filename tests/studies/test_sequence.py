@@ -21,11 +21,11 @@ model: tiny
 set: {task: {bench_scenes: 4}, steps: 5}
 tasks:
   a: {task: visurf, set: {task: {target: [largest], smooth: false}, model: {system: Look.}}}
-  b: {task: visurf, set: {task: {target: [bottom]}, steps: 3}, arms: {rl: {optim: {clip: 0.5}}}}
+  b: {task: visurf, set: {task: {target: [bottom]}, steps: 3}, arms: {rl: {optim: {max_grad_norm: 0.5}}}}
 general:
   old: {task: visurf, accuracy: old/f1}
 arms:
-  sft: {task: {warm_up: 1.0}, tune: {optim.lr: [1e-3]}}
+  sft: {task: {sft_fraction: 1.0}, tune: {optim.lr: [1e-3]}}
   rl: {task: {inject: false}}
 """
 
@@ -45,11 +45,11 @@ def test_a_task_has_its_own_settings_then_those_of_the_arm() -> None:
     first, second = sequence.chain(study(), sequence.columns(study()), "rl", {"optim.lr": 1e-3}, 7)
     assert (first.steps, second.steps) == (5, 3)
     assert (first.seed, first.settings["seed"], first.arm, second.arm) == (7, 7, "rl-1-a", "rl-2-b")
-    assert (first.settings["optim"]["clip"], second.settings["optim"]["clip"]) == (1.0, 0.5)
+    assert (first.settings["optim"]["max_grad_norm"], second.settings["optim"]["max_grad_norm"]) == (1.0, 0.5)
     assert first.settings["optim"]["lr"] == second.settings["optim"]["lr"] == 1e-3
     assert not first.settings["task"]["inject"]
     sft = sequence.chain(study(), sequence.columns(study()), "sft", {}, 0)[1]
-    assert (sft.settings["task"]["warm_up"], sft.settings["task"]["inject"]) == (1.0, True)
+    assert (sft.settings["task"]["sft_fraction"], sft.settings["task"]["inject"]) == (1.0, True)
 
 
 def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
@@ -63,7 +63,7 @@ def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
         "b": ["target"],
         "old": ["old"],
     }
-    assert tested[0]["a"]["task"]["warm_up"] == 0.0
+    assert tested[0]["a"]["task"]["sft_fraction"] == 0.0
     assert cells[-1].steps == 0
 
 
@@ -75,10 +75,10 @@ def test_nothing_of_a_task_reaches_the_next_but_the_weights(tmp_path: Path) -> N
     (run / "config.yaml").write_text(run_config.dump(before.model_dump(mode="json")))
     alone, _ = run_config.load([second.settings])
     after, _ = run_config.load([run_config.merge(second.settings, {"model": str(run)})])
-    assert (after.model.name, after.model.origin) == (str(run), "tiny")
+    assert (after.model.name, after.model.base_model) == (str(run), "tiny")
     assert after.model.system is None
     assert after.task["smooth"]
-    same = {"name": alone.model.name, "origin": alone.model.origin}
+    same = {"name": alone.model.name, "base_model": alone.model.base_model}
     assert after.model_copy(update={"model": after.model.model_copy(update=same)}) == alone
     # The base's own rate (configs/visurf-tiny.yaml) holds on, not the one for a model of billions.
     assert after.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr != 1e-6
@@ -96,12 +96,12 @@ def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
     plain = keys(study())
     assert plain == keys(study())
     tasks = yaml.safe_load(STUDY)["tasks"]
-    tasks["a"]["set"]["optim"] = {"clip": 3.0}
+    tasks["a"]["set"]["optim"] = {"max_grad_norm": 3.0}
     other = keys(study(tasks=tasks))
     assert plain[0] != other[0]
     assert plain[1] != other[1]  # the second task is as it was, but starts elsewhere
     tasks = yaml.safe_load(STUDY)["tasks"]
-    tasks["b"]["arms"]["rl"]["optim"] = {"clip": 0.7}
+    tasks["b"]["arms"]["rl"]["optim"] = {"max_grad_norm": 0.7}
     last = keys(study(tasks=tasks))
     assert (plain[0], plain[1] != last[1]) == (last[0], True)
     assert not {*plain} & {*keys(study(), "other")}
@@ -110,7 +110,10 @@ def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
 def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) -> None:
     own = {
         "task": "grpo",
-        "set": {"data": {"train": rows, "test": rows}, "task": {"group": 2, "rewards": {"text.answer_match": 1.0}}},
+        "set": {
+            "data": {"train": rows, "test": rows},
+            "task": {"num_generations": 2, "rewards": {"text.answer_match": 1.0}},
+        },
         "arms": {"sft": {"task": "sft"}, "rl": {}},
     }
     found = study(tasks={"own": own, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}})
@@ -121,9 +124,14 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
         {"train": rows, "test": rows},
     )
     sft, rl = (sequence.chain(found, columns, arm, {}, 0)[0].settings for arm in ("sft", "rl"))
-    assert (sft["task"]["name"], "group" in sft["task"], rl["task"]["name"], rl["task"]["group"]) == (
-        "sft",
+    assert (
+        "num_generations" in sft["task"],
+        sft["task"]["name"],
+        rl["task"]["name"],
+        rl["task"]["num_generations"],
+    ) == (
         False,
+        "sft",
         "grpo",
         2,
     )
@@ -132,16 +140,20 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
 
 
 def test_words_choose_order_and_settings() -> None:
-    found = sequence.read("digits", "large,far", "rl,sft", {"steps": 9, "task": {"prompts": 3}})
+    found = sequence.read("digits", "large,far", "rl,sft", {"steps": 9, "task": {"prompts_per_step": 3}})
     assert (list(found.tasks), list(found.arms), found.against) == (["large", "far"], ["rl", "sft"], "sft")
     columns = sequence.columns(found)
     assert [column.place for column in columns] == ["large/target", "far/target", "known/old"]
     for one in sequence.chain(found, columns, "rl", {}, 0):
-        assert (one.steps, one.settings["task"]["prompts"]) == (9, 3)
+        assert (one.steps, one.settings["task"]["prompts_per_step"]) == (9, 3)
     assert sequence.joint(found, columns, "rl", {}, 0) == []  # it is about all the tasks of the study
-    whole = sequence.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts": 3}})
+    whole = sequence.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts_per_step": 3}})
     (joint,) = sequence.joint(whole, columns, "sft", {}, 0)
-    assert (joint.steps, joint.settings["task"]["prompts"], joint.settings["task"]["warm_up"]) == (27, 3, 1.0)
+    assert (joint.steps, joint.settings["task"]["prompts_per_step"], joint.settings["task"]["sft_fraction"]) == (
+        27,
+        3,
+        1.0,
+    )
     assert len(joint.settings["task"]["target"]) == 3
 
 
@@ -149,7 +161,7 @@ def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch
     from mmpost.studies import study as compared
 
     shipped = {"visurf": "visurf", "other": "bases.digits"}
-    raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"clip": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
+    raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"max_grad_norm": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
     read = compared.read
 
     def fake(name: str) -> compared.Study:
@@ -159,8 +171,8 @@ def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch
     found = sequence.read(None, "visurf,other", None, {})
     assert (list(found.tasks), list(found.arms)) == (["visurf", "other"], ["sft", "grpo"])
     first = sequence.chain(found, [], "sft", {}, 0)[0].settings
-    assert (first["task"]["warm_up"], first["task"]["bench_scenes"]) == (1.0, 512)
-    assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["clip"] == 2
+    assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 512)
+    assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
     with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
         sequence.read(None, "visurf,other", "visurf", {})
 

@@ -15,19 +15,25 @@ STUDY = Study.model_validate(
         "task": "visurf",
         "set": {"task": {"scenes": 8}},
         "tune": {"optim.lr": [1e-4, 1e-3]},
-        "arms": {"a": {"task": {"warm_up": 1.0}}, "b": {"tune": {"optim.lr": [1.0], "optim.clip": [1, 2]}}},
+        "arms": {
+            "a": {"task": {"sft_fraction": 1.0}},
+            "b": {"tune": {"optim.lr": [1.0], "optim.max_grad_norm": [1, 2]}},
+        },
     }
 )
 
 
 def test_a_grid_has_every_combination_and_an_arm_may_have_its_own() -> None:
     assert grid(STUDY, "a") == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
-    assert grid(STUDY, "b") == [{"optim.lr": 1.0, "optim.clip": 1.0}, {"optim.lr": 1.0, "optim.clip": 2.0}]
+    assert grid(STUDY, "b") == [
+        {"optim.lr": 1.0, "optim.max_grad_norm": 1.0},
+        {"optim.lr": 1.0, "optim.max_grad_norm": 2.0},
+    ]
 
 
 def test_settings_come_from_the_study_the_arm_and_the_grid() -> None:
     made = cell(STUDY, "a", {"optim.lr": 1e-3}, 2, 5)
-    assert made.settings["task"] == {"name": "visurf", "scenes": 8, "warm_up": 1.0}
+    assert made.settings["task"] == {"name": "visurf", "scenes": 8, "sft_fraction": 1.0}
     assert made.settings["optim"] == {"lr": 1e-3}
     assert (made.settings["seed"], made.settings["steps"], made.settings["eval"]) == (2, 5, {"before": False})
     tuning = cell(STUDY, "b", {}, 2, 5, tuning=True)

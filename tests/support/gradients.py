@@ -18,7 +18,7 @@ from mmpost.data.worlds.digits.scenes import Scenes
 from mmpost.models.chat.model import ChatModel
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Objective, Reply, Sample
 
 COLUMNS = ("old_logp", "ref_logp", "behaviour_logp")
@@ -68,22 +68,28 @@ def ragged_groups(model: ChatModel, groups: int = 8, seed: int = 0) -> list[Samp
 
 
 def gradient(
-    folder: str, objective: Objective, samples: Sequence[Sample] | None = None, micro_replies: int = 0, updates: int = 1
+    folder: str,
+    objective: Objective,
+    samples: Sequence[Sample] | None = None,
+    max_replies_per_microbatch: int = 0,
+    updates: int = 1,
 ) -> tuple[Tensor, float]:
     """Gradient (summed over the updates of one rollout batch) and loss, on this rank's share of the samples."""
     model = ChatModel.load(
-        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro_replies)
+        folder,
+        ModelSettings(name=folder, device="cpu"),
+        ComputeSettings(max_replies_per_microbatch=max_replies_per_microbatch),
     )
-    job = Job(model, LocalRollout(model), 0)
+    job = TrainingContext(model, LocalRollout(model), 0)
     mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
     engine = Keep(model.module)
-    pieces = trainer.cut(mine, updates)
+    pieces = trainer.split_minibatches(mine, updates)
     total = torch.zeros(sum(p.numel() for p in model.module.parameters()))
     loss = 0.0
     for piece, counts in zip(pieces, trainer.denominators(objective, model, pieces), strict=True):
-        trainer.optimise(job, engine, objective, piece, counts)
+        trainer.optimizer_step(job, engine, objective, piece, counts)
         total += engine.take()
-        loss += job.numbers()["loss"]
+        loss += job.pop_metrics()["loss"]
     return total, loss
 
 

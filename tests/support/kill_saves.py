@@ -47,7 +47,7 @@ def save(root: Path, step: int, mark: int, done: Path | None = None) -> None:
     checkpoint.save(root, step, Small(mark), checkpoint.Snapshot({"mark": mark}, tensors))  # type: ignore[arg-type]
     if done is not None:
         done.touch()
-    checkpoint.point(root / "best", f"step-{step}")
+    checkpoint.set_link(root / "best", f"step-{step}")
     checkpoint.prune(root, 1)
 
 

@@ -100,7 +100,7 @@ def train(phase: str, at: int, words: list[str]) -> int:
     killer = Killer(phase, at)
     killer.within("evaluation", run, "run_benches")
     killer.within("rollout", LocalRollout, "generate")
-    killer.within("update", trainer, "optimise")
+    killer.within("update", trainer, "optimizer_step")
     killer.within("forward", ChatModel, "__call__", also="update")
     killer.within("backward", LocalEngine, "backward")
     killer.within("optimiser", Plain, "step")

@@ -11,10 +11,10 @@ from mmpost.objectives.preference import Preference
 from mmpost.types import Objective, Reply, Sample
 
 OBJECTIVES: dict[str, Objective] = {
-    "pairs": Preference(kind="mpo", ld_alpha=0.5, weighting=True),
-    "free": Preference(kind="orpo"),
-    "sorted": Preference(kind="aot"),
-    "unpaired": Preference(kind="kto", undesirable=0.5),
+    "pairs": Preference(loss_type="mpo", ld_alpha=0.5, weighting=True),
+    "free": Preference(loss_type="orpo"),
+    "sorted": Preference(loss_type="aot"),
+    "unpaired": Preference(loss_type="kto", undesirable=0.5),
 }
 
 

@@ -13,22 +13,24 @@ from mmpost.core import run_files
 
 QUICK: dict[str, Any] = {
     "model": {"name": "random-tiny"},
-    "eval": {"samples": 2},
+    "eval": {"max_samples": 2},
     "log": {"progress": False},
     "steps": 2,
 }
 """Of any task."""
 
-GROUPS = run_config.merge(QUICK, {"task": {"name": "visurf", "prompts": 2, "group": 2, "sampling": {"max_tokens": 4}}})
+GROUPS = run_config.merge(
+    QUICK, {"task": {"name": "visurf", "prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}}
+)
 """Two groups of two rollouts."""
 
 TWO_STAGES = run_config.merge(
     GROUPS,
     {
         "task": {
-            "prompts": 4,
+            "prompts_per_step": 4,
             "minibatches": 2,
-            "warm_up": 0.34,
+            "sft_fraction": 0.34,
             "policy": {"beta": 0.1},
             "sampling": {"max_tokens": 6},
         },

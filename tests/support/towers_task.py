@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mmpost.data.media.kinds import Kind, register
 from mmpost.data.media.media import media
+from mmpost.data.media.modalities import Modality, register
 from mmpost.data.sources.base import Indexed
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
-from mmpost.models.embedding.model import EmbedderSettings, write_towers
+from mmpost.models.embedding.model import EmbeddingSpec, write_towers
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.types import Bench, Context, Part, Sample, Split, Stage, Task
@@ -30,10 +30,10 @@ def opened(file: Any, scale: float = 1.0) -> np.ndarray:
 
 
 for name in KINDS:
-    register(Kind(name, opened, lambda file: {"numbers": opened(file).size}))
+    register(Modality(name, opened, lambda file: {"numbers": opened(file).size}))
 
 
-def described(**more: Any) -> EmbedderSettings:
+def described(**more: Any) -> EmbeddingSpec:
     """Small towers; `dropout` of all of them."""
     dropout = more.pop("dropout", 0.0)
     wave = {"name": "informer", "length": 12, "channels": 3, "constant": (2, 3), "dim": 8, "layers": 1, "heads": 2}
@@ -42,7 +42,7 @@ def described(**more: Any) -> EmbedderSettings:
         "strip": {"name": "galspecnet", "points": 40, "inputs": 2, "channels": (4, 4), "dropout": dropout},
         "row": {"name": "mlp", "numbers": 5, "hidden": 16, "dropout": dropout, "options": {"scale": 2.0}},
     }
-    return EmbedderSettings.model_validate({"dim": 8, "towers": towers, **more})
+    return EmbeddingSpec.model_validate({"dim": 8, "encoders": towers, **more})
 
 
 def write(folder: Path | str, seed: int = 0, **more: Any) -> str:
@@ -84,7 +84,7 @@ class Guess:
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         from dataclasses import replace
 
-        guesses = context.classes(samples).argmax(1).tolist()
+        guesses = context.class_logits(samples).argmax(1).tolist()
         return [replace(s, columns={**s.columns, "guess": float(g)}) for s, g in zip(samples, guesses, strict=True)]
 
 
@@ -106,10 +106,10 @@ class Towers(Task):
         source = Objects(64)
         fit = (Standardise(source), AddHead(CLASSES, KINDS, "average"))
         rates = {"lr": 1e-2}
-        yield Stage("compare", source, Contrastive(kinds=KINDS), self.prompts, edits=fit, optim=rates)
+        yield Stage("compare", source, Contrastive(modalities=KINDS), self.prompts, edits=fit, optim=rates)
         if self.two_stages:
             own = (AddHead(CLASSES, KINDS, "concat"),) if self.heads == 2 else ()
-            yield Stage("class", source, Classify(kinds=KINDS), self.prompts, optim=rates, edits=own)
+            yield Stage("class", source, Classify(modalities=KINDS), self.prompts, optim=rates, edits=own)
 
     def benches(self, split: Split) -> list[Bench]:
         return [Bench("objects", Objects(32, 1), (Guess(),), accuracy)]

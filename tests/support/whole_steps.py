@@ -15,7 +15,7 @@ from mmpost.core import distributed
 from mmpost.models.chat.model import ChatModel
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Batch, Loss, Objective, Outputs, Sample
 
 
@@ -27,11 +27,11 @@ class Coupled(Objective):
     """Also reads remembered log-probs."""
 
     @property
-    def columns(self) -> frozenset[str]:
-        return frozenset({"mask", "advantage"}) | self.remembers
+    def required_columns(self) -> frozenset[str]:
+        return frozenset({"mask", "advantage"}) | self.policy_logprob_columns
 
     @property
-    def remembers(self) -> frozenset[str]:
+    def policy_logprob_columns(self) -> frozenset[str]:
         return frozenset({"old_logp"}) if self.old else frozenset()
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
@@ -68,7 +68,9 @@ class Scaled(ChatModel):
 
 def load(folder: str, micro: int = 0, kind: type[ChatModel] = Scaled, **compute: Any) -> ChatModel:
     """In float64: what is left of a difference then is the method's, not that of the processor's kernels."""
-    model = kind.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro, **compute))
+    model = kind.load(
+        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(max_replies_per_microbatch=micro, **compute)
+    )
     model.module.double()
     return model
 
@@ -77,9 +79,9 @@ def step(
     model: ChatModel, objective: Objective, samples: Sequence[Sample] | None = None, fresh: bool = False
 ) -> tuple[Tensor, dict[str, float], list[Sample]]:
     """Gradient, numbers of the log, and samples of one step on this rank's share."""
-    job, engine = Job(model, LocalRollout(model), 0), Keep(model.module)
+    job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
     mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
     (counts,) = trainer.denominators(objective, model, [mine])
-    _, left = trainer.optimise(job, engine, objective, mine, counts, fresh=fresh)
-    numbers = {k: v for k, v in job.numbers().items() if not k.startswith("time/")}
+    _, left = trainer.optimizer_step(job, engine, objective, mine, counts, fresh=fresh)
+    numbers = {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
     return engine.take(), numbers, left

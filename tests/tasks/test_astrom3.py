@@ -20,7 +20,7 @@ from mmpost.runs.session import make_task
 from mmpost.tasks.astrom3 import Astrom3
 from mmpost.transforms.crop import Crop
 
-SMALL = {"stars": 40, "bench_stars": 20, "prompts": 8, "class_prompts": 6, "planted": 0.2, "labels": 0.5}
+SMALL = {"stars": 40, "bench_stars": 20, "batch_size": 8, "class_batch_size": 6, "planted": 0.2, "labels": 0.5}
 
 
 def task(**fields: Any) -> Astrom3:
@@ -35,10 +35,10 @@ def test_stages() -> None:
     assert (contrast.name, classify.name) == ("contrast", "classify")
     assert len(contrast.source) == 40
     assert len(classify.source) <= 20
-    assert contrast.transforms == (Crop(kind="light_curve", length=200),)
-    assert contrast.share + classify.share == pytest.approx(1.0)
-    (alone,) = task(pretrain=False, crop="centre", kinds=["spectrum"]).stages()
-    assert (alone.name, alone.share, alone.transforms) == ("classify", 1.0, ())
+    assert contrast.transforms == (Crop(modality="light_curve", length=200),)
+    assert contrast.fraction + classify.fraction == pytest.approx(1.0)
+    (alone,) = task(pretrain=False, crop="centre", modalities=["spectrum"]).stages()
+    assert (alone.name, alone.fraction, alone.transforms) == ("classify", 1.0, ())
 
 
 def test_labels_are_capped_by_class() -> None:

@@ -26,16 +26,16 @@ from mmpost.runs.session import make_task
 from mmpost.studies.study import read
 from mmpost.tasks.bases.reports import ReportsBase
 from mmpost.tasks.cxr_preference import CxrPreference, report_summary
-from mmpost.training.stage_checks import stages_of
+from mmpost.training.stage_checks import checked_stages
 from mmpost.types import Part, Reply, Sample
 from tests.judges.chat_server import GOOD, serving
 
 SETTINGS: dict[str, Any] = {
     "task": {
         "name": "cxr_preference",
-        "prompts": 2,
-        "sft": 0.5,
-        "sft_prompts": 2,
+        "prompts_per_step": 2,
+        "sft_fraction": 0.5,
+        "sft_prompts_per_step": 2,
         "studies": 6,
         "together": 4,
         "bench_studies": 4,
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     },
     "model": "random-tiny-cxr",
     "optim": {"lr": 1e-3},
-    "eval": {"before": False, "samples": 4},
+    "eval": {"before": False, "max_samples": 4},
     "log": {"progress": False, "tensorboard": False, "probe_every": 0},
     "checkpoint": {"every": 1, "keep": 9},
     "steps": 4,
@@ -77,12 +77,18 @@ def rows(run: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def test_the_stages_in_their_order() -> None:
-    made = stages_of(CxrPreference(sft=0.25))
+    made = checked_stages(CxrPreference(sft_fraction=0.25))
     assert [s.name for s in made] == ["sft", "candidates", "judging", "pairing", "align"]
-    assert [s.reads.stage if s.reads else None for s in made] == [None, None, "candidates", "judging", "pairing"]
+    assert [s.reads_from.stage if s.reads_from else None for s in made] == [
+        None,
+        None,
+        "candidates",
+        "judging",
+        "pairing",
+    ]
     assert [s.objective is None for s in made] == [False, True, True, True, False]
-    assert (made[0].share, made[-1].share, made[-1].reference) == (0.25, 0.75, "")
-    assert [s.name for s in stages_of(CxrPreference(sft=1.0))] == ["sft"]
+    assert (made[0].fraction, made[-1].fraction, made[-1].reference) == (0.25, 0.75, "")
+    assert [s.name for s in checked_stages(CxrPreference(sft_fraction=1.0))] == ["sft"]
     assert CxrPreference().best == "sampled/judge"
     assert CxrPreference(select="lc").best == "sampled/lc"
 
@@ -108,7 +114,7 @@ def test_a_run_with_a_judge_behind_a_server(tmp_path: Path, monkeypatch: pytest.
     answers = [GOOD.replace("candidate: 1.", f"candidate: {n}.") for n in range(5)]
     with serving(lambda question, turn: f"say {answers[len(question) % 5]}") as server:
         judge = {"by": "server", "server": {"url": server.url, "model": "green", "cache": str(tmp_path / "a.sqlite")}}
-        task = {**SETTINGS["task"], "sft": 0.0, "judge": judge}
+        task = {**SETTINGS["task"], "sft_fraction": 0.0, "judge": judge}
         mmpost.train(**{**SETTINGS, "task": task, "steps": 1}, out=str(tmp_path / "run"))
         asked = len(server.heard)
         # A second run asks for nothing that the first one has paid for.
@@ -122,9 +128,9 @@ def test_a_run_with_a_judge_behind_a_server(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss": {"kind": "kto"}, "pairs": {"against": "all"}}, "wants replies that are good or bad"),
+        ({"loss": {"loss_type": "kto"}, "pairs": {"against": "all"}}, "wants replies that are good or bad"),
         ({"judge": {"length_control": True}, "pairs": {"control": "divide"}}, "both divide a score by length"),
-        ({"loss": {"kind": "simpo"}, "follow_every": 5}, "loss.kind=simpo has none"),
+        ({"loss": {"loss_type": "simpo"}, "ref_model_sync_steps": 5}, "loss.kind=simpo has none"),
         ({"judge": {"by": "bertscore", "bertscore": {"model": "x"}, "length_control": True}}, "by=bertscore has none"),
         ({"judge": {"form": "grade"}}, "form and reasks are about chat models"),
     ],
@@ -191,7 +197,7 @@ def test_a_kill_while_candidates_are_drawn_leaves_a_checkpoint(tmp_path: Path, m
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0}, "steps": 2})
+    settings = run_config.merge(SETTINGS, {"task": {"sft_fraction": 0.0}, "steps": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Judged, "__call__", dies)
         mmpost.train(**settings, out=str(tmp_path / "run"))
@@ -201,14 +207,14 @@ def test_a_kill_while_candidates_are_drawn_leaves_a_checkpoint(tmp_path: Path, m
 
 
 def test_candidates_that_are_all_the_same_stop_the_run_with_a_reason(tmp_path: Path) -> None:
-    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0, "pairs": {"margin": 1e6}}, "steps": 2})
+    settings = run_config.merge(SETTINGS, {"task": {"sft_fraction": 0.0, "pairs": {"margin": 1e6}}, "steps": 2})
     with pytest.raises(DataError, match=r"found none of 6 \(dropped by a transform\)"):
         mmpost.train(**settings, out=str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("kind", ["kto", "simpo", "orpo"])
 def test_other_losses_are_a_setting(kind: str, tmp_path: Path) -> None:
-    settings = run_config.merge(SETTINGS, {"task": {"sft": 0.0, "loss": {"kind": kind}}, "steps": 1})
+    settings = run_config.merge(SETTINGS, {"task": {"sft_fraction": 0.0, "loss": {"loss_type": kind}}, "steps": 1})
     assert mmpost.train(**settings, out=str(tmp_path / "run"))["status"] == "done"
 
 
@@ -230,7 +236,7 @@ def test_benches_report_factuality_length_and_what_may_be_lost(whole: Path) -> N
 
 def test_train_and_bench_studies_are_not_those_of_the_base() -> None:
     task = CxrPreference(studies=4)
-    source = stages_of(task)[0].source
+    source = checked_stages(task)[0].source
     asked, mixed = (stage.source for stage in ReportsBase().stages())
     met = {mixed[i].uid.partition("/")[2] for i in range(64)}
     assert isinstance(source, Phantoms)
@@ -252,9 +258,9 @@ def test_check_hands_the_samples_of_one_stage_to_the_next() -> None:
 
 def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
     study = read("cxr_preference")
-    kinds = {name: arm.get("task", {}).get("loss", {}).get("kind") for name, arm in study.arms.items()}
+    kinds = {name: arm.get("task", {}).get("loss", {}).get("loss_type") for name, arm in study.arms.items()}
     for name in ("dpo", "ipo", "kto", "simpo", "orpo"):
         assert kinds[name] == kinds[f"{name}_lc"] == name
     for arm in study.arms.values():
         given = run_config.merge(study.set.get("task", {}), arm.get("task", {}))
-        assert stages_of(run_config.decode(CxrPreference, given))
+        assert checked_stages(run_config.decode(CxrPreference, given))

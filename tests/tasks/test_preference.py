@@ -23,12 +23,12 @@ from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.preference import Preference
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs.session import make_task
-from mmpost.training.context import Job
-from mmpost.training.logprob_cache import LogpStore
+from mmpost.training.context import TrainingContext
+from mmpost.training.logprob_cache import LogprobCache
 from mmpost.transforms.pairs import EncodePairs
 from mmpost.types import Reply, Sample
 
-SMALL = {"task": {"name": "preference", "prompts": 4, "scenes": 4, "bench_scenes": 2}}
+SMALL = {"task": {"name": "preference", "prompts_per_step": 4, "scenes": 4, "bench_scenes": 2}}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -36,7 +36,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
     whole, loss = gradient(tiny_folder, OBJECTIVES[name], judged())
     assert whole.norm() > 1e-4
     for micro in (2, 4):
-        parts, of_parts = gradient(tiny_folder, OBJECTIVES[name], judged(), micro_replies=micro)
+        parts, of_parts = gradient(tiny_folder, OBJECTIVES[name], judged(), max_replies_per_microbatch=micro)
         assert relative(parts, whole) < 1e-5
         assert of_parts == pytest.approx(loss, rel=1e-5)
 
@@ -50,7 +50,7 @@ def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) ->
 
 
 def load(folder: str, share: str) -> ChatModel:
-    compute = ComputeSettings(share=share)  # type: ignore[arg-type]
+    compute = ComputeSettings(reuse=share)  # type: ignore[arg-type]
     return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), compute)
 
 
@@ -58,11 +58,11 @@ def test_a_prompt_that_both_replies_share_gives_the_plain_values_and_gradients(t
     found = []
     for share in ("auto", "off"):
         model = load(tiny_folder, share)
-        assert bool(model.not_shared) == (share == "off")
+        assert bool(model.no_prefix_reason) == (share == "off")
         values = []
-        for objective in (Preference(weighting=True, ld_alpha=0.5), Preference(kind="orpo")):
-            (batch,) = model.plan(judged(), objective.columns, objective.unit)
-            terms = objective(model(batch, objective.wants), batch).terms
+        for objective in (Preference(weighting=True, ld_alpha=0.5), Preference(loss_type="orpo")):
+            (batch,) = model.plan(judged(), objective.required_columns, objective.unit)
+            terms = objective(model(batch, objective.required_outputs), batch).terms
             torch.stack(list(terms.values())).sum().backward()
             values.append(torch.stack(list(terms.values())).detach())
         slopes = torch.cat([p.grad.flatten() for p in model.module.parameters() if p.grad is not None])
@@ -78,23 +78,23 @@ def test_reference_log_probs_of_pairs_are_computed_once_and_kept(tiny_folder: st
 
     def counted(samples: list[Sample]) -> list[list[list[float]]]:
         calls.append(sum(len(s.replies) for s in samples))
-        return Job(model, LocalRollout(model), 0)._logp(samples, "policy")
+        return TrainingContext(model, LocalRollout(model), 0)._logp(samples, "policy")
 
     samples = judged()
-    first = LogpStore(tmp_path / "logp.sqlite").through(samples, model.key, counted)
-    again = LogpStore(tmp_path / "logp.sqlite").through(samples[::-1], model.key, counted)
+    first = LogprobCache(tmp_path / "logp.sqlite").get_or_compute(samples, model.cache_key, counted)
+    again = LogprobCache(tmp_path / "logp.sqlite").get_or_compute(samples[::-1], model.cache_key, counted)
     assert calls == [sum(len(s.replies) for s in samples)]
     assert again[::-1] == first
     # Another reply to a prompt that is known: only it is computed.
     more = replace(samples[0], replies=(*samples[0].replies, Reply((), "data", (11, 12, 13))))
-    LogpStore(tmp_path / "logp.sqlite").through([more], model.key, counted)
+    LogprobCache(tmp_path / "logp.sqlite").get_or_compute([more], model.cache_key, counted)
     assert calls[1:] == [1]
     # What the policy wrote is drawn anew, unless a stage put it on record.
     mine = [replace(s, replies=tuple(replace(r, origin="policy") for r in s.replies)) for s in samples]
     for recorded in (False, True):
         calls.clear()
         for _ in range(2):
-            LogpStore(tmp_path / "more.sqlite", recorded=recorded).through(mine, model.key, counted)
+            LogprobCache(tmp_path / "more.sqlite", recorded=recorded).get_or_compute(mine, model.cache_key, counted)
         assert len(calls) == (1 if recorded else 2)
 
 
@@ -118,11 +118,11 @@ def test_rows_of_preferences_become_replies_in_the_role_of_the_assistant(tiny_fo
         {"image": "a.png", "prompt": [user], "completion": [said[0]], "label": True},
     )
     model = load(tiny_folder, "auto")
-    job = Job(model, LocalRollout(model), 0)
+    job = TrainingContext(model, LocalRollout(model), 0)
     found = EncodePairs(unpaired=True)(list(read(file, loss="last")), job)
     assert [[r.columns["chosen"] for r in s.replies] for s in found] == [[1, 0], [1, 0], [1, 0], [0], [1]]
     whole = [(model.prompt(s).ids.tolist(), [r.token_ids for r in s.replies]) for s in found]
-    this, that = (model.reply(text, "data").token_ids for text in ("this", "that"))
+    this, that = (model.encode_reply(text, "data").token_ids for text in ("this", "that"))
     assert [replies for _, replies in whole] == [[this, that]] * 3 + [[that], [this]]
     assert all(prompt == whole[0][0] for prompt, _ in whole)
     assert {part.role for s in found for r in s.replies for part in r.parts} == {"assistant"}
@@ -154,7 +154,7 @@ def test_how_the_policy_orders_replies() -> None:
     )
 
 
-@pytest.mark.parametrize("loss", [{"kind": "dpo", "weighting": True}, {"kind": "kto"}])
+@pytest.mark.parametrize("loss", [{"loss_type": "dpo", "weighting": True}, {"loss_type": "kto"}])
 def test_a_few_steps_raise_the_margin(loss: dict[str, object], tmp_path: Path) -> None:
     settings = run_config.merge(
         run_config.merge(QUICK, SMALL), {"task": {"loss": loss}, "steps": 6, "optim": {"lr": 3e-4, "warmup": 0}}
@@ -169,6 +169,6 @@ def test_a_few_steps_raise_the_margin(loss: dict[str, object], tmp_path: Path) -
 
 
 def test_a_loss_without_reference_asks_for_none() -> None:
-    run, _ = run_config.load([{"task": {"name": "preference", "loss": {"kind": "simpo"}}}])
+    run, _ = run_config.load([{"task": {"name": "preference", "loss": {"loss_type": "simpo"}}}])
     (stage,) = make_task(run).stages()
     assert [type(t).__name__ for t in stage.transforms] == ["WritePairs", "EncodePairs"]

@@ -45,8 +45,8 @@ def test_the_prompts_ask_one_after_the_other() -> None:
     assert "<think>" not in answer
     assert "<think>" in think
     assert R1Aqa().prompt == "answer"
-    sample = next(iter(R1Aqa(kinds=("count",)).stages())).source[0]
-    assert [p.kind for p in sample.prompt] == ["audio", "text"]
+    sample = next(iter(R1Aqa(question_types=("count",)).stages())).source[0]
+    assert [p.modality for p in sample.prompt] == ["audio", "text"]
     assert sample.prompt[1].value.startswith("how many sounds? Please choose the answer from the following options: [")
     assert str(sample.meta["choices"]) in sample.prompt[1].value
 
@@ -61,9 +61,9 @@ def test_strict_and_released_differ_where_they_should() -> None:
 
 def test_the_published_arithmetic() -> None:
     stage = next(iter(R1Aqa().stages()))
-    assert (stage.objective.beta, stage.objective.kl_estimator, stage.updates) == (0.04, "k3", 1)  # type: ignore[attr-defined]
-    assert [s.name for s in R1Aqa(warm_up=0.5).stages()] == ["sft", "rl"]
-    assert [s.name for s in R1Aqa(warm_up=1.0).stages()] == ["sft"]
+    assert (stage.objective.beta, stage.objective.kl_estimator, stage.updates_per_batch) == (0.04, "k3", 1)  # type: ignore[attr-defined]
+    assert [s.name for s in R1Aqa(sft_fraction=0.5).stages()] == ["sft", "rl"]
+    assert [s.name for s in R1Aqa(sft_fraction=1.0).stages()] == ["sft"]
 
 
 def test_what_is_evaluated() -> None:
@@ -89,9 +89,9 @@ def test_mmau_rows_get_both_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prompt", ["answer", "think"])
 def test_two_steps_through_the_whole_loop(prompt: str, tmp_path: Path) -> None:
-    task = {"name": "r1_aqa", "prompt": prompt, "warm_up": 0.5, "prompts": 2, "group": 2}
+    task = {"name": "r1_aqa", "prompt": prompt, "sft_fraction": 0.5, "prompts_per_step": 2, "num_generations": 2}
     summary = mmpost.train(
-        {"task": {**task, "sampling": {"max_tokens": 4}}, "model": "random-tiny-audio", "eval": {"samples": 2}},
+        {"task": {**task, "sampling": {"max_tokens": 4}}, "model": "random-tiny-audio", "eval": {"max_samples": 2}},
         steps=2,
         out=str(tmp_path / "run"),
     )
@@ -109,7 +109,7 @@ def test_a_speaker_who_was_never_heard(tmp_path: Path) -> None:
         print(f"no real data: {folder} (set MMPOST_TEST_DATA)")
         pytest.skip(f"no real data: {folder} (set MMPOST_TEST_DATA)")
     summary = mmpost.train(
-        {"task": {"name": "r1_aqa", "speech": str(folder), "warm_up": 0.5, "prompts": 32}},
+        {"task": {"name": "r1_aqa", "speech": str(folder), "sft_fraction": 0.5, "prompts_per_step": 32}},
         {"stages": {"sft": {"optim": {"lr": 1e-3}}}},
         steps=90,
         out=str(tmp_path / "run"),

@@ -33,19 +33,19 @@ def uids(stage: Stage) -> set[str]:
 def test_the_share_of_supervision_makes_the_four_methods() -> None:
     for share in (0.0, 0.25, 1.0):
         # Both are there with any share, so that settings of a stage are never refused.
-        both = stages(warm_up=share)
-        assert [(name, stage.share) for name, stage in both.items()] == [("sft", share), ("rl", 1 - share)]
+        both = stages(sft_fraction=share)
+        assert [(name, stage.fraction) for name, stage in both.items()] == [("sft", share), ("rl", 1 - share)]
 
 
 def test_thoughts_are_taught_on_few_samples_and_the_rest_is_reinforced() -> None:
-    both = stages(warm_up=0.5)
+    both = stages(sft_fraction=0.5)
     assert len(uids(both["sft"])) == 6
     assert len(uids(both["rl"])) == 9
     assert not uids(both["sft"]) & uids(both["rl"])
-    assert len(uids(stages(warm_up=0.5, family="structure")["rl"])) == 15, "as published, on all"
-    assert len(uids(stages(warm_up=0.5, reuse=True)["rl"])) == 15
-    assert len(uids(stages(warm_up=0)["rl"])) == 15
-    assert len(uids(stages(warm_up=1, answer_only=True)["sft"])) == 15
+    assert len(uids(stages(sft_fraction=0.5, family="structure")["rl"])) == 15, "as published, on all"
+    assert len(uids(stages(sft_fraction=0.5, reuse=True)["rl"])) == 15
+    assert len(uids(stages(sft_fraction=0)["rl"])) == 15
+    assert len(uids(stages(sft_fraction=1, answer_only=True)["sft"])) == 15
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_thoughts_are_taught_on_few_samples_and_the_rest_is_reinforced() -> None
 )
 def test_a_right_reply_earns_two_and_a_wrong_one_for_its_form(family: str, reward: str) -> None:
     for layout in (TINY["layout"], ReasonRFT.model_fields["layout"].default):
-        made = task(warm_up=0, family=family, reward=reward, layout=layout)
+        made = task(sft_fraction=0, family=family, reward=reward, layout=layout)
         _, stage = made.stages()
         (score,) = (t for t in stage.transforms if isinstance(t, Score))
         (gold,) = made.gold()
@@ -81,7 +81,7 @@ def test_released_rewards_are_exact() -> None:
 
 def test_what_the_supervised_stage_learns() -> None:
     made = task()
-    sample = next(iter(stages(warm_up=1)["sft"].source))
+    sample = next(iter(stages(sft_fraction=1)["sft"].source))
     assert made.thoughtful(sample) == f"<think>{sample.meta['cot']}</think><answer>{sample.truth}</answer>"
     assert made.bare(sample) == f"<answer>{sample.truth}</answer>"
     published = ReasonRFT()
@@ -107,10 +107,10 @@ def test_own_files(tmp_path: Path) -> None:
         return str(tmp_path / f"{name}.json")
 
     data = DataSettings(train=file("rl", solution="3"), test=file("test", solution="4"))
-    both = stages(data=data, warm_up=0.5)
+    both = stages(data=data, sft_fraction=0.5)
     assert (len(uids(both["sft"])), len(uids(both["rl"]))) == (6, 2)
     assert not uids(both["sft"]) & uids(both["rl"])
-    both = stages(data=data, warm_up=0.5, cot_data=file("cot", answer="2", cot="one and one"))
+    both = stages(data=data, sft_fraction=0.5, cot_data=file("cot", answer="2", cot="one and one"))
     assert uids(both["sft"]) == {f"cot-{i}" for i in range(6)}
     assert len(uids(both["rl"])) == 8
     sample = next(iter(both["sft"].source))

@@ -23,7 +23,7 @@ from mmpost.types import Part, Reply
 
 
 def task(**fields: Any) -> TemporalR1:
-    return TemporalR1.model_validate({"kinds": KINDS, "clips": 16, "bench_clips": 16, **fields})
+    return TemporalR1.model_validate({"question_types": KINDS, "clips": 16, "bench_clips": 16, **fields})
 
 
 def reward(made: TemporalR1) -> Score:
@@ -39,8 +39,8 @@ def test_a_label_earns_all_in_every_arm(arm: dict[str, Any]) -> None:
     for sample in stage.source:
         text = gold.text(sample)
         assert text is not None
-        assert gold.parses is not None
-        assert gold.parses(text)
+        assert gold.is_parseable is not None
+        assert gold.is_parseable(text)
         # Released, an answer is what stands in the tags; only quoted capitals are taken out of JSON.
         least = 2 / 3 if arm.get("released") and sample.truth["spans"] and sample.truth["answer"] else 1.0
         assert dual(sample, Reply((Part("text", text),))) == pytest.approx(least)
@@ -57,8 +57,18 @@ def test_the_published_settings_are_the_configuration() -> None:
     made = make_task(run)
     assert isinstance(made, TemporalR1)
     assert (made.policy.beta, made.policy.kl_estimator, made.policy.entropy) == (1e-2, "k3", 1e-3)
-    assert (made.group, made.prompts, made.sampling.max_tokens, made.sampling.temperature) == (8, 16, 2048, 1.0)
-    assert (run.optim.lr, run.optim.weight_decay, run.optim.clip, run.optim.schedule) == (1e-6, 1e-2, 1.0, "constant")
+    assert (made.num_generations, made.prompts_per_step, made.sampling.max_tokens, made.sampling.temperature) == (
+        8,
+        16,
+        2048,
+        1.0,
+    )
+    assert (run.optim.lr, run.optim.weight_decay, run.optim.max_grad_norm, run.optim.schedule) == (
+        1e-6,
+        1e-2,
+        1.0,
+        "constant",
+    )
     assert all(name in made.instructions["grounding"] for name in ("{question}", '"start_time": "3.0"'))
 
 
@@ -89,7 +99,7 @@ def films(tmp_path: Path) -> Path:
 
 def train(films: Path, tiny_folder: str, on_error: str) -> dict[str, Any]:
     return mmpost.train(
-        task={"name": "temporal_r1", "prompts": 6, "group": 2, "sampling": {"max_tokens": 4}},
+        task={"name": "temporal_r1", "prompts_per_step": 6, "num_generations": 2, "sampling": {"max_tokens": 4}},
         model=tiny_folder,
         data={"train": str(films / "rows.jsonl"), "on_error": on_error},
         eval={"before": False, "after": False},

@@ -16,7 +16,7 @@ import mmpost
 from mmpost.config import run_config
 from mmpost.data.sources.curriculum import Curriculum
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
-from mmpost.methods.policy_gradient import GroupTask
+from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.rewards.text import think_format
 from mmpost.tasks.uav_vl_r1 import UavVlR1
 from mmpost.transforms.score import Score
@@ -26,10 +26,10 @@ SETTINGS: dict[str, Any] = {
     "task": {
         "name": "uav_vl_r1",
         "curriculum": {"A": ["color", "shape"], "B": ["number"], "C": ["scene"]},
-        "prompts": 4,
-        "group": 2,
+        "prompts_per_step": 4,
+        "num_generations": 2,
         "scenes": 40,
-        "sft": 0.25,
+        "sft_fraction": 0.25,
         "bench_scenes": 8,
         "replay": 0.5,
         "sampling": {"max_tokens": 4},
@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "rewards": {"length": f"{Path(__file__)}:letters"},
     "model": "random-tiny-aerial",
     "optim": {"lr": 1e-3},
-    "eval": {"before": False, "after": False, "samples": 8},
+    "eval": {"before": False, "after": False, "max_samples": 8},
     "log": {"progress": False, "tensorboard": False, "probe_every": 0},
     "checkpoint": {"every": 1, "keep": 9},
     "steps": 8,
@@ -109,7 +109,7 @@ def test_the_supervised_model_is_the_reference_of_all_stages(whole: Path) -> Non
     assert not all(torch.equal(w, sft[name]) for name, w in weights(whole).items())
 
 
-class Plain(GroupTask):
+class Plain(PolicyGradientTask):
     """GRPO on the same questions, without a curriculum."""
 
     scenes: int = 40
@@ -122,12 +122,12 @@ class Plain(GroupTask):
 
 
 def test_one_stage_with_all_types_is_plain_grpo(tmp_path: Path) -> None:
-    task = {**SETTINGS["task"], "curriculum": {"all": list(TYPES)}, "sft": 0.0}
+    task = {**SETTINGS["task"], "curriculum": {"all": list(TYPES)}, "sft_fraction": 0.0}
     # The plain task has no configuration of its own: both are given what that of uav_vl_r1 sets.
     optim = {**SETTINGS["optim"], "betas": [0.9, 0.99], "warmup": 0}
     settings = {**SETTINGS, "task": task, "optim": optim, "steps": 2}
     mmpost.train(**settings, out=str(tmp_path / "staged"))
-    shared = ("prompts", "group", "scenes", "sampling", "policy")
+    shared = ("prompts_per_step", "num_generations", "scenes", "sampling", "policy")
     plain = {"name": str(Path(__file__)), **{name: task[name] for name in shared}}
     mmpost.train(**{**settings, "task": plain}, out=str(tmp_path / "plain"))
     assert same_weights(tmp_path / "staged", tmp_path / "plain")
@@ -142,7 +142,7 @@ def test_the_stages_and_their_settings() -> None:
     stages = {stage.name: stage for stage in task.stages()}
     assert list(stages) == ["sft", "attributes", "objects", "spatial"]
     assert [stage.reference for stage in stages.values()] == ["", "sft", "sft", "sft"]
-    assert abs(sum(stage.share for stage in stages.values()) - 1) < 1e-9
+    assert abs(sum(stage.fraction for stage in stages.values()) - 1) < 1e-9
     assert [s.name for s in UavVlR1(mixed=True).stages()] == ["sft", "mixed"]
     assert {k for kinds in task.curriculum.values() for k in kinds} == set(TYPES)
     sample = stages["sft"].source[0]
@@ -156,7 +156,9 @@ def test_the_stages_and_their_settings() -> None:
 
 
 def test_every_stage_is_measured_at_every_evaluation(tmp_path: Path) -> None:
-    settings = run_config.merge(SETTINGS, {"steps": 1, "eval": {"after": True, "samples": 0}, "task": {"sft": 1.0}})
+    settings = run_config.merge(
+        SETTINGS, {"steps": 1, "eval": {"after": True, "max_samples": 0}, "task": {"sft_fraction": 1.0}}
+    )
     summary = mmpost.train(**settings, out=str(tmp_path / "run"))
     found = set(summary["eval_after"])
     assert {f"questions/stage/{name}" for name in "ABC"} <= found

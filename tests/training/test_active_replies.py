@@ -19,17 +19,19 @@ from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.policy import FORMS, PolicyLoss
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.active_replies import working
-from mmpost.training.batches import Feed
-from mmpost.training.context import Job
-from mmpost.training.interrupts import Stop
-from mmpost.transforms.logprobs import OldLogp
+from mmpost.training.active_replies import active_reply_mask
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.context import TrainingContext
+from mmpost.training.interrupts import StopSignal
+from mmpost.transforms.logprobs import OldLogprobs
 from mmpost.types import Context, Part, Sample, Stage
 from mmpost.updates.plain import Plain
 
 
 def load(folder: str) -> ChatModel:
-    return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=1))
+    return ChatModel.load(
+        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(max_replies_per_microbatch=1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def model(tiny_folder: str) -> ChatModel:
 
 def objective(name: str) -> PolicyLoss:
     more: dict[str, Any] = {"mismatch": "token", "injected": True} if name in ("grpo", "vespo") else {}
-    return PolicyLoss(loss=name, old="column", max_tokens=10 if name == "dr_grpo" else None, **more)  # type: ignore[arg-type]
+    return PolicyLoss(loss_type=name, old="column", max_tokens=10 if name == "dr_grpo" else None, **more)  # type: ignore[arg-type]
 
 
 def flat_groups(model: ChatModel, flat: tuple[int, ...] = (1, 2), groups: int = 4) -> list[Sample]:
@@ -57,11 +59,11 @@ def with_columns(sample: Sample, drop: str = "", **columns: Any) -> Sample:
 
 def gradient(model: ChatModel, name: str, samples: list[Sample], share: bool) -> tuple[Tensor, dict[str, float]]:
     """Of one step on this rank's samples, with the numbers that it logs."""
-    job, engine, loss = Job(model, LocalRollout(model), 0, share=share), Keep(model.module), objective(name)
+    job, engine, loss = TrainingContext(model, LocalRollout(model), 0, share=share), Keep(model.module), objective(name)
     mine = samples[distributed.rank() :: distributed.world()]
     (counts,) = trainer.denominators(loss, model, [mine])
-    trainer.optimise(job, engine, loss, mine, counts)
-    return engine.take(), {k: v for k, v in job.numbers().items() if not k.startswith("time/")}
+    trainer.optimizer_step(job, engine, loss, mine, counts)
+    return engine.take(), {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
 
 
 @pytest.fixture
@@ -91,10 +93,10 @@ def test_idle_replies_are_not_computed_and_nothing_shows(name: str, model: ChatM
 
 
 def test_a_penalty_or_a_bonus_leaves_nothing_idle(model: ChatModel) -> None:
-    samples, job = flat_groups(model), Job(model, LocalRollout(model), 0)
+    samples, job = flat_groups(model), TrainingContext(model, LocalRollout(model), 0)
     for loss in (PolicyLoss(beta=0.1), PolicyLoss(entropy=0.1)):
-        assert all(all(row) for row in working(job, loss, samples))
-    assert working(job, PolicyLoss(), samples) == [[True], [False] * 2, [False] * 3, [True]]
+        assert all(all(row) for row in active_reply_mask(job, loss, samples))
+    assert active_reply_mask(job, PolicyLoss(), samples) == [[True], [False] * 2, [False] * 3, [True]]
 
 
 def test_two_ranks_one_of_them_idle(tiny_folder: str, model: ChatModel, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_two_ranks_one_of_them_idle(tiny_folder: str, model: ChatModel, tmp_path
 
 
 def text(sample: Sample) -> Sample:
-    return replace(sample, prompt=tuple(p for p in sample.prompt if p.kind == "text") or (Part("text", "?"),))
+    return replace(sample, prompt=tuple(p for p in sample.prompt if p.modality == "text") or (Part("text", "?"),))
 
 
 @pytest.mark.parametrize("case", ["all idle", "pictures idle", "text idle"])
@@ -115,9 +117,9 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
     found = []
     for share in (True, False):
         model = load(tiny_folder)
-        job, loss = Job(model, LocalRollout(model), 0, share=share), PolicyLoss()
+        job, loss = TrainingContext(model, LocalRollout(model), 0, share=share), PolicyLoss()
         update = Plain(OptimSettings(lr=1e-3, weight_decay=0.1))
-        update.start(model.module, model.parts(), 3)
+        update.start(model.module, model.parameter_groups(), 3)
         engine = LocalEngine(model.module, update)
         for step in range(2):
             samples = flat_groups(model, flat=() if step == 0 else (0, 1, 2, 3))
@@ -127,7 +129,7 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
                 samples[1] = text(samples[1])
                 samples[0] = with_columns(samples[0], advantage=1.0)
             (counts,) = trainer.denominators(loss, model, [samples])
-            moved, _ = trainer.optimise(job, engine, loss, samples, counts)
+            moved, _ = trainer.optimizer_step(job, engine, loss, samples, counts)
         assert (moved["grad_norm"] == 0) == (case == "all idle")
         found.append({k: p.detach().clone() for k, p in model.module.named_parameters()})
     assert found[0].keys() == found[1].keys()
@@ -138,24 +140,26 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
 def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) -> tuple[list[Tensor], list[Sample]]:
     """Weights after all updates on one rollout batch, and the samples of the last one."""
     model = load(folder)
-    job = Job(model, LocalRollout(model), 0, share=share)
+    job = TrainingContext(model, LocalRollout(model), 0, share=share)
     made = {s.uid: with_columns(s, drop="old_logp") for s in flat_groups(model, flat=(1,))}
 
     def replies(samples: list[Sample], context: Context) -> list[Sample]:
         return [made[s.uid] for s in samples]
 
-    transforms = (replies, OldLogp()) if old else (replies,)
+    transforms = (replies, OldLogprobs()) if old else (replies,)
     bare = [replace(s, replies=()) for s in made.values()]
     stage = Stage("s", bare, PolicyLoss(old="column"), len(bare), transforms, epochs, minibatches)
     update = Plain(OptimSettings(lr=1e-2))
-    update.start(model.module, model.parts(), stage.updates)
+    update.start(model.module, model.parameter_groups(), stage.updates_per_batch)
     last: list[Sample] = []
 
     def watch(_: Any, samples: Any) -> None:
         last[:] = samples
 
-    until = trainer.Until(stage.updates, Stop())
-    trainer.run(job, Feed(stage, job), LocalEngine(model.module, update), trainer.Cursor(), until, watch)
+    until = trainer.StopCondition(stage.updates_per_batch, StopSignal())
+    trainer.train_stage(
+        job, RolloutBatcher(stage, job), LocalEngine(model.module, update), trainer.StageProgress(), until, watch
+    )
     return [p.detach() for p in model.module.parameters()], last
 
 

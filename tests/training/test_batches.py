@@ -9,9 +9,9 @@ import pytest
 
 from mmpost.errors import ConfigError, DataError, TrainError
 from mmpost.objectives.likelihood import Likelihood
-from mmpost.training.batches import Feed
-from mmpost.training.context import Job
-from mmpost.types import Collect, Part, Sample, Stage
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.context import TrainingContext
+from mmpost.types import Part, RefillBatch, Sample, Stage
 
 
 class Plain:
@@ -20,19 +20,21 @@ class Plain:
     def __init__(self) -> None:
         self.told: list[list[str]] = []
 
-    def soon(self, samples: Sequence[Sample]) -> None:
+    def prefetch(self, samples: Sequence[Sample]) -> None:
         self.told.append(uids(samples))
 
-    def frame(self, sample: Sample) -> None:
+    def coordinate_frame(self, sample: Sample) -> None:
         return None
 
 
 SOURCE = [Sample(f"s{i}", (Part("text", str(i)),)) for i in range(10)]
 
 
-def feed(transforms: Sequence[Any] = (), prompts: int = 4, seed: int = 0, source: Sequence[Sample] = SOURCE) -> Feed:
+def feed(
+    transforms: Sequence[Any] = (), prompts: int = 4, seed: int = 0, source: Sequence[Sample] = SOURCE
+) -> RolloutBatcher:
     stage = Stage("a", source, Likelihood(), prompts, tuple(transforms))
-    return Feed(stage, Job(Plain(), None, seed))  # type: ignore[arg-type]
+    return RolloutBatcher(stage, TrainingContext(Plain(), None, seed))  # type: ignore[arg-type]
 
 
 def uids(samples: Sequence[Sample]) -> list[str]:
@@ -66,14 +68,14 @@ def test_collect_repeats_what_is_before_it_and_does_the_rest_once() -> None:
         calls.append(len(samples))
         return samples
 
-    assert len(feed([odd, Collect(4), last]).next()) == 4
+    assert len(feed([odd, RefillBatch(4), last]).next()) == 4
     assert calls == [4]
 
 
 def test_collect_gives_up_after_its_rounds_and_says_how_much_is_missing() -> None:
-    of = feed([lambda samples, context: samples[:1], Collect(4, rounds=2)])
+    of = feed([lambda samples, context: samples[:1], RefillBatch(4, max_rounds=2)])
     assert len(of.next()) == 2
-    assert of.job.numbers()["collect/short"] == 2
+    assert of.job.pop_metrics()["collect/short"] == 2
 
 
 def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:

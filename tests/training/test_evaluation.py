@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpost.errors import ConfigError
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.training.evaluation import benches_of, intervals, run_benches
 from mmpost.types import Bench, Context, Part, Reply, Sample, Split, Stage, Task
 
@@ -52,7 +52,7 @@ def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
 
 def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
     class Plain:
-        def frame(self, sample: Sample) -> None:
+        def coordinate_frame(self, sample: Sample) -> None:
             return None
 
     def noisy(samples: list[Sample], context: Context) -> list[Sample]:
@@ -60,12 +60,12 @@ def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
         torch.rand(3)
         return samples
 
-    job = Job(Plain(), None, 0)  # type: ignore[arg-type]
-    job.label = "rl"
+    job = TrainingContext(Plain(), None, 0)  # type: ignore[arg-type]
+    job.scope = "rl"
     job.log("loss", 2.0)
-    state, number = torch.get_rng_state(), job.number("x")
+    state, number = torch.get_rng_state(), job.seed_for("x")
     scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], most=8)
     assert scores["test/rate"]["n"] == 8
     assert torch.equal(torch.get_rng_state(), state)
-    assert job.number("x") == number
-    assert job.numbers() == {"loss": 2.0}
+    assert job.seed_for("x") == number
+    assert job.pop_metrics() == {"loss": 2.0}

@@ -100,11 +100,11 @@ def test_dropout_is_the_same_in_both_passes(tiny_folder: str) -> None:
 
 def test_dropout_of_a_tower_whose_pictures_are_kept_is_refused(tiny_folder: str) -> None:
     model = load(tiny_folder, 2)
-    Lora(LoraSettings(dropout=0.5, parts=("vision", "language")))(model)
+    Lora(LoraSettings(dropout=0.5, target_groups=("vision", "language")))(model)
     with pytest.raises(ConfigError, match=r"lora.dropout=0"):
         step(model, Coupled())
-    plain = load(tiny_folder, 2, share="off")
-    Lora(LoraSettings(dropout=0.5, parts=("vision", "language")))(plain)
+    plain = load(tiny_folder, 2, reuse="off")
+    Lora(LoraSettings(dropout=0.5, target_groups=("vision", "language")))(plain)
     step(plain, Coupled())
     made: list[Any] = plain.made  # type: ignore[attr-defined]
     torch.testing.assert_close(made[0][1], made[len(made) // 2][1], rtol=1e-4, atol=1e-4)

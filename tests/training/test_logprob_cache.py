@@ -19,9 +19,9 @@ from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.context import Job
-from mmpost.training.logprob_cache import LogpStore
-from mmpost.transforms.logprobs import RefLogp
+from mmpost.training.context import TrainingContext
+from mmpost.training.logprob_cache import LogprobCache
+from mmpost.transforms.logprobs import ReferenceLogprobs
 from mmpost.types import Part, Sample
 
 
@@ -43,18 +43,18 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return count
 
 
-def job(model: ChatModel, file: Path | None, *decides: Any) -> Job:
-    made = Job(model, LocalRollout(model), 0)
-    made.keep_weights("reference")
+def job(model: ChatModel, file: Path | None, *decides: Any) -> TrainingContext:
+    made = TrainingContext(model, LocalRollout(model), 0)
+    made.snapshot_weights("reference")
     if file is not None:
-        made.stores["reference"] = LogpStore(file, *decides)
+        made.logprob_caches["reference"] = LogprobCache(file, *decides)
     return made
 
 
 def pairs(model: ChatModel, seed: int = 0) -> list[Sample]:
     """Two prompts with a picture of their own and two replies of the data each."""
     pixels = np.random.default_rng(seed).integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
-    replies = (model.reply("red", "data"), model.reply("green left", "data"))
+    replies = (model.encode_reply("red", "data"), model.encode_reply("green left", "data"))
     return [
         Sample(f"{i}", (Part("image", Image.fromarray(p)), Part("text", "what")), replies) for i, p in enumerate(pixels)
     ]
@@ -63,20 +63,20 @@ def pairs(model: ChatModel, seed: int = 0) -> list[Sample]:
 def test_an_objective_gets_the_same_without_a_second_pass(
     model: ChatModel, tmp_path: Path, forwards: Counter[str]
 ) -> None:
-    plain = RefLogp()(pairs(model), job(model, None))
+    plain = ReferenceLogprobs()(pairs(model), job(model, None))
     assert forwards["replies"] == 4
-    first = RefLogp()(pairs(model), job(model, tmp_path / "logp.sqlite"))
+    first = ReferenceLogprobs()(pairs(model), job(model, tmp_path / "logp.sqlite"))
     assert forwards["replies"] == 8
     again = job(model, tmp_path / "logp.sqlite")
-    found = RefLogp()(pairs(model), again)
+    found = ReferenceLogprobs()(pairs(model), again)
     assert forwards["replies"] == 8
     for samples in (first, found):
         assert [[r.columns for r in s.replies] for s in samples] == [[r.columns for r in s.replies] for s in plain]
     loss, engine = PolicyLoss(beta=0.1), Keep(model.module)
     ready = [replace(s, columns={"advantage": 1.0}) for s in found]
-    trainer.optimise(again, engine, loss, ready, trainer.denominators(loss, model, [ready])[0])
+    trainer.optimizer_step(again, engine, loss, ready, trainer.denominators(loss, model, [ready])[0])
     assert engine.take().norm() > 0
-    assert abs(again.numbers()["kl"]) < 1e-6  # the reference is the policy itself
+    assert abs(again.pop_metrics()["kl"]) < 1e-6  # the reference is the policy itself
 
 
 def test_only_what_is_new_is_computed(model: ChatModel, tmp_path: Path, forwards: Counter[str]) -> None:
@@ -110,7 +110,7 @@ def test_anything_that_log_probs_follow_from_is_another_row(
     assert computed([replace(sample, prompt=(sample.prompt[0], Part("text", "why")))]) == 2
     warm = tuple(replace(r, columns={"temperature": 0.5}) for r in sample.replies)
     assert computed([replace(sample, replies=warm)]) == 2
-    assert computed([replace(sample, replies=(model.reply("blue", "data"),))]) == 1
+    assert computed([replace(sample, replies=(model.encode_reply("blue", "data"),))]) == 1
     assert computed(samples, "another base") == 2
     sampled = tuple(replace(r, origin="policy") for r in sample.replies)
     assert computed([replace(sample, replies=sampled)]) == 2

@@ -22,8 +22,8 @@ from mmpost.edits.freeze import Freeze
 from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.training import reference
-from mmpost.training.context import Job
-from mmpost.transforms.answers import Answer
+from mmpost.training.context import TrainingContext
+from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.types import Context, Model, Sample, Stage, Task
 
 HERE = str(Path(__file__))
@@ -51,7 +51,7 @@ class Watch(Settings):
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         # As if they were sampled: what is read from the file of kept log-probs would show nothing.
-        fixed = [Sample(s.uid, s.prompt, (context.reply(label(s), "policy"),)) for s in PROBE]
+        fixed = [Sample(s.uid, s.prompt, (context.encode_reply(label(s), "policy"),)) for s in PROBE]
         for of in ("policy", "reference"):
             rows = [x for s in context.logp(fixed, of) for row in s for x in row]
             context.log(f"at/{of}", sum(rows) / len(rows))
@@ -75,9 +75,9 @@ class Staged(Task):
                 name,
                 Scenes("train", ("single",), n=8, seed=i),
                 Likelihood(),
-                prompts=2,
-                transforms=(Watch(), Answer(text=label)) if i else (Answer(text=label),),
-                share=1.0 if i else self.first,
+                batch_size=2,
+                transforms=(Watch(), ReplyFromTruth(text=label)) if i else (ReplyFromTruth(text=label),),
+                fraction=1.0 if i else self.first,
                 edits=edits.get(name, ()),
                 reference=self.refers if i else "",
             )
@@ -178,15 +178,15 @@ def test_a_reference_that_follows_moves_a_share_of_the_way_when_it_is_time() -> 
             return samples
 
     module = torch.nn.Linear(1, 1)
-    job = Job(SimpleNamespace(module=module), None, 0)  # type: ignore[arg-type]
+    job = TrainingContext(SimpleNamespace(module=module), None, 0)  # type: ignore[arg-type]
     torch.nn.init.constant_(module.weight, 1.0)
-    job.keep_weights("reference")
+    job.snapshot_weights("reference")
     torch.nn.init.constant_(module.weight, 2.0)
-    stage = Stage("s", [], None, 1, (Asks(),), follow=(2, 0.6))
+    stage = Stage("s", [], None, 1, (Asks(),), reference_sync=(2, 0.6))
     seen = []
     for done in (1, 2, 3, 4):
-        reference.follow(job, stage, done)
-        seen.append(round(job.kept["reference"]["weight"].item(), 6))
+        reference.sync(job, stage, done)
+        seen.append(round(job.snapshots["reference"]["weight"].item(), 6))
     assert seen == [1.0, 1.6, 1.6, 1.84]
-    reference.follow(job, replace(stage, follow=None), 6)
-    assert job.kept["reference"]["weight"].item() == pytest.approx(1.84)
+    reference.sync(job, replace(stage, reference_sync=None), 6)
+    assert job.snapshots["reference"]["weight"].item() == pytest.approx(1.84)

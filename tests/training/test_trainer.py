@@ -12,13 +12,13 @@ from gradients import gradient, on_two_ranks, relative
 from mmpost.errors import ConfigError, TrainError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import FORMS, PolicyLoss
-from mmpost.training.trainer import cut, share_out
+from mmpost.training.trainer import allocate_steps, split_minibatches
 from mmpost.types import Loss, Objective
 
 OBJECTIVES: dict[str, Objective] = {
     **{
         name: PolicyLoss(
-            loss=name,  # type: ignore[arg-type]
+            loss_type=name,  # type: ignore[arg-type]
             old="column",
             beta=0.1,
             entropy=0.01,
@@ -35,7 +35,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
     whole, loss = gradient(tiny_folder, OBJECTIVES[name])
     assert whole.norm() > 1e-4
     for micro in (1, 4):
-        parts, loss_of_parts = gradient(tiny_folder, OBJECTIVES[name], micro_replies=micro)
+        parts, loss_of_parts = gradient(tiny_folder, OBJECTIVES[name], max_replies_per_microbatch=micro)
         assert relative(parts, whole) < 1e-5
         assert math.isclose(loss_of_parts, loss, rel_tol=1e-5, abs_tol=1e-6)
 
@@ -50,11 +50,11 @@ def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) ->
 
 def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:
     """dapo divides by the rollout batch's tokens over the number of updates: k updates add up to k whole ones."""
-    objective = PolicyLoss(loss="dapo", old="column")
+    objective = PolicyLoss(loss_type="dapo", old="column")
     whole, _ = gradient(tiny_folder, objective)
     pieces, _ = gradient(tiny_folder, objective, updates=2)
     assert relative(pieces, 2 * whole) < 1e-5
-    other, _ = gradient(tiny_folder, PolicyLoss(loss="bnpo", old="column"), updates=2)
+    other, _ = gradient(tiny_folder, PolicyLoss(loss_type="bnpo", old="column"), updates=2)
     assert relative(other, 2 * whole) > 1e-3
 
 
@@ -85,13 +85,13 @@ def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> N
 
 
 def test_minibatches_and_shares_add_up() -> None:
-    assert [len(p) for p in cut(list(range(7)), 3)] == [2, 3, 2]  # type: ignore[arg-type]
-    assert [len(p) for p in cut([], 2)] == [0, 0]
-    assert share_out(10, [("a", 1.0), ("b", 2.0)]) == {"a": 3, "b": 7}
-    assert sum(share_out(101, [("a", 0.3), ("b", 0.3), ("c", 0.4)]).values()) == 101
+    assert [len(p) for p in split_minibatches(list(range(7)), 3)] == [2, 3, 2]  # type: ignore[arg-type]
+    assert [len(p) for p in split_minibatches([], 2)] == [0, 0]
+    assert allocate_steps(10, [("a", 1.0), ("b", 2.0)]) == {"a": 3, "b": 7}
+    assert sum(allocate_steps(101, [("a", 0.3), ("b", 0.3), ("c", 0.4)]).values()) == 101
 
 
 def test_several_updates_need_old_log_probs() -> None:
-    assert PolicyLoss(loss="grpo").single_update
-    assert not PolicyLoss(loss="grpo", old="column").single_update
+    assert PolicyLoss(loss_type="grpo").on_policy_only
+    assert not PolicyLoss(loss_type="grpo", old="column").on_policy_only
     assert issubclass(ConfigError, ValueError)

@@ -36,12 +36,12 @@ class FakeContext:
         return [[[offset - t / 10 for t in range(len(r.token_ids or ()))] for r in s.replies] for s in samples]
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
-        return [{p.kind: torch.tensor([1.0, 0.0]) for p in s.prompt if p.kind != "text"} for s in samples]
+        return [{p.modality: torch.tensor([1.0, 0.0]) for p in s.prompt if p.modality != "text"} for s in samples]
 
-    def classes(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
         return torch.zeros(len(samples), 2)
 
-    def reply(self, text: str, origin: Origin) -> Reply:
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(parts=(Part("text", text, "assistant"),), origin=origin, token_ids=(7, 8, 9, 9, 2))
 
     def rng(self, name: str) -> torch.Generator:

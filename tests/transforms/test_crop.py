@@ -32,7 +32,7 @@ def curve(n: int) -> Part:
 @pytest.mark.parametrize(("how", "starts"), [("random", {0, 1, 2}), ("released", {0, 1})])
 def test_which_windows_are_drawn(how: Literal["random", "released"], starts: set[int]) -> None:
     sample = Sample("a", (curve(6), Part("text", "said")))
-    crop = Crop(kind="light_curve", length=4, how=how)
+    crop = Crop(modality="light_curve", length=4, position=how)
     context = Drawing()
     seen = set()
     for _ in range(60):
@@ -47,6 +47,6 @@ def test_which_windows_are_drawn(how: Literal["random", "released"], starts: set
 
 def test_short_media_start_at_their_beginning() -> None:
     for n in (3, 4):
-        made = Crop(kind="light_curve", length=4, how="released")([Sample("a", (curve(n),))], Drawing())[0]
+        made = Crop(modality="light_curve", length=4, position="released")([Sample("a", (curve(n),))], Drawing())[0]
         assert dict(made.prompt[0].value.options) == {"start": 0}
         assert made.prompt[0].value.open(length=4)[:, -1].sum() == n

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmpost.transforms.dynamic_sampling import DropFlat
+from mmpost.transforms.dynamic_sampling import DropZeroVariance
 from mmpost.transforms.inject_truth import SmoothTruth
 from tests.transforms.fakes import FakeContext, group
 
@@ -23,22 +23,22 @@ from tests.transforms.fakes import FakeContext, group
 )
 def test_flat_groups_go(rewards, truth, kept):
     context = FakeContext()
-    assert len(DropFlat()([group(rewards, truth)], context)) == kept
+    assert len(DropZeroVariance()([group(rewards, truth)], context)) == kept
     assert context.logs["select/dropped"] == [1.0 - kept]
 
 
 def test_after_smoothing_a_solved_group_is_flat():
     context = FakeContext()
-    assert DropFlat()(SmoothTruth()([group([7, 7], 6)], context), context) == []
+    assert DropZeroVariance()(SmoothTruth()([group([7, 7], 6)], context), context) == []
 
 
 def test_another_score_decides():
     scores = [{"right": 1.0}, {"right": 1.0}]
-    assert DropFlat(score="right")([group([1, 2], scores=scores)], FakeContext()) == []
-    assert len(DropFlat()([group([1, 2], scores=scores)], FakeContext())) == 1
+    assert DropZeroVariance(score="right")([group([1, 2], scores=scores)], FakeContext()) == []
+    assert len(DropZeroVariance()([group([1, 2], scores=scores)], FakeContext())) == 1
 
 
 def test_bounds_on_the_mean_of_the_rollouts():
-    drop = DropFlat(bounds=(0.2, 0.8))
+    drop = DropZeroVariance(bounds=(0.2, 0.8))
     samples = [group([1, 1, 1, 1, 0.9]), group([1, 0], uid="b"), group([0, 0.1], 0.9, uid="c")]
     assert [s.uid for s in drop(samples, FakeContext())] == ["b"]

@@ -10,9 +10,9 @@ import pytest
 from mmpost.config.run_config import load
 from mmpost.errors import DataError
 from mmpost.runs.session import make_task
-from mmpost.transforms.parse_rate import Unparseable
+from mmpost.transforms.parse_rate import ParseRate
 from mmpost.transforms.score import Score
-from mmpost.types import Collect, Gold, Part, Reply, Sample
+from mmpost.types import Gold, Part, RefillBatch, Reply, Sample
 from tests.transforms.fakes import FakeContext, group
 
 
@@ -23,23 +23,23 @@ def said(*texts: str, truth: object = "42") -> Sample:
 
 def test_replies_and_gold_that_cannot_be_read_are_counted_apart() -> None:
     samples = [said("1", "x", "3", "4"), said("y", "6", truth="many"), said(truth=None)]
-    gold = Gold(lambda sample: sample.truth, parses=str.isdigit)
+    gold = Gold(lambda sample: sample.truth, is_parseable=str.isdigit)
     context = FakeContext()
-    assert Unparseable(gold=gold)(samples, context) == samples
+    assert ParseRate(gold=gold)(samples, context) == samples
     assert context.mean("reply/unparseable") == pytest.approx(2 / 6)  # the injected truth is no reply of the policy
     assert context.logs["data/unparseable_gold"] == [0.0, 1.0]  # the third has no usable truth
 
 
 def test_gold_that_cannot_be_written_names_its_sample() -> None:
-    gold = Gold(lambda sample: sample.truth["missing"], parses=str.isdigit)
+    gold = Gold(lambda sample: sample.truth["missing"], is_parseable=str.isdigit)
     with pytest.raises(DataError, match=r"sample 'a': writing its gold reply raised TypeError.*truth is '42'"):
-        Unparseable(gold=gold)([said("1")], FakeContext())
+        ParseRate(gold=gold)([said("1")], FakeContext())
 
 
 def test_tasks_that_can_tell_count_between_scores_and_what_drops_groups(tmp_path: Path) -> None:
-    (stage,) = make_task(load(["task=visurf", "task.refill=2"])[0]).stages()
+    (stage,) = make_task(load(["task=visurf", "task.max_resample_times=2"])[0]).stages()
     kinds: list[type] = [type(t) for t in stage.transforms]
-    assert kinds.index(Unparseable) == kinds.index(Score) + 1 < kinds.index(Collect)
+    assert kinds.index(ParseRate) == kinds.index(Score) + 1 < kinds.index(RefillBatch)
     (tmp_path / "rows.jsonl").write_text('{"query": "1 + 1?", "solution": "2"}')
     (plain,) = make_task(load(["task=grpo", f"data.train={tmp_path / 'rows.jsonl'}"])[0]).stages()
-    assert not any(isinstance(t, Unparseable) for t in plain.transforms)
+    assert not any(isinstance(t, ParseRate) for t in plain.transforms)

@@ -83,5 +83,5 @@ def test_kl_reward(estimator, value):
 
 
 def test_kl_reward_names_what_is_missing():
-    with pytest.raises(ColumnError, match=r"old_logp.*OldLogp"):
+    with pytest.raises(ColumnError, match=r"old_logp.*OldLogprobs"):
         KLReward(beta=0.1)([group([1.0])], FakeContext())

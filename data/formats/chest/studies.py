@@ -84,13 +84,15 @@ class ReportRows(Wrapped):
         row = self.source[index]
         said = row.truth if isinstance(row.truth, str) and row.truth.strip() else None
         report = said if said is not None else next((r.text for r in row.replies if r.text.strip()), "")
-        films = [part for part in row.prompt if part.kind == "image"]
+        films = [part for part in row.prompt if part.modality == "image"]
         if not films or not report.strip():
             raise DataError(
                 f"{self.where(index)}: wanted an image and a report (`solution`, or an assistant's turn), found "
                 f"{len(films)} images and {'a' if report.strip() else 'no'} report"
             )
-        asked = [part for part in row.prompt if part.kind == "text" and part.role == "user" and part.value != UNASKED]
+        asked = [
+            part for part in row.prompt if part.modality == "text" and part.role == "user" and part.value != UNASKED
+        ]
         indication = str(row.meta.get("indication") or "")
         if not "".join(part.value for part in asked).strip():
             asked = [Part("text", prompt_text(indication, self.prompt, self.indicated))]

@@ -18,7 +18,7 @@ from PIL import Image
 from mmpost.data.media.media import media
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import ConfigError
-from mmpost.types import Frame, Part, Sample
+from mmpost.types import CoordinateFrame, Part, Sample
 
 Split = Literal["train", "val", "test"]
 
@@ -144,16 +144,16 @@ def prompt_text(question: str) -> str:
     return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {like}'
 
 
-def answer_text(truth: Mapping[str, Any], frame: Frame | None = None, thought: str | None = None) -> str:
+def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, thought: str | None = None) -> str:
     """The one way an answer is written, in whole units of `frame` (by default the truth's own).
 
     Without a thought it is the bare answer: a label carries no reasoning, so it earns nothing for its thinking format.
     """
-    own = Frame(*truth["frame"])
+    own = CoordinateFrame(*truth["frame"])
     to = frame or own
     pairs = zip(truth["boxes"], truth["points"], strict=True)
     items = [
-        {"bbox_2d": [round(v) for v in own.to(to, box)], "point_2d": [round(v) for v in own.to(to, point)]}
+        {"bbox_2d": [round(v) for v in own.convert(to, box)], "point_2d": [round(v) for v in own.convert(to, point)]}
         for box, point in pairs
     ]
     answer = f"<answer>{json.dumps(items)}</answer>"

@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from mmpost.data.media.media import media
 from mmpost.data.signals import preprocess
-from mmpost.data.signals.kinds import TIMES  # noqa: F401  (registers the kinds)
+from mmpost.data.signals.modalities import TIMES  # noqa: F401  (registers the kinds)
 from mmpost.data.signals.points import Points
 from mmpost.data.sources.base import Indexed
 from mmpost.data.worlds.stars import physics as starlight

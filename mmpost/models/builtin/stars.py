@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpost.models.embedding.model import EmbedderSettings, write_towers
+from mmpost.models.embedding.model import EmbeddingSpec, write_towers
 
 META = (
     *("mean_vmag", "phot_g_mean_mag", "e_phot_g_mean_mag", "phot_bp_mean_mag", "e_phot_bp_mean_mag"),
@@ -17,16 +17,16 @@ PHOTO = ("amplitude", "period", "lksl_statistic", "rfr_score")
 """The 4 numbers that go with each point of a light curve."""
 
 
-def astro(small: bool) -> EmbedderSettings:
+def astro(small: bool) -> EmbeddingSpec:
     """AstroM3's towers at their published sizes, or so small that 200 steps take about a minute on two cores."""
     # On a CPU, attention costs by heads and dropout as much as all products of an encoder this small; and of 200 steps
     # attention to all is not dear.
     curve = {"dim": 32, "layers": 2, "hidden": 64, "heads": 2} if small else {"attention": "sparse"}
     dropouts = (0.0, 0.0, 0.0) if small else (0.245, 0.339, 0.160)
-    return EmbedderSettings.model_validate(
+    return EmbeddingSpec.model_validate(
         {
             "dim": 64 if small else 512,
-            "towers": {
+            "encoders": {
                 "light_curve": {
                     "name": "informer",
                     "constant": (3, 7),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpost.core.parameter_groups import owner, under
-from mmpost.types import Frame
+from mmpost.types import CoordinateFrame
 
 PARTS = {
     "vision": (
@@ -52,7 +52,7 @@ AFTER_HEAD: dict[str, Callable[[float, Tensor], Tensor]] = {
 """What a value of this name in a configuration may mean for the logits."""
 
 
-def parts(module: torch.nn.Module) -> dict[str, list[str]]:
+def parameter_groups(module: torch.nn.Module) -> dict[str, list[str]]:
     """Parameter-name prefixes by part, as far as they exist in `module`; the rest is "other"."""
     names = [name for name, _ in module.named_parameters()]
     found = {part: [p for p in prefixes if any(under(n, p) for n in names)] for part, prefixes in PARTS.items()}
@@ -103,18 +103,18 @@ def switch_off_dropout(module: torch.nn.Module) -> None:
                 setattr(child, name, 0.0)
 
 
-def frame(config: Any, processor: Any, width: int, height: int, chosen: str = "auto") -> Frame:
+def frame(config: Any, processor: Any, width: int, height: int, chosen: str = "auto") -> CoordinateFrame:
     """Where a model of this family writes coordinates for an image of width x height pixels.
 
     Qwen2.5-VL: pixels of the resized image (its own resizing rule); families in THOUSAND: 0 to 1000; others: pixels
-    of the image as it is. `chosen` (the setting model.frame) says it for a model that was taught otherwise.
+    of the image as it is. `chosen` (the setting model.coordinates) says it for a model that was taught otherwise.
     """
     if chosen == "thousand" or (chosen == "auto" and config.model_type in THOUSAND):
-        return Frame(1000, 1000)
+        return CoordinateFrame(1000, 1000)
     if chosen == "auto" and config.model_type == "qwen2_5_vl":
         image = processor.image_processor
-        return Frame(*_resized(width, height, image.patch_size * image.merge_size, *_budget(image)))
-    return Frame(width, height)
+        return CoordinateFrame(*_resized(width, height, image.patch_size * image.merge_size, *_budget(image)))
+    return CoordinateFrame(width, height)
 
 
 def _budget(image_processor: Any) -> tuple[int, int]:

@@ -29,9 +29,9 @@ from mmpost.core.numerics import at_least_fp32
 from mmpost.data.media.cache import Cache
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat import families, padding
-from mmpost.models.chat.prompts import Prompt
-from mmpost.models.media.processed_cache import Picture, merged
-from mmpost.models.media.processors import Intake
+from mmpost.models.chat.prompts import EncodedPrompt
+from mmpost.models.media.processed_cache import MediaInput, merged
+from mmpost.models.media.processors import MediaProcessor
 
 CLOSE = 0.02
 """Largest difference of hidden states, as a share of the largest, at which two ways are the same."""
@@ -62,7 +62,7 @@ class _Live:
     """The last micro-batch that reads it."""
 
 
-class Tower:
+class EncoderFeatureCache:
     """Gives prompts their media: as features where the family takes them so, else as pixels (the plain path)."""
 
     def __init__(
@@ -71,41 +71,41 @@ class Tower:
         device: torch.device,
         arithmetic: Callable[[], AbstractContextManager[None]],
         bf16: bool,
-        intakes: Mapping[str, Intake],
+        intakes: Mapping[str, MediaProcessor],
         compute: ComputeSettings = ComputeSettings(),
     ) -> None:
         self.module, self.device, self.arithmetic, self.bf16 = module, device, arithmetic, bf16
         self._encoders: dict[str, Encoder] = {}
-        if compute.share == "auto":
+        if compute.reuse == "auto":
             for kind in intakes:
                 function = getattr(module.model, intakes[kind].features, None)
                 if callable(function):
                     self._encoders[kind] = Encoder(function)
         self.calls = self.pictures = 0
         """Runs of the tower so far, and pictures in them; those of the check at the start are not counted."""
-        self.folder = Path(compute.feature_folder) if compute.feature_folder else None
-        self._cache = Cache(compute.feature_bytes)
+        self.folder = Path(compute.feature_cache_dir) if compute.feature_cache_dir else None
+        self._cache = Cache(compute.feature_cache_bytes)
         self._weights: tuple[object, ...] = ()
         self._disk_name = ""
         self._checked: set[tuple[str, bool]] = set()
         # Parts that have nothing to do with pictures; what is unknown counts as the tower's.
-        known = families.parts(module)
+        known = families.parameter_groups(module)
         self._others = tuple(p + "." for part in ("language", "head") for p in known.get(part, ()))
         self._plan: dict[int, int] = {}
         self._last: dict[str, int] = {}
         self._live: dict[str, _Live] = {}
 
-    def inputs(self, prompts: Sequence[Prompt], batch: object = None) -> dict[str, Any]:
+    def inputs(self, prompts: Sequence[EncodedPrompt], batch: object = None) -> dict[str, Any]:
         """What the model is given besides tokens for the media of `prompts`, one row each, in their order.
 
         `batch`: the micro-batch that they belong to; with a graph, one of the plan of `step`, whose backward must run
         before the next one is asked for.
         """
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        pictures = [picture for prompt in prompts for picture in prompt.media_inputs]
         if not pictures:
             return {}
         self._check(prompts)
-        if not {p.kind for p in pictures} <= self._encoders.keys():
+        if not {p.modality for p in pictures} <= self._encoders.keys():
             return {k: v.to(self.device) for k, v in padding.media(prompts).items()}
         graph = self.trains and torch.is_grad_enabled()
         if self.trains and not graph and batch is None:
@@ -130,7 +130,7 @@ class Tower:
                 raise ConfigError(
                     "an objective of the whole batch computes each micro-batch twice and wants the same dropout in "
                     f"both, found {name}, whose pictures are computed once: set model.lora.dropout=0, leave vision out "
-                    "of model.lora.parts, or compute.share=off"
+                    "of model.lora.parts, or compute.reuse=off"
                 )
 
     @property
@@ -139,10 +139,12 @@ class Tower:
         return bool(self._encoders)
 
     @contextmanager
-    def step(self, plan: Sequence[tuple[object, Sequence[Prompt]]]) -> Iterator[None]:
+    def step(self, plan: Sequence[tuple[object, Sequence[EncodedPrompt]]]) -> Iterator[None]:
         """Surrounds the micro-batches of one optimiser step, given with their prompts."""
         self._plan = {id(batch): place for place, (batch, _) in enumerate(plan)}
-        self._last = {p.key: i for i, (_, prompts) in enumerate(plan) for prompt in prompts for p in prompt.pictures}
+        self._last = {
+            p.key: i for i, (_, prompts) in enumerate(plan) for prompt in prompts for p in prompt.media_inputs
+        }
         try:
             yield
             self._backward(len(plan))
@@ -165,7 +167,7 @@ class Tower:
 
     # Features that stay as they are.
 
-    def _fixed(self, picture: Picture) -> Feature:
+    def _fixed(self, picture: MediaInput) -> Feature:
         """Without graph, a function of the picture and the weights alone; kept as long as the weights stay."""
         # In-place changes count up the version; what replaces a tensor has another place.
         weights = tuple((p.data_ptr(), p._version) for _, p in self._parameters())
@@ -174,7 +176,7 @@ class Tower:
             self._weights, self._disk_name = weights, ""
         return self._cache.get(picture.key, lambda: self._read(picture), lambda f: sum(t.nbytes for t in f))
 
-    def _read(self, picture: Picture) -> Feature:
+    def _read(self, picture: MediaInput) -> Feature:
         file = None
         if self.folder is not None and not self.trains:
             file = self.folder / f"{self._named(picture)}.safetensors"
@@ -192,12 +194,13 @@ class Tower:
                 _save(file, feature)
             except OSError as e:
                 print(
-                    f"compute.feature_folder: {file.parent} cannot be written ({e}); going on without", file=sys.stderr
+                    f"compute.feature_cache_dir: {file.parent} cannot be written ({e}); going on without",
+                    file=sys.stderr,
                 )
                 self.folder = None
         return feature
 
-    def _named(self, picture: Picture) -> str:
+    def _named(self, picture: MediaInput) -> str:
         """Hash of all that a feature depends on: picture, weights, arithmetic and libraries."""
         if not self._disk_name:
             found = hashlib.sha256(f"{type(self.module).__name__} {self.module.config.to_json_string()}".encode())
@@ -214,7 +217,7 @@ class Tower:
 
     # Features with a gradient.
 
-    def _leaves(self, pictures: Sequence[Picture], place: int) -> list[Feature]:
+    def _leaves(self, pictures: Sequence[MediaInput], place: int) -> list[Feature]:
         self._backward(place)
         new = [p for p in _distinct(pictures) if p.key not in self._live]
         # What may share a graph goes backward together.
@@ -237,15 +240,15 @@ class Tower:
 
     # The family's own code.
 
-    def _run(self, picture: Picture) -> Feature:
+    def _run(self, picture: MediaInput) -> Feature:
         self.calls, self.pictures = self.calls + 1, self.pictures + 1
         return self._feature(picture)
 
-    def _run_all(self, pictures: Sequence[Picture]) -> list[Feature]:
+    def _run_all(self, pictures: Sequence[MediaInput]) -> list[Feature]:
         """In one call for each kind whose encoder tells the pictures apart afterwards, else in one each."""
         found: dict[str, Feature] = {}
-        for kind in dict.fromkeys(p.kind for p in pictures):
-            mine = [p for p in pictures if p.kind == kind]
+        for kind in dict.fromkeys(p.modality for p in pictures):
+            mine = [p for p in pictures if p.modality == kind]
             media = _together(mine) if self._encoders[kind].listed else None
             if media is None:
                 found |= {p.key: self._run(p) for p in mine}
@@ -254,9 +257,9 @@ class Tower:
                 found |= dict(zip((p.key for p in mine), self._encode(kind, media), strict=True))
         return [found[p.key] for p in pictures]
 
-    def _feature(self, picture: Picture) -> Feature:
+    def _feature(self, picture: MediaInput) -> Feature:
         """Of one picture, whatever it consists of."""
-        found = self._encode(picture.kind, picture.load())
+        found = self._encode(picture.modality, picture.load())
         return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def _encode(self, kind: str, media: Mapping[str, Tensor]) -> list[Feature]:
@@ -269,12 +272,12 @@ class Tower:
         encoder.listed, encoder.output = not isinstance(tokens, Tensor), type(out)
         return list(zip(tokens, *levels, strict=True)) if encoder.listed else [(tokens, *levels)]
 
-    def _outputs(self, pictures: Sequence[Picture], features: Sequence[Feature]) -> dict[str, Any]:
+    def _outputs(self, pictures: Sequence[MediaInput], features: Sequence[Feature]) -> dict[str, Any]:
         """As the encoders' own outputs, which forwards of transformers take instead of pixels."""
         outputs = {}
-        for kind in dict.fromkeys(p.kind for p in pictures):
+        for kind in dict.fromkeys(p.modality for p in pictures):
             encoder = self._encoders[kind]
-            mine = [f for p, f in zip(pictures, features, strict=True) if p.kind == kind]
+            mine = [f for p, f in zip(pictures, features, strict=True) if p.modality == kind]
             tokens = [f[0] for f in mine]
             fields: dict[str, Any] = {"pooler_output": tokens if encoder.listed else torch.cat(tokens)}
             levels = [list(level) for level in zip(*(f[1:] for f in mine), strict=True)]
@@ -290,11 +293,11 @@ class Tower:
 
     # Whether the family takes features at all.
 
-    def _check(self, prompts: Sequence[Prompt]) -> None:
+    def _check(self, prompts: Sequence[EncodedPrompt]) -> None:
         """On the first prompt with one picture of a kind, and with several: the same hidden states both ways."""
         for prompt in prompts:
-            kinds = dict.fromkeys(p.kind for p in prompt.pictures)
-            case = (",".join(kinds), len(prompt.pictures) > len(kinds))
+            kinds = dict.fromkeys(p.modality for p in prompt.media_inputs)
+            case = (",".join(kinds), len(prompt.media_inputs) > len(kinds))
             if not kinds or not kinds.keys() <= self._encoders.keys() or case in self._checked:
                 continue
             self._checked.add(case)
@@ -304,7 +307,7 @@ class Tower:
                 name = type(self.module).__name__
                 print(f"{name}: each row encodes its {', '.join(kinds)} anew, since {reason}", file=sys.stderr)
 
-    def _fault(self, prompt: Prompt) -> str:
+    def _fault(self, prompt: EncodedPrompt) -> str:
         """Why features cannot be kept for this model; empty where they can."""
         training = self.module.training
         self.module.eval()
@@ -313,11 +316,11 @@ class Tower:
                 text = {k: v.to(self.device) for k, v in padding.prefill([prompt], 0).items()}
                 media = {k: v.to(self.device) for k, v in prompt.media.items()}
                 wanted = self.module.model(**text, **media, use_cache=False).last_hidden_state.float()
-                given = self._outputs(prompt.pictures, [self._feature(p) for p in prompt.pictures])
+                given = self._outputs(prompt.media_inputs, [self._feature(p) for p in prompt.media_inputs])
                 found = self.module.model(**text, **given, use_cache=False).last_hidden_state.float()
             if not float((found - wanted).abs().max()) <= CLOSE * float(wanted.abs().max()):
                 return "features handed over give other hidden states"
-            return "its features depend on the language model" if self._reaches_others(prompt.pictures[0]) else ""
+            return "its features depend on the language model" if self._reaches_others(prompt.media_inputs[0]) else ""
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as e:
@@ -325,7 +328,7 @@ class Tower:
         finally:
             self.module.train(training)
 
-    def _reaches_others(self, picture: Picture) -> bool:
+    def _reaches_others(self, picture: MediaInput) -> bool:
         """Whether a weight that is not the tower's has a part in features."""
         own = {id(p) for _, p in self._parameters()}
         others = [p for p in self.module.parameters() if id(p) not in own and p.is_floating_point()]
@@ -343,11 +346,11 @@ class Tower:
                 p.requires_grad_(trained)
 
 
-def _distinct(pictures: Sequence[Picture]) -> list[Picture]:
+def _distinct(pictures: Sequence[MediaInput]) -> list[MediaInput]:
     return list({p.key: p for p in pictures}.values())
 
 
-def _together(pictures: Sequence[Picture]) -> dict[str, Tensor] | None:
+def _together(pictures: Sequence[MediaInput]) -> dict[str, Tensor] | None:
     """The tensors of several pictures of one medium each; None where they do not go together."""
     if len(pictures) < 2 or any(p.media != 1 for p in pictures):
         return None

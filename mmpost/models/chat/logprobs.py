@@ -18,7 +18,7 @@ from mmpost.core.numerics import at_least_fp32
 Entropy = Literal["none", "value", "gradient"]
 
 
-class Wanted(NamedTuple):
+class StatisticsRequest(NamedTuple):
     """Which statistics are computed besides log-probs."""
 
     entropy: Entropy = "none"
@@ -38,7 +38,7 @@ NEVER = -1e30
 """The logit of a banned token: -inf would make 0 * inf in the entropy."""
 
 
-def processed(
+def processed_logprobs(
     logits: Float[Tensor, "tok vocab"], temperature: Float[Tensor, " tok"], banned: Bool[Tensor, " vocab"]
 ) -> Float[Tensor, "tok vocab"]:
     """Log-probabilities of the distribution that replies are drawn from, in fp32 or finer: over temperature, bans out.
@@ -49,7 +49,7 @@ def processed(
 
 
 @dataclass(frozen=True)
-class Head:
+class LanguageHead:
     """A model's output layer, and what the model does to each of its logits."""
 
     layer: torch.nn.Module
@@ -69,10 +69,10 @@ def token_statistics(
     hidden: Float[Tensor, "tok dim"],
     targets: Int[Tensor, " tok"],
     temperature: Float[Tensor, " tok"],
-    head: Head,
+    head: LanguageHead,
     banned: Bool[Tensor, " vocab"],
     budget: int,
-    wanted: Wanted = Wanted(),  # noqa: B008
+    wanted: StatisticsRequest = StatisticsRequest(),  # noqa: B008
     closed: bool = True,
 ) -> Statistics:
     """Log-probability of each target, and what else is wanted of its distribution.
@@ -86,7 +86,7 @@ def token_statistics(
         return _closed(hidden, targets, temperature, head, banned, chunk, wanted)
 
     def piece(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logp = processed(head(h), temp, banned)
+        logp = processed_logprobs(head(h), temp, banned)
         picked = logp.gather(-1, t[:, None]).squeeze(-1)
         entropy = squares = picked.detach()
         if wanted.sum_p2:
@@ -148,10 +148,10 @@ def _closed(
     hidden: Tensor,
     targets: Tensor,
     temperature: Tensor,
-    head: Head,
+    head: LanguageHead,
     banned: Tensor,
     chunk: int,
-    wanted: Wanted,
+    wanted: StatisticsRequest,
 ) -> Statistics:
     assert isinstance(head.layer, torch.nn.Linear)
     weight, bias = head.layer.weight, head.layer.bias

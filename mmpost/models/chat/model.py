@@ -20,30 +20,30 @@ from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core.collate import on_device, reply_space
 from mmpost.errors import ConfigError
 from mmpost.models.chat import families, packing, padding
-from mmpost.models.chat.decoding import ChatDecoder, SharedDecoder
-from mmpost.models.chat.feature_cache import Tower
-from mmpost.models.chat.logprobs import Entropy, Head, Wanted, token_statistics
-from mmpost.models.chat.prefix_check import try_sharing
-from mmpost.models.chat.prompts import Prompt, Prompter, Recipe
+from mmpost.models.chat.decoding import ChatDecoder, PrefixDecoder
+from mmpost.models.chat.feature_cache import EncoderFeatureCache
+from mmpost.models.chat.logprobs import Entropy, LanguageHead, StatisticsRequest, token_statistics
+from mmpost.models.chat.prefix_check import check_prefix_sharing
+from mmpost.models.chat.prompts import EncodedPrompt, PromptEncoder, PromptRecipe
 from mmpost.models.loading import device_of, load, quiet
-from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample, Seen
+from mmpost.types import Batch, CoordinateFrame, InputPreview, Origin, Outputs, Part, Reply, Sample
 
 WORKERS = 2
 """Threads that read and process what the next batch needs."""
 
 
 @dataclass(frozen=True)
-class Size:
+class BatchSize:
     """How large the replies of some samples are for a model."""
 
     replies: int = 0
     longest: int = 0
     """Tokens of the longest prompt with its reply."""
-    stream: int = 0
+    packed: int = 0
     """Tokens where each prompt is there once, and no last token of a reply."""
 
-    def __add__(self, other: Size) -> Size:
-        return Size(self.replies + other.replies, max(self.longest, other.longest), self.stream + other.stream)
+    def __add__(self, other: BatchSize) -> BatchSize:
+        return BatchSize(self.replies + other.replies, max(self.longest, other.longest), self.packed + other.packed)
 
 
 class ChatModel:
@@ -60,27 +60,29 @@ class ChatModel:
         self.processor, self.settings, self.compute = processor, settings, compute
         self.tokenizer = getattr(processor, "tokenizer", processor)
         banned = families.banned_ids(self.module.config, processor)
-        self.prompt = Prompter(module, processor, settings, banned, compute.pixel_bytes)
-        self.share = compute.share == "auto"
+        self.prompt = PromptEncoder(module, processor, settings, banned, compute.processed_cache_bytes)
+        self.reuse = compute.reuse == "auto"
         self.device = device_of(settings.device)
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
         families.switch_off_dropout(self.module)
-        self.tower = Tower(self.module, self.device, self._arithmetic, self.bf16, self.prompt.intakes, compute)
+        self.feature_cache = EncoderFeatureCache(
+            self.module, self.device, self._arithmetic, self.bf16, self.prompt.processors, compute
+        )
         self._workers: ThreadPoolExecutor | None = None
         size = self.module.get_output_embeddings().weight.shape[0]
         self.banned = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.banned[[i for i in banned if i < size]] = True
         lead, end = self.prompt.turn()
-        self.recipe = Recipe(
+        self.recipe = PromptRecipe(
             template=self.prompt.template,
             system=settings.system,
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             video=(
                 *(settings.fps, settings.min_frames, settings.max_frames),
-                *(settings.video_min_pixels, settings.video_max_pixels, settings.video_pixels),
+                *(settings.video_min_pixels, settings.video_max_pixels, settings.video_total_pixels),
             ),
             positions=self.prompt.positions.name,
             banned=tuple(banned),
@@ -91,13 +93,13 @@ class ChatModel:
         filler = self.tokenizer.pad_token_id
         self._filler: int = self.recipe.end[0] if filler is None else filler
         self._after_head = self._find_after_head()
-        self.not_shared = try_sharing(self) if self.share else "compute.share=off"
+        self.no_prefix_reason = check_prefix_sharing(self) if self.reuse else "compute.reuse=off"
         """Why prompts are computed again for each of their replies; empty where once serves all."""
-        self.tower.start_counting()
-        self.prompt.pixels.processed = 0
-        if self.share and self.not_shared:
+        self.feature_cache.start_counting()
+        self.prompt.media_cache.processed = 0
+        if self.reuse and self.no_prefix_reason:
             print(
-                f"mmpost: prompts are computed once for each reply, not once for all: {self.not_shared}",
+                f"mmpost: prompts are computed once for each reply, not once for all: {self.no_prefix_reason}",
                 file=sys.stderr,
             )
 
@@ -110,27 +112,29 @@ class ChatModel:
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
         """Micro-batches in order, as full as the budgets allow; units of `unit` stay together."""
-        batches, current, size = [], [], Size()
+        batches, current, size = [], [], BatchSize()
         for block in self._blocks(samples, unit):
-            more = sum((self._size(s) for s in block), Size())
+            more = sum((self._size(s) for s in block), BatchSize())
             if current and not self._fits(size + more):
                 batches.append(self._batch(current, columns))
-                current, size = [], Size()
+                current, size = [], BatchSize()
             current, size = [*current, *block], size + more
         return [*batches, self._batch(current, columns)] if current else batches
 
-    def tokens(self, samples: Sequence[Sample]) -> int:
+    def num_tokens(self, samples: Sequence[Sample]) -> int:
         """Tokens of one forward over the replies of `samples`, padding included."""
-        size = sum((self._size(s) for s in samples), Size())
-        return size.replies * size.longest if self.not_shared else size.stream
+        size = sum((self._size(s) for s in samples), BatchSize())
+        return size.replies * size.longest if self.no_prefix_reason else size.packed
 
-    def _size(self, sample: Sample) -> Size:
+    def _size(self, sample: Sample) -> BatchSize:
         prompt, lengths = len(self.prompt(sample).ids), [len(r.token_ids or ()) for r in sample.replies]
-        return Size(len(lengths), prompt + max(lengths), prompt + sum(n - 1 for n in lengths if n))
+        return BatchSize(len(lengths), prompt + max(lengths), prompt + sum(n - 1 for n in lengths if n))
 
-    def _fits(self, size: Size) -> bool:
-        tokens = size.replies * size.longest if self.not_shared else size.stream
-        return tokens <= self.compute.micro_tokens and size.replies <= (self.compute.micro_replies or size.replies)
+    def _fits(self, size: BatchSize) -> bool:
+        tokens = size.replies * size.longest if self.no_prefix_reason else size.packed
+        return tokens <= self.compute.max_tokens_per_microbatch and size.replies <= (
+            self.compute.max_replies_per_microbatch or size.replies
+        )
 
     def _blocks(self, samples: Sequence[Sample], unit: str) -> Iterator[list[Sample]]:
         """What stays together: units; where prompts are shared, groups too, unless one alone is too large."""
@@ -139,12 +143,12 @@ class ChatModel:
             yield filled
             return
         for sample in filled:
-            if unit == "group" or (not self.not_shared and self._fits(self._size(sample))):
+            if unit == "group" or (not self.no_prefix_reason and self._fits(self._size(sample))):
                 yield [sample]
                 continue
             piece: tuple[Reply, ...] = ()
             for reply in sample.replies:
-                if piece and (self.not_shared or not self._fits(self._size(_with(sample, (*piece, reply))))):
+                if piece and (self.no_prefix_reason or not self._fits(self._size(_with(sample, (*piece, reply))))):
                     yield [_with(sample, piece)]
                     piece = ()
                 piece = (*piece, reply)
@@ -154,9 +158,9 @@ class ChatModel:
         return reply_space(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> Any:
-        if not (self.share and self.tower.trains):
+        if not (self.reuse and self.feature_cache.trains):
             return nullcontext()
-        return self.tower.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
+        return self.feature_cache.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
     def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
         """The statistics in `wants` for every reply token of `batch`."""
@@ -170,30 +174,37 @@ class ChatModel:
         heat = [float(_scalar(r.columns.get("temperature", 1.0))) for s in samples for r in s.replies]
         temperature = torch.tensor(heat, device=self.device)[batch.reply_of]
         kind: Entropy = "gradient" if "entropy" in wants else "value" if "entropy_value" in wants else "none"
-        wanted = Wanted(kind, "sum_p2" in wants)
+        wanted = StatisticsRequest(kind, "sum_p2" in wants)
         with self._arithmetic():
             found = token_statistics(
-                picked, targets, temperature, self.head, self.banned, self.compute.head_chunk, wanted, closed=self.share
+                picked,
+                targets,
+                temperature,
+                self.head,
+                self.banned,
+                self.compute.logits_per_chunk,
+                wanted,
+                closed=self.reuse,
             )
         return Outputs(logp=found.logp, entropy=found.entropy, sum_p2=found.sum_p2)
 
     def decoder(self, samples: Sequence[Sample], n: int) -> ChatDecoder:
         """A decoder of `n` replies to each sample; each prompt is computed once."""
         self.module.eval()
-        return (ChatDecoder if self.not_shared else SharedDecoder)(self, [self.prompt(s) for s in samples], n)
+        return (ChatDecoder if self.no_prefix_reason else PrefixDecoder)(self, [self.prompt(s) for s in samples], n)
 
-    def reply(self, text: str, origin: Origin) -> Reply:
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
         """A reply as the model would have written it; the names of tokens that it may not write stay plain text."""
         written = self.recipe.lead + self.prompt.plain(text, self._unwritable)
         ids = self.tokenizer(written, add_special_tokens=False).input_ids
         return Reply((Part("text", text, "assistant"),), origin, (*ids, self.recipe.end[0]))
 
-    def sampled(self, token_ids: Sequence[int]) -> Reply:
+    def decode_reply(self, token_ids: Sequence[int]) -> Reply:
         """The reply that a decoder wrote, as text and tokens."""
         text = self.tokenizer.decode([i for i in token_ids if i not in self.recipe.end], skip_special_tokens=False)
         return Reply((Part("text", text.removeprefix(self.recipe.lead), "assistant"),), "policy", tuple(token_ids))
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
         """The text of each token; of a character that several tokens share, the last one has it."""
         decode = self.tokenizer.decode
         alone = [decode([i]) for i in ids]
@@ -209,46 +220,54 @@ class ChatModel:
             start = end if whole else start
         return found
 
-    def read(self, sample: Sample) -> None:
+    def validate(self, sample: Sample) -> None:
         self.prompt(sample)
 
-    def seen(self, sample: Sample) -> Seen:
+    def preview(self, sample: Sample) -> InputPreview:
         prompt = self.prompt(sample)
         media = sum(i in self.recipe.banned for i in prompt.ids.tolist())
         tensors = {"ids": prompt.ids, "positions": prompt.positions, **prompt.aligned, **prompt.media}
-        return Seen(f"{len(prompt.ids)} tokens, {media} of them for media", self.prompt.text(sample.prompt), tensors)
+        return InputPreview(
+            f"{len(prompt.ids)} tokens, {media} of them for media", self.prompt.text(sample.prompt), tensors
+        )
 
-    def key(self, sample: Sample) -> str:
-        prompt = [(p.role, p.kind, p.value if p.kind == "text" else self.prompt.medium(p).hash) for p in sample.prompt]
-        about = (self.recipe.hash, self.bf16, self.settings.attention, type(self.module).__name__, prompt)
+    def cache_key(self, sample: Sample) -> str:
+        prompt = [
+            (p.role, p.modality, p.value if p.modality == "text" else self.prompt.medium(p).hash) for p in sample.prompt
+        ]
+        about = (self.recipe.hash, self.bf16, self.settings.attn_implementation, type(self.module).__name__, prompt)
         return hashlib.sha256(repr(about).encode()).hexdigest()
 
-    def soon(self, samples: Sequence[Sample]) -> None:
-        if not self.share:
+    def prefetch(self, samples: Sequence[Sample]) -> None:
+        if not self.reuse:
             return
         if self._workers is None:
             self._workers = ThreadPoolExecutor(WORKERS, "read ahead", _alone)
-        pixels = self.tower.trains or not self.tower.shares
+        pixels = self.feature_cache.trains or not self.feature_cache.shares
         for sample in samples:
             self._workers.submit(self.prompt.ahead, sample, pixels)
 
-    def frame(self, sample: Sample) -> Frame | None:
+    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
         for part in sample.prompt:
-            if part.kind == "image":
+            if part.modality == "image":
                 header = self.prompt.medium(part).header()
                 return families.frame(
-                    self.module.config, self.processor, int(header["width"]), int(header["height"]), self.settings.frame
+                    self.module.config,
+                    self.processor,
+                    int(header["width"]),
+                    int(header["height"]),
+                    self.settings.coordinates,
                 )
         return None
 
-    def escapes(self, sample: Sample) -> int:
+    def count_escaped_tokens(self, sample: Sample) -> int:
         return self.prompt.escapes(sample)
 
-    def parts(self) -> Mapping[str, Sequence[str]]:
-        return families.parts(self.module)
+    def parameter_groups(self) -> Mapping[str, Sequence[str]]:
+        return families.parameter_groups(self.module)
 
     def after_step(self) -> None:
-        self.tower.forget()
+        self.feature_cache.forget()
 
     def save(self, folder: Path) -> None:
         with quiet():
@@ -274,25 +293,25 @@ class ChatModel:
             return self.module.model(**self._to_device(inputs), **({"use_cache": False} | more)).last_hidden_state
 
     def _predictors(
-        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Tensor]], batch: Batch | None = None
+        self, prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Tensor]], batch: Batch | None = None
     ) -> Float[Tensor, "tok dim"]:
         """The hidden state that predicts each reply token: that of the token before it."""
-        if not self.not_shared:
-            columns = packing.predictors(prompts, replies)
-            hidden = self._hidden(packing.stream(prompts, replies), **self.tower.inputs(prompts, batch))
+        if not self.no_prefix_reason:
+            columns = packing.predictor_indices(prompts, replies)
+            hidden = self._hidden(packing.packed_inputs(prompts, replies), **self.feature_cache.inputs(prompts, batch))
             return hidden[0].index_select(0, columns.to(self.device))
         pairs = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
         each = [p for p, _ in pairs]
         inputs = padding.training(each, [r for _, r in pairs], self._filler)
-        hidden = self._hidden(inputs, **self.tower.inputs(each, batch))
+        hidden = self._hidden(inputs, **self.feature_cache.inputs(each, batch))
         width = hidden.shape[1]
         index = [i * width + len(p.ids) - 1 + torch.arange(len(r)) for i, (p, r) in enumerate(pairs)]
         return hidden.reshape(-1, hidden.shape[-1])[torch.cat(index).to(self.device)]
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LanguageHead:
         """From hidden states to logits."""
-        return Head(self.module.get_output_embeddings(), self._after_head)
+        return LanguageHead(self.module.get_output_embeddings(), self._after_head)
 
     def _find_after_head(self) -> families.AfterHead:
         """What the model does to its head's output; found on a short text, where the whole model gives the answer.

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from mmpost.models.chat.prompts import Prompt
+from mmpost.models.chat.prompts import EncodedPrompt
 from mmpost.models.prefix import kv_cache
 from mmpost.models.prefix.attention import attend
 from mmpost.models.prefix.layout import Layout, read
@@ -22,7 +22,7 @@ REFUSED = ("sliding_window", "softcap", "s_aux", "position_bias", "cache")
 """Arguments of attention that ours does not have; a model that uses one computes its prompts again for each reply."""
 
 
-class CannotShare(Exception):
+class PrefixSharingError(Exception):
     """Why a model cannot share prompts between replies."""
 
 
@@ -45,7 +45,7 @@ def attention(
         return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more)
     found = [name for name in REFUSED if more.get(name) is not None]
     if found or dropout or more.get("is_causal") is False:
-        raise CannotShare(f"its attention has {', '.join(found) or 'dropout or no order'}")
+        raise PrefixSharingError(f"its attention has {', '.join(found) or 'dropout or no order'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     index = getattr(module, "layer_idx", None)
     if int(attention_mask[0, 0, 0, 0]) < 0:
@@ -60,7 +60,9 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, AttentionMaskInterface()["sdpa"])
 
 
-def stream(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _"]]]) -> dict[str, Tensor]:
+def packed_inputs(
+    prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Int[Tensor, " _"]]]
+) -> dict[str, Tensor]:
     """One row [prompt | reply | .. | prompt | ..]; every reply starts where its prompt's positions end.
 
     The last token of a reply is left out, since it predicts nothing.
@@ -70,7 +72,7 @@ def stream(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _
         ids += [prompt.ids, *(r[:-1] for r in group)]
         positions.append(prompt.positions)
         for reply in group:
-            following = prompt.after + torch.arange(max(0, len(reply) - 1))
+            following = prompt.next_position + torch.arange(max(0, len(reply) - 1))
             positions.append(following.expand(len(prompt.positions), -1))
     layout = Layout.of([(len(p.ids), [len(r[:-1]) for r in g]) for p, g in zip(prompts, replies, strict=True)])
     position_ids = torch.cat(positions, dim=1)[:, None]
@@ -82,7 +84,9 @@ def stream(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _
     }
 
 
-def predictors(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor, " _"]]]) -> Int[Tensor, " tok"]:
+def predictor_indices(
+    prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Int[Tensor, " _"]]]
+) -> Int[Tensor, " tok"]:
     """The column that predicts each reply token: the prompt's last for the first, that before it for the rest."""
     columns, start = [], 0
     for prompt, group in zip(prompts, replies, strict=True):
@@ -94,7 +98,7 @@ def predictors(prompts: Sequence[Prompt], replies: Sequence[Sequence[Int[Tensor,
     return torch.cat(columns) if columns else torch.empty(0, dtype=torch.long)
 
 
-def _aligned(prompts: Sequence[Prompt], replies: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+def _aligned(prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
     """Inputs with one value per token; 0 (text) for replies, and for prompts that have none."""
     names = dict.fromkeys(k for p in prompts for k in p.aligned)
     found = {}
@@ -111,13 +115,15 @@ def install(module: Any) -> None:
     """Give the language part of a model our attention. Raises CannotShare where it has none to give."""
     text = module.config.get_text_config()
     if text._attn_implementation not in ("sdpa", NAME):
-        raise CannotShare(f"model.attention is {text._attn_implementation}, and sharing is built on sdpa")
+        raise PrefixSharingError(
+            f"model.attn_implementation is {text._attn_implementation}, and sharing is built on sdpa"
+        )
     kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if kinds:
-        raise CannotShare(f"it has layers of {', '.join(sorted(kinds))}")
+        raise PrefixSharingError(f"it has layers of {', '.join(sorted(kinds))}")
     _set(module, NAME)
     if text._attn_implementation != NAME:
-        raise CannotShare("its attention is not one of transformers' interface")
+        raise PrefixSharingError("its attention is not one of transformers' interface")
 
 
 def uninstall(module: Any) -> None:

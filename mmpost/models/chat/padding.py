@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mmpost.models.chat.prompts import Prompt
+from mmpost.models.chat.prompts import EncodedPrompt
 
 
 def stack(
@@ -20,7 +20,7 @@ def stack(
     return torch.stack(padded, dim=-2)
 
 
-def media(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+def media(prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
     """The media inputs of several prompts, in their order: concatenated, smaller ones padded with zeros.
 
     Padding follows the processors themselves: families whose pictures differ in their number of tiles mark absent
@@ -37,13 +37,13 @@ def media(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     return merged
 
 
-def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " _"]], filler: int) -> dict[str, Tensor]:
+def training(prompts: Sequence[EncodedPrompt], replies: Sequence[Int[Tensor, " _"]], filler: int) -> dict[str, Tensor]:
     """One row per reply, [prompt | reply] padded on the right, with mask and positions."""
     full = [torch.cat([p.ids, r]) for p, r in zip(prompts, replies, strict=True)]
     width = max(len(f) for f in full)
     positions = []
     for prompt, reply in zip(prompts, replies, strict=True):
-        following = prompt.after + torch.arange(len(reply))
+        following = prompt.next_position + torch.arange(len(reply))
         positions.append(torch.cat([prompt.positions, following.expand(len(prompt.positions), -1)], dim=1))
     return {
         "input_ids": stack(full, width, left=False, value=filler),
@@ -53,7 +53,7 @@ def training(prompts: Sequence[Prompt], replies: Sequence[Int[Tensor, " _"]], fi
     }
 
 
-def prefill(prompts: Sequence[Prompt], filler: int) -> dict[str, Tensor]:
+def prefill(prompts: Sequence[EncodedPrompt], filler: int) -> dict[str, Tensor]:
     """One row per prompt, padded on the left, so that all replies start in the same column."""
     width = max(len(p.ids) for p in prompts)
     return {
@@ -64,7 +64,7 @@ def prefill(prompts: Sequence[Prompt], filler: int) -> dict[str, Tensor]:
     }
 
 
-def _aligned(prompts: Sequence[Prompt], width: int, left: bool) -> dict[str, Tensor]:
+def _aligned(prompts: Sequence[EncodedPrompt], width: int, left: bool) -> dict[str, Tensor]:
     """Inputs with one value per token; 0 (text) for replies, padding, and prompts that have none."""
     names = dict.fromkeys(k for p in prompts for k in p.aligned)
     return {k: stack([p.aligned.get(k, torch.zeros_like(p.ids)) for p in prompts], width, left) for k in names}

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.models.chat import packing, padding
-from mmpost.models.chat.decoding import SharedDecoder
-from mmpost.models.chat.packing import CannotShare
+from mmpost.models.chat.decoding import PrefixDecoder
+from mmpost.models.chat.packing import PrefixSharingError
 from mmpost.types import Part, Sample
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 """Largest relative difference; a reply that sees another, or lies at a wrong place, is off by far more."""
 
 
-def try_sharing(model: ChatModel) -> str:
+def check_prefix_sharing(model: ChatModel) -> str:
     """Let `model` share prompts if it can; returns why it cannot, or nothing."""
     # Rounding to 16 bits is no sign of a fault.
     kept, model.bf16 = model.bf16, False
@@ -39,7 +39,7 @@ def _compare(model: ChatModel) -> None:
     """Two small groups in one stream, one of them with media, read and written; raises CannotShare."""
     text = Part("text", "one two three")
     # The first kind is the one that a model was made for; what it says of others shows when they come.
-    media = [Part(kind, intake.example()) for kind, intake in list(model.prompt.intakes.items())[:1]]
+    media = [Part(kind, intake.example()) for kind, intake in list(model.prompt.processors.items())[:1]]
     prompts = [model.prompt(Sample("media", (*media, text))), model.prompt(Sample("text", (text,)))]
     ids = prompts[1].ids.repeat(2)[-8:]
     replies = [[ids[:3], ids[3:5], ids[:0]], [ids[5:], ids[2:4]]]
@@ -47,12 +47,12 @@ def _compare(model: ChatModel) -> None:
     lengths = [(len(p.ids), len(r)) for p, r in flat]
     with torch.no_grad():
         alone = padding.training([p for p, _ in flat], [r for _, r in flat], model._filler)
-        plain = model._hidden(alone, **model.tower.inputs([p for p, _ in flat]))
+        plain = model._hidden(alone, **model.feature_cache.inputs([p for p, _ in flat]))
         wanted = torch.cat([row[n - 1 : n - 1 + m] for row, (n, m) in zip(plain, lengths, strict=True)])
-        hidden = model._hidden(packing.stream(prompts, replies), **model.tower.inputs(prompts))
-        found = hidden[0, packing.predictors(prompts, replies)]
+        hidden = model._hidden(packing.packed_inputs(prompts, replies), **model.feature_cache.inputs(prompts))
+        found = hidden[0, packing.predictor_indices(prompts, replies)]
         _same(found, wanted, "replies that are read")
-        decoder = SharedDecoder(model, prompts, 2)
+        decoder = PrefixDecoder(model, prompts, 2)
         first, live = decoder.start(), torch.tensor([0, 1, 3, 4])
         begun = torch.stack([plain[i, n - 1] for i, (n, _) in enumerate(lengths) if i in (0, 3)])
         _same(first, model.head(begun), "the first token that is written")
@@ -64,4 +64,4 @@ def _compare(model: ChatModel) -> None:
 def _same(found: Float[Tensor, "tok last"], wanted: Float[Tensor, "tok last"], what: str) -> None:
     error = float(((found - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max())
     if not error <= TOLERANCE:
-        raise CannotShare(f"{what} differ by a relative {error:.2g}")
+        raise PrefixSharingError(f"{what} differ by a relative {error:.2g}")

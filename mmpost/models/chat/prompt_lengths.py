@@ -10,9 +10,9 @@ from transformers import AutoConfig
 from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError
 from mmpost.models.chat import families
-from mmpost.models.chat.prompts import Prompter
+from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.models.loading import load_processor, quiet
-from mmpost.types import Frame, Sample
+from mmpost.types import CoordinateFrame, Sample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Length:
     """Those that stand for media; as estimated from headers, with the brackets that some families put around them."""
 
 
-class Lengths:
+class PromptLengths:
     """Lengths and frames of prompts as a model would see them, from its folder or hub id without its weights.
 
     Raises ConfigError where configuration or processor cannot be loaded, and for a model without a chat template.
@@ -39,7 +39,7 @@ class Lengths:
                 self.config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
         except (OSError, ValueError) as e:
             raise ConfigError(f"model={settings.name}: its configuration cannot be loaded: {e}") from e
-        self.prompt = Prompter(None, self.processor, settings, families.banned_ids(self.config, self.processor))
+        self.prompt = PromptEncoder(None, self.processor, settings, families.banned_ids(self.config, self.processor))
         self._count = getattr(self.processor, "_get_num_multimodal_tokens", None)
         self._placeholders = families.placeholder_ids(self.config, self.processor)
 
@@ -50,8 +50,8 @@ class Lengths:
 
     def estimate(self, sample: Sample) -> Length | None:
         """From header sizes; None where the processor has no rule for its media. Raises DataError for a bad header."""
-        media = [part for part in sample.prompt if part.kind != "text"]
-        if media and (self._count is None or {part.kind for part in media} != {"image"}):
+        media = [part for part in sample.prompt if part.modality != "text"]
+        if media and (self._count is None or {part.modality for part in media} != {"image"}):
             return None
         headers = [self.prompt.medium(part).header() for part in media]
         sizes = [[int(h["height"]), int(h["width"])] for h in headers]
@@ -65,11 +65,11 @@ class Lengths:
         ids = self.prompt(sample).ids
         return Length(len(ids), sum(int(i) in self._placeholders for i in ids))
 
-    def frame(self, sample: Sample) -> Frame | None:
+    def frame(self, sample: Sample) -> CoordinateFrame | None:
         """Where the model writes coordinates for `sample`."""
         for part in sample.prompt:
-            if part.kind == "image":
+            if part.modality == "image":
                 header = self.prompt.medium(part).header()
                 width, height = int(header["width"]), int(header["height"])
-                return families.frame(self.config, self.processor, width, height, self.settings.frame)
+                return families.frame(self.config, self.processor, width, height, self.settings.coordinates)
         return None

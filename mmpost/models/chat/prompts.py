@@ -20,8 +20,8 @@ from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media, media
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat.position_ids import SECONDS, Positions
-from mmpost.models.media.processed_cache import Picture, Pixels, merged, pictures
-from mmpost.models.media.processors import intakes
+from mmpost.models.media.processed_cache import MediaInput, ProcessedMediaCache, merged, pictures
+from mmpost.models.media.processors import media_processors
 from mmpost.types import Part, Sample
 
 PROBE = "mmpost"
@@ -30,7 +30,7 @@ PROMPT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PromptRecipe:
     """How text and media become tokens: the same in training, in every rollout engine and in evaluation."""
 
     template: str
@@ -53,36 +53,36 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class EncodedPrompt:
     """A rendered prompt, ready to be put into rows."""
 
     ids: Int[Tensor, " len"]
     aligned: dict[str, Tensor]
     """Further inputs with one value per token (token types)."""
-    pictures: tuple[Picture, ...]
+    media_inputs: tuple[MediaInput, ...]
     """Its media, in their order."""
     positions: Int[Tensor, "axis len"]
     """Position ids; one axis, or three for multimodal rotary positions."""
 
     @property
-    def after(self) -> int:
+    def next_position(self) -> int:
         """The position of the first reply token: one more than that of the last token, which is text."""
         return int(self.positions[:, -1].max()) + 1
 
     @property
     def nbytes(self) -> int:
         held = (self.ids, self.positions, *self.aligned.values())
-        return sum(t.nbytes for t in held) + sum(p.nbytes for p in self.pictures)
+        return sum(t.nbytes for t in held) + sum(p.nbytes for p in self.media_inputs)
 
     @property
     def media(self) -> dict[str, Tensor]:
         """Pixels, grids and the like of all pictures; rows are concatenated along the first dimension."""
-        kinds = dict.fromkeys(p.kind for p in self.pictures)
-        of = [merged([p.load() for p in self.pictures if p.kind == kind]) for kind in kinds]
+        kinds = dict.fromkeys(p.modality for p in self.media_inputs)
+        of = [merged([p.load() for p in self.media_inputs if p.modality == kind]) for kind in kinds]
         return {name: tensor for media in of for name, tensor in media.items()}
 
 
-class Prompter:
+class PromptEncoder:
     """Renders prompts of one model; keeps the last ones, since a group and its epochs ask for the same again."""
 
     def __init__(
@@ -95,8 +95,8 @@ class Prompter:
     ) -> None:
         self.module, self.processor, self.system = module, processor, settings.system
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.intakes = intakes(processor, settings)
-        self.pixels = Pixels(self.intakes, pixel_bytes)
+        self.processors = media_processors(processor, settings)
+        self.media_cache = ProcessedMediaCache(self.processors, pixel_bytes)
         self.positions = Positions(module, settings.positions)
         self._kept = Cache(PROMPT_BYTES)
         self._media: dict[int, tuple[weakref.ref[Part], Media]] = {}
@@ -110,7 +110,7 @@ class Prompter:
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._special = sorted({*special, *self.strings(banned)} - {""}, key=len, reverse=True)
 
-    def __call__(self, sample: Sample) -> Prompt:
+    def __call__(self, sample: Sample) -> EncodedPrompt:
         """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
         try:
             parts, key = self._identity(sample)
@@ -125,7 +125,7 @@ class Prompter:
         """
         parts, key = self._identity(sample)
         if pixels or key not in self._kept:
-            self.pixels.ahead([p.value for p in parts if p.kind in self.intakes])
+            self.media_cache.ahead([p.value for p in parts if p.modality in self.processors])
 
     def medium(self, part: Part) -> Media:
         """The lazy medium of a part, also where a source gave a bare picture or array, which is encoded once."""
@@ -134,14 +134,14 @@ class Prompter:
         known = self._media.get(id(part))
         if known is None or known[0]() is not part:
             place = id(part)
-            known = weakref.ref(part, lambda _: self._media.pop(place, None)), media(part.value, part.kind)
+            known = weakref.ref(part, lambda _: self._media.pop(place, None)), media(part.value, part.modality)
             self._media[place] = known
         return known[1]
 
     def _identity(self, sample: Sample) -> tuple[list[Part], str]:
         """The parts with lazy media, and a hash of their contents."""
-        parts = [p if p.kind == "text" else Part(p.kind, self.medium(p), p.role) for p in sample.prompt]
-        identity = [(p.role, p.kind, p.value if p.kind == "text" else p.value.hash) for p in parts]
+        parts = [p if p.modality == "text" else Part(p.modality, self.medium(p), p.role) for p in sample.prompt]
+        identity = [(p.role, p.modality, p.value if p.modality == "text" else p.value.hash) for p in parts]
         return parts, hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def text(self, parts: Sequence[Part]) -> str:
@@ -182,7 +182,9 @@ class Prompter:
             if not messages or messages[-1]["role"] != part.role:
                 messages.append({"role": part.role, "content": []})
             content = (
-                {"type": part.kind, "text": self.plain(part.value)} if part.kind == "text" else {"type": part.kind}
+                {"type": part.modality, "text": self.plain(part.value)}
+                if part.modality == "text"
+                else {"type": part.modality}
             )
             messages[-1]["content"].append(content)
         return messages
@@ -195,25 +197,25 @@ class Prompter:
 
     def escapes(self, sample: Sample) -> int:
         """How many special tokens stand in the prompt's texts, which are written so that they are plain text."""
-        return sum(len(self.plain(p.value)) - len(p.value) for p in sample.prompt if p.kind == "text")
+        return sum(len(self.plain(p.value)) - len(p.value) for p in sample.prompt if p.modality == "text")
 
     def strings(self, ids: Sequence[int]) -> list[str]:
         """The strings that these tokens are read from, longest first."""
         return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
 
-    def _render(self, parts: Sequence[Part]) -> Prompt:
-        others = sorted({part.kind for part in parts} - {"text", *self.intakes})
+    def _render(self, parts: Sequence[Part]) -> EncodedPrompt:
+        others = sorted({part.modality for part in parts} - {"text", *self.processors})
         if others:
-            takes = ", ".join(("text", *self.intakes))
+            takes = ", ".join(("text", *self.processors))
             raise DataError(f"this model takes {takes}, but the prompt has {', '.join(others)}")
         text = self.text(parts)
         # The same processor, but for who it asks for pixels.
         processor, given, bounds, seconds = copy(self.processor), {}, [], []
-        for kind, intake in self.intakes.items():
-            media = [part.value for part in parts if part.kind == kind]
+        for kind, intake in self.processors.items():
+            media = [part.value for part in parts if part.modality == kind]
             if not media:
                 continue
-            bounds.append(self.pixels.bound(kind, media))
+            bounds.append(self.media_cache.bound(kind, media))
             setattr(processor, intake.owner, bounds[-1])
             opened = [intake.open(m) for m in media]
             values, about = intake.call(opened)
@@ -230,7 +232,7 @@ class Prompter:
         timing = {k: torch.tensor(seconds) for k in SECONDS if k in features}
         rest = {k: v for k, v in tensors.items() if k not in aligned and k not in SECONDS}
         known = pictures(bounds, rest) if bounds else ()
-        return Prompt(ids[0], aligned, known, self.positions(ids, aligned, rest | timing))
+        return EncodedPrompt(ids[0], aligned, known, self.positions(ids, aligned, rest | timing))
 
     def marker(self) -> str:
         """What the template writes to open the assistant's turn; empty where it does not care to."""

@@ -23,9 +23,9 @@ from mmpost.core.collate import on_device, reply_space
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.embedding.encoders import Encoder
-from mmpost.models.embedding.spec import DESCRIPTION, EmbedderSettings as EmbedderSettings, HeadSettings, description
+from mmpost.models.embedding.spec import SPEC_FILE, EmbeddingSpec as EmbeddingSpec, HeadSettings, read_spec
 from mmpost.models.loading import device_of
-from mmpost.types import Batch, Frame, Origin, Outputs, Part, Reply, Sample, Seen
+from mmpost.types import Batch, CoordinateFrame, InputPreview, Origin, Outputs, Part, Reply, Sample
 
 WEIGHTS = "model.safetensors"
 
@@ -47,9 +47,9 @@ class Recipe:
 class Module(torch.nn.Module):
     """Encoders, projections, scales and head: all that has weights."""
 
-    def __init__(self, settings: EmbedderSettings, folder: Path | None = None) -> None:
+    def __init__(self, settings: EmbeddingSpec, folder: Path | None = None) -> None:
         super().__init__()
-        encoders = {kind: encoder(kind, fields, folder) for kind, fields in settings.towers.items()}
+        encoders = {kind: encoder(kind, fields, folder) for kind, fields in settings.encoders.items()}
         self.towers = torch.nn.ModuleDict(encoders)
         self.projections = torch.nn.ModuleDict(
             {kind: torch.nn.Linear(tower.size, settings.dim) for kind, tower in encoders.items()}
@@ -67,15 +67,15 @@ class Module(torch.nn.Module):
 
     def make_head(self, head: HeadSettings, dim: int) -> None:
         """A fresh head in the place of any other."""
-        unknown = [kind for kind in head.kinds if kind not in self.towers]
-        if unknown or (head.how == "features" and len(head.kinds) != 1):
+        unknown = [kind for kind in head.modalities if kind not in self.towers]
+        if unknown or (head.pooling == "features" and len(head.modalities) != 1):
             raise ConfigError(
-                f"head: wanted {'one' if head.how == 'features' else 'some'} of the kinds {list(self.towers)} for "
-                f"how={head.how}, found {list(head.kinds)}"
+                f"head: wanted {'one' if head.pooling == 'features' else 'some'} of the kinds {list(self.towers)} for "
+                f"how={head.pooling}, found {list(head.modalities)}"
             )
-        size = dim * len(head.kinds) if head.how == "concat" else dim
-        if head.how == "features":
-            size = self.projections[head.kinds[0]].in_features
+        size = dim * len(head.modalities) if head.pooling == "concat" else dim
+        if head.pooling == "features":
+            size = self.projections[head.modalities[0]].in_features
         self.head = torch.nn.Linear(size, head.classes).to(self.fitted.device)  # type: ignore[arg-type, call-overload]
 
 
@@ -98,58 +98,63 @@ class Embedder:
     def __init__(
         self,
         module: Module,
-        described: EmbedderSettings,
+        described: EmbeddingSpec,
         settings: ModelSettings = ModelSettings(),
         compute: ComputeSettings = ComputeSettings(),
     ) -> None:
         if settings.gradient_checkpointing:
             raise ConfigError(
-                "model.gradient_checkpointing: a model of towers has none; lower compute.micro_tokens, which costs a "
+                "model.gradient_checkpointing: a model of towers has none; lower "
+                "compute.max_tokens_per_microbatch, which costs a "
                 "second forward but never changes the loss"
             )
         self.module: Any = module
-        self.described, self.settings, self.compute = described, settings, compute
+        self.spec, self.settings, self.compute = described, settings, compute
         self.device = device_of(settings.device)
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
         self.recipe = Recipe(
             tuple(
-                (kind, str(described.towers[kind]["name"]), json.dumps(dict(self._tower(kind).options), sort_keys=True))
-                for kind in described.towers
+                (
+                    kind,
+                    str(described.encoders[kind]["name"]),
+                    json.dumps(dict(self._tower(kind).options), sort_keys=True),
+                )
+                for kind in described.encoders
             )
         )
 
     @property
-    def kinds(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         """The kinds of media that it embeds."""
-        return tuple(self.described.towers)
+        return tuple(self.spec.encoders)
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         """How many classes its head tells apart; 0: it has none."""
-        return 0 if self.described.head is None else self.described.head.classes
+        return 0 if self.spec.head is None else self.spec.head.classes
 
     # What the trainer asks.
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Micro-batches of whole samples, in order, as full as `compute.micro_tokens` and `micro_replies` allow."""
-        most = self.compute.micro_replies or len(samples)
+        """Micro-batches of whole samples, in order, as full as the budgets of `compute` allow."""
+        most = self.compute.max_replies_per_microbatch or len(samples)
         pieces: list[list[Sample]] = []
         room = 0
         for sample in samples:
-            cost = self.tokens([sample])
+            cost = self.num_tokens([sample])
             whole = unit == "batch" and pieces
             if not whole and (not pieces or cost > room or len(pieces[-1]) >= most):
                 pieces.append([])
-                room = self.compute.micro_tokens
+                room = self.compute.max_tokens_per_microbatch
             pieces[-1].append(sample)
             room -= cost
         return [on_device(reply_space(piece, columns, inputs=piece), self.device) for piece in pieces]
 
-    def tokens(self, samples: Sequence[Sample]) -> int:
+    def num_tokens(self, samples: Sequence[Sample]) -> int:
         """Positions that the encoders work on for these samples."""
-        return sum(self._tower(p.kind).cost for s in samples for p in s.prompt if p.kind in self.kinds)
+        return sum(self._tower(p.modality).cost for s in samples for p in s.prompt if p.modality in self.modalities)
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
         return reply_space(samples, columns)
@@ -166,12 +171,12 @@ class Embedder:
             )
         self._set_mode(torch.is_grad_enabled() if train is None else train)
         samples: Sequence[Sample] = batch.inputs
-        head = self.described.head if "classes" in wants else None
+        head = self.spec.head if "classes" in wants else None
         if "classes" in wants and head is None:
             raise ConfigError("the objective wants classes, and the model has no head: add one by the edit AddHead")
-        kinds = self.kinds if "embeddings" in wants else head.kinds if head else ()
+        kinds = self.modalities if "embeddings" in wants else head.modalities if head else ()
         features = {kind: self._features(kind, samples) for kind in kinds}
-        plain = head is not None and head.how == "features" and "embeddings" not in wants
+        plain = head is not None and head.pooling == "features" and "embeddings" not in wants
         made = {} if plain else {kind: self._embedded(kind, *features[kind]) for kind in kinds}
         return Outputs(
             embeddings=made if "embeddings" in wants else {},
@@ -179,45 +184,51 @@ class Embedder:
             aux=self._scalars() if "embeddings" in wants else {},
         )
 
-    def read(self, sample: Sample) -> None:
+    def validate(self, sample: Sample) -> None:
         """Open what the encoders read; raises DataError where there is nothing for them, or twice the same kind."""
-        found = [p.kind for p in sample.prompt if p.kind in self.kinds]
+        found = [p.modality for p in sample.prompt if p.modality in self.modalities]
         if not found or len(found) > len(set(found)):
             raise DataError(
-                f"sample {sample.uid!r}: wanted one part of some of the kinds {list(self.kinds)}, found "
-                f"{[p.kind for p in sample.prompt]}; drop it, or give the model towers for what it has"
+                f"sample {sample.uid!r}: wanted one part of some of the kinds {list(self.modalities)}, found "
+                f"{[p.modality for p in sample.prompt]}; drop it, or give the model towers for what it has"
             )
         for part in sample.prompt:
-            if part.kind in self.kinds:
-                self._tower(part.kind).collate([self._value(part)])
+            if part.modality in self.modalities:
+                self._tower(part.modality).collate([self._value(part)])
 
-    def seen(self, sample: Sample) -> Seen:
-        self.read(sample)
-        read = {p.kind: self._tower(p.kind).collate([self._value(p)]) for p in sample.prompt if p.kind in self.kinds}
+    def preview(self, sample: Sample) -> InputPreview:
+        self.validate(sample)
+        read = {
+            p.modality: self._tower(p.modality).collate([self._value(p)])
+            for p in sample.prompt
+            if p.modality in self.modalities
+        }
         tensors = {f"{kind} {name}": v[0] for kind, inputs in read.items() for name, v in inputs.items()}
-        return Seen(f"{self.tokens([sample])} positions of {len(read)} encoders", "", tensors)
+        return InputPreview(f"{self.num_tokens([sample])} positions of {len(read)} encoders", "", tensors)
 
-    def key(self, sample: Sample) -> str:
-        content = [(p.kind, p.value if p.kind == "text" else media(p.value, p.kind).hash) for p in sample.prompt]
+    def cache_key(self, sample: Sample) -> str:
+        content = [
+            (p.modality, p.value if p.modality == "text" else media(p.value, p.modality).hash) for p in sample.prompt
+        ]
         return hashlib.sha256(repr((self.recipe.hash, self.bf16, content)).encode()).hexdigest()
 
-    def soon(self, samples: Sequence[Sample]) -> None:
+    def prefetch(self, samples: Sequence[Sample]) -> None:
         """Nothing: transforms may still change how media are opened."""
 
-    def frame(self, sample: Sample) -> Frame | None:
+    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
         return None
 
-    def escapes(self, sample: Sample) -> int:
+    def count_escaped_tokens(self, sample: Sample) -> int:
         return 0
 
-    def parts(self) -> Mapping[str, Sequence[str]]:
-        found = {kind: [f"towers.{kind}"] for kind in self.kinds}
+    def parameter_groups(self) -> Mapping[str, Sequence[str]]:
+        found = {kind: [f"towers.{kind}"] for kind in self.modalities}
         found |= {"projector": ["projections"], "scale": ["log_scale", "bias"]}
         return found | ({"head": ["head"]} if self.module.head is not None else {})
 
     @torch.no_grad()
     def after_step(self) -> None:
-        scale = self.described.scale
+        scale = self.spec.scale
         if scale.clamp == "after_step":
             for parameter in self.module.log_scale.values():
                 parameter.clamp_(scale.low, scale.high)
@@ -225,26 +236,26 @@ class Embedder:
     def save(self, folder: Path) -> None:
         """Weights, the description, and what encoders need besides; `open_model` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        towers = dict(self.described.towers)
-        for kind in self.kinds:
+        towers = dict(self.spec.encoders)
+        for kind in self.modalities:
             own = folder / "towers" / kind
             changed = self._tower(kind).save(own)
             if changed is not None:
                 towers[kind] = {"name": towers[kind]["name"], **changed.model_dump(mode="json")}
-        said = {**self.described.model_dump(mode="json"), "towers": towers}
-        (folder / DESCRIPTION).write_text(json.dumps({"model": "embedding", **said}, indent=1), encoding="utf-8")
+        said = {**self.spec.model_dump(mode="json"), "encoders": towers}
+        (folder / SPEC_FILE).write_text(json.dumps({"model": "embedding", **said}, indent=1), encoding="utf-8")
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in self.module.state_dict().items()}, folder / WEIGHTS
         )
 
     # What edits ask.
 
-    def fit(self, samples: Sequence[Sample]) -> None:
+    def fit_scales(self, samples: Sequence[Sample]) -> None:
         """Take the scales of numbers from these samples, unless that has been done."""
         if bool(self.module.fitted):
             return
-        for kind in self.kinds:
-            values = [self._value(p) for s in samples for p in s.prompt if p.kind == kind]
+        for kind in self.modalities:
+            values = [self._value(p) for s in samples for p in s.prompt if p.modality == kind]
             if values:
                 with torch.no_grad():
                     self._tower(kind).fit(values)
@@ -252,23 +263,23 @@ class Embedder:
 
     def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
         """A fresh classifier; one that is just so already stays, with its weights."""
-        head = HeadSettings(classes=classes, kinds=kinds, how=how)
-        if self.described.head != head:
-            self.module.make_head(head, self.described.dim)
-            self.described = self.described.model_copy(update={"head": head})
+        head = HeadSettings(classes=classes, modalities=kinds, pooling=how)
+        if self.spec.head != head:
+            self.module.make_head(head, self.spec.dim)
+            self.spec = self.spec.model_copy(update={"head": head})
 
     # What only models that write can do.
 
-    def reply(self, text: str, origin: Origin) -> Reply:
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
         self._refuse()
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise ConfigError(
             f"model={self.settings.name}: wanted a model that writes replies, found one that embeds "
-            f"{', '.join(self.kinds)}; take a chat model, or a stage without replies"
+            f"{', '.join(self.modalities)}; take a chat model, or a stage without replies"
         )
 
     # Inside.
@@ -286,18 +297,18 @@ class Embedder:
                 child.eval()
 
     def _value(self, part: Part) -> Any:
-        if part.kind == "text":
+        if part.modality == "text":
             return part.value
-        return media(part.value, part.kind).open(**self._tower(part.kind).options)
+        return media(part.value, part.modality).open(**self._tower(part.modality).options)
 
     def _features(self, kind: str, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """Vectors [sample, feature], zeros where the kind is missing, and which samples have it."""
         values: dict[int, Any] = {}
         for i, sample in enumerate(samples):
             for part in sample.prompt:
-                if part.kind == kind and i in values:
+                if part.modality == kind and i in values:
                     raise DataError(f"sample {sample.uid!r}: wanted one part of the kind {kind}, found several")
-                if part.kind == kind:
+                if part.modality == kind:
                     values[i] = self._value(part)
         there = torch.tensor([i in values for i in range(len(samples))], device=self.device)
         if not values:
@@ -337,17 +348,17 @@ class Embedder:
         samples: Sequence[Sample],
     ) -> Tensor:
         assert self.module.head is not None
-        if head.how == "features":
-            x = features[head.kinds[0]][0]
-        elif head.how == "concat":
-            x = torch.cat([made[kind] for kind in head.kinds], dim=1)
+        if head.pooling == "features":
+            x = features[head.modalities[0]][0]
+        elif head.pooling == "concat":
+            x = torch.cat([made[kind] for kind in head.modalities], dim=1)
         else:
-            count = torch.stack([features[kind][1] for kind in head.kinds]).sum(0).clamp(min=1)
-            x = torch.stack([made[kind] for kind in head.kinds]).sum(0) / count[:, None]
+            count = torch.stack([features[kind][1] for kind in head.modalities]).sum(0).clamp(min=1)
+            x = torch.stack([made[kind] for kind in head.modalities]).sum(0) / count[:, None]
         return self.module.head(x)
 
     def _scalars(self) -> dict[str, Tensor]:
-        scale = self.described.scale
+        scale = self.spec.scale
         found = {}
         for name, value in self.module.log_scale.items():
             out = value
@@ -363,15 +374,15 @@ class Embedder:
 
 def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = ComputeSettings()) -> Embedder:
     """From a folder that `Embedder.save` wrote. Raises ConfigError where it does not fit its description."""
-    about = description(folder) or {}
-    described = decode(EmbedderSettings, {k: v for k, v in about.items() if k != "model"}, f"{folder}/{DESCRIPTION}: ")
+    about = read_spec(folder) or {}
+    described = decode(EmbeddingSpec, {k: v for k, v in about.items() if k != "model"}, f"{folder}/{SPEC_FILE}: ")
     with torch.random.fork_rng(devices=[]):
         module = Module(described, Path(folder))
     try:
         module.load_state_dict(load_file(Path(folder) / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as e:
         raise ConfigError(
-            f"model={settings.name}: wanted the weights that {folder}/{DESCRIPTION} describes, found others or none "
+            f"model={settings.name}: wanted the weights that {folder}/{SPEC_FILE} describes, found others or none "
             f"({e}); copy the folder again"
         ) from e
     return Embedder(module, described, settings, compute)
@@ -379,10 +390,10 @@ def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = 
 
 def write_described(folder: Path, about: Mapping[str, Any], seed: int) -> None:
     """Write the model that a .yaml file describes; raises ConfigError for keys and values that it cannot have."""
-    write_towers(folder, decode(EmbedderSettings, about), seed)
+    write_towers(folder, decode(EmbeddingSpec, about), seed)
 
 
-def write_towers(folder: Path | str, described: EmbedderSettings, seed: int = 0) -> None:
+def write_towers(folder: Path | str, described: EmbeddingSpec, seed: int = 0) -> None:
     """Write a model as described into `folder`: fresh weights but where an encoder brings its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

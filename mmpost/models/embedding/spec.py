@@ -12,7 +12,7 @@ from pydantic import Field
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
 
-DESCRIPTION = "mmpost_model.json"
+SPEC_FILE = "mmpost_model.json"
 """In a model's folder: {"model": NAME, ...}, where mmpost.models.NAME has `open_model(folder, settings, compute)`."""
 
 
@@ -38,16 +38,16 @@ class HeadSettings(Settings):
 
     classes: int = Field(ge=2)
     """How many."""
-    kinds: tuple[str, ...] = Field(min_length=1)
+    modalities: tuple[str, ...] = Field(min_length=1)
     """Of which kinds it reads."""
-    how: Literal["features", "average", "concat"] = "features"
+    pooling: Literal["features", "average", "concat"] = "features"
     """One kind's vectors before its projection, or the average or concatenation of normalised embeddings."""
 
 
-class EmbedderSettings(Settings):
+class EmbeddingSpec(Settings):
     """What an embedding model is made of."""
 
-    towers: dict[str, dict[str, Any]]
+    encoders: dict[str, dict[str, Any]]
     """By kind of medium: {name: ENCODER, ...}, an encoder of mmpost.models.embedding.encoders and its fields."""
     dim: int = Field(default=512, ge=1)
     """Of the space in which kinds are compared."""
@@ -57,9 +57,9 @@ class EmbedderSettings(Settings):
     """A classifier; the edit AddHead makes one."""
 
 
-def description(folder: str) -> dict[str, Any] | None:
+def read_spec(folder: str) -> dict[str, Any] | None:
     """What the folder says of itself; None for hub ids and folders of transformers."""
-    file = Path(folder) / DESCRIPTION
+    file = Path(folder) / SPEC_FILE
     if not file.is_file():
         return None
     try:

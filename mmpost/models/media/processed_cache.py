@@ -14,14 +14,14 @@ from transformers import BatchFeature
 
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media
-from mmpost.models.media.processors import Intake
+from mmpost.models.media.processors import MediaProcessor
 
 OURS = ("video_metadata", "do_sample_frames", "sampling_rate")
 """What a call of the whole processor says of its media; each medium says it again when it is processed."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class MediaInput:
     """What an encoder reads of one image, video or sound; of all of a prompt where they cannot be taken apart."""
 
     key: str
@@ -31,7 +31,7 @@ class Picture:
     media: int = 1
     nbytes: int = 0
     """What it holds by itself, outside of the bounded cache."""
-    kind: str = "image"
+    modality: str = "image"
     """Of the media; empty for a prompt whose kinds could not be told apart."""
 
 
@@ -51,10 +51,10 @@ Group = tuple[Media, ...]
 """Media of one kind that are processed together."""
 
 
-class Pixels:
+class ProcessedMediaCache:
     """The parts of a model's processor, each asked once per medium, or once per group where neighbours matter."""
 
-    def __init__(self, intakes: Mapping[str, Intake], limit: int) -> None:
+    def __init__(self, intakes: Mapping[str, MediaProcessor], limit: int) -> None:
         self.intakes = intakes
         self.processed = 0
         """Media that went through so far; those of the probes are not counted."""
@@ -64,31 +64,31 @@ class Pixels:
 
     def groups(self, media: Sequence[Media], options: Mapping[str, Any]) -> list[Group]:
         """What of these, all of one kind, is processed together: each alone, or all, where one alone is different."""
-        if len(media) <= 1 or self._separable(media[0].kind, options):
+        if len(media) <= 1 or self._separable(media[0].modality, options):
             return [(m,) for m in media]
         return [tuple(media)]
 
     def done(self, group: Group, options: Mapping[str, Any]) -> _Done:
         """Output for these media; raises DataError for one that cannot be used."""
-        key = (repr(sorted(options.items())), group[0].kind, tuple(m.hash for m in group))
+        key = (repr(sorted(options.items())), group[0].modality, tuple(m.hash for m in group))
         return self._kept.get(key, lambda: self._process(group, options), lambda d: d.nbytes)
 
     def ahead(self, media: Sequence[Media]) -> None:
         """Process what will be asked for soon; may run on another thread, and does nothing before a kind's first."""
         for kind, options in list(self._options.items()):
-            for group in self.groups([m for m in media if m.kind == kind], options):
+            for group in self.groups([m for m in media if m.modality == kind], options):
                 self.done(group, options)
 
-    def bound(self, kind: str, media: Sequence[Media]) -> Bound:
+    def bound(self, kind: str, media: Sequence[Media]) -> ProcessorStub:
         """What stands for the part of the processor for `kind` in one call of the whole, about these media."""
-        return Bound(self, self.intakes[kind], media)
+        return ProcessorStub(self, self.intakes[kind], media)
 
     def count(self, media: int) -> None:
         with self._lock:
             self.processed += media
 
     def _process(self, group: Group, options: Mapping[str, Any]) -> _Done:
-        intake = self.intakes[group[0].kind]
+        intake = self.intakes[group[0].modality]
         features = intake.run([intake.open(m) for m in group], dict(options))
         self.count(len(group))
         return _Done(features, digest(features))
@@ -99,7 +99,7 @@ class Pixels:
             self._apart[name] = self._same(self.intakes[kind], dict(options))
         return self._apart[name]
 
-    def _same(self, intake: Intake, options: dict[str, Any]) -> bool:
+    def _same(self, intake: MediaProcessor, options: dict[str, Any]) -> bool:
         """Whether outputs for each, put one after the other, are the output for both."""
         probes = intake.probes()
         try:
@@ -110,10 +110,10 @@ class Pixels:
         return together.keys() == apart.keys() and digest(together) == digest(apart)
 
 
-class Bound:
+class ProcessorStub:
     """A part of the processor that already knows what it will be asked for, and asks the real one for new media."""
 
-    def __init__(self, pixels: Pixels, intake: Intake, media: Sequence[Media]) -> None:
+    def __init__(self, pixels: ProcessedMediaCache, intake: MediaProcessor, media: Sequence[Media]) -> None:
         self.pixels, self.intake, self.media = pixels, intake, media
         self.options: dict[str, Any] | None = None
         """What it was called with, but for what media say of themselves; None before."""
@@ -122,7 +122,7 @@ class Bound:
         return getattr(self.intake.inner, name)
 
     def __call__(self, _: Any, **options: Any) -> BatchFeature:
-        self.options = self.pixels._options[self.intake.kind] = {k: v for k, v in options.items() if k not in OURS}
+        self.options = self.pixels._options[self.intake.modality] = {k: v for k, v in options.items() if k not in OURS}
         found = merged([self.pixels.done(g, self.options).features for g in self._groups()])
         for old, new in self.intake.renamed:
             if new in found:  # as the whole processor, which renames it, expects it
@@ -134,24 +134,24 @@ class Bound:
         groups = self._groups() if self.options is not None else []
         return set(self.pixels.done(groups[0], self.options or {}).features) if groups else set()
 
-    def pictures(self, names: Sequence[str]) -> tuple[Picture, ...]:
+    def pictures(self, names: Sequence[str]) -> tuple[MediaInput, ...]:
         """Its media as pictures with the tensors of these names."""
         return tuple(self._picture(group, self.options or {}, tuple(names)) for group in self._groups())
 
     def _groups(self) -> list[Group]:
         return self.pixels.groups(self.media, self.options or {})
 
-    def _picture(self, group: Group, options: dict[str, Any], names: tuple[str, ...]) -> Picture:
+    def _picture(self, group: Group, options: dict[str, Any], names: tuple[str, ...]) -> MediaInput:
         pixels = self.pixels
 
         def load() -> dict[str, Tensor]:
             features = pixels.done(group, options).features
             return {name: torch.as_tensor(features[name]) for name in names}
 
-        return Picture(pixels.done(group, options).key, load, len(group), kind=self.intake.kind)
+        return MediaInput(pixels.done(group, options).key, load, len(group), modality=self.intake.modality)
 
 
-def pictures(bounds: Sequence[Bound], wanted: Mapping[str, Tensor]) -> tuple[Picture, ...]:
+def pictures(bounds: Sequence[ProcessorStub], wanted: Mapping[str, Tensor]) -> tuple[MediaInput, ...]:
     """The media of a prompt as pictures with the tensors in `wanted`, the media inputs that its processor returned."""
     for bound in bounds:
         if bound.options is None:  # code of its own, which goes another way
@@ -160,9 +160,9 @@ def pictures(bounds: Sequence[Bound], wanted: Mapping[str, Tensor]) -> tuple[Pic
     if wanted and wanted.keys() <= set().union(*names):
         own = [[name for name in wanted if name in known] for known in names]
         return tuple(p for bound, mine in zip(bounds, own, strict=True) for p in bound.pictures(mine))
-    kinds = {bound.intake.kind for bound in bounds}
+    kinds = {bound.intake.modality for bound in bounds}
     media, nbytes = sum(len(b.media) for b in bounds), sum(t.nbytes for t in wanted.values())
-    return (Picture(digest(wanted), lambda: wanted, media, nbytes, kinds.pop() if len(kinds) == 1 else ""),)
+    return (MediaInput(digest(wanted), lambda: wanted, media, nbytes, kinds.pop() if len(kinds) == 1 else ""),)
 
 
 def merged(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

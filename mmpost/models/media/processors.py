@@ -19,7 +19,7 @@ TICKS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class VideoFrames:
     """Frames of a video as a model sees them."""
 
     frames: UInt8[np.ndarray, "frame height width 3"]
@@ -35,10 +35,10 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Intake:
+class MediaProcessor:
     """One kind of medium on its way into a model."""
 
-    kind: str
+    modality: str
     owner: str
     """The processor's attribute that holds the part for this kind."""
     argument: str
@@ -70,7 +70,7 @@ class Intake:
         return found
 
 
-def intakes(processor: Any, settings: ModelSettings) -> dict[str, Intake]:
+def media_processors(processor: Any, settings: ModelSettings) -> dict[str, MediaProcessor]:
     """The kinds of media that a processor takes."""
     makers = (("image_processor", _image), ("video_processor", _video), ("feature_extractor", _audio))
     found = {}
@@ -78,49 +78,49 @@ def intakes(processor: Any, settings: ModelSettings) -> dict[str, Intake]:
         inner = getattr(processor, owner, None)
         if inner is not None:
             intake = make(owner, inner, settings)
-            found[intake.kind] = intake
+            found[intake.modality] = intake
     return found
 
 
-def _image(owner: str, inner: Any, _: ModelSettings) -> Intake:
+def _image(owner: str, inner: Any, _: ModelSettings) -> MediaProcessor:
     def call(opened: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         return [list(opened)], {}
 
     def probes() -> tuple[Any, Any]:
         return _noise(64, 96, 3), _noise(80, 48, 3)
 
-    return Intake(
+    return MediaProcessor(
         *("image", owner, "images", "get_image_features", inner, lambda m: m.open(), call, probes),
         example=lambda: _noise(56, 56, 3),
     )
 
 
-def _video(owner: str, inner: Any, settings: ModelSettings) -> Intake:
-    def open_(medium: Media) -> Film:
+def _video(owner: str, inner: Any, settings: ModelSettings) -> MediaProcessor:
+    def open_(medium: Media) -> VideoFrames:
         header = medium.header()
         factor = getattr(inner, "temporal_patch_size", 1)
         chosen = sample_frames(header, settings.fps, settings.max_frames, settings.min_frames, factor)
         video = medium.open(frames=chosen)
-        return Film(video.frames, video.times, header["duration"])
+        return VideoFrames(video.frames, video.times, header["duration"])
 
-    def call(opened: Sequence[Film]) -> tuple[Any, dict[str, Any]]:
-        about = {"video_metadata": [_told(film) for film in opened], "do_sample_frames": False}
+    def call(opened: Sequence[VideoFrames]) -> tuple[Any, dict[str, Any]]:
+        about = {"video_metadata": [video_metadata(film) for film in opened], "do_sample_frames": False}
         return [film.frames for film in opened], about
 
-    def probes() -> tuple[Film, Film]:
+    def probes() -> tuple[VideoFrames, VideoFrames]:
         long, short = (np.stack([_noise(*size, 3)] * n) for size, n in (((64, 96), 6), ((80, 48), 4)))
-        return Film(long, np.arange(6) / 2, 3.0), Film(short, np.arange(4.0), 4.0)
+        return VideoFrames(long, np.arange(6) / 2, 3.0), VideoFrames(short, np.arange(4.0), 4.0)
 
     def film() -> dict[str, Any]:
         return {"frames": [_noise(56, 56, 3)] * 4, "fps": settings.fps}
 
-    def seconds(opened: Sequence[Film]) -> list[float]:
+    def seconds(opened: Sequence[VideoFrames]) -> list[float]:
         return [film.step * getattr(inner, "temporal_patch_size", 1) for film in opened]
 
-    return Intake("video", owner, "videos", "get_video_features", inner, open_, call, probes, seconds, film)
+    return MediaProcessor("video", owner, "videos", "get_video_features", inner, open_, call, probes, seconds, film)
 
 
-def _told(film: Film) -> VideoMetadata:
+def video_metadata(film: VideoFrames) -> VideoMetadata:
     """The times of the frames, in the only form that processors read them in: numbers of frames of a film."""
     height, width = film.frames.shape[1:3]
     return VideoMetadata(
@@ -133,7 +133,7 @@ def _told(film: Film) -> VideoMetadata:
     )
 
 
-def _audio(owner: str, inner: Any, _: ModelSettings) -> Intake:
+def _audio(owner: str, inner: Any, _: ModelSettings) -> MediaProcessor:
     def open_(medium: Media) -> Audio:
         sound: Audio = medium.open(rate=inner.sampling_rate)
         longest = getattr(inner, "n_samples", None)
@@ -151,7 +151,7 @@ def _audio(owner: str, inner: Any, _: ModelSettings) -> Intake:
         rate = inner.sampling_rate
         return Audio(_wave(rate // 4), rate), Audio(_wave(rate // 3), rate)
 
-    return Intake(
+    return MediaProcessor(
         *("audio", owner, "audio", "get_audio_features", inner, open_, call, probes),
         example=lambda: (_wave(inner.sampling_rate // 4), inner.sampling_rate),
         renamed=(("attention_mask", "feature_attention_mask"),),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mmpost.models.prefix.layout import Layout, Run
+from mmpost.models.prefix.layout import Layout, PromptGroup
 
 _forward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -142,7 +142,7 @@ class _Forked(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 
-def _cut(run: Run, last: bool) -> tuple[int, int, int, int]:
+def _cut(run: PromptGroup, last: bool) -> tuple[int, int, int, int]:
     """Where a run starts, forks and stops, and its first row that reads over the whole prompt.
 
     A reply without siblings shares nothing: prompt and reply are then one causal piece, a third of the kernel's calls.
@@ -163,7 +163,7 @@ def _narrow(x: Float[Tensor, "row head tok dim"], kv: int) -> Float[Tensor, "row
     return x if x.shape[1] == kv else x.unflatten(1, (kv, -1)).sum(2)
 
 
-def _folds(run: Run, heads: int, kv: int) -> int:
+def _folds(run: PromptGroup, heads: int, kv: int) -> int:
     """Heads to compute with over a prompt: those of its keys, unless repeating the keys moves less than the queries."""
     return heads if run.lengths[0] < sum(run.replies) else kv
 
@@ -173,14 +173,14 @@ def _folded(x: Float[Tensor, "1 head tok dim"], kv: int) -> Float[Tensor, "1 kv 
     return x.reshape(1, kv, -1, x.shape[3])
 
 
-def _apart(x: Float[Tensor, "1 head tok dim"], run: Run) -> Float[Tensor, "reply head longest dim"]:
+def _apart(x: Float[Tensor, "1 head tok dim"], run: PromptGroup) -> Float[Tensor, "reply head longest dim"]:
     """The replies of a run side by side."""
     if run.even:
         return x[0].unflatten(1, (len(run.replies), -1)).transpose(0, 1)
     return x[0][:, run.table(x.device)].transpose(0, 1)
 
 
-def _together(x: Float[Tensor, "reply head longest dim"], run: Run) -> Float[Tensor, "1 head tok dim"]:
+def _together(x: Float[Tensor, "reply head longest dim"], run: PromptGroup) -> Float[Tensor, "1 head tok dim"]:
     """The replies of a run one after the other, without their padding."""
     if run.even:
         return x.transpose(0, 1).flatten(1, 2)[None]

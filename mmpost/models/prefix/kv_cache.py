@@ -17,7 +17,7 @@ from mmpost.models.prefix.layout import Layout
 BLOCK = 64
 """Tokens for which a reply's block has room at first; it doubles when full."""
 
-_alive: WeakValueDictionary[int, Branches] = WeakValueDictionary()
+_alive: WeakValueDictionary[int, PrefixKVCache] = WeakValueDictionary()
 _numbers = itertools.count()
 
 
@@ -79,7 +79,7 @@ class Layer(CacheLayerMixin):
         return -1
 
 
-class Branches(Cache):
+class PrefixKVCache(Cache):
     """The cache of live replies to several prompts.
 
     `mask` stands for it in place of an attention mask, as `Layout.tensor` stands for a layout.
@@ -157,6 +157,6 @@ class Branches(Cache):
         return x if self.full else x[self.slot_of]
 
 
-def find(number: int) -> Branches:
+def find(number: int) -> PrefixKVCache:
     """The cache that a mask names."""
     return _alive[number]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Run:
+class PromptGroup:
     """One group in a stream: the prompt in columns `start` to `fork`, its replies one after the other up to `stop`."""
 
     start: int
@@ -75,13 +75,13 @@ class Layout:
         return Layout(tuple((prompt, *(n for n in replies if n)) for prompt, replies in groups))
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[PromptGroup, ...]:
         return tuple(self._runs())
 
-    def _runs(self) -> Iterator[Run]:
+    def _runs(self) -> Iterator[PromptGroup]:
         start = 0
         for lengths in self.groups:
-            yield Run(start, lengths)
+            yield PromptGroup(start, lengths)
             start += sum(lengths)
 
     def tensor(self) -> Int[Tensor, "1 1 1 _"]:

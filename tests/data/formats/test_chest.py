@@ -71,13 +71,13 @@ def mimic(tmp_path: Path) -> Path:
 
 
 def text(sample: Sample) -> str:
-    return "".join(p.value for p in sample.prompt if p.kind == "text")
+    return "".join(p.value for p in sample.prompt if p.modality == "text")
 
 
 def test_mimic_gives_two_films_the_indication_and_the_findings(mimic: Path) -> None:
     (sample,) = Studies(str(mimic), "train")
     assert sample.uid == "mimic-s50000001"
-    assert [Path(p.value.name).name for p in sample.prompt if p.kind == "image"] == ["a.jpg", "b.jpg"]
+    assert [Path(p.value.name).name for p in sample.prompt if p.modality == "image"] == ["a.jpg", "b.jpg"]
     assert sample.prompt[0].value.open().size == (4, 3)
     assert sample.truth == "Frontal and lateral views: no focal consolidation."
     assert '"___F with cough // eval for pneumonia"' in text(sample)
@@ -154,7 +154,7 @@ def test_open_i_reports_meet_their_pictures(tmp_path: Path, packed: bool, capsys
         shutil.rmtree(reports)
     whole = [s for split in ("train", "val", "test") for s in Studies(str(tmp_path), split)]
     assert sorted(s.truth for s in whole) == sorted(f"Report {n}." for n in range(1, 31))
-    assert all([p.kind for p in s.prompt] == ["image", "text"] and s.meta["indication"] == "cough" for s in whole)
+    assert all([p.modality for p in s.prompt] == ["image", "text"] and s.meta["indication"] == "cough" for s in whole)
     assert f"30 of the 60 pictures that reports name are not in {tmp_path}" in capsys.readouterr().err
 
 
@@ -188,7 +188,7 @@ def test_own_rows_are_asked_for_a_report(tmp_path: Path) -> None:
     found = ReportRows(rows)
     assert (found[0].truth, found[0].replies) == ("Clear lungs.", ())
     assert 'indication "cough"' in text(found[0])
-    assert [p.kind for p in found[1].prompt] == ["image", "image", "text"]
+    assert [p.modality for p in found[1].prompt] == ["image", "image", "text"]
     assert text(found[1]).strip() == "Report?"
     with pytest.raises(DataError, match=r"rows\.jsonl:3: wanted an image and a report"):
         found[2]

@@ -63,7 +63,7 @@ def test_avqa(rows: Any) -> None:
     sample = rows(AVQA, template="{question} Choose from {choices}.")[0]
     assert sample.uid == "183"
     assert sample.truth == "motorboat"
-    assert [p.kind for p in sample.prompt] == ["audio", "text"]
+    assert [p.modality for p in sample.prompt] == ["audio", "text"]
     assert sample.prompt[1].value == (
         "What happened in the audio? Choose from "
         "['motorboat', 'Yacht consignment', 'Sailboat set sail', 'Consignment car']."

@@ -27,7 +27,7 @@ def read(folder: Path, rows: list[dict[str, Any]], family: Family, **more: Any) 
 
 
 def asked(sample: Sample) -> str:
-    return "".join(p.value for p in sample.prompt if p.kind == "text")
+    return "".join(p.value for p in sample.prompt if p.modality == "text")
 
 
 def test_a_counting_row(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_counting_row(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, [row], "counting")
     assert sample.uid == "clevr-math-1"
     assert sample.truth == "4"
-    assert [p.kind for p in sample.prompt] == ["image", "text"]
+    assert [p.modality for p in sample.prompt] == ["image", "text"]
     assert asked(sample).startswith("Subtract all cubes. How many are left?\n")
     assert "the number inside <answer>" in asked(sample)
     (tagged,) = read(tmp_path, [{**row, "solution": "<answer> 4 </answer>"}], "counting")
@@ -62,7 +62,7 @@ def test_a_transformation_row_has_two_pictures(tmp_path: Path) -> None:
     calls = "change_color(0, 'red'), change_size(2, 'small')"
     row = {"id": "trance-1", "image": ["a.png", "b.png"], "problem": "(0, cube, ...)", "solution": calls}
     (sample,) = read(tmp_path, [row], "transformation")
-    assert [p.kind for p in sample.prompt] == ["image", "image", "text"]
+    assert [p.modality for p in sample.prompt] == ["image", "image", "text"]
     assert sample.truth == calls
     assert "(0, cube, ...)" in asked(sample)
     for function in ("size", "color", "material", "shape", "position"):

@@ -42,7 +42,7 @@ def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
 def test_missing_modalities_are_missing_parts() -> None:
     row = rows(1)[0]
     source = PublishedStars(datasets.Dataset.from_list([row, {**row, "photometry": None}]), CLASSES, KINDS)
-    assert [p.kind for p in source[1].prompt] == ["spectrum", "record"]
+    assert [p.modality for p in source[1].prompt] == ["spectrum", "record"]
     alone = PublishedStars(datasets.Dataset.from_list([{**row, "spectra": []}]), CLASSES, ("spectrum",))
     with pytest.raises(DataError, match="AstroM3:1: Wanted one of spectrum, found none"):
         alone[0]
@@ -53,7 +53,7 @@ def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> Non
     metadata = {"meta_cols": None, "photo_cols": None}
     data = datasets.Dataset.from_list([{**row, "metadata": metadata}, {**row, "metadata": None}, row])
     source = PublishedStars(data, CLASSES, ("spectrum", "record"))
-    assert [[p.kind for p in source[i].prompt] for i in range(3)] == [
+    assert [[p.modality for p in source[i].prompt] for i in range(3)] == [
         ["spectrum"],
         ["spectrum"],
         ["spectrum", "record"],

@@ -46,7 +46,7 @@ def rows(folder: Path, *found: Any) -> Temporal:
 def test_the_published_training_row(folder: Path) -> None:
     sample = rows(folder, {"dataset": "charades", "solution": [0.25, 0.5], "video_length": 40.0})[0]
     assert sample.truth == {"duration": 40.0, "spans": [[10.0, 20.0]], "answer": None, "options": []}
-    assert [(p.kind, p.role) for p in sample.prompt] == [("text", "system"), ("video", "user"), ("text", "user")]
+    assert [(p.modality, p.role) for p in sample.prompt] == [("text", "system"), ("video", "user"), ("text", "user")]
     assert sample.prompt[2].value == 'when "x?"'
     assert sample.meta["dataset"] == "charades"
 

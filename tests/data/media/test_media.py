@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpost.data.media import kinds
-from mmpost.data.media.kinds import Kind
+from mmpost.data.media import modalities
 from mmpost.data.media.limits import Limits
 from mmpost.data.media.media import cache, media
+from mmpost.data.media.modalities import Modality
 from mmpost.errors import DataError
 from mmpost.types import Part
 
@@ -87,13 +87,15 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
 def counting(monkeypatch, name):
     """The options of each decoding of kind `name`."""
     made = []
-    old = kinds.kind(name)
+    old = modalities.modality(name)
 
     def opened(file, **options):
         made.append(options)
         return old.open(file, **options)
 
-    monkeypatch.setattr(kinds, "_kinds", {**kinds._kinds, name: Kind(name, opened, old.header, size=old.size)})
+    monkeypatch.setattr(
+        modalities, "_kinds", {**modalities._kinds, name: Modality(name, opened, old.header, size=old.size)}
+    )
     return made
 
 

@@ -80,7 +80,7 @@ def test_files_that_are_no_table(folder):
     (folder / "data.tsv").write_text("a\tb")
     (folder / "empty").mkdir()
     for name, message in {
-        "one.json": "JSON list of rows, found dict",
+        "one.json": "wanted a JSON list of rows",
         "bad.json": "not JSON",
         "bad.parquet": "bad.parquet: wanted Parquet",
         "data.tsv": r"\.jsonl, \.json, \.parquet",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpost.data.media import kinds
-from mmpost.data.media.kinds import Kind
+from mmpost.data.media import modalities
 from mmpost.data.media.media import Media
+from mmpost.data.media.modalities import Modality
 from mmpost.data.readers.dataset import read
 from mmpost.errors import DataError
 
@@ -136,7 +136,7 @@ def test_ms_swift_multimodal_rows(folder):
         ("user", 11),
         ("user", "What is the difference?"),
     ]
-    assert [p.kind for p in samples[2].prompt] == ["image", "text", "video", "text"]
+    assert [p.modality for p in samples[2].prompt] == ["image", "text", "video", "text"]
     assert samples[3].prompt[0].value.name == sound
     assert (samples[4].replies, samples[4].truth) == ((), "3")
     assert shown(samples[5].prompt) == [("user", 11), ("user", "Read.")]
@@ -365,8 +365,8 @@ def test_repeated_ids_give_different_uids(folder):
 
 
 def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
-    monkeypatch.setattr(kinds, "_kinds", dict(kinds._kinds))
-    kinds.register(Kind("spectrum", np.load, lambda _: {}))
+    monkeypatch.setattr(modalities, "_kinds", dict(modalities._kinds))
+    modalities.register(Modality("spectrum", np.load, lambda _: {}))
     np.save(folder / "s.npy", np.arange(3.0))
     for row in (
         {"query": "Star: <spectrum>?", "spectrum": "s.npy"},
@@ -375,5 +375,5 @@ def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
         {"messages": [{"role": "user", "content": ["Star: ", {"type": "spectrum", "path": "s.npy"}, "?"]}]},
     ):
         sample = one(folder, row)
-        assert [p.kind for p in sample.prompt] == ["text", "spectrum", "text"]
+        assert [p.modality for p in sample.prompt] == ["text", "spectrum", "text"]
         assert sample.prompt[1].value.open().tolist() == [0.0, 1.0, 2.0]

@@ -68,7 +68,7 @@ def test_rows_of_the_official_format(tmp_path: Path) -> None:
         "hard": ["3", "red"],
     }
     first = parts["easy"][0]
-    assert [p.kind for p in first.prompt] == ["image", "text"]
+    assert [p.modality for p in first.prompt] == ["image", "text"]
     assert first.prompt[1].value == "What color is the roof? Answer in <answer>."
     assert first.meta["cot"] == "The roof is red."
     by_type = Curriculum(source, FEW, own=False).parts()

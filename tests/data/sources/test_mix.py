@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmpost.config.settings import DataSettings, weighted
+from mmpost.config.settings import DataSettings, parse_weight
 from mmpost.data.readers.dataset import read
 from mmpost.data.readers.user_data import own
 from mmpost.data.sources.mix import Mix
@@ -56,9 +56,9 @@ def test_unfit_weights_are_refused() -> None:
 
 
 def test_a_weight_stands_behind_the_last_star() -> None:
-    assert weighted("a.jsonl*0.7") == ("a.jsonl", 0.7)
-    assert weighted("parts/*.parquet*2") == ("parts/*.parquet", 2.0)
-    assert weighted("parts/*.parquet") == ("parts/*.parquet", None)
+    assert parse_weight("a.jsonl*0.7") == ("a.jsonl", 0.7)
+    assert parse_weight("parts/*.parquet*2") == ("parts/*.parquet", 2.0)
+    assert parse_weight("parts/*.parquet") == ("parts/*.parquet", None)
 
 
 def test_several_files_with_weights(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_folder_of_images_is_labelled_by_its_folders(tmp_path: Path) -> None:
         ("dog/1.jpg", "dog"),
         ("loose.png", None),
     ]
-    assert [p.kind for p in rows[0].prompt] == ["image", "text"]
+    assert [p.modality for p in rows[0].prompt] == ["image", "text"]
     assert rows[0].prompt[0].value.open().size == (8, 8)
     assert rows[0].prompt[1].value == "What is it?"
     with pytest.raises(DataError, match=r"cat/1\.jpg|data\.prompt"):

@@ -10,7 +10,7 @@ from mmpost.config.settings import ModelSettings
 from mmpost.data.media.media import media
 from mmpost.data.sources.tiles import Tiled, Tiles
 from mmpost.data.worlds.aerial.questions import Aerial
-from mmpost.models.chat.prompt_lengths import Lengths
+from mmpost.models.chat.prompt_lengths import PromptLengths
 from mmpost.types import Part, Sample
 
 
@@ -36,7 +36,7 @@ def test_the_grid(width: int, height: int, most: int, grid: tuple[int, int]) -> 
 def test_tiles_cover_each_pixel_once() -> None:
     given = sample(700, 300)
     pieces = Tiled([given], Tiles(side=256, overview=128))[0].prompt
-    assert [p.kind for p in pieces] == ["image"] * 7 + ["text"]
+    assert [p.modality for p in pieces] == ["image"] * 7 + ["text"]
     overview, *tiles = [p.value.open() for p in pieces[:-1]]
     assert overview.size == (128, 55)
     rows = [np.concatenate([np.asarray(t) for t in tiles[3 * r : 3 * r + 3]], axis=1) for r in range(2)]
@@ -61,7 +61,7 @@ def test_the_token_budget_of_large_pictures(tiny_folder: str) -> None:
     split = Tiled([large], Tiles(side=512, overview=512))[0]
 
     def tokens(given: Sample, most: int | None) -> int:
-        return Lengths(tiny_folder, ModelSettings(max_pixels=most)).exact(given).media
+        return PromptLengths(tiny_folder, ModelSettings(max_pixels=most)).exact(given).media
 
     assert abs(tokens(large, None) - 1369) < 20
     assert abs(tokens(large, 256 * 28 * 28) - 256) < 20

@@ -10,7 +10,7 @@ import pytest
 
 from mmpost.data.worlds.digits.scenes import KINDS, Digit, Scenes, Split, _by_value, answer_text, draw, where
 from mmpost.errors import ConfigError
-from mmpost.types import Frame
+from mmpost.types import CoordinateFrame
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -91,11 +91,11 @@ def test_the_label_is_written_as_the_example_and_in_the_frame_of_the_model() -> 
     items = json.loads(re.sub("</?answer>", "", answer_text(sample.truth)))
     assert [i["bbox_2d"] for i in items] == sample.truth["boxes"]
     assert answer_text(sample.truth) == f"<answer>{json.dumps(items)}</answer>"
-    double = json.loads(re.sub("</?answer>", "", answer_text(sample.truth, Frame(168, 84))))
+    double = json.loads(re.sub("</?answer>", "", answer_text(sample.truth, CoordinateFrame(168, 84))))
     assert double[0]["bbox_2d"][0] == 2 * items[0]["bbox_2d"][0]
     assert double[0]["bbox_2d"][1] == items[0]["bbox_2d"][1]
     assert json.dumps(items) in answer_text(sample.truth, thought=where(sample.truth))
-    assert sample.prompt[0].kind == "image"
+    assert sample.prompt[0].modality == "image"
     assert sample.meta["question"] in sample.prompt[1].value
 
 

@@ -128,7 +128,7 @@ def test_the_count_is_right_and_the_thought_leads_to_it(kind: str, look: str) ->
 def test_base_questions_have_right_answers() -> None:
     for sample in Shapes("train", n=400, seed=9):
         asked = sample.prompt[-1].value
-        pictures = [p for p in sample.prompt if p.kind == "image"]
+        pictures = [p for p in sample.prompt if p.modality == "image"]
         kind, truth = sample.meta["kind"], str(sample.truth)
         assert sample.meta["cot"].endswith(f"={truth}") or sample.meta["cot"] == "look"
         if kind == "sum":
@@ -176,7 +176,7 @@ def test_the_calls_lead_from_before_to_after(attributes: tuple[str, ...]) -> Non
         assert edited(before, sample) == after
         assert len({t.position for t in after}) == len(after)
         assert 1 <= len(edits) <= 2
-        assert len([p for p in sample.prompt if p.kind == "image"]) == 2
+        assert len([p for p in sample.prompt if p.modality == "image"]) == 2
         assert f"1:{names(before[:1], full)}" in sample.prompt[-1].value
         assert f"1:{names(after[:1], full)}" in sample.meta["cot"]
         seen |= {attribute for attribute, _, _ in edits}

@@ -13,7 +13,7 @@ from mmpost.types import Sample
 
 
 def value(sample: Sample, kind: str) -> object:
-    return next(p.value for p in sample.prompt if p.kind == kind).open()
+    return next(p.value for p in sample.prompt if p.modality == kind).open()
 
 
 def test_the_same_index_is_always_the_same_star() -> None:

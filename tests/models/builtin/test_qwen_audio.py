@@ -16,7 +16,7 @@ from mmpost.data.media.media import media
 from mmpost.errors import DataError
 from mmpost.models.builtin.qwen_audio import RATE, SECONDS, tiny_audio_tokenizer, write_tiny_audio
 from mmpost.models.chat.model import ChatModel
-from mmpost.models.chat.prompts import Prompter
+from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.models.loading import load
 from mmpost.types import Part, Sample
 
@@ -112,7 +112,7 @@ def test_the_published_numbers_of_placeholders(seconds: int, tokens: int) -> Non
 
 
 def test_a_clip_that_would_be_cut_is_refused(loaded: tuple[Any, Any]) -> None:
-    prompter = Prompter(None, loaded[1])
+    prompter = PromptEncoder(None, loaded[1])
     for seconds, tokens in ((2.0, 50), (0.3, 7)):
         sound = media((clip(seconds), RATE), "audio")
         ids = prompter(Sample("s", (Part("audio", sound), Part("text", "which?")))).ids
@@ -127,7 +127,7 @@ def test_groups_of_replies_keep_their_own_clip(folder: Path) -> None:
     """Two prompts of the same tokens, two replies each: features must be repeated with their masks, row by row."""
     model = ChatModel(*load(str(folder), ModelSettings(device="cpu")))
     sounds = [media((clip(0.5), RATE), "audio") for _ in range(2)]
-    made = [model.reply(text, "data") for text in ("<answer>beep</answer>", "<answer>hiss</answer>")]
+    made = [model.encode_reply(text, "data") for text in ("<answer>beep</answer>", "<answer>hiss</answer>")]
     samples = [
         Sample(str(i), (Part("audio", sound), Part("text", "which?")), tuple(made)) for i, sound in enumerate(sounds)
     ]

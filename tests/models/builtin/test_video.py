@@ -40,7 +40,7 @@ def ends(folder: str, frames: int, fps: float, rate: float) -> tuple[int, int]:
     video = media({"frames": np.zeros((frames, 56, 56, 3), np.uint8), "fps": fps}, "video")
     prompt = model.prompt(Sample("v", (Part("video", video), Part("text", "which digit is there?"))))
     seen = prompt.aligned["mm_token_type_ids"] == 2
-    return int((prompt.positions[0][seen] - prompt.positions[0][seen][0]).max()), prompt.after
+    return int((prompt.positions[0][seen] - prompt.positions[0][seen][0]).max()), prompt.next_position
 
 
 def test_positions_follow_the_seconds_and_not_the_frames(folder: str) -> None:

@@ -20,8 +20,8 @@ from mmpost.errors import ConfigError
 from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
-from mmpost.training.context import Job
-from mmpost.training.trainer import denominators, optimise
+from mmpost.training.context import TrainingContext
+from mmpost.training.trainer import denominators, optimizer_step
 from mmpost.types import Part, Sample, Sampling
 from mmpost.updates.plain import Plain
 from tests.models.families import FAMILIES, build
@@ -58,8 +58,8 @@ def flat(rows: list[list[list[float]]]) -> Tensor:
     return torch.tensor([v for sample in rows for reply in sample for v in reply])
 
 
-def job(model: ChatModel) -> Job:
-    return Job(model, LocalRollout(model), seed=3)
+def job(model: ChatModel) -> TrainingContext:
+    return TrainingContext(model, LocalRollout(model), seed=3)
 
 
 def bare(model: ChatModel, sample: Sample) -> dict[str, Tensor]:
@@ -69,12 +69,14 @@ def bare(model: ChatModel, sample: Sample) -> dict[str, Tensor]:
     for part in sample.prompt:
         if not messages or messages[-1]["role"] != part.role:
             messages.append({"role": part.role, "content": []})
-        messages[-1]["content"].append({"type": part.kind} | ({"text": part.value} if part.kind == "text" else {}))
-        if part.kind == "image":
+        messages[-1]["content"].append(
+            {"type": part.modality} | ({"text": part.value} if part.modality == "text" else {})
+        )
+        if part.modality == "image":
             media.setdefault("images", []).append(part.value)
-        if part.kind == "audio":
+        if part.modality == "audio":
             media.setdefault("audio", []).append(part.value.open(rate=16000).wave)
-        if part.kind == "video":
+        if part.modality == "video":
             video, header = part.value.open(), part.value.header()
             media.setdefault("videos", []).append(video.frames)
             media.setdefault("videos_kwargs", {"do_sample_frames": False, "video_metadata": []})
@@ -128,7 +130,7 @@ def test_sampled_log_probs_are_the_trainers_and_those_of_the_whole_model(folders
 def test_images_reach_the_reply(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     one, other = (Sample(str(i), (medium(KINDS[name], 56, 56, i), Part("text", "what"))) for i in range(2))
-    reply = model.reply("yellow", "data")
+    reply = model.encode_reply("yellow", "data")
     logp = job(model).logp([replace(s, replies=(reply,)) for s in (one, other)], "policy")
     assert max(abs(a - b) for a, b in zip(logp[0][0], logp[1][0], strict=True)) > 1e-3
 
@@ -149,17 +151,17 @@ def learn(model: ChatModel, samples: list[Sample], steps: int = 2, **settings: A
     """Supervised steps; the losses."""
     objective = Likelihood()
     update = Plain(OptimSettings(lr=1e-3, **settings))
-    update.start(model.module, model.parts(), steps)
+    update.start(model.module, model.parameter_groups(), steps)
     context, engine = job(model), LocalEngine(model.module, update)
     losses = []
     for _ in range(steps):
-        optimise(context, engine, objective, samples, denominators(objective, model, [samples])[0])
-        losses.append(context.numbers()["loss"])
+        optimizer_step(context, engine, objective, samples, denominators(objective, model, [samples])[0])
+        losses.append(context.pop_metrics()["loss"])
     return losses
 
 
 def answered(model: ChatModel, kind: str = "image") -> list[Sample]:
-    return [replace(s, replies=(model.reply("the blue one", "data"),)) for s in mixed(kind)]
+    return [replace(s, replies=(model.encode_reply("the blue one", "data"),)) for s in mixed(kind)]
 
 
 def weights(model: ChatModel) -> dict[str, Tensor]:
@@ -168,7 +170,7 @@ def weights(model: ChatModel) -> dict[str, Tensor]:
 
 def moved(model: ChatModel, before: dict[str, Tensor]) -> set[str]:
     """Parts of which some weight has changed."""
-    now, parts = dict(model.module.named_parameters()), model.parts()
+    now, parts = dict(model.module.named_parameters()), model.parameter_groups()
     changed = {k for k, p in before.items() if not torch.equal(p, now[k])}
     owner = {prefix: part for part, prefixes in parts.items() for prefix in prefixes}
     return {owner[max((p for p in owner if k == p or k.startswith(p + ".")), key=len)] for k in changed}
@@ -182,7 +184,7 @@ def test_all_parts_learn_and_the_model_still_writes(folders: dict[str, Path], na
     assert losses[1] < losses[0]
     unseen = {"image": {"audio"}, "video": {"audio"}, "audio": {"vision"}}[KINDS[name]]
     parts = FAMILIES[name.split()[0]].parts
-    assert set(model.parts()) == parts
+    assert set(model.parameter_groups()) == parts
     assert moved(model, before) >= parts - unseen - {"projector"}
     assert moved(model, before) <= parts - unseen
     replies = [r for s in job(model).generate(mixed(KINDS[name]), 4, Sampling(max_tokens=8)) for r in s.replies]
@@ -215,7 +217,7 @@ def test_adapters_train_alone_and_transformers_loads_them(folders: dict[str, Pat
     learn(model, answered(model, KINDS[name]), steps=2)
     trained = {k for k, p in model.module.named_parameters() if p.requires_grad}
     assert trained
-    assert all("lora_" in k and k.startswith(tuple(model.parts()["language"])) for k in trained)
+    assert all("lora_" in k and k.startswith(tuple(model.parameter_groups()["language"])) for k in trained)
     now = {k.replace(".base_layer", ""): p for k, p in model.module.named_parameters()}
     assert all(torch.equal(p, now[k]) for k, p in before.items())
     model.save(tmp_path)
@@ -286,8 +288,8 @@ def test_parts_tokens_and_frames(folders: dict[str, Path], name: str) -> None:
     assert set(model.recipe.banned) == {ids(t) for t in family.banned}
     assert model.recipe.end[0] == ids(family.end)
     assert set(model.recipe.end) <= {ids(family.end), model.tokenizer.eos_token_id}
-    assert set(model.parts()) == family.parts
-    frame = model.frame(mixed()[3])
+    assert set(model.parameter_groups()) == family.parts
+    frame = model.coordinate_frame(mixed()[3])
     assert frame is not None
     if family.frame == "resized":
         image = model.processor.image_processor
@@ -295,15 +297,15 @@ def test_parts_tokens_and_frames(folders: dict[str, Path], name: str) -> None:
         assert (frame.width, frame.height) == (w * image.patch_size, h * image.patch_size) != ODD
     else:
         assert (frame.width, frame.height) == {"thousand": (1000, 1000), "original": ODD}[family.frame]
-    assert model.frame(mixed()[1]) is None
+    assert model.coordinate_frame(mixed()[1]) is None
 
 
 @seeing
 def test_replies_are_written_as_the_template_would(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     turn = (Part("text", "how many"),)
-    reply = model.reply("three", "data")
-    assert reply.text == model.sampled(reply.token_ids or ()).text == "three"
+    reply = model.encode_reply("three", "data")
+    assert reply.text == model.decode_reply(reply.token_ids or ()).text == "three"
     whole = model.prompt.text((*turn, Part("text", "three", "assistant"), Part("text", "and")))
     written = model.prompt.text(turn) + model.tokenizer.decode(reply.token_ids)
     assert whole.startswith(written) == FAMILIES[name].stable
@@ -320,7 +322,7 @@ def test_special_strings_in_user_text_stay_text(folders: dict[str, Path], name: 
     assert count[0] == count[1]
     assert model.prompt.escapes(plain) == 0
     assert model.prompt.escapes(hostile) >= len(family.banned) + 1
-    reply = model.reply(f"it is {evil}", "data")
+    reply = model.encode_reply(f"it is {evil}", "data")
     assert not set(reply.token_ids or ()) & set(model.recipe.banned)
     assert [i for i in reply.token_ids or () if i in model.recipe.end] == [model.recipe.end[0]]
     rows = job(model).logp([replace(s, replies=(reply,)) for s in (plain, hostile)], "policy")
@@ -357,9 +359,11 @@ def test_system_prompt(folders: dict[str, Path], name: str) -> None:
 @seeing
 def test_micro_batches_change_no_log_prob(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
-    samples = [replace(s, replies=tuple(model.reply(t, "data") for t in ("red", "green left"))) for s in scenes(3)]
+    samples = [
+        replace(s, replies=tuple(model.encode_reply(t, "data") for t in ("red", "green left"))) for s in scenes(3)
+    ]
     together = job(model).logp(samples, "policy")
-    model.compute = ComputeSettings(micro_replies=1, head_chunk=1)
+    model.compute = ComputeSettings(max_replies_per_microbatch=1, logits_per_chunk=1)
     assert len(model.plan(samples, frozenset(), "reply")) == 6
     alone = job(model).logp(samples, "policy")
     torch.testing.assert_close(flat(alone), flat(together), atol=1e-5, rtol=0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpost.models.chat import logprobs as module
-from mmpost.models.chat.logprobs import Entropy, Head, Wanted, token_statistics
+from mmpost.models.chat.logprobs import Entropy, LanguageHead, StatisticsRequest, token_statistics
 
 TOKENS, DIM, VOCAB = 13, 8, 31
 BANNED = (3, 30)
@@ -46,7 +46,7 @@ class Case:
     def run(self, statistics: Callable[..., Any], entropy: Entropy, times: int = 1) -> list[Tensor]:
         layer = copy.deepcopy(self.layer).to(self.dtype)
         hidden = self.hidden.to(self.dtype).requires_grad_()
-        head = Head(layer, self.after)
+        head = LanguageHead(layer, self.after)
         total, values = torch.zeros((), dtype=self.dtype), []
         for _ in range(times):
             logp, found = statistics(hidden, self.targets, self.temperature.to(self.dtype), head, entropy)
@@ -67,7 +67,7 @@ class Case:
         return float(torch.stack([(a - b).norm() / b.norm() for a, b in zip(found, wanted, strict=True)]).max())
 
 
-def whole(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entropy: Entropy) -> Any:
+def whole(hidden: Tensor, targets: Tensor, temperature: Tensor, head: LanguageHead, entropy: Entropy) -> Any:
     """By the book, with all logits at once."""
     scores = (head(hidden) / temperature[:, None]).masked_fill(banned(), -math.inf)
     logp = scores.log_softmax(-1)
@@ -79,8 +79,8 @@ def whole(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entr
 
 
 def chunked(tokens: int = 4, closed: bool = True) -> Callable[..., Any]:
-    def statistics(hidden: Tensor, targets: Tensor, temperature: Tensor, head: Head, entropy: Entropy) -> Any:
-        wanted = Wanted(entropy)
+    def statistics(hidden: Tensor, targets: Tensor, temperature: Tensor, head: LanguageHead, entropy: Entropy) -> Any:
+        wanted = StatisticsRequest(entropy)
         return token_statistics(hidden, targets, temperature, head, banned(), tokens * VOCAB, wanted, closed)[:2]
 
     return statistics
@@ -116,9 +116,11 @@ def test_squared_probabilities_are_those_of_whole_logits(closed: bool, tokens: i
     for layer in (plain(), plain(trains=False)):
         case, slopes = Case(layer, "softcap"), []
         hidden = case.hidden.requires_grad_()
-        head = Head(layer, case.after)
+        head = LanguageHead(layer, case.after)
         given = (hidden, case.targets, case.temperature, head, banned(), tokens * VOCAB)
-        with_them, without = (token_statistics(*given, Wanted(entropy, more), closed) for more in (True, False))
+        with_them, without = (
+            token_statistics(*given, StatisticsRequest(entropy, more), closed) for more in (True, False)
+        )
         scores = (head(hidden).detach().double() / case.temperature[:, None]).masked_fill(banned(), -math.inf)
         assert with_them.sum_p2 is not None
         assert not with_them.sum_p2.requires_grad
@@ -140,7 +142,7 @@ def test_it_may_be_used_twice_before_the_backward(entropy: Entropy) -> None:
 def test_a_graph_that_is_kept_gives_the_same_gradient_again(tokens: int) -> None:
     case = Case(plain())
     hidden = case.hidden.requires_grad_()
-    logp, _ = chunked(tokens)(hidden, case.targets, case.temperature, Head(case.layer, case.after), "none")
+    logp, _ = chunked(tokens)(hidden, case.targets, case.temperature, LanguageHead(case.layer, case.after), "none")
     first, second = (torch.autograd.grad(logp.sum(), hidden, retain_graph=True)[0] for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
@@ -149,7 +151,7 @@ def test_an_adapter_on_the_head_takes_the_plain_path() -> None:
     torch.manual_seed(0)
     settings = LoraConfig(r=2, target_modules=["0"], init_lora_weights=False)
     wrapped = inject_adapter_in_model(settings, nn.Sequential(plain())).get_submodule("0")
-    assert not Head(wrapped, AFTER["nothing"]).linear
+    assert not LanguageHead(wrapped, AFTER["nothing"]).linear
     for entropy in ENTROPIES:
         assert Case(wrapped).off(entropy) < EXACT
 
@@ -170,7 +172,9 @@ def test_tied_embeddings_get_both_gradients() -> None:
     case, found = Case(layer), []
     for closed in (True, False):
         hidden = torch.tanh(embedding(case.targets))
-        logp, _ = chunked(closed=closed)(hidden, case.targets, case.temperature, Head(layer, case.after), "none")
+        logp, _ = chunked(closed=closed)(
+            hidden, case.targets, case.temperature, LanguageHead(layer, case.after), "none"
+        )
         found.append(torch.autograd.grad(logp.sum(), embedding.weight)[0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 

@@ -16,7 +16,7 @@ from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat.model import ChatModel
 from mmpost.models.chat.position_ids import Positions, Resume, Rule, by_rule
 from mmpost.rollout.local import LocalRollout
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample, Sampling
 from tests.models.families import build
 from tests.models.samples import film, medium, mixed
@@ -98,11 +98,11 @@ def test_the_installed_functions_follow_a_known_rule(folders: dict[str, Path], n
     assert positions.rule is not None
     for sample in (*mixed("video"), *mixed()):
         prompt = model.prompt(sample)
-        seconds = [p.value.header()["duration"] for p in sample.prompt if p.kind == "video"]
-        frames = [len(p.value.open().frames) for p in sample.prompt if p.kind == "video"]
+        seconds = [p.value.header()["duration"] for p in sample.prompt if p.modality == "video"]
+        frames = [len(p.value.open().frames) for p in sample.prompt if p.modality == "video"]
         timing = {"second_per_grid_ts": torch.tensor([2 * s / n for s, n in zip(seconds, frames, strict=True)])}
         ours = by_rule(positions.rule, prompt.aligned["mm_token_type_ids"], prompt.media | timing, resume)
-        assert torch.equal(prompt.positions, ours if prompt.pictures else ours[:, : len(prompt.ids)])
+        assert torch.equal(prompt.positions, ours if prompt.media_inputs else ours[:, : len(prompt.ids)])
 
 
 def test_a_model_follows_the_published_rule_when_told(folders: dict[str, Path]) -> None:
@@ -112,11 +112,11 @@ def test_a_model_follows_the_published_rule_when_told(folders: dict[str, Path]) 
     assert here.recipe.hash != there.recipe.hash
     a, b = here.prompt(slow), there.prompt(slow)
     assert a.ids.equal(b.ids)
-    assert int(b.positions.max()) == b.after - 1
-    assert int(a.positions.max()) > a.after
+    assert int(b.positions.max()) == b.next_position - 1
+    assert int(a.positions.max()) > a.next_position
     # Text follows at once under both, in the rollout as in training.
     for model in (here, there):
-        job = Job(model, LocalRollout(model), seed=1)
+        job = TrainingContext(model, LocalRollout(model), seed=1)
         samples = job.generate([slow, *mixed("video")], 2, Sampling(max_tokens=6))
         logp = job.logp(samples, "policy")
         for sample, rows in zip(samples, logp, strict=True):
@@ -124,8 +124,11 @@ def test_a_model_follows_the_published_rule_when_told(folders: dict[str, Path]) 
                 torch.testing.assert_close(
                     torch.tensor(row), torch.tensor(reply.columns["behaviour_logp"]), atol=2e-5, rtol=0
                 )
-    reply = here.reply("the red one", "data")
-    rows = [Job(m, LocalRollout(m), seed=1).logp([replace(slow, replies=(reply,))], "policy") for m in (here, there)]
+    reply = here.encode_reply("the red one", "data")
+    rows = [
+        TrainingContext(m, LocalRollout(m), seed=1).logp([replace(slow, replies=(reply,))], "policy")
+        for m in (here, there)
+    ]
     assert max(abs(x - y) for x, y in zip(rows[0][0][0], rows[1][0][0], strict=True)) > 1e-4
 
 

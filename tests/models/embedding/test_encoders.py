@@ -19,7 +19,7 @@ from mmpost.models.embedding.model import Embedder
 from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample
 
 CLIP = {
@@ -73,32 +73,32 @@ def opened(described: dict[str, Any], place: Path) -> tuple[Embedder, str]:
 def agree(model: Embedder, folder: str, place: Path) -> None:
     """Alone as together, saved as before, with gradients to both sides."""
     given = samples()
-    found = Job(model, LocalRollout(model), 0).embed(given)
+    found = TrainingContext(model, LocalRollout(model), 0).embed(given)
     for one, both in zip(given, found, strict=True):
-        for kind, vector in Job(model, LocalRollout(model), 0).embed([one])[0].items():
+        for kind, vector in TrainingContext(model, LocalRollout(model), 0).embed([one])[0].items():
             torch.testing.assert_close(vector, both[kind], atol=1e-5, rtol=1e-4)
     model.save(place / "copy")
     copy = open_model(str(place / "copy"), ModelSettings(name="copy", device="cpu"))
-    for a, b in zip(Job(copy, LocalRollout(copy), 0).embed(given), found, strict=True):
+    for a, b in zip(TrainingContext(copy, LocalRollout(copy), 0).embed(given), found, strict=True):
         assert all(torch.equal(a[kind], b[kind]) for kind in b)
     batch = model.plan(given, frozenset(), "batch")[0]
     torch.stack([v.sum() for v in model(batch, {"embeddings"}).embeddings.values()]).sum().backward()
-    for kind in model.kinds:
+    for kind in model.modalities:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.module.towers[kind].parameters()), kind
 
 
 def test_towers_of_transformers(tmp_path: Path) -> None:
     sources = {"image": write_vit(tmp_path / "vit"), "text": write_bert(tmp_path / "bert")}
-    model, folder = opened({"towers": {k: {"name": "hub", "source": v} for k, v in sources.items()}}, tmp_path)
+    model, folder = opened({"encoders": {k: {"name": "hub", "source": v} for k, v in sources.items()}}, tmp_path)
     for source in sources.values():
         shutil.rmtree(source)
     agree(open_model(folder, ModelSettings(name=folder, device="cpu")), folder, tmp_path)  # type: ignore[arg-type]
-    assert model.kinds == ("image", "text")
+    assert model.modalities == ("image", "text")
 
 
 def test_towers_of_open_clip(tmp_path: Path) -> None:
     pytest.importorskip("open_clip")
-    model, folder = opened({"towers": {k: {"name": "clip", "config": CLIP} for k in ("image", "text")}}, tmp_path)
+    model, folder = opened({"encoders": {k: {"name": "clip", "config": CLIP} for k in ("image", "text")}}, tmp_path)
     agree(model, folder, tmp_path)
     names = [name for name, _ in model.module.towers["text"].named_parameters()]
     assert not any("visual" in name for name in names)
@@ -109,7 +109,7 @@ def test_towers_of_open_clip_prepare_images_as_their_weights_want(tmp_path: Path
     half = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
     separate = {**CLIP, "custom_text": True}
     clip = {"name": "clip", "config": separate}
-    model, folder = opened({"towers": {"image": {**clip, "preprocess": half}, "text": clip}}, tmp_path)
+    model, folder = opened({"encoders": {"image": {**clip, "preprocess": half}, "text": clip}}, tmp_path)
     agree(model, folder, tmp_path)
     black = np.zeros((32, 64, 3), np.uint8)
     for one in (model, open_model(str(tmp_path / "copy"), ModelSettings(name="copy", device="cpu"))):
@@ -127,7 +127,7 @@ def test_a_sound_has_one_vector_whatever_is_beside_it(norm: str, tmp_path: Path)
     shape = Wav2Vec2Config(**small, **layers, num_conv_pos_embedding_groups=2, feat_extract_norm=norm)
     Wav2Vec2Model(shape).save_pretrained(tmp_path / "wav")
     Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer").save_pretrained(tmp_path / "wav")
-    model, _ = opened({"towers": {"audio": {"name": "hub", "source": str(tmp_path / "wav")}}}, tmp_path)
+    model, _ = opened({"encoders": {"audio": {"name": "hub", "source": str(tmp_path / "wav")}}}, tmp_path)
     tower = model.module.towers["audio"].eval()
     rng = np.random.default_rng(0)
     short, long = (rng.standard_normal(n).astype(np.float32) + 0.3 for n in (2000, 9000))
@@ -149,4 +149,4 @@ def test_what_is_no_tower_is_refused(tmp_path: Path) -> None:
         ({"row": {"name": "mlp", "widht": 3}}, "unknown key towers.row.widht"),
     ):
         with pytest.raises((ConfigError, LookupError), match=said):
-            opened({"towers": towers}, tmp_path)
+            opened({"encoders": towers}, tmp_path)

@@ -25,33 +25,35 @@ from mmpost.models.builtin.stars import astro
 from mmpost.models.embedding.encoders.galspecnet import GalSpecNet, GalSpecNetFields
 from mmpost.models.embedding.encoders.informer import Informer, InformerFields
 from mmpost.models.embedding.model import Embedder
-from mmpost.models.embedding.spec import DESCRIPTION
+from mmpost.models.embedding.spec import SPEC_FILE
 from mmpost.models.opening import open_model
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.context import Job
+from mmpost.training.context import TrainingContext
 from mmpost.types import Model, Objective, Part, Sample, Sampling
 
 OBJECTIVES: Mapping[str, Objective] = {
-    "infonce": Contrastive(kinds=KINDS),
-    "astro": Contrastive(kinds=KINDS, half=False, reduce="sum"),
-    "siglip": Contrastive(kinds=KINDS, loss="siglip", positives="label"),
+    "infonce": Contrastive(modalities=KINDS),
+    "astro": Contrastive(modalities=KINDS, half=False, reduce="sum"),
+    "siglip": Contrastive(modalities=KINDS, loss="siglip", positives="label"),
     "classify": Classify(),
 }
 
 
 def load(folder: str, micro: int = 0) -> Embedder:
-    model = open_model(folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(micro_replies=micro))
+    model = open_model(
+        folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(max_replies_per_microbatch=micro)
+    )
     assert isinstance(model, Embedder)
     return model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    head = {"classes": CLASSES, "kinds": KINDS, "how": "average"}
+    head = {"classes": CLASSES, "modalities": KINDS, "pooling": "average"}
     return write(tmp_path_factory.mktemp("towers") / "model", head=head, scale={"bias": -1.0})
 
 
@@ -59,11 +61,11 @@ def step(
     model: Embedder, objective: Objective, samples: list[Sample] | None = None
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Gradient and numbers of the log, on this rank's share."""
-    job, engine = Job(model, LocalRollout(model), 0), Keep(model.module)
+    job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
     mine = (samples or [Objects(22)[i] for i in range(22)])[distributed.rank() :: distributed.world()]
     (counts,) = trainer.denominators(objective, model, [mine])
-    trainer.optimise(job, engine, objective, mine, counts)
-    return engine.take(), {k: v for k, v in job.numbers().items() if not k.startswith("time/")}
+    trainer.optimizer_step(job, engine, objective, mine, counts)
+    return engine.take(), {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -87,7 +89,7 @@ def test_two_ranks_are_one(folder: str, tmp_path: Path) -> None:
 def test_scales_get_their_gradient_once(folder: str) -> None:
     def of_scales(micro: int) -> list[float]:
         model = load(folder, micro)
-        job, engine = Job(model, LocalRollout(model), 0), Keep(model.module)
+        job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
         samples = [Objects(22)[i] for i in range(22)]
         (counts,) = trainer.denominators(OBJECTIVES["infonce"], model, [samples])
         trainer.accumulate(job, engine, OBJECTIVES["infonce"], samples, counts)
@@ -117,15 +119,15 @@ def test_dropout_is_drawn_alike_in_both_passes(tmp_path: Path) -> None:
 
 
 def test_a_sample_alone_is_as_among_others(folder: str) -> None:
-    job = Job(load(folder), LocalRollout(load(folder)), 0)
+    job = TrainingContext(load(folder), LocalRollout(load(folder)), 0)
     samples = [Objects(9)[i] for i in range(9)]
     together, alone = job.embed(samples), [job.embed([s])[0] for s in samples]
     for sample, a, b in zip(samples, together, alone, strict=True):
-        assert a.keys() == b.keys() == {p.kind for p in sample.prompt}
+        assert a.keys() == b.keys() == {p.modality for p in sample.prompt}
         for kind in a:
             torch.testing.assert_close(a[kind], b[kind], atol=1e-6, rtol=1e-5)
             assert float(a[kind].norm()) == pytest.approx(1.0, abs=1e-5)
-    torch.testing.assert_close(job.classes(samples), torch.cat([job.classes([s]) for s in samples]))
+    torch.testing.assert_close(job.class_logits(samples), torch.cat([job.class_logits([s]) for s in samples]))
 
 
 def test_what_was_saved_is_what_is_loaded(folder: str, tmp_path: Path) -> None:
@@ -136,16 +138,16 @@ def test_what_was_saved_is_what_is_loaded(folder: str, tmp_path: Path) -> None:
     assert copy.recipe.hash == model.recipe.hash
     assert bool(copy.module.fitted)
     samples = [Objects(9)[i] for i in range(9)]
-    for a, b in zip(*(Job(m, LocalRollout(m), 0).embed(samples) for m in (model, copy)), strict=True):
+    for a, b in zip(*(TrainingContext(m, LocalRollout(m), 0).embed(samples) for m in (model, copy)), strict=True):
         assert all(torch.equal(a[kind], b[kind]) for kind in a)
     assert isinstance(copy, Model)
-    about = json.loads((tmp_path / "copy" / DESCRIPTION).read_text())
+    about = json.loads((tmp_path / "copy" / SPEC_FILE).read_text())
     about["model"] = "../evil.py"
-    (tmp_path / "copy" / DESCRIPTION).write_text(json.dumps(about))
+    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(about))
     with pytest.raises(ConfigError, match="wanted a name of"):
         load(str(tmp_path / "copy"))
     about |= {"model": "embedding", "dim": 9}
-    (tmp_path / "copy" / DESCRIPTION).write_text(json.dumps(about))
+    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(about))
     with pytest.raises(ConfigError, match="copy the folder again"):
         load(str(tmp_path / "copy"))
 
@@ -181,7 +183,7 @@ def test_heads_read_features_or_embeddings(kinds: tuple[str, ...], how: Any, siz
     AddHead(CLASSES, kinds, how)(model)
     assert model.module.head is not None
     assert model.module.head.in_features == size
-    assert model.parts()["head"] == ["head"]
+    assert model.parameter_groups()["head"] == ["head"]
     before = model.module.head.weight
     AddHead(CLASSES, kinds, how)(model)
     assert model.module.head.weight is before
@@ -199,7 +201,7 @@ def test_numbers_are_standardised_once_and_unknown_ones_are_the_mean(tmp_path: P
     source = Objects(30)
     Standardise(source)(model)
     scales: Any = model.module.towers["row"].scales
-    rows = [p.value.open(scale=2.0) for i in range(30) for p in source[i].prompt if p.kind == "row"]
+    rows = [p.value.open(scale=2.0) for i in range(30) for p in source[i].prompt if p.modality == "row"]
     np.testing.assert_allclose(scales.mean, np.mean(rows, 0), rtol=1e-4)
     np.testing.assert_allclose(scales.std, np.std(rows, 0), rtol=1e-4)
     before = scales.mean.clone()
@@ -214,22 +216,22 @@ def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
     from mmpost.models.chat.model import ChatModel
 
     model = load(folder)
-    job = Job(model, LocalRollout(model), 0)
+    job = TrainingContext(model, LocalRollout(model), 0)
     samples = [Objects(4)[i] for i in range(4)]
     with pytest.raises(ConfigError, match="writes no replies"):
         step(model, Likelihood(), [replace(s, replies=()) for s in samples])
     with pytest.raises(ConfigError, match="wanted a model that writes replies"):
         job.generate(samples, 1, Sampling())
     with pytest.raises(ConfigError, match="wanted a model that writes replies"):
-        job.reply("text", "data")
+        job.encode_reply("text", "data")
     with pytest.raises(DataError, match="'bare'"):
-        model.read(Sample("bare", ()))
+        model.validate(Sample("bare", ()))
     short = Part("row", media(np.zeros(4, np.float32), "row"))
     with pytest.raises(DataError, match=r"'short'.*wanted 5 numbers"):
         job.embed([*samples, Sample("short", (short,))])
     twice = replace(samples[1], prompt=samples[1].prompt[:1] * 2)
     with pytest.raises(DataError, match=r"one part of some of the kinds"):
-        model.read(twice)
+        model.validate(twice)
     with pytest.raises(ConfigError, match="gradient_checkpointing"):
         open_model(folder, ModelSettings(name=folder, device="cpu", gradient_checkpointing=True))
     chat = ChatModel.load(tiny_folder, ModelSettings(name=tiny_folder, device="cpu"))
@@ -240,10 +242,10 @@ def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
 def test_micro_batches_keep_to_the_budget(folder: str) -> None:
     model = load(folder)
     samples = [Objects(22)[i] for i in range(22)]
-    model.compute = ComputeSettings(micro_tokens=40)
+    model.compute = ComputeSettings(max_tokens_per_microbatch=40)
     plan = model.plan(samples, frozenset({"label"}), "group")
     assert [uid for b in plan for uid in (s.uid for s in b.inputs)] == [s.uid for s in samples]
-    assert all(model.tokens(b.inputs) <= 40 for b in plan)
+    assert all(model.num_tokens(b.inputs) <= 40 for b in plan)
     assert len(plan) < 22
     assert len(model.plan(samples, frozenset({"label"}), "batch")) == 1
 
@@ -253,7 +255,7 @@ def test_the_shapes_of_the_published_towers() -> None:
     spectrum = GalSpecNet(GalSpecNetFields(dropout=0.0), "spectrum")
     assert spectrum.size == 1184
     assert spectrum(torch.zeros(2, 3, 2575)).shape == (2, 1184)
-    assert settings.towers["light_curve"]["constant"] == (3, 7)
+    assert settings.encoders["light_curve"]["constant"] == (3, 7)
     assert Informer(InformerFields(), "light_curve").size == 25600
 
 
@@ -296,4 +298,4 @@ def test_sparse_attention_can_be_repeated_and_is_full_when_all_queries_are_kept(
 def test_a_description_with_unknown_words_is_refused() -> None:
     with pytest.raises(ConfigError, match="hidden"):
         write("never", wave={"hiden": 3})
-    assert described().towers.keys() == set(KINDS)
+    assert described().encoders.keys() == set(KINDS)

@@ -1,4 +1,4 @@
-"""compute.share=auto against off, in every combination of how a model trains: log-probs and gradients, and a table.
+"""compute.reuse=auto against off, in every combination of how a model trains: log-probs and gradients, and a table.
 
 `pytest -s tests/models/prefix/test_combinations.py` prints the largest differences of each combination.
 """
@@ -49,7 +49,7 @@ def lines() -> Iterator[list[Line]]:
     found: list[Line] = []
     yield found
     names = ("tower", "weights", "activations", "batch", "log-probs", "gradient", "its worst tensor")
-    table = Table(*names, title="compute.share=auto against off: largest differences", title_justify="left")
+    table = Table(*names, title="compute.reuse=auto against off: largest differences", title_justify="left")
     for *how, logp, whole, worst, name in found:
         table.add_row(*how, f"{logp:.1e}", f"{whole:.1e}", f"{worst:.1e} {name.removeprefix('model.')}")
     Console(width=160).print(table)
@@ -58,12 +58,12 @@ def lines() -> Iterator[list[Line]]:
 def load(folder: str, share: str, tower: str, adapters: str, checkpoints: str) -> ChatModel:
     settings = ModelSettings(name="tiny", device="cpu", gradient_checkpointing=checkpoints == "checkpointing")
     # Groups of three are cut, and a picture has readers in several micro-batches.
-    compute = ComputeSettings.model_validate({"share": share, "micro_replies": 4})
+    compute = ComputeSettings.model_validate({"reuse": share, "max_replies_per_microbatch": 4})
     model = ChatModel.load(folder, settings, compute)
     torch.manual_seed(0)
     if adapters == "lora":
         parts = ("vision", "projector", "language") if tower == "trained" else ("language",)
-        Lora(LoraSettings(rank=4, parts=parts))(model)
+        Lora(LoraSettings(rank=4, target_groups=parts))(model)
         for key, parameter in model.module.named_parameters():
             if "lora_B" in key:  # fresh adapters change nothing and let no gradient through
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -74,7 +74,7 @@ def load(folder: str, share: str, tower: str, adapters: str, checkpoints: str) -
 
 def learn(model: ChatModel, batch: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probs of all reply tokens, and the gradient of a sum of log-probs and entropies with weights of their own."""
-    replies = tuple(model.reply(text, "data") for text in REPLIES)
+    replies = tuple(model.encode_reply(text, "data") for text in REPLIES)
     samples = [replace(Sample(name, PROMPTS[name]), replies=replies) for name in BATCHES[batch]]
     model.module.zero_grad(set_to_none=True)
     found, rng = [], torch.Generator().manual_seed(0)
@@ -110,10 +110,10 @@ def test_sharing_changes_neither_log_probs_nor_gradients(
     tower: str, adapters: str, checkpoints: str, tiny_folder: str, lines: list[Line]
 ) -> None:
     plain, shared = (load(tiny_folder, share, tower, adapters, checkpoints) for share in ("off", "auto"))
-    assert plain.not_shared
-    assert not shared.not_shared
-    assert shared.tower.shares
-    assert shared.tower.trains == (tower == "trained")
+    assert plain.no_prefix_reason
+    assert not shared.no_prefix_reason
+    assert shared.feature_cache.shares
+    assert shared.feature_cache.trains == (tower == "trained")
     recomputes = any(getattr(m, "gradient_checkpointing", False) for m in shared.module.modules())
     assert recomputes == (checkpoints == "checkpointing")
     for batch in BATCHES:

@@ -54,7 +54,7 @@ def answered(model: ChatModel, kind: str = "image") -> list[Sample]:
     samples = []
     for i, sample in enumerate([*mixed(kind), *twins]):
         texts = REPLIES[min(i, 5) % len(REPLIES)]
-        replies = tuple(model.reply(t, "data") if t else Reply((), "data", ()) for t in texts)
+        replies = tuple(model.encode_reply(t, "data") if t else Reply((), "data", ()) for t in texts)
         one = replace(replies[0], token_ids=(replies[0].token_ids or ())[:1])
         samples.append(replace(sample, replies=(*replies, one) if i == 3 else replies))
     return samples
@@ -63,11 +63,11 @@ def answered(model: ChatModel, kind: str = "image") -> list[Sample]:
 @contextmanager
 def plain(model: ChatModel) -> Iterator[None]:
     """Every reply with its own copy of the prompt."""
-    kept, model.not_shared = model.not_shared, "for comparison"
+    kept, model.no_prefix_reason = model.no_prefix_reason, "for comparison"
     try:
         yield
     finally:
-        model.not_shared = kept
+        model.no_prefix_reason = kept
 
 
 def learn(model: ChatModel, samples: Sequence[Sample], unit: str = "reply") -> tuple[Tensor, dict[str, Tensor]]:
@@ -106,14 +106,14 @@ def assert_same(found: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, d
 @pytest.mark.parametrize("name", SHARING)
 def test_log_probs_and_gradients_are_those_of_the_plain_path(folders: dict[str, Path], name: str, lora: bool) -> None:
     model = load(folders[name])
-    assert model.not_shared == ""
+    assert model.no_prefix_reason == ""
     if lora:
         Lora(LoraSettings(rank=4))(model)
         for key, parameter in model.module.named_parameters():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.1)
     samples = answered(model, KINDS[name])
-    parts = [prefix for part in ("vision", "audio") for prefix in model.parts().get(part, ())]
+    parts = [prefix for part in ("vision", "audio") for prefix in model.parameter_groups().get(part, ())]
     tower = [p for k, p in model.module.named_parameters() if k.startswith(tuple(parts))]
     for frozen in (True,) if lora else (False, True):
         for parameter in tower if not lora else ():
@@ -132,28 +132,28 @@ def test_a_group_may_be_cut_and_units_hold(folders: dict[str, Path]) -> None:
     whole = learn(model, samples, "batch")
     # The least that takes every reply with its prompt.
     most = max(len(model.prompt(s).ids) + len(r.token_ids or ()) for s in samples for r in s.replies)
-    model.compute = ComputeSettings(micro_tokens=most)
+    model.compute = ComputeSettings(max_tokens_per_microbatch=most)
     plan = model.plan(samples, frozenset(), "reply")
-    assert all(model.tokens(b.inputs) <= most for b in plan)
+    assert all(model.num_tokens(b.inputs) <= most for b in plan)
     uids = [[s.uid for s in b.inputs] for b in plan]
     assert any(a[-1] == b[0] for a, b in pairwise(uids))
     assert [r for b in plan for s in b.inputs for r in s.replies] == [r for s in samples for r in s.replies]
     pieces = learn(model, samples)
-    model.compute = ComputeSettings(micro_tokens=10**6)
+    model.compute = ComputeSettings(max_tokens_per_microbatch=10**6)
     with plain(model):
         wanted = learn(model, samples, "batch")
     torch.testing.assert_close(pieces[0], wanted[0], atol=1e-5, rtol=0)
     assert_same(whole, wanted)
-    model.compute = ComputeSettings(micro_tokens=1)
+    model.compute = ComputeSettings(max_tokens_per_microbatch=1)
     groups = [[len(s.replies) for s in b.inputs] for b in model.plan(samples, frozenset(), "group")]
     assert groups == [[len(s.replies)] for s in samples]
-    model.compute = ComputeSettings(micro_tokens=10**6, micro_replies=2)
+    model.compute = ComputeSettings(max_tokens_per_microbatch=10**6, max_replies_per_microbatch=2)
     assert all(sum(len(s.replies) for s in b.inputs) <= 2 for b in model.plan(samples, frozenset(), "reply"))
 
 
 def test_prompts_are_there_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(folders["tiny"])
-    reply = model.reply("the blue one", "data")
+    reply = model.encode_reply("the blue one", "data")
     samples = [replace(s, replies=(reply,) * 6) for s in mixed()[:3]]
     plan = model.plan(samples, frozenset(), "reply")
     assert len(plan) == 1
@@ -165,7 +165,7 @@ def test_prompts_are_there_once(folders: dict[str, Path], monkeypatch: pytest.Mo
     model(plan[0], frozenset({"logp"}))
     length = sum(len(model.prompt(s).ids) for s in samples) + 18 * (len(reply.token_ids or ()) - 1)
     assert seen == [(1, length, 128)]
-    assert model.tokens(samples) == length
+    assert model.num_tokens(samples) == length
     assert sum(towered) == sum(len(model.prompt(s).media.get("pixel_values", ())) for s in samples)
 
 
@@ -183,7 +183,7 @@ def test_wrong_layouts_are_found(folders: dict[str, Path], monkeypatch: pytest.M
     """The tolerance tells right from wrong: positions that go on, replies that see others, a wrong predictor."""
     model = load(folders["tiny"])
     samples = answered(model)
-    stream, predictors, of = packing.stream, packing.predictors, Layout.of
+    stream, predictors, of = packing.packed_inputs, packing.predictor_indices, Layout.of
 
     def going_on(prompts: list, replies: list) -> dict[str, Tensor]:
         inputs = stream(prompts, replies)
@@ -191,7 +191,7 @@ def test_wrong_layouts_are_found(folders: dict[str, Path], monkeypatch: pytest.M
         for prompt, group in zip(prompts, replies, strict=True):
             fork = start + len(prompt.ids)
             start = fork + sum(len(r[:-1]) for r in group)
-            positions[..., fork:start] = prompt.after + torch.arange(start - fork)
+            positions[..., fork:start] = prompt.next_position + torch.arange(start - fork)
         return {**inputs, "position_ids": positions}
 
     def neighbours(prompts: list, replies: list) -> Tensor:
@@ -207,8 +207,8 @@ def test_wrong_layouts_are_found(folders: dict[str, Path], monkeypatch: pytest.M
         batch = model.plan(samples, frozenset(), "batch")[0]
         right = logp(model, batch)
         for target, name, wrong in (
-            (packing, "stream", going_on),
-            (packing, "predictors", neighbours),
+            (packing, "packed_inputs", going_on),
+            (packing, "predictor_indices", neighbours),
             (Layout, "of", staticmethod(lambda groups: merged(of(groups)))),
         ):
             with monkeypatch.context() as patch:
@@ -251,13 +251,13 @@ def test_long_replies_outgrow_their_block(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "more", "why"), [("gemma3", {}, "sliding"), ("tiny", {"attention": "eager"}, "eager")]
+    ("name", "more", "why"), [("gemma3", {}, "sliding"), ("tiny", {"attn_implementation": "eager"}, "eager")]
 )
 def test_a_model_that_cannot_says_so(
     folders: dict[str, Path], name: str, more: dict[str, str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = load(folders[name], **more)
-    assert why in model.not_shared
+    assert why in model.no_prefix_reason
     assert why in capsys.readouterr().err
     text = model.module.config.get_text_config()
     assert text._attn_implementation == ("eager" if more else "sdpa")
@@ -269,14 +269,14 @@ def test_a_model_that_computes_something_else_is_caught(
     of = Layout.of
     monkeypatch.setattr(Layout, "of", staticmethod(lambda groups: merged(of(groups))))
     model = load(folders["tiny"])
-    assert "relative" in model.not_shared
+    assert "relative" in model.no_prefix_reason
     assert "relative" in capsys.readouterr().err
     assert model.module.config.get_text_config()._attn_implementation == "sdpa"
 
 
 def test_rough_arithmetic_stays_near(folders: dict[str, Path]) -> None:
     model = load(folders["tiny"], precision="bf16")
-    assert model.not_shared == ""
+    assert model.no_prefix_reason == ""
     samples = answered(model)
     found = learn(model, samples)
     with plain(model):

@@ -26,7 +26,7 @@ class Encoder(torch.nn.Module):
     size: int
     """Length of the vectors."""
     cost: int = 1
-    """How much of `compute.micro_tokens` one medium takes: positions that the encoder works on."""
+    """How much of `compute.max_tokens_per_microbatch` one medium takes: positions that the encoder works on."""
 
     def __init__(self, fields: Settings, kind: str, folder: Path | None = None) -> None:
         """`folder`: where `save` wrote, with weights to come; None for a new one."""

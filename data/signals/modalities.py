@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmpost.data.media import limits
-from mmpost.data.media.kinds import Kind, register
+from mmpost.data.media.modalities import Modality, register
 from mmpost.data.signals import plots, preprocess
 from mmpost.data.signals.points import Points, numbers, read_numbers, read_points, write_points
 from mmpost.errors import DataError
@@ -99,7 +99,7 @@ def _write_record(value: Mapping[str, Any]) -> bytes:
 
 
 register(
-    Kind(
+    Modality(
         "light_curve",
         open_light_curve,
         lambda file: _span(file, TIMES, "epochs"),
@@ -111,7 +111,7 @@ register(
     )
 )
 register(
-    Kind(
+    Modality(
         "spectrum",
         open_spectrum,
         lambda file: _span(file, WAVES, "points"),
@@ -123,7 +123,7 @@ register(
     )
 )
 register(
-    Kind(
+    Modality(
         "record",
         open_record,
         lambda file: {"numbers": len(read_numbers(file))},

@@ -1,6 +1,7 @@
 """The registry of media kinds: what mmpost can open is what is registered here.
 
-A new sensor is one call, from anywhere: `register(Kind("spectrum", open=..., header=...))`. From then on rows may hold
+A new sensor is one call, from anywhere: `register(Modality("spectrum", open=..., header=...))`. From then on rows
+may hold
 `<spectrum>` placeholders with a `spectrum` or `spectrums` column, and parts of `{"type": "spectrum"}`.
 """
 
@@ -28,7 +29,7 @@ def _nbytes(value: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Modality:
     """How one kind of medium is read. Files are handed over as seekable binary streams, whatever they came from."""
 
     name: str
@@ -51,10 +52,10 @@ class Kind:
     """Options with which a medium is opened for its preview, over those of its own."""
 
 
-_kinds: dict[str, Kind] = {}
+_kinds: dict[str, Modality] = {}
 
 
-def register(new: Kind) -> Kind:
+def register(new: Modality) -> Modality:
     """Add a kind; the same name again replaces it (so that a module may be reloaded)."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name == "text":
         raise PluginError(f'A kind needs a lower-case name other than "text"; found {new.name!r}. Rename it.')
@@ -62,16 +63,16 @@ def register(new: Kind) -> Kind:
     return new
 
 
-def kind(name: str) -> Kind:
+def modality(name: str) -> Modality:
     """Look a kind up by name."""
     if name not in _kinds:
         raise DataError(
             f"Wanted a registered kind of media ({', '.join(_kinds)}), found {name!r}: "
-            "register it with mmpost.data.media.kinds.register(Kind(...)), or correct the name."
+            "register it with mmpost.data.media.modalities.register(Modality(...)), or correct the name."
         )
     return _kinds[name]
 
 
-def kinds() -> tuple[Kind, ...]:
+def modalities() -> tuple[Modality, ...]:
     """All registered kinds, the first registered first."""
     return tuple(_kinds.values())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmpost.data.media.media import Media, media
 from mmpost.data.readers import rows
-from mmpost.data.signals.kinds import TIMES
+from mmpost.data.signals.modalities import TIMES
 from mmpost.data.signals.points import Points
 from mmpost.errors import DataError
 
@@ -138,7 +138,7 @@ def drawn() -> list[Media]:
     ]
 
 
-@pytest.mark.parametrize("medium", drawn(), ids=lambda m: m.kind)
+@pytest.mark.parametrize("medium", drawn(), ids=lambda m: m.modality)
 def test_each_is_drawn_for_reports_and_terminals(medium: Media) -> None:
     with Image.open(io.BytesIO(medium.preview())) as picture:
         assert picture.width == 480

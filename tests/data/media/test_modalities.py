@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpost.data.media import kinds
-from mmpost.data.media.kinds import Kind
+from mmpost.data.media import modalities
 from mmpost.data.media.media import media
+from mmpost.data.media.modalities import Modality
 from mmpost.errors import DataError, PluginError
 
 
 @pytest.fixture
 def registry(monkeypatch):
     """Kinds that a test registers are gone after it."""
-    monkeypatch.setattr(kinds, "_kinds", dict(kinds._kinds))
+    monkeypatch.setattr(modalities, "_kinds", dict(modalities._kinds))
 
 
 def test_a_new_sensor_is_one_registration(registry, tmp_path):
@@ -30,7 +30,7 @@ def test_a_new_sensor_is_one_registration(registry, tmp_path):
         assert version == (1, 0)
         return {"channels": np.lib.format.read_array_header_1_0(file)[0][0]}
 
-    kinds.register(Kind("spectrum", opened, header))
+    modalities.register(Modality("spectrum", opened, header))
     values = np.linspace(0, 1, 50)
     np.save(tmp_path / "s.npy", values)
     found = media(values, "spectrum")
@@ -50,7 +50,7 @@ def test_a_new_sensor_is_one_registration(registry, tmp_path):
 def test_kinds_have_proper_names(registry):
     for name in ("text", "Has Space", "1st", ""):
         with pytest.raises(PluginError):
-            kinds.register(Kind(name, open=len, header=lambda _: {}))
+            modalities.register(Modality(name, open=len, header=lambda _: {}))
     with pytest.raises(DataError, match=r"image, video, audio.*'radar'"):
         media("a.dat", "radar")
-    assert [k.name for k in kinds.kinds()][:3] == ["image", "video", "audio"]
+    assert [k.name for k in modalities.modalities()][:3] == ["image", "video", "audio"]
