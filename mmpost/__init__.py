@@ -1,47 +1,177 @@
-"""mmpost: one post-training loop for multimodal models; encoders, rewards, objectives, selection and updates plug in.
+"""mmpost: post-training of multimodal models. Encoders, rewards, objectives, data selection and updates plug in.
 
 The functions take what the command line takes, as nested arguments:
 
-    summary = mmpost.train(task="visurf", optim={"lr": 1e-4}, out="runs/mine")
-    scores = mmpost.evaluate(task="visurf", model="runs/mine")
-    model = mmpost.load("runs/mine")
+    import mmpost as mp
+
+    summary = mp.train(task="visurf", optim={"lr": 1e-4}, out="runs/mine")
+    scores = mp.evaluate(task="visurf", model="runs/mine")
+    model = mp.load("runs/mine")
+
+A plug-in needs nothing else either: `mp.Task`, `mp.Stage`, `mp.Generate`, `mp.PolicyLoss` and the others in
+`mmpost/config/exports.py` are imported when they are first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmpost.config.exports import EXPORTS as _EXPORTS
+
 if TYPE_CHECKING:
-    from mmpost.types import Model
+    from mmpost.config.settings import (
+        DataSettings as DataSettings,
+        Settings as Settings,
+    )
+    from mmpost.core.models import (
+        EmbeddingModel as EmbeddingModel,
+        GenerativeModel as GenerativeModel,
+        Model as Model,
+    )
+    from mmpost.core.plugins import (
+        Context as Context,
+        Edit as Edit,
+        FunctionTransform as FunctionTransform,
+        Objective as Objective,
+        RefillBatch as RefillBatch,
+        Reward as Reward,
+        Sampling as Sampling,
+        Selector as Selector,
+        Transform as Transform,
+        Update as Update,
+    )
+    from mmpost.core.samples import (
+        Batch as Batch,
+        CoordinateFrame as CoordinateFrame,
+        Loss as Loss,
+        Outputs as Outputs,
+        Part as Part,
+        Reply as Reply,
+        Sample as Sample,
+        SampleRecord as SampleRecord,
+        Split as Split,
+    )
+    from mmpost.core.stage import (
+        Bench as Bench,
+        GeneratedDataset as GeneratedDataset,
+        Gold as Gold,
+        ReadsFrom as ReadsFrom,
+        Source as Source,
+        Stage as Stage,
+        Task as Task,
+    )
+    from mmpost.data.media.media import (
+        Media as Media,
+        media as media,
+    )
+    from mmpost.data.media.modalities import (
+        Modality as Modality,
+    )
+    from mmpost.data.sources.base import (
+        Indexed as Indexed,
+        Subset as Subset,
+        Wrapped as Wrapped,
+    )
+    from mmpost.errors import (
+        ColumnError as ColumnError,
+        ConfigError as ConfigError,
+        DataError as DataError,
+        MmpostError as MmpostError,
+        PluginError as PluginError,
+        TrainError as TrainError,
+    )
+    from mmpost.methods.policy_gradient import (
+        PolicyGradientTask as PolicyGradientTask,
+    )
+    from mmpost.methods.preference import (
+        PreferenceTask as PreferenceTask,
+    )
+    from mmpost.models.embedding.encoders import (
+        Encoder as Encoder,
+    )
+    from mmpost.objectives.classify import (
+        Classify as Classify,
+    )
+    from mmpost.objectives.contrastive import (
+        Contrastive as Contrastive,
+    )
+    from mmpost.objectives.likelihood import (
+        Likelihood as Likelihood,
+    )
+    from mmpost.objectives.policy import (
+        PolicyLoss as PolicyLoss,
+    )
+    from mmpost.objectives.preference import (
+        Preference as Preference,
+    )
+    from mmpost.transforms.advantage import (
+        GroupAdvantage as GroupAdvantage,
+        LeaveOneOut as LeaveOneOut,
+    )
+    from mmpost.transforms.answers import (
+        DropReplies as DropReplies,
+        EncodeReplies as EncodeReplies,
+        ReplyFromTruth as ReplyFromTruth,
+    )
+    from mmpost.transforms.dynamic_sampling import (
+        DropZeroVariance as DropZeroVariance,
+    )
+    from mmpost.transforms.generate import (
+        Generate as Generate,
+        greedy as greedy,
+    )
+    from mmpost.transforms.inject_truth import (
+        InjectTruth as InjectTruth,
+        SmoothTruth as SmoothTruth,
+    )
+    from mmpost.transforms.logprobs import (
+        OldLogprobs as OldLogprobs,
+        ReferenceLogprobs as ReferenceLogprobs,
+        ScoreLogprobs as ScoreLogprobs,
+    )
+    from mmpost.transforms.score import (
+        Score as Score,
+    )
 
-__all__ = ["evaluate", "load", "select", "train"]
 __version__ = "0.1.0"
+__all__ = [*_EXPORTS, "evaluate", "load", "select", "train"]
 
 
-def train(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+def train(*arguments: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Train a task; returns the content of the run's summary.json."""
-    from mmpost.runs import session
+    from mmpost.commands.train import train
 
-    return session.train([*words, settings])
+    return train([*arguments, settings])
 
 
-def evaluate(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+def evaluate(*arguments: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """Evaluate a model on a task's test split; returns the content of eval.json."""
-    from mmpost.runs import session
+    from mmpost.commands.evaluate import evaluate
 
-    return session.evaluate([*words, settings])
+    return evaluate([*arguments, settings])
+
+
+def select(*arguments: str | Mapping[str, Any], **settings: Any) -> dict[str, int]:
+    """Measure a task's samples and write which to train on; returns how many there are, and how many are kept."""
+    from mmpost.commands.select import select
+
+    return select([*arguments, settings])
 
 
 def load(model: str, **settings: Any) -> Model:
-    """A model by name, folder, run or hub id, as `model=` takes it."""
-    from mmpost.runs import session
+    """A model by name, folder, run or hub id, as `model=` takes it; `settings`: fields of the `model` section."""
+    from mmpost.runs.session import load_model
 
-    return session.load(model, **settings)
+    return load_model(model, **settings)
 
 
-def select(*words: str | Mapping[str, Any], **settings: Any) -> dict[str, int]:
-    """Measure a task's samples and write which to train on; returns how many there are, and how many are kept."""
-    from mmpost.commands import select as select_data
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'mmpost' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
 
-    return select_data.select([*words, settings])
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,11 +11,13 @@ from mmpost.core.plugins import (
     Context as Context,
     Edit as Edit,
     Engine as Engine,
+    FunctionTransform as FunctionTransform,
     Objective as Objective,
     RefillBatch as RefillBatch,
     Reward as Reward,
     Rollout as Rollout,
     Sampling as Sampling,
+    Selector as Selector,
     Transform as Transform,
     Update as Update,
 )

@@ -16,7 +16,7 @@ import mmpost
 from mmpost import cli
 from mmpost.config import run_config
 from mmpost.errors import ConfigError, DataError
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 
 

@@ -12,22 +12,22 @@ from mmpost.checks.report import Report
 from mmpost.checks.rewards import SCORED, check_rewards
 from mmpost.config import run_config as config
 from mmpost.config.run_config import RunConfig
-from mmpost.edits.freeze import Freeze
-from mmpost.edits.lora import Lora
 from mmpost.models.chat.prompt_lengths import PromptLengths
 from mmpost.models.embedding.spec import read_spec
-from mmpost.models.opening import open_model
-from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import ConfiguredTask
+from mmpost.runs.session import open_session
 from mmpost.training import reference
-from mmpost.training.context import TrainingContext
 from mmpost.training.media_probe import MOST
-from mmpost.training.stage_checks import checked_stages
-from mmpost.types import GenerativeModel, Gold, Sample, Sampling, Stage, Task
+from mmpost.types import GenerativeModel, Gold, Sample, Selector, Stage, Transform
 
 HOPPED = 4
 """Samples that go through every hop."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost check`."""
+    return check(arguments)
 
 
 def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None) -> int:
@@ -35,8 +35,8 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
     run_config, _ = config.load(words)
     report = report or Report()
     with report.guard():
-        task = make_task(run_config)
-        stages = checked_stages(task)
+        task = ConfiguredTask.load(run_config)
+        stages = task.stages()
         reference.check(stages)
         readings = sources(task, stages)
         _check(run_config, task, stages, readings, report)
@@ -44,7 +44,7 @@ def check(words: Sequence[str | Mapping[str, Any]], report: Report | None = None
 
 
 def _check(
-    run_config: RunConfig, task: Task, stages: Sequence[Stage], readings: Sequence[Reading], report: Report
+    run_config: RunConfig, task: ConfiguredTask, stages: Sequence[Stage], readings: Sequence[Reading], report: Report
 ) -> None:
     skips = run_config.data.on_error == "skip"
     check_data(readings, report, skips)
@@ -67,7 +67,7 @@ def _check(
         report.say("the model is not loaded: nothing could be given to it")
         return
     with report.guard():
-        _check_model(run_config, stages, by_source, report)
+        _check_model(run_config, task, stages, by_source, report)
 
 
 def _check_template(lengths: PromptLengths, report: Report) -> None:
@@ -79,15 +79,15 @@ def _check_template(lengths: PromptLengths, report: Report) -> None:
 
 
 def _check_model(
-    run_config: RunConfig, stages: Sequence[Stage], by_source: Mapping[int, Reading], report: Report
+    run_config: RunConfig,
+    task: ConfiguredTask,
+    stages: Sequence[Stage],
+    by_source: Mapping[int, Reading],
+    report: Report,
 ) -> None:
-    compute = run_config.compute
-    model = open_model(base_models.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
-    job = TrainingContext(model, LocalRollout(model, compute.rollout_batch_size), run_config.seed)
-    if run_config.model.lora is not None:
-        Lora(run_config.model.lora)(model)
-    if run_config.model.freeze:
-        Freeze(run_config.model.freeze)(model)
+    session = open_session(run_config, task)
+    session.apply_model_settings()
+    model, job = session.model, session.context
     made: dict[str, list[Sample]] = {}
     for stage in stages:
         reading = by_source[id(stage.source)]
@@ -95,14 +95,12 @@ def _check_model(
             continue
         for edit in stage.edits:
             edit(model)
-        if reference.needs_reference(stage):
-            job.snapshot_weights("reference")
-        job.scope = stage.name
+        session.preview_stage(stage)
         if stage is stages[0]:
             writes = isinstance(model, GenerativeModel)
             right = right_replies(reading.samples(MOST), _gold(stage), job) if writes else []
             with report.guard():
-                check_model(job, model, right[:HOPPED], compute.max_tokens_per_microbatch, report)
+                check_model(job, model, right[:HOPPED], run_config.compute.max_tokens_per_microbatch, report)
             with report.guard():
                 check_media_use(job, right, report)
         with report.guard():
@@ -114,20 +112,22 @@ def _check_model(
             if not drawn:
                 report.say(f"stage {stage.name}: nothing came through the stage before, of so few samples")
             left = check_hops(stage, drawn, job, model, report) if drawn else []
-            if stage.objective is None and not any(hasattr(t, "settle") for t in stage.transforms):
+            if stage.objective is None and not any(isinstance(t, Selector) for t in stage.transforms):
                 # A stage that judges all samples together hands on those of the source.
                 made[stage.name] = left
 
 
 def _gold(stage: Stage) -> tuple[Gold, ...]:
     """The stage's right replies, or what one of its transforms writes from the truth."""
-    return stage.gold or tuple(Gold(t.text) for t in stage.transforms if callable(getattr(t, "text", None)))  # type: ignore[union-attr]
+    return stage.gold or tuple(
+        Gold(text) for t in stage.transforms if isinstance(t, Transform) and (text := t.gold_text())
+    )
 
 
 def _longest_reply(stages: Sequence[Stage]) -> int:
     """Most tokens that any transform lets a reply have."""
-    samplings = [getattr(t, "sampling", None) for stage in stages for t in stage.transforms]
-    return max((s.max_tokens for s in samplings if isinstance(s, Sampling)), default=0)
+    transforms = [t for stage in stages for t in stage.transforms if isinstance(t, Transform)]
+    return max((t.max_reply_tokens() for t in transforms), default=0)
 
 
 def _processor(run_config: RunConfig) -> str:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,7 +78,7 @@ def doctor() -> list[Check]:
     return [_guarded(name, check) for name, check in checks]
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the report; 1 where something needed is missing or broken."""
     from rich.console import Console
     from rich.table import Table

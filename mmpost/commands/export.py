@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.config.settings import ModelSettings, Settings
 from mmpost.edits.lora import merged
 from mmpost.errors import ConfigError
@@ -53,12 +53,18 @@ class ExportWords(Settings):
     """Type of the numbers in the files; fp32 changes nothing."""
 
 
-def export(words: Sequence[str]) -> Path:
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost export`."""
+    print(f"written: {export(arguments)}")
+    return 0
+
+
+def export(arguments: Sequence[str]) -> Path:
     """Merge adapters, cast, and write safetensors, processor and card; returns the folder, which must be new.
 
     The generation settings written bring greedy decoding, the ends of a turn, and the tokens that no reply may hold.
     """
-    given = run_config.decode(ExportWords, run_config.parse_arguments(words, tuple(ExportWords.model_fields)))
+    given = run_config.decode(ExportWords, parsing.parse_arguments(arguments, tuple(ExportWords.model_fields)))
     out = Path(given.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out={out} is not empty; name a new folder")
@@ -95,7 +101,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
     for folder in (path, *path.parents[:2]):
         file = folder / "config.yaml"
         if file.is_file() and (folder / "checkpoints").is_dir():
-            run: dict[str, Any] = run_config.parse_yaml(file.read_text(), str(file))
+            run: dict[str, Any] = parsing.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
             kept = {
                 k: run["model"][k] for k in ("trust_remote_code", *run_config.PROMPT_RECIPE_FIELDS) if k in run["model"]

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-from mmpost.config import registry
+from mmpost.config import parsing, registry
 from mmpost.errors import ConfigError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost new-task NAME [out=FOLDER]`."""
+    names = [argument for argument in arguments if "=" not in argument]
+    given = parsing.parse_arguments([argument for argument in arguments if "=" in argument], ("out",))
+    if len(names) != 1:
+        raise ConfigError(f"wanted one name, found {names}; write mmpost new-task NAME [out=FOLDER]")
+    file = write(names[0], given.get("out", "."))
+    shown = file if file.is_absolute() else f"./{file}"
+    print(f"written: {file}")
+    print(f"mmpost check task={shown} model=random-tiny")
+    print(f"mmpost train task={shown} model=random-tiny steps=2")
+    return 0
 
 
 def write(name: str, out: str = ".") -> Path:

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from mmpost.config import run_config as config
+from mmpost.config import parsing, run_config
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.opening import open_chat
-from mmpost.rollout.local import LocalRollout
-from mmpost.runs import base_models, checkpoint, prompt_recipe
-from mmpost.runs.session import make_task
+from mmpost.runs import checkpoint
+from mmpost.runs.configured_task import ConfiguredTask
+from mmpost.runs.session import open_session, require_generative
 from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Reply, Sample
 
@@ -24,7 +22,13 @@ BARE = {"task": {"name": "grpo", "rewards": {}}}
 """What `predict` without a task runs: the prompts as they are, the most likely reply, no scores."""
 
 
-def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost predict`."""
+    predict(arguments)
+    return 0
+
+
+def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
     """Write a line for each reply to `out=FILE.jsonl`; returns how many samples were answered now.
 
     What is asked and how replies are drawn and scored is the task's word (its benches on `data.test`). A file that is
@@ -33,31 +37,26 @@ def predict(words: Sequence[str | Mapping[str, Any]]) -> int:
     weights.
     """
     given: dict[str, Any] = {}
-    for word in words:
-        given = config.merge(given, config.parse_argument(word) if isinstance(word, str) else word)
-    run_config, aside = config.load([given] if "config" in given or "name" in given.get("task", {}) else [BARE, given])
-    if "out" not in aside:
+    for argument in arguments:
+        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
+    named = "config" in given or "name" in given.get("task", {})
+    config, outside = run_config.load([given] if named else [BARE, given])
+    if "out" not in outside:
         raise ConfigError("predict writes to a file: say out=FILE.jsonl")
-    benches = make_task(run_config).benches("test")
+    task = ConfiguredTask.load(config)
+    benches = task.benches("test")
     if not benches:
         raise ConfigError("nothing to answer: say data.test=FILE, or a folder of images with data.prompt=QUESTION")
-    if run_config.compute.threads:
-        torch.set_num_threads(run_config.compute.threads)
-    base = base_models.resolve(run_config.model.name, run_config.seed)
-    distributed.start(run_config.model.device)
-    stamp = checkpoint.weights_hash(base)[:16] or base
-    out = Path(aside["out"])
+    out = Path(outside["out"])
+    session = open_session(config, task)
+    require_generative(session)
+    stamp = checkpoint.weights_hash(session.base)[:16] or session.base
     first = distributed.rank() == 0
     done = distributed.gather(_continue(out, stamp) if first else set())[0]
-    compute = run_config.compute
-    model = open_chat(base, run_config.model, compute)
-    if first:
-        prompt_recipe.warn(base, model.recipe)
-    rollout = LocalRollout(model, compute.rollout_batch_size)
-    job = TrainingContext(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
+    compute = config.compute
     count = 0
     for bench in benches:
-        for samples in _answered(job, bench, done, compute.rollout_batch_size, run_config.eval.max_samples):
+        for samples in _answered(session.context, bench, done, compute.rollout_batch_size, config.eval.max_samples):
             lines = distributed.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
             count += sum(distributed.gather(len(samples)))
             if first:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mmpost.config import run_config as config
+from mmpost.config import parsing, run_config
 from mmpost.data.readers.dataset import open_table
 from mmpost.errors import ConfigError, DataError
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.training.evaluation import intervals, table
 from mmpost.types import Bench, CoordinateFrame, Origin, Part, Reply, Sample, Sampling
 
@@ -66,7 +66,13 @@ class Answers:
         """Nobody listens."""
 
 
-def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost score`."""
+    score(arguments)
+    return 0
+
+
+def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """Score `answers=FILE` (rows of uid and reply) on the task's test split; prints a table, returns and writes it.
 
     Rows may name their `bench`, and the `frame` in which boxes and points are written (predict's do); without one it is
@@ -74,18 +80,18 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     have. Samples without an answer are counted, and left out; with `missing=wrong` they are scored as an empty reply.
     """
     given: dict[str, Any] = {}
-    for word in words:
-        given = config.merge(given, config.parse_argument(word) if isinstance(word, str) else word)
+    for argument in arguments:
+        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
     file = given.pop("answers", None)
     if file is None:
         raise ConfigError("score reads a file of answers: say answers=FILE.jsonl, rows of uid and reply")
     missing = given.pop("missing", "skip")
     if missing not in ("skip", "wrong"):
         raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without an answer")
-    run_config, aside = config.load([given])
-    benches = make_task(run_config).benches("test")
+    config, outside = run_config.load([given])
+    benches = ConfiguredTask.load(config).benches("test")
     replies, frames = _read(str(file))
-    result: dict[str, Any] = {"answers": str(file), "task": run_config.task, "scores": {}, "answered": {}}
+    result: dict[str, Any] = {"answers": str(file), "task": config.task, "scores": {}, "answered": {}}
     found: set[str] = set()
     for bench in benches:
         mine = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
@@ -103,11 +109,11 @@ def score(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     if unknown:
         raise DataError(f"{file}: {len(unknown)} uids are none of the task's test samples, such as {unknown[:3]}")
     console = Console()
-    console.print(table(f"{run_config.task['name']}, {file}", {"": result["scores"]}))
+    console.print(table(f"{config.task['name']}, {file}", {"": result["scores"]}))
     for name, (n, of) in result["answered"].items():
         console.print(f"{name}: {n} of {of} samples have an answer")
-    if "out" in aside:
-        Path(aside["out"]).write_text(json.dumps(result, indent=1))
+    if "out" in outside:
+        Path(outside["out"]).write_text(json.dumps(result, indent=1))
     return result
 
 

@@ -8,29 +8,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from mmpost.config import run_config as config
+from mmpost.config import parsing, run_config
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, TrainError
-from mmpost.models.opening import open_model
-from mmpost.rollout.local import LocalRollout
-from mmpost.runs import base_models, checkpoint, prompt_recipe
-from mmpost.runs.session import make_task
+from mmpost.runs import checkpoint
+from mmpost.runs.configured_task import ConfiguredTask
+from mmpost.runs.session import open_session
 from mmpost.selection import manifest, recorder, recording
 from mmpost.selection.attach import measuring_stage
 from mmpost.training.context import TrainingContext
 from mmpost.training.interrupts import Interrupted, StopSignal
-from mmpost.training.stage_checks import check_stages, checked_stages
+from mmpost.training.stage_checks import check_stages
 from mmpost.types import SampleRecord, Stage
 
 MEASURED = "measured.jsonl"
 """Every reply with its scores, in the folder of the manifest."""
 
 
-def select(words: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost select`."""
+    select(arguments)
+    return 0
+
+
+def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     """Measure the samples of `task` and write `out=FOLDER/manifest.jsonl`; returns how many there are and are kept.
 
     The stage that measures is that of a run with `select.by=`: the rollouts and rewards of the task's training. What
@@ -38,29 +42,22 @@ def select(words: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     data.on_error=stop is said. Raises ConfigError where the folder holds what another policy, seed or setting measured.
     """
     given: dict[str, Any] = {"data": {"on_error": "skip"}}
-    for word in words:
-        given = config.merge(given, config.parse_argument(word) if isinstance(word, str) else word)
+    for argument in arguments:
+        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
     if "by" in given:
-        given = config.merge(given, {"select": {"by": given.pop("by")}})
-    run_config, aside = config.load([given])
-    if "out" not in aside:
+        given = run_config.merge(given, {"select": {"by": given.pop("by")}})
+    config, outside = run_config.load([given])
+    if "out" not in outside:
         raise ConfigError("select writes to a folder: say out=FOLDER")
-    wanted, run_config = run_config.select, run_config.model_copy(update={"select": {}})
-    stage, _ = measuring_stage(checked_stages(make_task(run_config)), wanted)
+    select, config = config.select, config.model_copy(update={"select": {}})
+    task = ConfiguredTask.load(config)
+    stage, _ = measuring_stage(task.stages(), select)
     check_stages([stage])
-    if run_config.compute.threads:
-        torch.set_num_threads(run_config.compute.threads)
-    base = base_models.resolve(run_config.model.name, run_config.seed)
-    distributed.start(run_config.model.device)
-    model = open_model(base, run_config.model, run_config.compute)
-    if distributed.rank() == 0:
-        prompt_recipe.warn(base, model.recipe)
-    rollout = LocalRollout(model, run_config.compute.rollout_batch_size)
-    job = TrainingContext(model, rollout, run_config.seed, skips=run_config.data.on_error == "skip")
-    policy = checkpoint.weights_hash(base)[:16] or base
-    about = recording.about(stage, policy=policy, seed=run_config.seed, step=0, recipe=model.recipe.hash)
+    session = open_session(config, task)
+    policy = checkpoint.weights_hash(session.base)[:16] or session.base
+    about = recording.about(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
     try:
-        return _selected(stage, job, Path(aside["out"]), about)
+        return _selected(stage, session.context, Path(outside["out"]), about)
     finally:
         distributed.stop()
 

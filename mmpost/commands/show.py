@@ -57,37 +57,29 @@ def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
         _group(group, console)
 
 
-def show_task(words: Sequence[str], n: int, console: Console) -> None:
+def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
     """`n` samples of each stage, taken through its transforms by the model as it is now; nothing is trained."""
-    from mmpost.config import run_config as config
+    from mmpost.config import run_config
+    from mmpost.core import distributed
     from mmpost.listeners.files import sample_lines
-    from mmpost.models.opening import open_model
-    from mmpost.rollout.local import LocalRollout
-    from mmpost.runs import base_models
-    from mmpost.runs.session import make_task
-    from mmpost.training import reference
+    from mmpost.runs.session import open_session
     from mmpost.training.batches import RolloutBatcher
-    from mmpost.training.context import TrainingContext
-    from mmpost.training.stage_checks import checked_stages
-    from mmpost.types import RefillBatch
+    from mmpost.types import GenerativeModel, RefillBatch
 
-    run_config, _ = config.load(words)
-    task = make_task(run_config)
-    compute = run_config.compute
-    model = open_model(base_models.resolve(run_config.model.name, run_config.seed), run_config.model, compute)
-    job = TrainingContext(model, LocalRollout(model, compute.rollout_batch_size), run_config.seed)
-    for stage in checked_stages(task):
+    session = open_session(run_config.load(arguments)[0])
+    model = session.model
+    token_strings = model.token_strings if isinstance(model, GenerativeModel) else None
+    for stage in session.task.stages():
         few = tuple(replace(t, size=n) if isinstance(t, RefillBatch) else t for t in stage.transforms)
-        if reference.needs_reference(stage):
-            job.snapshot_weights("reference")
-        job.scope = stage.name
-        samples = RolloutBatcher(replace(stage, batch_size=n, transforms=few), job).next()
+        session.preview_stage(stage)
+        samples = RolloutBatcher(replace(stage, batch_size=n, transforms=few), session.context).next()
         title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} a step"
         console.print(Text(title, "bold"))
         for number, sample in enumerate(samples[:n]):
-            seen = model.preview(sample)
-            lines = sample_lines(number, sample, model.token_strings, lambda part: None)
-            _group(lines, console, seen.summary, seen.text)
+            preview = model.preview(sample)
+            lines = sample_lines(number, sample, token_strings, lambda part: None)
+            _group(lines, console, preview.summary, preview.text)
+    distributed.stop()
 
 
 def _group(group: Sequence[Line], console: Console, about: str = "", read: str | None = None) -> None:

@@ -54,26 +54,31 @@ def module(name: str, package: str) -> ModuleType:
 
     Raises PluginError naming the nearest one that exists; an error inside the module itself is not hidden.
     """
+    return from_file(name) if is_file(name) else importlib.import_module(locate(name, package))
+
+
+def locate(name: str, package: str) -> str:
+    """The dotted path of a plug-in's module, or the path of its file; see `module`. Nothing of it is imported."""
     if is_file(name):
-        return from_file(name)
+        return str(_file(name))
     known = {**dict.fromkeys(installed(package)), **modules(package)}
     path = f"{package}.{name}" if name in known or "." not in name else name
     try:
         spec = importlib.util.find_spec(path)
     except ModuleNotFoundError:
         spec = None
-    if spec is None and name in known:
-        return importlib.import_module(installed(package)[name])
-    if spec is None:
-        kind = package.rsplit(".", 1)[-1].removesuffix("s")
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}? " if close else ""
-        there = f"{name}.py is a file here: say ./{name}.py. " if Path(f"{name}.py").is_file() else ""
-        raise PluginError(
-            f"no {kind} named {name!r}: {there}{hint}There are {', '.join(known)}; or give a dotted path, or a file "
-            "like ./my.py"
-        )
-    return importlib.import_module(path)
+    if spec is not None:
+        return path
+    if name in known:
+        return installed(package)[name]
+    plugin = package.rsplit(".", 1)[-1].removesuffix("s")
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]}? " if close else ""
+    file_hint = f"{name}.py is a file here: say ./{name}.py. " if Path(f"{name}.py").is_file() else ""
+    raise PluginError(
+        f"no {plugin} named {name!r}: {file_hint}{hint}There are {', '.join(known)}; or give a dotted path, or a file "
+        "like ./my.py"
+    )
 
 
 def is_file(name: str) -> bool:
@@ -93,10 +98,7 @@ def from_file(name: str) -> ModuleType:
     classes and functions can be sent to spawned processes. Raises PluginError where there is no such file, or where
     another module has that name.
     """
-    path = Path(name).expanduser().resolve()
-    file = path / "__init__.py" if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".py":
-        raise PluginError(f"wanted a .py file, or a folder with an __init__.py, found none at {path}; correct the path")
+    path, file = Path(name).expanduser().resolve(), _file(name)
     for loaded in list(sys.modules.values()):
         if getattr(loaded, "__file__", None) and Path(str(loaded.__file__)).resolve() == file:
             return loaded  # also the script that is being run: __main__ is not imported a second time
@@ -110,6 +112,14 @@ def from_file(name: str) -> ModuleType:
         where = spec.origin if spec else "nowhere"
         raise PluginError(f"{file}: the name {path.stem!r} means another module already ({where}); rename the file")
     return importlib.import_module(path.stem)
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser().resolve()
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".py":
+        raise PluginError(f"wanted a .py file, or a folder with an __init__.py, found none at {path}; correct the path")
+    return file
 
 
 def member(name: str, package: str) -> Any:

@@ -1,4 +1,4 @@
-"""The run's configuration: YAML files and `key=value` words, decoded strictly into typed objects. No torch here.
+"""The run's configuration: layers of YAML files and arguments, decoded strictly into typed objects. No torch here.
 
 Order, later wins: field defaults, configs/<task>.yaml, configs/<task>-<model>.yaml, `config=FILE`, the command line.
 """
@@ -13,10 +13,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from mmpost.config.parsing import parse_argument, parse_yaml
+from mmpost.config.renamed import new_settings, upgrade_config
 from mmpost.config.settings import (
     CheckpointSettings,
     ComputeSettings,
@@ -53,11 +54,11 @@ OTHER_TRAINERS = {
     "max_pixels": "model.max_pixels",
     "min_pixels": "model.min_pixels",
 }
-"""What users of other trainers type, and the name here."""
+"""What users of other trainers type, and its name here."""
 
 
 ALLOWED_ON_RESUME = ("steps", "checkpoint", "log")
-"""Sections that may change when a run goes on."""
+"""Sections that may change when a run is resumed."""
 
 
 class RunConfig(Settings):
@@ -93,80 +94,18 @@ class RunConfig(Settings):
     """Stop after that many steps in a row without any gradient, when nothing can be learnt; 0: never."""
 
 
-TEXT_KEYS = ("out", "resume", "config", "task", "task.name", "model", "model.name")
-"""Words whose value is a name or path, whatever it looks like."""
-
-
 PROMPT_RECIPE_FIELDS = (
     *("system", "min_pixels", "max_pixels", "coordinates", "fps", "min_frames", "max_frames"),
     *("video_min_pixels", "video_max_pixels", "video_total_pixels", "positions"),
 )
-"""Fields of `model` that decide how prompts are made: a trained model brings them with it."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2: `off`, `no` and `1:30` are text, `1e-6` is a number."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    """A leading zero is just a zero (version 1.1 made it octal)."""
-    text = str(loader.construct_scalar(node))
-    return int(text, 16 if "x" in text else 10)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The YAML document in `text`; raises ConfigError with `where` and the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{where} is not valid YAML: {e}") from e
-
-
-def parse_argument(word: str) -> dict[str, Any]:
-    """One `a.b=value` of the command line as a nested mapping."""
-    key, sep, value = word.partition("=")
-    if not sep or not key:
-        raise ConfigError(f"expected key=value, found {word!r}; write it as e.g. optim.lr=1e-6")
-    if key in TEXT_KEYS:
-        return nest(key, value)
-    try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        parsed = value
-    if isinstance(parsed, dict | list) and value.lstrip()[:1] not in ("{", "["):
-        parsed = value  # text with a colon or dash in it
-    return nest(key, parsed)
-
-
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """{"a.b": v} as {"a": {"b": v}}."""
-    for name in reversed(key.split(".")):
-        value = {name: value}
-    return value
+"""Fields of `model` that decide how prompts are made: a trained model carries them along."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, two configurations; mappings are merged.
+    """`over` on top of `base`, merged recursively.
 
-    `model: x` means its name, and so does `task: x`, here and in `eval.tasks`; a section's own `model` is what it is.
+    `model: x` is short for `model: {name: x}`, and so is `task: x`, here and in `eval.tasks`. A key `model` inside
+    another section is taken literally.
     """
     return _merged(base, over, ("task", "model"))
 
@@ -191,69 +130,74 @@ def shipped(name: str) -> dict[str, Any]:
     return parse_yaml(file.read_text(), f"configs/{name}.yaml") or {}
 
 
-def load(words: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str, str]]:
-    """The resolved configuration, and the words about the run that are not part of it (`out`, `resume`).
+def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str, str]]:
+    """The resolved configuration, and the arguments that are no part of it: `out` and `resume`.
 
-    Raises ConfigError: a missing task, an unknown key (with its full path and the nearest valid one), a value that
-    does not fit.
+    Raises ConfigError for a missing task, an unknown key (with its full path and the nearest valid one), and a value
+    that does not fit.
     """
     given: dict[str, Any] = {}
-    for word in words:
-        given = merge(given, parse_argument(word) if isinstance(word, str) else word)
-    aside = {
+    for argument in arguments:
+        given = merge(given, parse_argument(argument) if isinstance(argument, str) else argument)
+    outside = {
         key: str(Path(str(given.pop(key))).expanduser()) for key in ("out", "resume") if given.get(key) is not None
     }
-    given = {k: v for k, v in given.items() if v is not None}
-    if "resume" in aside:
-        given["config"] = _of_run(aside, given)
+    given = {key: value for key, value in given.items() if value is not None}
+    if "resume" in outside:
+        given["config"] = _config_to_resume(outside, given)
     file = given.pop("config", None)
     if file is not None:
-        path = Path(str(file))
-        if not path.is_file():
-            raise ConfigError(f"config={file}: no such file")
-        document = parse_yaml(path.read_text(), str(path))
-        if not isinstance(document, dict):
-            raise ConfigError(f"{path}: expected a mapping of settings, found {type(document).__name__}")
-        given = merge(document, given)
-    name = given.get("task", {}).get("name") if isinstance(given.get("task"), Mapping) else None
-    if not isinstance(name, str):
+        given = merge(_read_config(Path(str(file))), given)
+    task = given.get("task", {}).get("name") if isinstance(given.get("task"), Mapping) else None
+    if not isinstance(task, str):
         raise ConfigError("no task: say task=NAME; `mmpost list` shows them")
-    base = shipped(name)
+    base = shipped(task)
     model = str(merge(base, given).get("model", {}).get("name", ModelSettings().name))
     trained = run_of(model)
     model = str(trained.get("model", {}).get("base_model") or trained.get("model", {}).get("name") or model)
     if re.fullmatch(r"[\w-]+", model):
-        base = merge(base, shipped(f"{name}-{model.removeprefix('random-')}"))
+        base = merge(base, shipped(f"{task}-{model.removeprefix('random-')}"))
     if trained:
-        base = merge(base, _recipe(trained, name))
-    return decode(RunConfig, merge(base, given)), aside
+        base = merge(base, _inherited(trained, task))
+    return decode(RunConfig, merge(base, given)), outside
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a configuration file; one that a run stored may use old names."""
+    if not path.is_file():
+        raise ConfigError(f"config={path}: no such file")
+    document = parse_yaml(path.read_text(), str(path))
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(document).__name__}")
+    stored = any((path.parent / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json"))
+    return upgrade_config(document) if stored else document
 
 
 def run_of(name: str) -> dict[str, Any]:
-    """The configuration of the run that a model's name stands for; empty where it is no run folder."""
+    """The configuration of the run that a model's name refers to; empty where it is not a run folder."""
     folder = Path(name)
     if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
         return {}
-    return parse_yaml((folder / "config.yaml").read_text(), str(folder / "config.yaml"))
+    return _read_config(folder / "config.yaml")
 
 
-def _recipe(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What a trained model brings with it: how its prompts are made, where it comes from, its own task's settings."""
+def _inherited(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What a trained model brings with it: how prompts are made, its base model, and the settings of the same task."""
     model = trained["model"]
-    out: dict[str, Any] = {"model": {k: model[k] for k in PROMPT_RECIPE_FIELDS if k in model}}
-    out["model"]["base_model"] = model.get("base_model") or model["name"]
+    inherited: dict[str, Any] = {"model": {k: model[k] for k in PROMPT_RECIPE_FIELDS if k in model}}
+    inherited["model"]["base_model"] = model.get("base_model") or model["name"]
     if trained["task"]["name"] == task:
-        out["task"] = trained["task"]
-    return out
+        inherited["task"] = trained["task"]
+    return inherited
 
 
-def _of_run(aside: Mapping[str, str], given: Mapping[str, Any]) -> str:
-    """The configuration of the run to resume; refuses words that would make it another run."""
-    path = Path(aside["resume"])
+def _config_to_resume(outside: Mapping[str, str], given: Mapping[str, Any]) -> str:
+    """The config.yaml of the run to resume. Raises ConfigError for arguments that would make it another run."""
+    path = Path(outside["resume"])
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"resume={path}: no run there (it would have a config.yaml); name its folder")
-    other = sorted({*given, *(set(aside) - {"resume"})} - set(ALLOWED_ON_RESUME))
+    other = sorted({*given, *(set(outside) - {"resume"})} - set(ALLOWED_ON_RESUME))
     if other:
         raise ConfigError(
             f"resume takes {', '.join(ALLOWED_ON_RESUME)} besides, found {', '.join(other)}: that would be another "
@@ -262,48 +206,37 @@ def _of_run(aside: Mapping[str, str], given: Mapping[str, Any]) -> str:
     return str(run / "config.yaml")
 
 
-def parse_arguments(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """The key=value words of a command that takes only the keys `known`; raises ConfigError for any other."""
-    found: dict[str, str] = {}
-    for word in given:
-        key, sep, value = word.partition("=")
-        if not sep or key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ConfigError(
-                f"unknown word {word!r}; this command takes {', '.join(known)}; did you mean {close[0]}=?"
-            )
-        found[key] = value
-    return found
-
-
-def decode(kind: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
-    """`raw` as an object of `kind`; pydantic's complaints become ConfigErrors with full paths."""
+def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
+    """`raw` as an object of the class `settings`; pydantic's errors become ConfigErrors with full paths."""
     try:
-        return kind.model_validate(raw)
+        return settings.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(_explain(kind, error, prefix) for error in e.errors())) from None
+        raise ConfigError("\n".join(_explain(settings, error, prefix) for error in e.errors())) from None
 
 
-def _explain(kind: type[BaseModel], error: Mapping[str, Any], prefix: str) -> str:
+def _explain(settings: type[BaseModel], error: Mapping[str, Any], prefix: str) -> str:
     path = prefix + ".".join(str(p) for p in error["loc"])
     if error["type"] != "extra_forbidden":
-        said = error["msg"].removeprefix("Value error, ")
-        return f"{path}: {said[:1].lower()}{said[1:]}, found {error.get('input')!r}"
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{path}: {message[:1].lower()}{message[1:]}, found {error.get('input')!r}"
+    valid = [prefix + path for path, _ in fields(settings)]
+    renamed = [new for new in new_settings(path) if new in valid]
+    if renamed:
+        return f"unknown key {path}: it is called {renamed[0]} now"
     last = path.rsplit(".", 1)[-1]
-    valid = [prefix + path for path, _ in fields(kind)]
     if last in OTHER_TRAINERS:
         return f"unknown key {path}: here it is {OTHER_TRAINERS[last]}"
     close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
-    if isinstance(error.get("input"), Mapping):  # a whole section: name its first leaf's nearest, not a section's
+    if isinstance(error.get("input"), Mapping):  # for a whole section, suggest the nearest to its first setting
         leaf = f"{path}.{next(iter(error['input']), '')}"
         path, close = leaf, difflib.get_close_matches(leaf, valid, n=1, cutoff=0.0)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"unknown key {path}{hint}"
 
 
-def fields(kind: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+def fields(settings: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """Dotted paths of all fields, sections included."""
-    for name, info in kind.model_fields.items():
+    for name, info in settings.model_fields.items():
         yield name, info
         for section in _sections(info.annotation):
             yield from ((f"{name}.{rest}", inner) for rest, inner in fields(section))
@@ -316,20 +249,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def stage_optim(config: RunConfig, name: str, of_task: Mapping[str, Any]) -> OptimSettings:
-    """The optimiser settings of one stage: defaults < the task's < the user's `optim` < `stages.<name>.optim`."""
-    theirs = {k: getattr(config.optim, k) for k in config.optim.model_fields_set}
-    own = config.stages[name].optim if name in config.stages else {}
-    return decode(OptimSettings, {**of_task, **theirs, **own}, f"stages.{name}.optim.")
-
-
-def dump(value: Mapping[str, Any]) -> str:
-    """YAML text that `parse_yaml` reads back equal."""
-    return yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in value]
-    return value
+    """The optimizer settings of one stage: defaults < the task's < the user's `optim` < `stages.<name>.optim`."""
+    of_user = {k: getattr(config.optim, k) for k in config.optim.model_fields_set}
+    of_stage = config.stages[name].optim if name in config.stages else {}
+    return decode(OptimSettings, {**of_task, **of_user, **of_stage}, f"stages.{name}.optim.")

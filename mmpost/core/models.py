@@ -1,4 +1,4 @@
-"""What a model is to everything else. Import these names from `mmpost.types`."""
+"""What a model is to everything else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from mmpost.core.samples import Batch, CoordinateFrame, Origin, Outputs, Reply, Sample
 
+Pooling = Literal["features", "average", "concat"]
+"""What a classifier reads: one encoder's features, or the average or concatenation of normalized embeddings."""
+
 
 @dataclass(frozen=True)
 class InputPreview:
@@ -22,14 +25,14 @@ class InputPreview:
     summary: str
     """A few words on its size."""
     text: str
-    """The prompt as text, templates applied; empty where there is none."""
+    """The prompt as text, chat template applied; empty for a model without prompts."""
     tensors: Mapping[str, Tensor]
     """Inputs by name."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """The only place that knows templates, special tokens, image grids, positions and encoders."""
+    """A model in training. Templates, special tokens, image grids, positions and encoders are known nowhere else."""
 
     module: torch.nn.Module
     device: torch.device
@@ -40,9 +43,9 @@ class Model(Protocol):
         ...
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Cut `samples` into micro-batches within the budget, with the named columns.
+        """Split `samples` into micro-batches within the budget, with the named columns.
 
-        Between replies ("reply") or samples ("group"), or not at all ("batch").
+        `unit`: what stays together: a reply, a group (all replies of a sample), or everything ("batch").
         """
         ...
 
@@ -51,45 +54,32 @@ class Model(Protocol):
         ...
 
     def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
-        """Surrounds the micro-batches of one optimiser step; its exit does what must happen once per step."""
+        """Surrounds the micro-batches of one optimizer step; on exit, what must happen once per step happens.
+
+        For example the single backward pass through a trained vision encoder whose features several micro-batches use.
+        """
         ...
 
     def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
-        """The statistics in `wants`; `train`: with the dropout of training (None: where gradients are computed)."""
-        ...
-
-    def encode_reply(self, text: str, origin: Origin) -> Reply:
-        """A reply with token ids as the model would have written it, end of turn included."""
+        """The statistics named in `wants`; `train`: with dropout (None: wherever gradients are computed)."""
         ...
 
     def validate(self, sample: Sample) -> None:
-        """Open the prompt's media and write its tokens; raises DataError for a sample that this model cannot take."""
+        """Open the media and tokenize the prompt; raises DataError for a sample that this model cannot take."""
         ...
 
     def preview(self, sample: Sample) -> InputPreview: ...
 
     def cache_key(self, sample: Sample) -> str:
-        """A hash of all but weights and reply that log-probs follow from: recipe, arithmetic, prompt, its media."""
+        """A hash of everything that log-probs depend on besides weights and reply: recipe, precision, prompt, media."""
         ...
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
-        """These come next: their media may be read in the background; what fails then fails again in its place."""
+        """Start reading the media of the samples that come next; errors are raised when a sample is used."""
         ...
 
     def num_tokens(self, samples: Sequence[Sample]) -> int:
         """How much of `compute.max_tokens_per_microbatch` one forward over `samples` takes."""
-        ...
-
-    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
-        """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
-        ...
-
-    def count_escaped_tokens(self, sample: Sample) -> int:
-        """How many names of special tokens its text holds, which stay plain text."""
-        ...
-
-    def token_strings(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token of a reply."""
         ...
 
     def parameter_groups(self) -> Mapping[str, Sequence[str]]:
@@ -97,34 +87,16 @@ class Model(Protocol):
         ...
 
     def after_step(self) -> None:
-        """Called after each optimiser step (clamps, caches)."""
+        """Called after each optimizer step (clamps, caches)."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights and what reads media, so that `model=FOLDER` loads them (chat models: transformers too)."""
-        ...
-
-
-@runtime_checkable
-class EmbeddingModel(Protocol):
-    """A model with encoders, whose scales of numbers are fitted on data, and which may have a classifier."""
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes its head tells apart; 0: it has none."""
-        ...
-
-    def fit_scales(self, samples: Sequence[Sample]) -> None:
-        """Take the scales of numbers from these samples, unless that has been done."""
-        ...
-
-    def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
-        """A fresh classifier; one that is just so already stays, with its weights."""
+        """Write weights and processors, so that `model=FOLDER` loads them (chat models: transformers does, too)."""
         ...
 
 
 class Decoder(Protocol):
-    """Writes n replies to each of some samples, token by token."""
+    """Samples n replies to each of several samples, token by token."""
 
     def start(self) -> Float[Tensor, "sample vocab"]:
         """Logits of the first token, one row per sample; afterwards the decoder holds n live replies of each."""
@@ -135,7 +107,7 @@ class Decoder(Protocol):
         ...
 
     def keep(self, live: Int[Tensor, " live"]) -> None:
-        """Drop all live replies but those at these indices."""
+        """Drop all live replies except those at these indices."""
         ...
 
     def distribution(self, logits: Float[Tensor, "live vocab"], temperature: float) -> Float[Tensor, "live vocab"]:
@@ -144,16 +116,45 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class GenerativeModel(Protocol):
-    """A model that can write replies."""
-
-    @property
-    def recipe(self) -> Any:
-        """How prompts become tokens; `end` holds the tokens that end a reply."""
-        ...
+class GenerativeModel(Model, Protocol):
+    """A model that writes replies."""
 
     def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
 
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
+        """A reply with the token ids that the model itself would have written, including the end of turn."""
+        ...
+
     def decode_reply(self, token_ids: Sequence[int]) -> Reply:
-        """The reply made of these tokens."""
+        """The reply that consists of these tokens."""
+        ...
+
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token of a reply."""
+        ...
+
+    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
+        """The frame in which this model writes coordinates for `sample`, from the header of its first image."""
+        ...
+
+    def count_escaped_tokens(self, sample: Sample) -> int:
+        """How many names of special tokens the sample's text holds; they are tokenized as plain text."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingModel(Model, Protocol):
+    """A model with one encoder per modality, and perhaps a classifier."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of its head; 0: it has none."""
+        ...
+
+    def fit_scales(self, samples: Sequence[Sample]) -> None:
+        """Fit means and deviations of numeric inputs on these samples, unless that has been done."""
+        ...
+
+    def add_head(self, classes: int, modalities: tuple[str, ...], pooling: Pooling) -> None:
+        """Add a classifier with fresh weights; an identical one that is there keeps its weights."""
         ...

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmpost.config.settings import Settings
 from mmpost.core.models import Model
-from mmpost.core.samples import Batch, Loss, Origin, Outputs, Reply, Sample
+from mmpost.core.samples import Batch, Loss, Origin, Outputs, Reply, Sample, SampleRecord
 
 
 class Sampling(Settings):
@@ -87,13 +87,51 @@ class Context(Protocol):
         ...
 
 
-Transform = Callable[[list[Sample], Context], list[Sample]]
-"""Samples in, samples out; inputs are never changed in place. What it may have besides:
+class Transform:
+    """Samples in, samples out; inputs are never changed in place.
 
-- `makes`: names of the columns it writes
-- `conflicts`: what it must not be combined with, as names of columns that others make, names of classes or classes
-- `settle(entries)`: only in a stage that makes data; once all of the source went through, more columns by uid
-"""
+    Derive from it together with `Settings` (or a dataclass) where a transform has fields. A stage also takes a plain
+    function of (samples, context); it is wrapped in a `FunctionTransform`, which declares nothing.
+    """
+
+    makes: ClassVar[tuple[str, ...]] = ()
+    """Names of the columns that it writes."""
+    conflicts: ClassVar[Mapping[str | type, str]] = {}
+    """What it must not be combined with, and why: column names that another transform makes, class names, classes."""
+    requires_reference: ClassVar[bool] = False
+    """Whether it calls `context.logp(samples, "reference")`: the stage then keeps its reference weights."""
+    timer: ClassVar[str] = "transform"
+    """Its seconds are logged as time/<timer>."""
+
+    @abstractmethod
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]: ...
+
+    def gold_text(self) -> Callable[[Sample], str | None] | None:
+        """What writes a correct reply from a sample's truth, if this transform has it; for `mmpost check`."""
+        return None
+
+    def max_reply_tokens(self) -> int:
+        """Most tokens of the replies that it samples; 0 where it samples none."""
+        return 0
+
+
+@dataclass(frozen=True)
+class FunctionTransform(Transform):
+    """A plain function as a transform."""
+
+    function: Callable[[list[Sample], Context], list[Sample]]
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        return self.function(samples, context)
+
+
+class Selector(Transform):
+    """A transform of a data-generation stage that decides once all samples have been through it."""
+
+    @abstractmethod
+    def finalize(self, records: Sequence[SampleRecord]) -> Mapping[str, Mapping[str, float]]:
+        """More columns by uid, such as "kept" (1 or 0), from all records of the stage."""
+
 
 Reward = Callable[[Sample, Reply], "float | None"]
 """A score for one reply; None where the reward does not apply to the sample."""

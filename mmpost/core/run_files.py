@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mmpost.config import registry
 from mmpost.errors import ConfigError
+
+
+def new_folder(out: str | None, name: str) -> Path:
+    """The folder of a new run: `out`, which must be empty or not exist, or else runs/<name>/<time>."""
+    if out is None:
+        return Path("runs") / registry.label(name) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"out={out} is not empty; name a new folder, so that no run is overwritten")
+    return folder
 
 
 def find(name: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mmpost.config.renamed import upgrade_part
 from mmpost.core.samples import Part, Reply, Sample
 
 
@@ -37,7 +38,7 @@ def unpack(packed: list[dict[str, Any]] | None, drawn: Mapping[str, Sample]) -> 
     for row in packed:
         replies = tuple(
             Reply(
-                parts=tuple(Part(**p) for p in r["parts"]),
+                parts=tuple(Part(**upgrade_part(p)) for p in r["parts"]),
                 origin=r["origin"],
                 token_ids=None if r["token_ids"] is None else tuple(r["token_ids"]),
                 scores=r["scores"],

@@ -1,4 +1,4 @@
-"""Tasks and what they consist of: sources, stages, evaluations."""
+"""What a task is made of: sources of samples, stages of training, evaluations."""
 
 from __future__ import annotations
 
@@ -8,116 +8,128 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from mmpost.config.settings import DataSettings, Settings
-from mmpost.core.plugins import Edit, Objective, RefillBatch, Transform, Update
+from mmpost.core.plugins import Edit, FunctionTransform, Objective, RefillBatch, Transform, Update
 from mmpost.core.samples import Origin, Sample, SampleRecord, Split
 
 Source = Sequence[Sample]
-"""Samples by index, made or read on demand; the same index always gives the same sample."""
+"""Samples by index, generated or read on demand; the same index always gives the same sample."""
 
 
 @dataclass(frozen=True)
 class Gold:
-    """What a right reply is: the task's own word for it, against which `mmpost check` tries the rewards."""
+    """What a correct reply looks like: `mmpost check` runs the rewards on it. Training does not depend on it."""
 
     text: Callable[[Sample], str | None]
-    """The reply, in the frame of the sample; None where the sample has no usable truth."""
+    """The reply, in the coordinate frame of the sample; None where the sample has no usable truth."""
     reward: float | None = None
-    """The reward that every such reply must get; None: not declared, so it must only beat empty and junk replies."""
+    """The reward that every such reply must get; None: undeclared, so it must only beat empty and junk replies."""
     name: str = "gold"
     origin: Origin = "data"
-    """As whose reply it is scored."""
+    """The origin under which it is scored: some rewards treat an injected truth differently."""
     is_parseable: Callable[[str], bool] | None = None
-    """Whether the rewards can read this text at all; replies and gold that they cannot read are counted apart."""
+    """Whether the rewards can parse a text at all; unparseable replies and gold are counted separately in the log."""
 
 
 class GeneratedDataset(Protocol):
-    """What a stage that makes data recorded: samples with their replies, read when they are asked for."""
+    """The output of a data-generation stage, read lazily."""
 
     @property
     def records(self) -> Sequence[SampleRecord]:
-        """One for each sample of the stage's source, in its order, also for those that were lost."""
+        """One record per sample of the stage's source, in its order, including those that were dropped."""
         ...
 
     def samples(self) -> Source:
-        """Those that came through, with their replies, scores and columns."""
+        """The samples that were not dropped, with their replies, scores and columns."""
         ...
 
 
 @dataclass(frozen=True)
 class ReadsFrom:
-    """How a stage gets its samples from what an earlier one recorded."""
+    """How a stage gets its samples from an earlier data-generation stage."""
 
     stage: str
-    """An earlier stage without objective."""
+    """The name of the earlier stage."""
     build: Callable[[Source, GeneratedDataset], Source]
-    """From the stage's own source and the recording: what the stage draws from."""
+    """Makes this stage's samples from its own source and the generated dataset."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training; without an objective, one that makes data.
+    """A stretch of training or, without an objective, a data-generation stage.
 
-    A stage that makes data takes no steps: each sample of its source goes through the transforms once, and what comes
-    out is recorded by uid in the run's folder, where later stages read it (`reads`).
+    A data-generation stage takes no optimizer steps: each sample of its source goes through the transforms once, and
+    the result is recorded by uid in the run's folder, where later stages read it (`reads_from`).
     """
 
     name: str
     source: Source
     objective: Objective | None
     batch_size: int
-    """Samples of one rollout batch, over all ranks; of a stage that makes data, those that are worked on together."""
+    """Samples per rollout batch, over all ranks; in a data-generation stage, samples processed at a time."""
     transforms: tuple[Transform | RefillBatch, ...] = ()
+    """Applied in order to each rollout batch; plain functions of (samples, context) are accepted, too."""
     num_iterations: int = 1
     """Passes over each rollout batch."""
     minibatches: int = 1
-    """Optimiser steps per pass; cut between groups."""
+    """Optimizer steps per pass; minibatches are split between groups."""
     fraction: float = 1.0
-    """Share of the run's steps, relative to the other stages."""
+    """Weight of this stage when the run's steps are divided among its stages."""
     edits: tuple[Edit, ...] = ()
     update: Update | None = None
     """None: AdamW with the settings of `optim`."""
     optim: Mapping[str, Any] = field(default_factory=dict)
-    """This stage's changes to `optim`; the user's own settings win."""
+    """Changes to `optim` for this stage; the user's own settings take precedence."""
     gold: tuple[Gold, ...] = ()
-    """Right replies, the plainest first; for checks, probes and counts alone: training does not follow from them."""
+    """Correct replies, the plainest first; used by checks, probes and counters only."""
     reference: str = ""
-    """Which weights reference log-probs are of: those at the start of the stage, or at the end of the earlier stage of
-    this name, or those of the model with this name or folder."""
+    """Weights of the reference model: empty for those at the start of the stage, the name of an earlier stage for those
+    at its end, or the name or folder of a model."""
     reference_sync: tuple[int, float] | None = None
-    """(steps, share): every so many steps the reference moves this share of its way to the policy; None: it stays."""
+    """(n, alpha): every n steps the reference moves by the fraction alpha towards the policy (TR-DPO); None: fixed."""
     reads_from: ReadsFrom | None = None
-    """Draw from what an earlier stage recorded; None: from the source as it is."""
+    """Train on the output of a data-generation stage; None: on the source."""
     order: Literal["shuffled", "given"] = "shuffled"
-    """Each pass over the source in an order of its own, or always in the source's."""
+    """Reshuffle the source for each pass over it, or keep its order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", _as_transforms(self.transforms))
 
     @property
     def updates_per_batch(self) -> int:
+        """Optimizer steps per rollout batch."""
         return self.num_iterations * self.minibatches
 
 
 @dataclass(frozen=True)
 class Bench:
-    """An evaluation: samples, what is done to them, and the numbers that come out."""
+    """An evaluation: samples, transforms applied to them, and the metrics computed from the result."""
 
     name: str
     source: Source
     transforms: tuple[Transform, ...]
     summary: Callable[[Sequence[Sample]], Mapping[str, float]]
-    """Metrics of a set of scored samples; called again on resamples for intervals, so it must be cheap."""
+    """Metrics of a set of scored samples; called again on every bootstrap resample, so it must be cheap."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", _as_transforms(self.transforms))
+
+
+def _as_transforms(steps: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(step if isinstance(step, Transform | RefillBatch) else FunctionTransform(step) for step in steps)
 
 
 class Task(Settings):
-    """The plug-in: what is learnt, from what. Its fields are the `task:` section of the configuration."""
+    """What is learned, from which data. A task's fields are the `task:` section of the configuration."""
 
     data: DataSettings = DataSettings()
-    """The run's `data:` section; a task reads from it what it can train on, besides its built-in data."""
+    """The run's `data:` section; where a split is empty, a task uses its built-in data."""
 
     best_metric: ClassVar[str] = ""
-    """The metric that tells which checkpoint is best, as "bench/metric", or "-bench/metric" where less is better."""
+    """The metric that selects the best checkpoint: "bench/metric", or "-bench/metric" where lower is better."""
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:
-        """The stretches of training, made lazily and from the fields alone."""
+        """The stages, yielded lazily and as a pure function of the fields: resuming calls it again."""
 
     def benches(self, split: Split) -> list[Bench]:
         """Evaluations on `split` ("val" or "test")."""

@@ -1,71 +1,74 @@
-"""The user's own rewards (`rewards.NAME=path.py:function`), joined to whatever any task scores."""
+"""The user's own rewards (`rewards.NAME=path.py:function`), added to whatever a task scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mmpost.config import registry
 from mmpost.config.settings import parse_weight
 from mmpost.errors import ConfigError
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, RefillBatch, Reward, Sample, Split, Stage, Task, Transform
+from mmpost.types import Bench, RefillBatch, Reward, Sample, Stage, Transform
 
 Step = TypeVar("Step", Transform, "Transform | RefillBatch")
-Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
 
 
-def with_rewards(kind: type[Task], own: Mapping[str, str]) -> type[Task]:
-    """`kind`, in whose stages and benches every Score also asks these rewards; benches report the mean of each.
+@dataclass(frozen=True)
+class UserRewards:
+    """Reward functions by name, with their weights."""
 
-    Raises PluginError for a function that cannot be found, ConfigError for a task that scores nothing in training.
-    """
-    found = {name: parse_weight(text) for name, text in own.items()}
-    functions = {name: registry.member(path, "mmpost.rewards") for name, (path, _) in found.items()}
-    weights = {name: 1.0 if weight is None else weight for name, (_, weight) in found.items()}
+    functions: Mapping[str, Reward]
+    weights: Mapping[str, float]
 
-    class Rewarded(kind):  # pyright: ignore[reportGeneralTypeIssues] - a class like any other at run time
-        __doc__ = kind.__doc__
+    @classmethod
+    def load(cls, rewards: Mapping[str, str]) -> UserRewards:
+        """From the `rewards` section: name -> "module.function", "file.py:function" or either with "*weight".
 
-        def stages(self) -> Iterator[Stage]:
-            stages = list(super().stages())
-            if not any(isinstance(t, Score) for stage in stages for t in stage.transforms):
-                raise ConfigError(
-                    f"rewards.{next(iter(own))}: {kind.__name__} scores no replies in training; leave it out, or "
-                    "choose a task with rollouts"
-                )
-            yield from (_stage(stage, functions, weights) for stage in stages)
+        Raises PluginError for a function that cannot be found.
+        """
+        parsed = {name: parse_weight(text) for name, text in rewards.items()}
+        functions = {name: registry.member(path, "mmpost.rewards") for name, (path, _) in parsed.items()}
+        return cls(functions, {name: 1.0 if weight is None else weight for name, (_, weight) in parsed.items()})
 
-        def benches(self, split: Split) -> list[Bench]:
-            return [_bench(bench, functions, weights) for bench in super().benches(split)]
+    def in_stages(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages, in which every `Score` also computes these rewards.
 
-    Rewarded.__name__ = Rewarded.__qualname__ = kind.__name__
-    return Rewarded
+        Raises ConfigError where no stage scores replies, and for a name that the task already uses.
+        """
+        if not any(isinstance(t, Score) for stage in stages for t in stage.transforms):
+            raise ConfigError(
+                f"rewards.{next(iter(self.functions))}: the task scores no replies in training; leave it out, or "
+                "choose a task with rollouts"
+            )
+        # With more rewards, what the task declares as the reward of a gold reply no longer holds.
+        return [
+            replace(s, transforms=self._in(s.transforms), gold=tuple(replace(g, reward=None) for g in s.gold))
+            for s in stages
+        ]
 
+    def in_benches(self, benches: Sequence[Bench]) -> list[Bench]:
+        """The benches, which also compute these rewards and report the mean of each."""
+        return [self._in_bench(bench) for bench in benches]
 
-def _stage(stage: Stage, functions: Mapping[str, Reward], weights: Mapping[str, float]) -> Stage:
-    # What the task declares for a right reply no longer holds with more rewards.
-    gold = tuple(replace(g, reward=None) for g in stage.gold)
-    return replace(stage, transforms=_joined(stage.transforms, functions, weights), gold=gold)
+    def _in_bench(self, bench: Bench) -> Bench:
+        def summary(samples: Sequence[Sample]) -> dict[str, float]:
+            scores = [reply.scores for sample in samples for reply in sample.replies]
+            values = {name: [s[name] for s in scores if name in s] for name in self.functions}
+            return {**bench.summary(samples), **{name: sum(v) / len(v) for name, v in values.items() if v}}
 
+        return replace(bench, transforms=self._in(bench.transforms), summary=summary)
 
-def _joined(steps: tuple[Step, ...], functions: Mapping[str, Reward], weights: Mapping[str, float]) -> tuple[Step, ...]:
-    return tuple(_score(step, functions, weights) if isinstance(step, Score) else step for step in steps)
+    def _in(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(self._in_score(step) if isinstance(step, Score) else step for step in steps)
 
-
-def _score(score: Score, functions: Mapping[str, Reward], weights: Mapping[str, float]) -> Score:
-    taken = sorted(set(score.rewards) & set(functions))
-    if taken:
-        raise ConfigError(f"rewards.{taken[0]}: the task has a reward of that name; choose another name")
-    changes = {"rewards": {**score.rewards, **functions}, "weights": {**score.weights, **weights}}
-    return score.model_copy(update=changes)
-
-
-def _bench(bench: Bench, functions: Mapping[str, Reward], weights: Mapping[str, float]) -> Bench:
-    def summary(samples: Sequence[Sample]) -> dict[str, float]:
-        scores = [reply.scores for sample in samples for reply in sample.replies]
-        lists = {name: [s[name] for s in scores if name in s] for name in functions}
-        return {**bench.summary(samples), **{n: sum(found) / len(found) for n, found in lists.items() if found}}
-
-    return replace(bench, transforms=_joined(bench.transforms, functions, weights), summary=summary)
+    def _in_score(self, score: Score) -> Score:
+        taken = sorted(set(score.rewards) & set(self.functions))
+        if taken:
+            raise ConfigError(f"rewards.{taken[0]}: the task has a reward of that name; choose another name")
+        changes = {
+            "rewards": {**score.rewards, **self.functions},
+            "weights": {**score.weights, **self.weights},
+        }
+        return score.model_copy(update=changes)

@@ -19,7 +19,7 @@ import tokenizers
 import torch
 import transformers
 
-from mmpost.config import registry, run_config
+from mmpost.config import parsing, registry, run_config
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError, TrainError
 from mmpost.runs import checkpoint, code_hash
@@ -81,7 +81,7 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
 def _train(recipe: dict[str, Any], folder: Path) -> None:
     """Train the run in a process of its own, which leaves this one's random numbers, memory and ranks alone."""
     file = folder.with_name(f"{folder.name}.yaml")
-    file.write_text(run_config.dump(recipe))
+    file.write_text(parsing.dump(recipe))
     command = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={folder}"]
     environment = {k: v for k, v in os.environ.items() if k not in TORCHRUN and not k.startswith("TORCHELASTIC")}
     done = subprocess.run(command, env=environment, check=False)
@@ -92,7 +92,7 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 
 def _described(file: Path, seed: int) -> Path:
     text = file.read_text(encoding="utf-8")
-    about: dict[str, Any] = run_config.parse_yaml(text, str(file))
+    about: dict[str, Any] = parsing.parse_yaml(text, str(file))
     name = about.pop("model", "")
     write = getattr(registry.module(str(name), "mmpost.models"), "write_described", None)
     if write is None:

@@ -10,8 +10,19 @@ import torch
 
 from mmpost.core import run_files
 from mmpost.errors import ConfigError
-from mmpost.runs import prompt_recipe
+from mmpost.runs import checkpoint, prompt_recipe
 from mmpost.training import trainer
+
+
+def resumable(name: str) -> tuple[Path, Path | None]:
+    """The run folder that `resume=NAME` means, and the checkpoint to continue from.
+
+    The checkpoint is the one that is named, or else the newest; None where the run has none, so that it starts again.
+    """
+    path = Path(name)
+    if path.parent.name == "checkpoints":
+        return path.parent.parent, checkpoint.newest(path.parent) if path.name == "last" else path.resolve()
+    return path, checkpoint.newest(path / "checkpoints")
 
 
 def check(

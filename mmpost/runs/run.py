@@ -3,107 +3,82 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmpost.config import run_config as config
+from mmpost.config import parsing, run_config
 from mmpost.config.run_config import RunConfig
-from mmpost.core import distributed, sample_io
+from mmpost.core import distributed
 from mmpost.core.run_files import write
-from mmpost.edits.freeze import Freeze
-from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
-from mmpost.errors import ConfigError, TrainError
+from mmpost.errors import ConfigError
 from mmpost.listeners import Listeners
 from mmpost.listeners.chosen import chosen
 from mmpost.models.opening import open_model
-from mmpost.rollout.local import LocalRollout
-from mmpost.runs import base_models, checkpoint, prompt_recipe, resume as resuming, summary
-from mmpost.runs.checkpoint import Snapshot
+from mmpost.runs import base_models, checkpoint, resume, summary
+from mmpost.runs.configured_task import ConfiguredTask, evaluated_tasks
+from mmpost.runs.run_state import FORMAT, RunState
+from mmpost.runs.session import open_session
 from mmpost.selection.recorder import StageRecorder
 from mmpost.training import reference, trainer
 from mmpost.training.batches import RolloutBatcher
-from mmpost.training.context import TrainingContext
-from mmpost.training.evaluation import Estimate, benches_of, run_benches
+from mmpost.training.evaluation import Estimate, run_benches, select_benches
 from mmpost.training.interrupts import Interrupted, StopSignal
 from mmpost.training.logprob_cache import LogprobCache
 from mmpost.training.media_probe import measure_media_use
-from mmpost.training.stage_checks import checked_stages
-from mmpost.types import Bench, Sample, Split, Stage, Task, Update
+from mmpost.types import Bench, GenerativeModel, Sample, Split, Stage, Update
 from mmpost.updates.plain import Plain
-
-FORMAT = 1
-"""Version of the run folder's layout."""
 
 
 class Run:
-    """A configured run in its folder, new or going on from a checkpoint."""
+    """A configured run in its folder, new or resumed from a checkpoint."""
 
     def __init__(
-        self,
-        run_config: RunConfig,
-        task: Task,
-        folder: Path,
-        resume: Path | None = None,
-        evaluated: Mapping[str, Task] | None = None,
+        self, config: RunConfig, folder: Path, resumed_from: Path | None = None, task: ConfiguredTask | None = None
     ) -> None:
-        """`evaluated`: the tasks of `eval.tasks`, by the names they have there."""
-        self.config, self.task, self.resume, self.evaluated = run_config, task, resume, evaluated or {}
-        if run_config.compute.threads:
-            torch.set_num_threads(run_config.compute.threads)
-        base = base_models.resolve(run_config.model.name, run_config.seed)
-        distributed.start(run_config.model.device)
+        """`resumed_from`: the checkpoint to continue from; `task`: by default the one that `config` names."""
+        self.config = config
+        self.evaluated = evaluated_tasks(config)
+        # Adapters are applied to the base model first and then loaded; other checkpoints hold the whole model.
+        full_weights = resumed_from is not None and not (resumed_from / "trainer" / checkpoint.ADAPTERS).exists()
+        self.session = open_session(config, task, str(resumed_from) if full_weights else None)
+        self.task, self.model, self.context = self.session.task, self.session.model, self.session.context
         self.folder = Path(distributed.gather(str(folder))[0])
-        self.base_hash = checkpoint.weights_hash(base)
-        self.before = checkpoint.load(resume) if resume else None
-        whole = resume is not None and not (resume / "trainer" / checkpoint.ADAPTERS).exists()
-        compute = run_config.compute
-        self.model = open_model(str(resume) if whole else base, run_config.model, compute)
-        if resume is None and distributed.rank() == 0:
-            prompt_recipe.warn(base, self.model.recipe)
-        rollout = LocalRollout(self.model, compute.rollout_batch_size)
-        skips, share = run_config.data.on_error == "skip", compute.reuse == "auto"
-        self.job = TrainingContext(self.model, rollout, run_config.seed, skips=skips, share=share)
-        self.cursor = trainer.StageProgress()
-        self._saved = checkpoint.stamp(self.before) if self.before else ""
-        """Stamp of the checkpoint that was written last, or gone on from."""
-        self.update: Update | None = None
         self.stop = StopSignal()
-        self.recordings = StageRecorder(self.folder, self.job, self.stop, self._say)
-        self.listeners = Listeners(
-            list(chosen(run_config.log, self.model.token_strings)) if distributed.rank() == 0 else []
-        )
-        self.results: dict[str, Any] = {}
-        """Evaluations so far, as the summary will hold them."""
-        self._start, self._earlier = time.time(), 0.0
-        self._plan: dict[str, int] = {}
-        self._made: list[Stage] = []
+        self.recorder = StageRecorder(self.folder, self.context, self.stop, self._print)
+        self.state = RunState(self.session, self.folder, self.recorder, resumed_from)
+        first = distributed.rank() == 0
+        token_strings = self.model.token_strings if isinstance(self.model, GenerativeModel) else None
+        self.listeners = Listeners(list(chosen(config.log, token_strings)) if first else [])
+        self.stages: list[Stage] = []
         self._benches: dict[str, list[Bench]] = {}
 
     def train(self) -> dict[str, Any]:
-        """Evaluate, train all stages, evaluate; leaves the run folder. Stopped by a signal, it saves and says so."""
+        """Evaluate, train all stages, evaluate; returns the content of summary.json.
+
+        Stopped by a signal, the run saves a checkpoint and says so in its summary.
+        """
         self._prepare()
         self._open()
-        status, reason = "failed", ""
+        results, status, reason = self.state.results, "failed", ""
         try:
             with self.stop:
-                if self.config.eval.before and "eval_before" not in self.results:
-                    self.results["eval_before"] = self._evaluate("test", "before")
+                if self.config.eval.before and "eval_before" not in results:
+                    results["eval_before"] = self._evaluate("test", "before")
                 try:
-                    self._stages()
+                    self._run_stages()
                 except Interrupted:
-                    self._rewind()
+                    self.state.rewind()
                 self._save(last=True)
                 if self.stop.requested:
                     status, reason = "stopped", "by a signal"
                 else:
                     if self.config.eval.after:
-                        self.results["eval_after"] = self._evaluate("test", "after")
+                        results["eval_after"] = self._evaluate("test", "after")
                     status = "done"
         except BaseException as e:
             reason = f"{type(e).__name__}: {e}"
@@ -115,254 +90,187 @@ class Run:
     # Stages.
 
     def _prepare(self) -> None:
-        """The stages, and the user's edits: what is wrong with them must show before anything is computed."""
-        self._made = checked_stages(self.task)
-        self.stages = [(stage.name, self._share(stage)) for stage in self._made]
-        self._check_stages()
-        if self.before is not None:
-            self._check_resume(self.before.state)
-        # Every rank draws the same adapters; what ranks draw afterwards is their own.
+        """Make the stages and apply adapters and freezing, so that every mistake shows before anything is computed."""
+        self.stages = self.task.stages()
+        names = [stage.name for stage in self.stages]
+        reference.check(self.stages)
+        unknown = sorted(set(self.config.stages) - set(names))
+        if unknown:
+            raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
+        self.state.check_resumable(names)
+        # Every rank initializes the same adapters; what ranks sample afterwards differs between them.
         torch.manual_seed(self.config.seed)
-        if self.config.model.lora is not None:
-            Lora(self.config.model.lora)(self.model)
-        if self.config.model.freeze:
-            Freeze(self.config.model.freeze)(self.model)
-        for stage in self._made:
-            optim = config.stage_optim(self.config, stage.name, stage.optim)
+        self.session.apply_model_settings()
+        for stage in self.stages:
+            update = self._update(stage)
             if stage.objective is not None:
-                (stage.update or Plain(optim)).start(self.model.module, self.model.parameter_groups(), 1)
+                update.start(self.model.module, self.model.parameter_groups(), 1)
         torch.manual_seed(self.config.seed + distributed.rank())
 
-    def _stages(self) -> None:
-        self._plan = resuming.plan(self.config.steps, self.stages, self.before.state if self.before else None)
-        at = self.before.state["stage"] or None if self.before else None
-        # Edits are run again, on a model that has had them: what they make afresh (a head) must not stay so.
-        self.weights = resuming.weights(self.model.module) if at and any(s.edits for s in self._made) else {}
-        for stage in self._made:
-            runs = self._plan[stage.name] or stage.objective is None
+    def _update(self, stage: Stage) -> Update:
+        optim = run_config.stage_optim(self.config, stage.name, stage.optim)
+        return stage.update or Plain(optim)
+
+    def _run_stages(self) -> None:
+        fractions = [(stage.name, self._fraction(stage)) for stage in self.stages]
+        pending = self.state.pending
+        self.state.steps_per_stage = resume.plan(self.config.steps, fractions, pending.state if pending else None)
+        interrupted = self.state.interrupted_stage
+        self.state.keep_loaded_weights(self.stages)
+        for stage in self.stages:
+            runs = self.state.steps_per_stage[stage.name] or stage.objective is None
             if runs:
                 self._edit(stage)
-            if at is not None and stage.name != at:
-                # Finished before the checkpoint; its edits are in place again.
-                if stage.objective is None and self.before is not None:
-                    self.recordings.load(self.recordings.resolve_source(stage), self.before.state["made"][stage.name])
+            if interrupted is not None and stage.name != interrupted:
+                # This stage ended before the checkpoint; only its edits are applied again.
+                if stage.objective is None and pending is not None:
+                    digest = pending.state["made"][stage.name]
+                    self.recorder.load(self.recorder.resolve_source(stage), digest)
                 continue
             if runs:
-                self._run_stage(self.recordings.resolve_source(stage), self.before if at == stage.name else None)
+                self._run_stage(self.recorder.resolve_source(stage), resumes=stage.name == interrupted)
                 if self.stop.requested:
                     return
-            at = None
-            reference.end_stage(self.job, stage, self._made)
+            interrupted = self.state.pending = None
+            reference.end_stage(self.context, stage, self.stages)
 
-    def _run_stage(self, stage: Stage, snapshot: Snapshot | None) -> None:
+    def _fraction(self, stage: Stage) -> float:
+        settings = self.config.stages.get(stage.name)
         if stage.objective is None:
-            self._record(stage, snapshot)
-            return
-        self._enter(stage, snapshot)
-        feed, engine = RolloutBatcher(stage, self.job), LocalEngine(self.model.module, self._update())
-        if self.before is not None and self.cursor.samples_drawn:
-            self._refill(feed)
-        self.before = None
-        until = trainer.StopCondition(self._plan[stage.name], self.stop, self.config.max_zero_gradient_steps)
-        trainer.train_stage(self.job, feed, engine, self.cursor, until, partial(self._watch, stage))
-
-    def _record(self, stage: Stage, snapshot: Snapshot | None) -> None:
-        """Make the data of a stage without objective, or what is missing of them."""
-        if snapshot is None:
-            reference.begin_stage(self.job, stage, self._made, self._weights_of)
-        else:
-            self._restore(snapshot)
-            self.before = None
-        if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.job.step}").is_dir():
-            # A kill while data are made leaves something to go on from.
-            self._save()
-        self.recordings.record(stage, self.base_hash or self.config.model.name, self.model.recipe.hash)
+            return 0.0
+        return stage.fraction if settings is None or settings.fraction is None else settings.fraction
 
     def _edit(self, stage: Stage) -> None:
-        """The stage's own edits, drawn alike on every rank."""
-        self.job.scope = stage.name
+        """Apply the stage's edits, with the same random initialization on every rank."""
+        self.context.scope = stage.name
         with torch.random.fork_rng():
-            torch.manual_seed(self.job.seed_for("edits"))
+            torch.manual_seed(self.context.seed_for("edits"))
             for edit in stage.edits:
                 edit(self.model)
 
-    def _enter(self, stage: Stage, snapshot: Snapshot | None) -> None:
-        """Make the stage's update and kept weights, or take them from a checkpoint."""
-        optim = config.stage_optim(self.config, stage.name, stage.optim)
-        self.update = stage.update or Plain(optim)
-        self.update.start(self.model.module, self.model.parameter_groups(), self._plan[stage.name])
-        self.cursor = trainer.StageProgress()
-        # What a moving reference says is never asked for again.
-        if reference.needs_reference(stage) and self.job.reuse and stage.reference_sync is None:
-            decides = (self.base_hash, self.config.model, [s.edits for s in self._made])
-            self.job.logprob_caches["reference"] = LogprobCache(
-                base_models.cache_dir() / "logp.sqlite", *decides, recorded=stage.reads_from is not None
-            )
-        if snapshot is None:
-            reference.begin_stage(self.job, stage, self._made, self._weights_of)
+    def _run_stage(self, stage: Stage, resumes: bool) -> None:
+        if stage.objective is None:
+            self._generate_dataset(stage, resumes)
             return
-        self._restore(snapshot)
-        self.update.load_state_dict(snapshot.tensors["update"])
-        self.cursor = trainer.StageProgress(**snapshot.state["cursor"])
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        """Weights that are not the model's own, the step, and random generators."""
-        assert self.resume is not None
-        if (self.resume / "trainer" / checkpoint.ADAPTERS).exists():
-            checkpoint.load_adapters(self.resume, self.model.module)
+        state = self.state
+        state.update = self._update(stage)
+        state.update.start(self.model.module, self.model.parameter_groups(), state.steps_per_stage[stage.name])
+        state.progress = trainer.StageProgress()
+        self._cache_reference_logprobs(stage)
+        batcher = RolloutBatcher(stage, self.context)
+        if resumes:
+            state.restore_training()
+            if state.progress.samples_drawn:
+                state.restore_rollout_batch(batcher)
         else:
-            resuming.put_back(self.model.module, self.weights)
-        self.job.snapshots = dict(snapshot.tensors["kept"])
-        self.job.step = self.job.version = snapshot.state["step"]
-        torch.set_rng_state(snapshot.tensors["rng"][distributed.rank()])
+            reference.begin_stage(self.context, stage, self.stages, self._reference_weights)
+        state.pending = None
+        engine = LocalEngine(self.model.module, state.update)
+        until = trainer.StopCondition(state.steps_per_stage[stage.name], self.stop, self.config.max_zero_gradient_steps)
+        trainer.train_stage(self.context, batcher, engine, state.progress, until, partial(self._after_step, stage))
 
-    def _weights_of(self, name: str) -> dict[str, torch.Tensor]:
-        """The weights of another model; only this section's name and place are not as configured."""
-        settings = self.config.model.model_copy(update={"name": name, "device": "cpu", "attn_implementation": "sdpa"})
-        other = open_model(base_models.resolve(name, self.config.seed), settings, self.config.compute)
-        return dict(other.module.named_parameters())
+    def _generate_dataset(self, stage: Stage, resumes: bool) -> None:
+        """Run a stage without objective, or what is missing of its output."""
+        if resumes:
+            self.state.restore()
+        else:
+            reference.begin_stage(self.context, stage, self.stages, self._reference_weights)
+        self.state.pending = None
+        if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.context.step}").is_dir():
+            # A kill during data generation then leaves a checkpoint to resume from.
+            self._save()
+        self.recorder.record(stage, self.state.base_hash or self.config.model.name, self.model.recipe.hash)
 
-    def _refill(self, feed: RolloutBatcher) -> None:
-        """The rollout batch that the checkpoint stood in, if it stood in one."""
-        assert self.before is not None
-        packed = self.before.state["buffer"][distributed.rank()]
-        if packed is not None:
-            feed.drawn = self.cursor.samples_drawn
-            self.cursor.samples = sample_io.unpack(packed, feed.refetch([row["uid"] for row in packed]))
+    def _cache_reference_logprobs(self, stage: Stage) -> None:
+        # The log-probs of a reference that moves are never needed twice.
+        if not reference.needs_reference(stage) or not self.context.reuse or stage.reference_sync is not None:
+            return
+        identity = (self.state.base_hash, self.config.model, [s.edits for s in self.stages])
+        self.context.logprob_caches["reference"] = LogprobCache(
+            base_models.cache_dir() / "logp.sqlite", *identity, recorded=stage.reads_from is not None
+        )
 
-    def _update(self) -> Update:
-        assert self.update is not None
-        return self.update
-
-    def _rewind(self) -> None:
-        """Cut off between two steps: random numbers as after the last whole one."""
-        if self.cursor.rng is not None:
-            torch.set_rng_state(self.cursor.rng)
+    def _reference_weights(self, name: str) -> dict[str, torch.Tensor]:
+        """The weights of another model, opened with this run's settings on the CPU."""
+        changes = {"name": name, "device": "cpu", "attn_implementation": "sdpa"}
+        settings = self.config.model.model_copy(update=changes)
+        model = open_model(base_models.resolve(name, self.config.seed), settings, self.config.compute)
+        return dict(model.module.named_parameters())
 
     # After each step.
 
-    def _watch(self, stage: Stage, numbers: dict[str, float], samples: Sequence[Sample]) -> None:
-        reference.sync(self.job, stage, self.cursor.steps_done)
-        step, every = self.job.step, self.config.checkpoint.every
-        line: dict[str, Any] = {"step": step, "stage": self.job.scope, **numbers}
-        escaped = sum(distributed.gather(sum(map(self.model.count_escaped_tokens, samples))))
-        if escaped:
-            line["data/escaped"] = escaped
-        better = False
-        if self.config.log.probe_every and step % self.config.log.probe_every == 1 % self.config.log.probe_every:
+    def _after_step(self, stage: Stage, metrics: dict[str, float], samples: Sequence[Sample]) -> None:
+        reference.sync(self.context, stage, self.state.progress.steps_done)
+        step, log, every = self.context.step, self.config.log, self.config.checkpoint.every
+        line: dict[str, Any] = {"step": step, "stage": self.context.scope, **metrics}
+        if isinstance(self.model, GenerativeModel):
+            escaped = sum(distributed.gather(sum(map(self.model.count_escaped_tokens, samples))))
+            if escaped:
+                line["data/escaped"] = escaped
+        if log.probe_every and step % log.probe_every == 1 % log.probe_every:
             line |= self._probe(samples)
+        improved = False
         if self.config.eval.every and step % self.config.eval.every == 0:
             scores = self._evaluate("val", f"step-{step:06d}")
             line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
-            better = self._better(scores)
+            improved = self._improved(scores)
         self.listeners.on_metrics(line)
-        if self.config.log.samples_every and step % self.config.log.samples_every == 0:
+        if log.samples_every and step % log.samples_every == 0:
             self.listeners.on_samples(step, [s for part in distributed.gather(list(samples)) for s in part])
-        if better or (every and step % every == 0):
-            self._save(best=better)
+        if improved or (every and step % every == 0):
+            self._save(best=improved)
 
     def _probe(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """How far log-probs move without the media, on the first rank's samples."""
+        """How much log-probs change without the media, measured on the first rank's samples."""
         if distributed.rank():
             return {}
-        with self.job.isolated("probe"):
-            use = measure_media_use(samples, self.job)
+        with self.context.isolated("probe"):
+            use = measure_media_use(samples, self.context)
         return use.numbers() if use else {}
 
     def _evaluate(self, split: Split, name: str) -> dict[str, Estimate]:
         if split not in self._benches:
-            self._benches[split] = self.benches(split)
+            self._benches[split] = select_benches(self.task, self.evaluated, self.config.eval, split)
         log = partial(self.listeners.on_eval, name)
-        return run_benches(self.job, self._benches[split], self.config.eval.max_samples, log)
+        return run_benches(self.context, self._benches[split], self.config.eval.max_samples, log)
 
-    def benches(self, split: Split) -> list[Bench]:
-        """The evaluations of a split: the task's, or for the test split those of other tasks, where any are named."""
-        if split != "test" or not self.evaluated:
-            return self.task.benches(split)
-        return benches_of(self.evaluated, {name: one.benches for name, one in self.config.eval.tasks.items()})
-
-    def _better(self, scores: dict[str, Estimate]) -> bool:
-        """Whether these are the best so far by the task's own metric."""
-        name, sign = self.task.best_metric.removeprefix("-"), -1 if self.task.best_metric.startswith("-") else 1
-        best = self.results.get("eval_best", {})
+    def _improved(self, scores: dict[str, Estimate]) -> bool:
+        """Whether these scores are the best so far by the task's `best_metric`; remembers them if so."""
+        metric = self.task.task.best_metric
+        name, sign = metric.removeprefix("-"), -1 if metric.startswith("-") else 1
+        best = self.state.results.get("eval_best", {})
         if name not in scores or (name in best and sign * scores[name]["value"] <= sign * best[name]["value"]):
             return False
-        self.results["eval_best"] = scores
+        self.state.results["eval_best"] = scores
         return True
 
     def _save(self, best: bool = False, last: bool = False) -> None:
-        """Write a checkpoint; a full disk costs this checkpoint, not the run, unless it is the last."""
-        buffer = distributed.gather(sample_io.pack(self.cursor.samples))
-        rng = distributed.gather(torch.get_rng_state())
-        if distributed.rank() == 0:
-            root, folder = self.folder / "checkpoints", f"step-{self.job.step}"
-            now = Snapshot(self._state(buffer), self._tensors(rng))
-            try:
-                if self._saved != (stamp := checkpoint.stamp(now)) or not (root / folder).is_dir():
-                    checkpoint.save(root, self.job.step, self.model, now)
-                    self._saved = stamp
-                if best:
-                    checkpoint.set_link(root / "best", folder)
-                checkpoint.prune(root, self.config.checkpoint.keep)
-            except OSError as e:
-                if last:
-                    raise TrainError(f"{e}; the last good checkpoint is {checkpoint.newest(root)}") from e
-                print(f"mmpost: {e}; training goes on, the last good one stays", file=sys.stderr)
-        distributed.barrier()
-
-    def _state(self, buffer: list[Any]) -> dict[str, Any]:
-        kept = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
-        return {
-            "format": FORMAT,
-            "step": self.job.step,
-            "stage": self.job.scope,
-            "stages": [name for name, _ in self.stages],
-            "plan": self._plan,
-            "cursor": {name: getattr(self.cursor, name) for name in kept},
-            "buffer": buffer,
-            "made": self.recordings.digests,
-            "world": distributed.world(),
-            **prompt_recipe.as_dict(self.model.recipe),
-            "base_hash": self.base_hash,
-            "wall_s": self._wall(),
-            "results": self.results,
-        }
-
-    def _tensors(self, rng: list[torch.Tensor]) -> dict[str, Any]:
-        return {"update": self.update.state_dict() if self.update else {}, "kept": self.job.snapshots, "rng": rng}
+        self.state.save([stage.name for stage in self.stages], best=best, last=last)
 
     # Start and end.
 
-    def _check_resume(self, state: Mapping[str, Any]) -> None:
-        """Refuse to go on where the result would be another run."""
-        names = [name for name, _ in self.stages]
-        wanted = {"stages": names, "world": distributed.world(), "base_hash": self.base_hash, "format": FORMAT}
-        resuming.check(str(self.resume), self.folder, state, wanted, self.model.recipe, self.config.steps)
-
     def _open(self) -> None:
-        if self.before is not None:
-            self.results, self._earlier = dict(self.before.state["results"]), self.before.state["wall_s"]
-            self.results.pop("eval_after", None)
         if distributed.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(self.folder / "config.yaml", config.dump(self._resolved()).encode())
+            write(self.folder / "config.yaml", parsing.dump(self._resolved()).encode())
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, status: str, reason: str) -> dict[str, Any]:
-        # A rank that failed is alone here: the others' rows are asked for only where all have come.
-        skipped = distributed.gather(list(self.job.skipped)) if status == "done" else [list(self.job.skipped)]
+        # A rank that failed is alone here: the other ranks' rows are gathered only where all of them arrive.
+        messages = list(self.context.skipped)
+        skipped = distributed.gather(messages) if status == "done" else [messages]
         ended: dict[str, Any] = {
             "status": status,
             "reason": reason,
-            **self.results,
+            **self.state.results,
             **summary.skipped_rows(row for part in skipped for row in part),
-            **self.recordings.summary(),
+            **self.recorder.summary(),
             "format": FORMAT,
-            "steps": self.job.step,
-            "wall_s": self._wall(),
+            "steps": self.context.step,
+            "wall_s": self.state.wall_seconds(),
             "model": self.config.model.name,
             "base_model": self.config.model.base_model or self.config.model.name,
-            "base_hash": self.base_hash,
+            "base_hash": self.state.base_hash,
             "recipe_hash": self.model.recipe.hash,
             "seed": self.config.seed,
             "versions": summary.versions(),
@@ -374,32 +282,16 @@ class Run:
         distributed.stop()
         return ended
 
-    def _wall(self) -> float:
-        return round(self._earlier + time.time() - self._start, 2)
-
     def _resolved(self) -> dict[str, Any]:
-        """All settings as they apply, stage by stage, so that `config=RUN/config.yaml` repeats the run."""
+        """All settings as they apply, so that `config=RUN/config.yaml` repeats the run."""
         resolved = self.config.model_dump(mode="json")
-        task = self.task.model_dump(mode="json", exclude={"data"})
+        task = self.task.task.model_dump(mode="json", exclude={"data"})
         resolved["task"] = {"name": self.config.task["name"], **task}
-        # A field that a stage of the task sets must stay open to it; the others are written out.
-        theirs = {field for stage in self._made for field in stage.optim} - self.config.optim.model_fields_set
-        resolved["optim"] = {k: v for k, v in resolved["optim"].items() if k not in theirs}
+        # An `optim` field that a stage of the task sets must stay open to the stage; all others are written out.
+        by_stages = {name for stage in self.stages for name in stage.optim} - self.config.optim.model_fields_set
+        resolved["optim"] = {name: value for name, value in resolved["optim"].items() if name not in by_stages}
         return resolved
 
-    def _share(self, stage: Stage) -> float:
-        own = self.config.stages.get(stage.name)
-        if stage.objective is None:
-            return 0.0
-        return stage.fraction if own is None or own.fraction is None else own.fraction
-
-    def _check_stages(self) -> None:
-        names = [name for name, _ in self.stages]
-        reference.check(self._made)
-        unknown = sorted(set(self.config.stages) - set(names))
-        if unknown:
-            raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
-
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if distributed.rank() == 0 and self.config.log.progress:
             print(text, file=sys.stderr)

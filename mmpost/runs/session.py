@@ -1,107 +1,91 @@
-"""Where all parts meet: words become a configuration, a task, a model, and then a run."""
+"""What every command that computes works with: the task, the model, and the context of its transforms."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from mmpost.config import registry, run_config as config
+from mmpost.config import run_config
 from mmpost.config.run_config import RunConfig
+from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core import distributed
+from mmpost.edits.freeze import Freeze
+from mmpost.edits.lora import Lora
 from mmpost.errors import ConfigError
-from mmpost.methods.user_rewards import with_rewards
 from mmpost.models.opening import open_model
-from mmpost.runs import base_models, checkpoint, prompt_recipe
-from mmpost.runs.run import Run
-from mmpost.selection.attach import attach_selection
-from mmpost.training.evaluation import run_benches, table
-from mmpost.types import Model, Task
+from mmpost.rollout.local import LocalRollout
+from mmpost.runs import base_models, prompt_recipe
+from mmpost.runs.configured_task import ConfiguredTask
+from mmpost.training import reference
+from mmpost.training.context import TrainingContext
+from mmpost.types import GenerativeModel, Model, Stage
 
 
-def train(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
-    """Train as configured, or go on with a run (`resume`); returns what summary.json holds."""
-    run_config, aside = config.load(words)
-    if run_config.compute.threads:
-        torch.set_num_threads(run_config.compute.threads)
-    if "resume" in aside:
-        folder, snapshot = resumable(aside["resume"])
-    else:
-        folder, snapshot = new_folder(aside.get("out"), run_config.task["name"]), None
-    return Run(run_config, make_task(run_config), folder, snapshot, evaluated_tasks(run_config)).train()
+@dataclass(frozen=True)
+class Session:
+    """A task, a model, and the context in which the task's transforms run."""
+
+    config: RunConfig
+    task: ConfiguredTask
+    base: str
+    """The folder or hub id of the weights that `model.name` stands for."""
+    model: Model
+    context: TrainingContext
+
+    def apply_model_settings(self) -> None:
+        """Add the adapters and freeze the parameter groups that the `model` section asks for."""
+        if self.config.model.lora is not None:
+            Lora(self.config.model.lora)(self.model)
+        if self.config.model.freeze:
+            Freeze(self.config.model.freeze)(self.model)
+
+    def preview_stage(self, stage: Stage) -> None:
+        """Prepare the context for running transforms of `stage` outside of training."""
+        if reference.needs_reference(stage):
+            self.context.snapshot_weights("reference")
+        self.context.scope = stage.name
 
 
-def evaluate(words: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
-    """Evaluate `model` on the task's test split: prints a table, writes eval.json, returns its content.
+def open_session(config: RunConfig, task: ConfiguredTask | None = None, weights: str | None = None) -> Session:
+    """Open the task and the model that `config` names, on every rank of a torchrun launch.
 
-    eval.json goes into `out`; without one into the run folder that `model` names, else into a new one.
+    `weights`: a folder to load instead of what `model.name` stands for (a checkpoint, when resuming). Whoever opens a
+    session calls `distributed.stop()` at its end. Raises ConfigError for what cannot be loaded or does not fit.
     """
-    run_config, aside = config.load(words)
-    named = Path(run_config.model.name)
-    if "out" not in aside and (named / "checkpoints").is_dir():
-        folder = named
-    else:
-        folder = new_folder(aside.get("out"), f"eval-{registry.label(run_config.task['name'])}")
-    run = Run(run_config, make_task(run_config), folder, evaluated=evaluated_tasks(run_config))
-    scores = run_benches(run.job, run.benches("test"), run_config.eval.max_samples)
-    result = {"model": str(named), "task": run_config.task, "scores": scores}
-    if distributed.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "eval.json").write_text(json.dumps(result, indent=1))
-        Console().print(table(f"{run_config.task['name']}, test split, {named}", {"": scores}))
-        Console().print(f"written to {folder / 'eval.json'}", highlight=False, soft_wrap=True)
-    distributed.stop()
-    return result
+    task = task or ConfiguredTask.load(config)
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    # A base model is trained by one process before any process group exists.
+    base = base_models.resolve(config.model.name, config.seed)
+    distributed.start(config.model.device)
+    model = open_model(weights or base, config.model, config.compute)
+    if weights is None and distributed.rank() == 0:
+        prompt_recipe.warn(base, model.recipe)
+    context = TrainingContext(
+        model,
+        LocalRollout(model, config.compute.rollout_batch_size),
+        config.seed,
+        skip_errors=config.data.on_error == "skip",
+        reuse=config.compute.reuse == "auto",
+    )
+    return Session(config, task, base, model, context)
 
 
-def load(name: str, **settings: Any) -> Model:
+def load_model(name: str, **settings: Any) -> Model:
     """The model that `model=name` means on the command line, with the fields of the `model` section as arguments."""
-    run_config = config.decode(config.ModelSettings, {"name": name, **settings}, "model.")
+    model_settings = run_config.decode(ModelSettings, {"name": name, **settings}, "model.")
     folder = base_models.resolve(name, 0)
-    model = open_model(folder, run_config)
+    model = open_model(folder, model_settings, ComputeSettings())
     prompt_recipe.warn(folder, model.recipe)
     return model
 
 
-def make_task(run_config: RunConfig) -> Task:
-    """The task that a configuration names, with its fields decoded."""
-    kind = registry.exported(registry.module(run_config.task["name"], "mmpost.tasks"), Task)
-    fields = {k: v for k, v in run_config.task.items() if k != "name"}
-    if "data" in fields:
-        raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
-    if run_config.rewards:
-        kind = with_rewards(kind, run_config.rewards)
-    kind = attach_selection(kind, run_config.select, run_config.data, run_config.seed)
-    return config.decode(kind, {**fields, "data": run_config.data}, "task.")
-
-
-def evaluated_tasks(run_config: RunConfig) -> dict[str, Task]:
-    """The tasks of `eval.tasks`, each with what configs/ says of it for the run's model."""
-    found = {}
-    for name, one in run_config.eval.tasks.items():
-        own = {"task": one.task, "data": one.data.model_dump(exclude_unset=True), "rewards": one.rewards}
-        found[name] = make_task(config.load([{**own, "model": run_config.model.name}])[0])
-    return found
-
-
-def new_folder(out: str | None, name: str) -> Path:
-    """The run's folder: `out`, which must be new or empty, else runs/<name>/<time>. Every rank gets the same."""
-    folder = (
-        Path(out) if out else Path("runs") / registry.label(name) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    )
-    if out and folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"out={out} is not empty; name a new folder, so that no run is overwritten")
-    return folder
-
-
-def resumable(name: str) -> tuple[Path, Path | None]:
-    """The folder of a run and the checkpoint to go on from: the newest, or the one named; none: from the start."""
-    path = Path(name)
-    if path.parent.name == "checkpoints":
-        return path.parent.parent, checkpoint.newest(path.parent) if path.name == "last" else path.resolve()
-    return path, checkpoint.newest(path / "checkpoints")
+def require_generative(session: Session) -> None:
+    """Raises ConfigError for a model that writes no replies."""
+    if not isinstance(session.model, GenerativeModel):
+        raise ConfigError(
+            f"model={session.config.model.name}: wanted a chat model, which writes replies, found an embedding model; "
+            "take another model, or a command that needs no replies (train, eval, check, show)"
+        )

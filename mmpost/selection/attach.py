@@ -18,44 +18,33 @@ from mmpost.training.context import location
 from mmpost.training.stage_checks import refuse_selection_conflicts
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Source, Stage, Task
+from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Selector, Source, Stage
 
 NAME = "select"
 """The stage that measures."""
 
 
-def attach_selection(kind: type[Task], select: Mapping[str, Any], data: DataSettings, seed: int) -> type[Task]:
-    """`kind`, whose stages draw from what `select`, `data.manifest` or `data.max_samples` leave of their sources.
+def apply_selection(
+    stages: Sequence[Stage], select: Mapping[str, Any], data: DataSettings, seed: int
+) -> Sequence[Stage]:
+    """The stages, drawing from what `select`, `data.manifest` or `data.max_samples` leave of their sources.
 
     Raises ConfigError for settings that contradict one another.
     """
-    source = bool(select) + bool(data.manifest)
-    if source > 1:
+    if select and data.manifest:
         raise ConfigError(
             "select measures the samples in this run, data.manifest says what was measured: leave one out"
         )
-    if not source and (data.subset != "kept" or data.order != "shuffled"):
+    if select:
+        return list(_measured_first(stages, select, data, seed))
+    if data.manifest:
+        return list(_by_manifest(stages, read(data.manifest), data, seed))
+    if data.subset != "kept" or data.order != "shuffled":
         raise ConfigError(
             f"data.subset={data.subset}, data.order={data.order}: wanted a selection that they are about; say "
             "data.manifest=FILE or select.by=..."
         )
-    if not source and not data.max_samples:
-        return kind
-
-    class Selected(kind):  # pyright: ignore[reportGeneralTypeIssues] - a class like any other at run time
-        __doc__ = kind.__doc__
-
-        def stages(self) -> Iterator[Stage]:
-            stages = list(super().stages())
-            if select:
-                yield from _measured_first(stages, select, data, seed)
-            elif data.manifest:
-                yield from _by_manifest(stages, read(data.manifest), data, seed)
-            else:
-                yield from (_at_most(stage, data, seed) for stage in stages)
-
-    Selected.__name__ = Selected.__qualname__ = kind.__name__
-    return Selected
+    return [_at_most(stage, data, seed) for stage in stages] if data.max_samples else stages
 
 
 def measuring_stage(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage, Stage]:
@@ -83,12 +72,11 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
     if not isinstance(name, str):
         raise ConfigError(f"wanted select.by=NAME, found {name!r}; there are {', '.join(SELECTORS)}, or file.py:Class")
     kind = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
-    if not (isinstance(kind, type) and issubclass(kind, Settings) and hasattr(kind, "settle")) or not (
-        {"k"} <= kind.model_fields.keys()
-    ):
+    usable = isinstance(kind, type) and issubclass(kind, Selector) and issubclass(kind, Settings)
+    if not usable or "k" not in kind.model_fields:
         raise ConfigError(
-            f"select.by={name}: wanted one of {', '.join(SELECTORS)}, or a class derived from Settings with a field k "
-            "and a method settle(entries)"
+            f"select.by={name}: wanted one of {', '.join(SELECTORS)}, or a class derived from Selector and Settings "
+            "with a field k"
         )
     selector = run_config.decode(kind, given, "select.")
     declared = [g.reward for g in stage.gold if g.reward is not None]

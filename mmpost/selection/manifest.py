@@ -76,7 +76,7 @@ def conflicts(stage: Stage) -> dict[str, str]:
     """What samples that were chosen by this stage must not be combined with, by name, and why."""
     found = {}
     for transform in stage.transforms:
-        for what, why in getattr(transform, "conflicts", {}).items():
+        for what, why in transform.conflicts.items():
             found[what if isinstance(what, str) else what.__name__] = f"{type(transform).__name__}: {why}"
     return found
 

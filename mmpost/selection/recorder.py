@@ -18,7 +18,7 @@ from mmpost.selection.recording import Recording
 from mmpost.training.batches import PrefetchingSource
 from mmpost.training.context import TrainingContext, location
 from mmpost.training.interrupts import StopSignal
-from mmpost.types import RefillBatch, Sample, Stage, Transform
+from mmpost.types import RefillBatch, Sample, Selector, Stage, Transform
 
 EVERY = 10.0
 """Seconds between two lines about how far it is."""
@@ -70,8 +70,8 @@ def record_stage(
 def finalize(stage: Stage, record: Recording) -> Recording:
     """The whole recording with what its transforms conclude from all of it."""
     for transform in stage.transforms:
-        if hasattr(transform, "settle"):
-            record.add_columns(transform.settle(record.records))  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(transform, Selector):
+            record.add_columns(transform.finalize(record.records))
     return record
 
 
@@ -176,7 +176,7 @@ class StageRecorder:
     def _keep(self, stage: Stage, record: Recording) -> None:
         self.made[stage.name], self.digests[stage.name] = record, record.digest()
         self.say(f"stage {stage.name}: {manifest.format_counts(record.records)}: {record.file}")
-        if any(hasattr(t, "settle") for t in stage.transforms) and distributed.rank() == 0:
+        if any(isinstance(t, Selector) for t in stage.transforms) and distributed.rank() == 0:
             manifest.write(self.folder / f"{stage.name}.verdicts.jsonl", record, stage)
 
 

@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmpost.config.renamed import upgrade_described
 from mmpost.core import run_files, sample_io
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import DataError
-from mmpost.types import Sample, SampleRecord, Source, Stage
+from mmpost.types import FunctionTransform, Sample, SampleRecord, Source, Stage
 
 FORMAT = 1
 
@@ -37,6 +38,8 @@ def about(stage: Stage, **more: Any) -> dict[str, Any]:
 
 def described(value: Any) -> Any:
     """Settings by their class and fields, functions by their names, everything else as JSON can say it."""
+    if isinstance(value, FunctionTransform):
+        value = value.function
     if hasattr(value, "model_fields_set"):
         fields = {name: described(getattr(value, name)) for name in type(value).model_fields}
         return {"class": type(value).__qualname__, **fields}
@@ -56,7 +59,7 @@ def begin(file: Path, made: Mapping[str, Any], other: Callable[[list[str]], None
     """
     first = next(_lines(file), None) if _whole_lines(file) else None
     if first is not None:
-        was, now = first[1].get("made", {}), json.loads(json.dumps(made))
+        was, now = upgrade_described(first[1].get("made", {})), json.loads(json.dumps(made))
         wrong = [f"{k} (was {was.get(k)!r:.80}, now {now[k]!r:.80})" for k in now if was.get(k) != now[k]]
         if not wrong:
             return {entry.index: entry.uid for _, entry in _entries(file)}

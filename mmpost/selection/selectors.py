@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
 from mmpost.transforms.columns import finite_or_none, reward
-from mmpost.types import Context, Reply, Sample, SampleRecord
+from mmpost.types import Context, Reply, Sample, SampleRecord, Selector
 
 REWARD = "reward"
 """What the weighted sum of all rewards is called among the scores."""
@@ -29,7 +29,7 @@ Columns = dict[str, dict[str, float]]
 """More columns by uid."""
 
 
-class _Measure(Settings):
+class _Measure(Selector, Settings):
     """Writes to each sample what its sampled replies scored, and lets go of their tokens."""
 
     makes: ClassVar[tuple[str, ...]] = ("k",)
@@ -101,11 +101,11 @@ class InstanceFilter(_Measure):
     def names(self) -> tuple[str, ...]:
         return (self.score,)
 
-    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
+    def finalize(self, records: Sequence[SampleRecord]) -> Columns:
         """The column kept: 1 or 0."""
         most = math.inf if self.max_correct is None else self.max_correct
-        counts = {e.uid: e.columns.get(f"right/{self.score}", 0.0) for e in entries}
-        lost = {e.uid for e in entries if e.drop_reason}
+        counts = {e.uid: e.columns.get(f"right/{self.score}", 0.0) for e in records}
+        lost = {e.uid for e in records if e.drop_reason}
         return {uid: {"kept": float(self.min_correct <= n <= most and uid not in lost)} for uid, n in counts.items()}
 
 
@@ -141,21 +141,21 @@ class VarianceSelection(_Measure):
     def names(self) -> tuple[str, ...]:
         return (*self.discrete, *self.continuous)
 
-    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
+    def finalize(self, records: Sequence[SampleRecord]) -> Columns:
         """The column kept: 1 or 0."""
-        kept = {e.uid for e in entries for name in self.discrete if self._mixed(e, name)}
+        kept = {e.uid for e in records for name in self.discrete if self._mixed(e, name)}
         for name in self.continuous:
             kinds: dict[tuple[str, ...], list[SampleRecord]] = {}
-            for entry in entries:
-                if f"std/{name}" in entry.columns and not entry.drop_reason:
-                    kinds.setdefault(self._kind(entry), []).append(entry)
+            for record in records:
+                if f"std/{name}" in record.columns and not record.drop_reason:
+                    kinds.setdefault(self._kind(record), []).append(record)
             for rows in kinds.values():
                 kept |= {e.uid for e in self._spread(rows, name)}
-        return {e.uid: {"kept": float(e.uid in kept)} for e in entries}
+        return {e.uid: {"kept": float(e.uid in kept)} for e in records}
 
-    def _mixed(self, entry: SampleRecord, name: str) -> bool:
-        right, n = entry.columns.get(f"right/{name}", 0.0), entry.columns.get(f"n/{name}", 0.0)
-        return 1 <= right <= n - 1 and not entry.drop_reason
+    def _mixed(self, record: SampleRecord, name: str) -> bool:
+        right, n = record.columns.get(f"right/{name}", 0.0), record.columns.get(f"n/{name}", 0.0)
+        return 1 <= right <= n - 1 and not record.drop_reason
 
     def _spread(self, rows: Sequence[SampleRecord], name: str) -> list[SampleRecord]:
         low, high = self.means
@@ -163,8 +163,8 @@ class VarianceSelection(_Measure):
         # A stable sort: of equals, the first of the source.
         return sorted(fit, key=lambda e: -e.columns[f"std/{name}"])[: round(self.top * len(rows))]
 
-    def _kind(self, entry: SampleRecord) -> tuple[str, ...]:
-        return tuple(name for name in self.names if f"n/{name}" in entry.columns)
+    def _kind(self, record: SampleRecord) -> tuple[str, ...]:
+        return tuple(name for name in self.names if f"n/{name}" in record.columns)
 
 
 class Difficulty(_Measure):
@@ -182,12 +182,12 @@ class Difficulty(_Measure):
     def names(self) -> tuple[str, ...]:
         return (self.score,)
 
-    def settle(self, entries: Sequence[SampleRecord]) -> Columns:
+    def finalize(self, records: Sequence[SampleRecord]) -> Columns:
         """The columns kept, and order: 0 for the easiest. A sample to which the score does not apply is not kept."""
         name = f"mean/{self.score}"
-        known = sorted((e for e in entries if name in e.columns and not e.drop_reason), key=lambda e: -e.columns[name])
+        known = sorted((e for e in records if name in e.columns and not e.drop_reason), key=lambda e: -e.columns[name])
         places = {e.uid: {"kept": 1.0, "order": float(i)} for i, e in enumerate(known)}
-        return {e.uid: places.get(e.uid, {"kept": 0.0}) for e in entries}
+        return {e.uid: places.get(e.uid, {"kept": 0.0}) for e in records}
 
 
 SELECTORS: Mapping[str, type[_Measure]] = {

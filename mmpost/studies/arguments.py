@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def split(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, str],
         if sep and key in known:
             own[key] = value
         else:
-            settings = run_config.merge(settings, run_config.parse_argument(word))
+            settings = run_config.merge(settings, parsing.parse_argument(word))
     return own, settings
 
 

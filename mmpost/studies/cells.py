@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mmpost.config import registry, run_config
+from mmpost.config import parsing, registry, run_config
 from mmpost.core import run_files
 from mmpost.errors import TrainError
 from mmpost.listeners.files import eval_samples
@@ -192,7 +192,7 @@ class Runner:
         else:
             shutil.rmtree(folder, ignore_errors=True)
             settings = run_config.merge(cell.settings, {"model": str(model)} if model else {})
-            file.write_text(run_config.dump(settings), encoding="utf-8")
+            file.write_text(parsing.dump(settings), encoding="utf-8")
             words = [f"config={file}", f"out={folder}"]
         start = shlex.split(self.launch) if self.launch else [sys.executable]
         with self._lock:

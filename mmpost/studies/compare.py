@@ -14,7 +14,7 @@ from mmpost.config import run_config
 from mmpost.config.run_config import RunConfig
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import difference, hierarchical, scored
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.studies.arguments import count, split
 from mmpost.studies.cells import Result, Runner
 from mmpost.studies.compare_plot import draw
@@ -22,6 +22,12 @@ from mmpost.studies.compare_tables import markdown
 from mmpost.studies.study import WORDS, Study, begun, cell, chosen, grid, opponent, read, settings_of
 from mmpost.studies.tuning import taken, tune
 from mmpost.training.stage_checks import checked_stages
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost compare`."""
+    compare(arguments)
+    return 0
 
 
 def compare(words: Sequence[str]) -> dict[str, Any]:

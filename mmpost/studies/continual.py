@@ -12,7 +12,7 @@ from rich.console import Console
 from mmpost.config import run_config
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import Drawn, difference, scored
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.studies import sequence
 from mmpost.studies.arguments import count, split
 from mmpost.studies.cells import Result, Runner
@@ -25,6 +25,12 @@ from mmpost.studies.tuning import taken, tune
 
 WORDS = ("study", "tasks", "arms", "seeds", "tune_seeds", "out", "jobs", "launch", "keep")
 """Words of the command itself; all others are settings of every task, below those of the arms."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost continual`."""
+    continual(arguments)
+    return 0
 
 
 def continual(words: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from mmpost.config import registry, run_config
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.studies import study as compared
 from mmpost.studies.study import Cell, Study, cell, grid, settings_of
 from mmpost.types import Bench, Sample

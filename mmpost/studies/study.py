@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
 from mmpost.selection.manifest import read as read_manifest
@@ -113,7 +113,7 @@ def document(name: str, folder: str, holds: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"study={name}: no such file")
-        raw = run_config.parse_yaml(path.read_text(encoding="utf-8"), name)
+        raw = parsing.parse_yaml(path.read_text(encoding="utf-8"), name)
     else:
         raw = run_config.shipped(f"{folder}/{name}")
     if not raw:
@@ -133,7 +133,7 @@ def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str
     """What `arm` with tuned `values` asks of `mmpost train`, but for seed and steps."""
     settings = run_config.merge(_common(study), {k: v for k, v in study.arms[arm].items() if k not in ARM_WORDS})
     for name, value in values.items():
-        settings = run_config.merge(settings, run_config.nest(name, value))
+        settings = run_config.merge(settings, parsing.nest(name, value))
     return settings
 
 

@@ -74,7 +74,7 @@ class RolloutBatcher:
 
     def _through(self, samples: list[Sample], transforms: Sequence[Transform]) -> list[Sample]:
         for transform in transforms:
-            with self.job.timer(getattr(transform, "clock", "transform")):
+            with self.job.timer(transform.timer):
                 samples = transform(samples, self.job)
         return samples
 

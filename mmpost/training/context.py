@@ -15,15 +15,17 @@ from torch import Tensor
 from mmpost.core import distributed
 from mmpost.errors import ConfigError, DataError
 from mmpost.training.logprob_cache import LogprobCache
-from mmpost.types import EmbeddingModel, Model, Origin, Reply, Rollout, Sample, Sampling, Source
+from mmpost.types import EmbeddingModel, GenerativeModel, Model, Origin, Reply, Rollout, Sample, Sampling, Source
 
 
 class TrainingContext:
     """Implements `Context`."""
 
-    def __init__(self, model: Model, rollout: Rollout, seed: int, skips: bool = False, share: bool = True) -> None:
-        self.model, self.rollout, self.seed, self.skip_errors = model, rollout, seed, skips
-        self.reuse = share
+    def __init__(
+        self, model: Model, rollout: Rollout, seed: int, skip_errors: bool = False, reuse: bool = True
+    ) -> None:
+        self.model, self.rollout, self.seed, self.skip_errors = model, rollout, seed, skip_errors
+        self.reuse = reuse
         """Whether what cannot change a step is left out of its computation (`compute.reuse`)."""
         self.skipped: dict[str, None] = {}
         """What was said of each sample that was left out, the first first."""
@@ -86,6 +88,11 @@ class TrainingContext:
         return torch.cat(rows[1:] or rows)
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
+        if not isinstance(self.model, GenerativeModel):
+            raise ConfigError(
+                f"wanted a model that writes replies, found {type(self.model).__name__}; choose a "
+                "chat model, or a task without replies"
+            )
         return self.model.encode_reply(text, origin)
 
     def rng(self, name: str) -> torch.Generator:
@@ -139,7 +146,8 @@ class TrainingContext:
 
     def with_frame(self, sample: Sample) -> Sample:
         """`sample` with the frame in which the model writes coordinates for it."""
-        return replace(sample, frame=self.model.coordinate_frame(sample))
+        frame = self.model.coordinate_frame(sample) if isinstance(self.model, GenerativeModel) else None
+        return replace(sample, frame=frame)
 
     def pop_metrics(self) -> dict[str, float]:
         """Means of what was logged since the last call, over all ranks."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from rich.table import Table
 
+from mmpost.config.settings import EvalSettings
 from mmpost.core import distributed
 from mmpost.errors import ConfigError
 from mmpost.training.context import TrainingContext
-from mmpost.types import Bench, Sample, Task
+from mmpost.types import Bench, Sample, Split
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval."""
@@ -21,20 +23,34 @@ Estimate = dict[str, float]
 """value, n, low, high: a metric, its number of samples and its 95 % interval."""
 
 
-def benches_of(tasks: Mapping[str, Task], wanted: Mapping[str, Sequence[str]]) -> list[Bench]:
-    """The benches of several tasks' test splits as "name/bench"; of each task those that `wanted` names, or all.
+class HasBenches(Protocol):
+    """A task, or anything else with evaluations."""
 
-    Raises ConfigError for a task that lacks one, or has none.
+    def benches(self, split: Split) -> list[Bench]: ...
+
+
+def select_benches(
+    task: HasBenches, evaluated: Mapping[str, HasBenches], settings: EvalSettings, split: Split
+) -> list[Bench]:
+    """The evaluations of a split: the task's own, or on the test split those of `eval.tasks` as "name/bench".
+
+    `evaluated`: the tasks of `eval.tasks` by name. Raises ConfigError for a task without the benches that are named
+    there, or without any.
     """
-    found = []
-    for name, task in tasks.items():
-        benches = {bench.name: bench for bench in task.benches("test")}
-        missing = sorted(set(wanted[name]) - set(benches))
+    if split != "test" or not evaluated:
+        return task.benches(split)
+    selected = []
+    for name, other in evaluated.items():
+        names = settings.tasks[name].benches
+        benches = {bench.name: bench for bench in other.benches("test")}
+        missing = sorted(set(names) - set(benches))
         if missing or not benches:
-            there = ", ".join(benches) or "none: it wants data.test"
-            raise ConfigError(f"evaluation of {name}: wanted the bench {missing or 'of its test split'}, found {there}")
-        found += [replace(benches[b], name=f"{name}/{b}") for b in wanted[name] or benches]
-    return found
+            available = ", ".join(benches) or "none: it wants data.test"
+            raise ConfigError(
+                f"evaluation of {name}: wanted the bench {missing or 'of its test split'}, found {available}"
+            )
+        selected += [replace(benches[b], name=f"{name}/{b}") for b in names or benches]
+    return selected
 
 
 def run_benches(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmpost.errors import ConfigError
 from mmpost.training.context import TrainingContext
-from mmpost.types import Stage
+from mmpost.types import Stage, Transform
 
 Load = Callable[[str], Mapping[str, Tensor]]
 """The weights of a model by its name or folder, on the CPU, by parameter."""
@@ -16,7 +16,7 @@ Load = Callable[[str], Mapping[str, Tensor]]
 
 def needs_reference(stage: Stage) -> bool:
     """Whether a transform of the stage asks for reference log-probs."""
-    return any(getattr(t, "reference", False) for t in stage.transforms)
+    return any(isinstance(t, Transform) and t.requires_reference for t in stage.transforms)
 
 
 def check(stages: Sequence[Stage]) -> None:

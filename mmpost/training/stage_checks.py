@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpost.errors import ConfigError
-from mmpost.types import RefillBatch, Stage, Task, Transform
+from mmpost.types import FunctionTransform, RefillBatch, Selector, Stage, Task, Transform
 
 
 def checked_stages(task: Task) -> list[Stage]:
@@ -32,7 +32,7 @@ def check_stages(made: list[Stage]) -> list[Stage]:
 def refuse_conflicts(where: str, transforms: Sequence[Transform]) -> None:
     """Raises ConfigError for the first two that must not be combined (`conflicts`), with the reason."""
     for one, other in itertools.permutations(transforms, 2):
-        for what, why in getattr(one, "conflicts", {}).items():
+        for what, why in one.conflicts.items():
             if matches(what, other):
                 raise ConfigError(_refused(where, display_name(one), display_name(other), why))
 
@@ -58,16 +58,13 @@ def matches(what: str | type, transform: Any) -> bool:
     """Whether `what`, a class, the name of one, or the name of a column that is made, means this transform."""
     if isinstance(what, type):
         return isinstance(transform, what)
-    return what in getattr(transform, "makes", ()) or what in (display_name(transform), *_classes(transform))
+    makes = transform.makes if isinstance(transform, Transform) else ()
+    return what in makes or what in (display_name(transform), *(c.__name__ for c in type(transform).__mro__))
 
 
 def display_name(transform: Any) -> str:
-    """The name of a class of settings, or of a function."""
-    return getattr(transform, "__name__", type(transform).__name__)
-
-
-def _classes(transform: Any) -> list[str]:
-    return [c.__name__ for c in type(transform).__mro__]
+    """The name of the function, or of the transform's class."""
+    return (transform.function if isinstance(transform, FunctionTransform) else type(transform)).__name__
 
 
 def _transforms(stage: Stage, earlier: Mapping[str, Stage]) -> list[Transform]:
@@ -82,7 +79,7 @@ def _transforms(stage: Stage, earlier: Mapping[str, Stage]) -> list[Transform]:
             f"stage {stage.name!r} reads what {stage.reads_from.stage!r} recorded: wanted an earlier stage without "
             f"objective, found {names or 'none'}"
         )
-    return [*own, *(t for t in _transforms(source, earlier) if hasattr(t, "settle"))]
+    return [*own, *(t for t in _transforms(source, earlier) if isinstance(t, Selector))]
 
 
 def _makes_data(stage: Stage) -> None:
@@ -94,7 +91,7 @@ def _makes_data(stage: Stage) -> None:
 
 
 def _trains(stage: Stage) -> None:
-    settling = [display_name(t) for t in stage.transforms if hasattr(t, "settle")]
+    settling = [display_name(t) for t in stage.transforms if isinstance(t, Selector)]
     if settling:
         raise ConfigError(
             f"stage {stage.name!r}: {settling[0]} judges when all samples have been measured, which a stage with an "

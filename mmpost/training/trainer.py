@@ -112,8 +112,8 @@ def train_stage(
         watch(numbers, pieces[place])
         if until.max_zero_gradient_steps and cursor.zero_gradient_steps >= until.max_zero_gradient_steps:
             raise TrainError(
-                f"no gradient in the last {cursor.zero_gradient_steps} steps: nothing can be learnt from these samples. "
-                "Look at samples/ and at reward/flat_groups, or raise max_zero_gradient_steps"
+                f"no gradient in the last {cursor.zero_gradient_steps} steps: these samples teach nothing. "
+                "Look at samples/ and the groups without contrast, or raise max_zero_gradient_steps"
             )
         if any(distributed.gather(stop.requested)):
             return

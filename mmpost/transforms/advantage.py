@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mmpost.config.settings import Settings
 from mmpost.transforms.columns import finite_or_none, numbers, reward, token_mask, with_column
-from mmpost.types import Context, Sample, Value
+from mmpost.types import Context, Sample, Transform, Value
 
 Rewards = Sequence[float | None]
 
@@ -21,7 +21,7 @@ REACHED = 1e-6
 """A rollout whose reward is within this of the truth's has reached it."""
 
 
-class GroupAdvantage(Settings):
+class GroupAdvantage(Transform, Settings):
     """A = (r - mean of the group) / (std + eps) for each reply (GRPO); an unscorable reply (reward NaN) gets 0.
 
     Writes "advantage", exactly 0 in flat groups. An injected truth counts as a member of its group.
@@ -80,7 +80,7 @@ class GroupAdvantage(Settings):
         return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
-class LeaveOneOut(Settings):
+class LeaveOneOut(Transform, Settings):
     """A_i = r_i minus the mean reward of the group's other replies (RLOO); unscorable replies get 0.
 
     Writes "advantage".
@@ -108,7 +108,7 @@ class LeaveOneOut(Settings):
         return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
-class GlobalWhiten(Settings):
+class GlobalWhiten(Transform, Settings):
     """Advantages whitened over all trained tokens of the batch, over all ranks (REINFORCE++).
 
     Each token's return is its reply's reward, discounted from the last token, plus, with `penalty`, the discounted sum

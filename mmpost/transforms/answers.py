@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import cast
 
 from mmpost.config.settings import Settings
 from mmpost.errors import DataError
-from mmpost.types import Context, Reply, Sample
+from mmpost.types import Context, Reply, Sample, Transform
 
 
-class EncodeReplies(Settings):
+class EncodeReplies(Transform, Settings):
     """Give the data's own replies their tokens, as the model would have written them.
 
     Of a preference only the preferred replies stay (column `label` not negative). Raises DataError for a sample
     without a reply to learn.
     """
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
@@ -38,22 +36,21 @@ class EncodeReplies(Settings):
         return replace(reply, token_ids=context.encode_reply(reply.text, reply.origin).token_ids)
 
 
-class DropReplies(Settings):
+class DropReplies(Transform, Settings):
     """Drop the data's own replies, so that groups hold rollouts alone."""
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return [replace(s, replies=()) for s in samples]
 
 
-class ReplyFromTruth(Settings):
+class ReplyFromTruth(Transform, Settings):
     """One reply to each sample, written from its truth; a sample without usable truth is dropped and counted."""
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     text: Callable[[Sample], str | None]
     """The reply to learn."""
+
+    def gold_text(self) -> Callable[[Sample], str | None]:
+        return self.text
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.types import Context, Part, Sample
+from mmpost.types import Context, Part, Sample, Transform
 
 
-class Crop(Settings):
+class Crop(Transform, Settings):
     """Give each medium of `kind` the option "start", for a window of `length`; without it, a kind takes the middle one.
 
     "released" draws like the code that AstroM3 was published with, whose bounds leave out the last window; it is there
     to compare with.
     """
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     modality: str
     """Of which media."""

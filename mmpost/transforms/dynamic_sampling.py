@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import ClassVar
 
 from mmpost.config.settings import Settings
 from mmpost.transforms.advantage import SAME
 from mmpost.transforms.columns import finite_or_none, reward
-from mmpost.types import Context, Sample
+from mmpost.types import Context, Sample, Transform
 
 
-class DropZeroVariance(Settings):
+class DropZeroVariance(Transform, Settings):
     """Drop groups whose scorable replies all have the same reward, an injected truth's included (dynamic sampling).
 
     Such a group has no gradient. Put it before `RefillBatch`, which refills the batch, and before what costs a forward.
     """
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     score: str = ""
     """Look at this score of each reply instead of its reward, an accuracy without format credit for example."""

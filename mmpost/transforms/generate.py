@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mmpost.config.settings import Settings
-from mmpost.types import Context, Sample, Sampling
+from mmpost.types import Context, Sample, Sampling, Transform
 
 
-class Generate(Settings):
+class Generate(Transform, Settings):
     """Append n sampled replies to each sample."""
 
     makes: ClassVar[tuple[str, ...]] = ("behaviour_logp", "temperature", "truncated")
-    clock: ClassVar[str] = "rollout"
+    timer: ClassVar[str] = "rollout"
 
     n: int
     """Replies per prompt."""
     sampling: Sampling
     """How they are drawn."""
+
+    def max_reply_tokens(self) -> int:
+        return self.sampling.max_tokens
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         samples = context.generate(samples, self.n, self.sampling)
@@ -26,3 +29,8 @@ class Generate(Settings):
             context.log("reply/length", len(reply.token_ids))
             context.log("reply/truncated", float(reply.columns["truncated"]))  # type: ignore[arg-type]
         return samples
+
+
+def greedy(max_tokens: int) -> Generate:
+    """One reply per sample, each token the most likely one: what benches usually evaluate."""
+    return Generate(n=1, sampling=Sampling(max_tokens=max_tokens, temperature=0))

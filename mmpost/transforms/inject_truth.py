@@ -12,10 +12,10 @@ from pydantic import Field
 from mmpost.config.settings import Settings
 from mmpost.transforms.advantage import REACHED
 from mmpost.transforms.columns import reward, with_column, with_columns
-from mmpost.types import Context, Sample
+from mmpost.types import Context, Sample, Transform
 
 
-class InjectTruth(Settings):
+class InjectTruth(Transform, Settings):
     """Append the truth of each sample as a reply of origin "truth"; a sample without usable truth stays as it is.
 
     Writes "injected" (1 for the truth, 0 for the others) on every reply; the truth is never truncated and takes the
@@ -28,6 +28,9 @@ class InjectTruth(Settings):
     text: Callable[[Sample], str | None]
     """The truth as the model itself would write it: the separators, key order and tags of the prompt's own example.
     None where the sample has no usable truth."""
+
+    def gold_text(self) -> Callable[[Sample], str | None]:
+        return self.text
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
@@ -44,7 +47,7 @@ class InjectTruth(Settings):
         return out
 
 
-class SmoothTruth(Settings):
+class SmoothTruth(Transform, Settings):
     """Where a rollout's reward reaches that of the truth, the truth's becomes the mean of the rollouts'.
 
     Its advantage is then 0: no imitation of what the policy can do already (ViSurf, third rule). Between Score and the

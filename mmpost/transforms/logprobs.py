@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from mmpost.config.settings import Settings
-from mmpost.types import Context, Sample
+from mmpost.types import Context, Sample, Transform
 
 
-class OldLogprobs(Settings):
+class OldLogprobs(Transform, Settings):
     """Write `old_logp`: the log-probs under the policy as it is now, before the updates on this rollout batch.
 
     Only where other transforms read them: for an objective the trainer remembers them, mostly without a pass.
@@ -18,27 +18,25 @@ class OldLogprobs(Settings):
     """
 
     makes: ClassVar[tuple[str, ...]] = ("old_logp",)
-    clock: ClassVar[str] = "logp"
+    timer: ClassVar[str] = "logp"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return _write(samples, context.logp(samples, "policy"), "old_logp", "behaviour_logp")
 
 
-class ReferenceLogprobs(Settings):
+class ReferenceLogprobs(Transform, Settings):
     """Write `ref_logp`: the log-probs under the weights of the stage's reference; for data from disk, if there."""
 
     makes: ClassVar[tuple[str, ...]] = ("ref_logp",)
-    clock: ClassVar[str] = "logp"
-    reference: ClassVar[bool] = True
+    timer: ClassVar[str] = "logp"
+    requires_reference: ClassVar[bool] = True
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return _write(samples, context.logp(samples, "reference"), "ref_logp")
 
 
-class ScoreLogprobs(Settings):
+class ScoreLogprobs(Transform, Settings):
     """Score each reply by its own log-probs: `nll` (their negative sum, in nats) and `tokens`."""
-
-    makes: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []

@@ -15,13 +15,13 @@ from pydantic import Field, model_validator
 from mmpost.config.settings import Settings
 from mmpost.errors import ColumnError, DataError, TrainError
 from mmpost.transforms.columns import finite_or_none, with_columns
-from mmpost.types import Context, Reply, Sample
+from mmpost.types import Context, Reply, Sample, Transform
 
 Choice = tuple[int, int]
 """The places of a chosen and of a rejected reply."""
 
 
-class EncodePairs(Settings):
+class EncodePairs(Transform, Settings):
     """Give the data's replies their tokens, as the model would have written them, and the column `chosen`.
 
     It follows from the column `label` that readers write (+1 or -1); a column `chosen` that is there stays. Raises
@@ -47,7 +47,7 @@ class EncodePairs(Settings):
         return replace(sample, replies=replies)
 
 
-class WritePairs(Settings):
+class WritePairs(Transform, Settings):
     """A chosen and a rejected reply to each sample, from two functions; a sample that lacks one is dropped, counted."""
 
     makes: ClassVar[tuple[str, ...]] = ("chosen",)
@@ -72,7 +72,7 @@ class WritePairs(Settings):
         return out
 
 
-class BuildPairs(Settings):
+class BuildPairs(Transform, Settings):
     """Choose from scored replies: the best one, and a worse one, become the sample's replies (or all that differ).
 
     Replies without the score (a judge that failed) are excluded, never taken for 0. A sample whose scores lie within
@@ -155,7 +155,7 @@ class BuildPairs(Settings):
         return replace(sample, replies=replies, columns={**sample.columns, **columns})
 
 
-class Mismatched(Settings):
+class Mismatched(Transform, Settings):
     """Append to each sample the replies of another one, in column `mismatched`, for the reference point of KTO.
 
     The samples of this rank are shuffled, and each gets the replies of the one before it; so no reply meets its own

@@ -6,18 +6,17 @@ from typing import ClassVar
 
 from mmpost.config.settings import Settings
 from mmpost.errors import DataError
-from mmpost.types import Context, Gold, Sample
+from mmpost.types import Context, Gold, Sample, Transform
 
 
-class ParseRate(Settings):
+class ParseRate(Transform, Settings):
     """Log the share of the policy's replies that cannot be read, and of the samples whose gold cannot; changes nothing.
 
     `reply/unparseable` is the policy's to mend, and such a reply has its low score already; `data/unparseable_gold` is
     the data's, and `mmpost check` names the samples. Samples without usable truth count in neither.
     """
 
-    makes: ClassVar[tuple[str, ...]] = ()
-    clock: ClassVar[str] = "score"
+    timer: ClassVar[str] = "score"
 
     gold: Gold
     """What a right reply is, and whether a text can be read (`parses`); without that, nothing is counted."""

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from mmpost.config.settings import Settings
 from mmpost.errors import ColumnError
 from mmpost.transforms.columns import map_replies, number, numbers, token_mask, with_columns
-from mmpost.types import Context, Reply, Sample
+from mmpost.types import Context, Reply, Sample, Transform
 
 
-class OverlongPenalty(Settings):
+class OverlongPenalty(Transform, Settings):
     """Add a penalty that grows with the length of a rollout near the limit (DAPO's soft overlong punishment).
 
     With n tokens: 0 up to max_tokens - buffer, then linearly down to -factor at max_tokens, and -factor above.
@@ -50,7 +50,7 @@ class OverlongPenalty(Settings):
         return map_replies(samples, punish)
 
 
-class LengthReward(Settings):
+class LengthReward(Transform, Settings):
     """Add a reward for short right replies, lengths being compared over the batch (the length reward of Reason-RFT).
 
     With c characters, shortest s and longest l of all rollouts of the batch: x = 0.5 - (c - s) / (l - s), 0 where all
@@ -89,7 +89,7 @@ class LengthReward(Settings):
         return map_replies(samples, pay)
 
 
-class ClipReward(Settings):
+class ClipReward(Transform, Settings):
     """Cut rewards to a range."""
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
@@ -113,7 +113,7 @@ class ClipReward(Settings):
         return map_replies(samples, cut)
 
 
-class KLReward(Settings):
+class KLReward(Transform, Settings):
     """KL against the reference as a part of the reward: r - beta * sum over trained tokens, from old_logp and ref_logp.
 
     The truth is charged like every other reply. With `per_token` the reward stays, and "kl_penalty" is written instead.

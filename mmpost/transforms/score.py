@@ -11,10 +11,10 @@ from typing import ClassVar, SupportsFloat
 
 from mmpost.config.settings import Settings
 from mmpost.errors import TrainError
-from mmpost.types import Context, Reply, Reward, Sample
+from mmpost.types import Context, Reply, Reward, Sample, Transform
 
 
-class Score(Settings):
+class Score(Transform, Settings):
     """Score every reply by every reward, and add them up with their weights.
 
     A reward that returns None does not apply to the sample and is left out of the sum; a reply that none applies to
@@ -23,7 +23,7 @@ class Score(Settings):
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
-    clock: ClassVar[str] = "score"
+    timer: ClassVar[str] = "score"
 
     rewards: Mapping[str, Reward]
     """Functions (sample, reply) -> number or None, by the name under which they are logged."""

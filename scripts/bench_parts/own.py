@@ -16,6 +16,7 @@ from mmpost.config.settings import ComputeSettings, EvalSettings, LogSettings, M
 from mmpost.engine.local import LocalEngine
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.models.chat.model import ChatModel
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.run import Run
 from mmpost.training import trainer
 from mmpost.training.batches import RolloutBatcher
@@ -69,7 +70,8 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
             prompts_per_step=shape.prompts,
             sampling=Sampling(max_tokens=shape.reply),
         )
-        run = Run(settings(order), task, Path(folder))
+        config = settings(order)
+        run = Run(config, Path(folder), task=ConfiguredTask(task, config))
         model = run.model
         assert isinstance(model, ChatModel)
         model.banned[unwritable(model.module, model.processor)] = True
@@ -78,8 +80,8 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
         (stage,) = task.stages()
         update = Plain(run.config.optim)
         update.start(model.module, model.parameter_groups(), order.steps)
-        run.job.scope = stage.name
-        clock = run.job.timer
+        run.context.scope = stage.name
+        clock = run.context.timer
 
         @contextmanager
         def measured(name: str) -> Iterator[None]:
@@ -93,7 +95,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
             if name == "train":
                 gate.training(on=False)
 
-        run.job.timer = measured  # type: ignore[method-assign]
+        run.context.timer = measured  # type: ignore[method-assign]
 
         def watch(numbers: dict[str, float], samples: Sequence[Sample]) -> None:
             lengths = {len(r.token_ids or ()) for s in samples for r in s.replies}
@@ -103,4 +105,6 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
         gate.ready(Counters(model.module, model.processor, shape.side**2 * 4))
         engine = LocalEngine(model.module, update)
         until = trainer.StopCondition(order.steps, StopSignal())
-        trainer.train_stage(run.job, RolloutBatcher(stage, run.job), engine, trainer.StageProgress(), until, watch)
+        trainer.train_stage(
+            run.context, RolloutBatcher(stage, run.context), engine, trainer.StageProgress(), until, watch
+        )

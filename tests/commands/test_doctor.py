@@ -22,7 +22,7 @@ def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
 
 
 def test_this_environment_is_whole(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     printed = capsys.readouterr().out
     for name in ("torch and torchvision", "tiny model", "mmpost cache", "vllm"):
         assert name in printed
@@ -51,9 +51,9 @@ def test_something_needed_that_is_missing_gives_exit_code_1(
     optional = doctor.Check("two", "missing", "optional", "pip install two", needed=False)
     gone = doctor.Check("three", "missing", "nothing", "pip install three")
     monkeypatch.setattr(doctor, "doctor", lambda: [fine, optional])
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     monkeypatch.setattr(doctor, "doctor", lambda: [fine, optional, gone])
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
     assert "until this is mended: three" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.config.settings import OptimSettings
 from mmpost.errors import ConfigError
 
@@ -45,7 +45,7 @@ def test_no_task_says_so() -> None:
      ("[vision, 2]", ["vision", 2]), ("-3", -3), (".5", 0.5), ("", None), ("a: b: c", "a: b: c")],
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
-    found = run_config.parse_argument(f"a.b={text}")["a"]["b"]
+    found = parsing.parse_argument(f"a.b={text}")["a"]["b"]
     assert found == (16 if text == "0x10" else value)
 
 
@@ -88,7 +88,7 @@ def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
     ]
     run, _ = run_config.load(words)
     file = tmp_path / "config.yaml"
-    file.write_text(run_config.dump(run.model_dump(mode="json")))
+    file.write_text(parsing.dump(run.model_dump(mode="json")))
     assert run_config.load([f"config={file}"])[0] == run
 
 

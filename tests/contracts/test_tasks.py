@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from mmpost.config import registry, run_config
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.types import Task
 
 TASKS = list(registry.modules("mmpost.tasks"))

@@ -13,7 +13,7 @@ from small_runs import GROUPS
 import mmpost
 from mmpost.config import run_config
 from mmpost.errors import ConfigError, PluginError
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.transforms.score import Score
 
 REWARD = """
@@ -46,7 +46,7 @@ def test_a_reward_from_a_file_is_learnt_from_logged_and_reported(file: str, tmp_
 
 def test_without_a_weight_it_counts_once(file: str) -> None:
     run, _ = run_config.load([{"task": "visurf", "rewards": {"short": f"{file}:short"}}])
-    score = next(t for stage in make_task(run).stages() for t in stage.transforms if isinstance(t, Score))
+    score = next(t for stage in ConfiguredTask.load(run).stages() for t in stage.transforms if isinstance(t, Score))
     assert score.weights["short"] == 1.0
 
 
@@ -54,11 +54,11 @@ def test_what_cannot_work_is_refused(file: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"query": "a", "response": "b"}\n')
     for task, name, function, kind, said in (
-        ("sft", "short", "short", ConfigError, "Sft scores no replies in training"),
+        ("sft", "short", "short", ConfigError, "the task scores no replies in training"),
         ("visurf", "think_format", "short", ConfigError, "the task has a reward of that name"),
         ("visurf", "short", "shrot", PluginError, "did you mean short"),
     ):
         words = {"task": task, "data": {"train": str(rows)} if task == "sft" else {}}
         run, _ = run_config.load([{**words, "rewards": {name: f"{file}:{function}"}}])
         with pytest.raises(kind, match=said):
-            list(make_task(run).stages())
+            list(ConfiguredTask.load(run).stages())

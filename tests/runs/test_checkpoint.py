@@ -15,7 +15,7 @@ from kill_saves import Small, mark, save
 
 from mmpost.core import sample_io
 from mmpost.data.media.media import media
-from mmpost.runs import checkpoint, session
+from mmpost.runs import checkpoint, resume
 from mmpost.types import Part, Sample
 
 WORKER = Path(__file__).parents[1] / "support" / "kill_saves.py"
@@ -50,14 +50,14 @@ def test_without_a_good_last_the_newest_whole_one_is_taken(
     for found in (
         checkpoint.newest(root),
         Path(checkpoint.resolve_weights(str(root.parent))),
-        session.resumable(str(root.parent))[1],
+        resume.resumable(str(root.parent))[1],
     ):
         assert found is not None
         assert mark(found) == 2
     said = capsys.readouterr().err
     assert "taking step-2, the newest whole checkpoint" in said
     assert ("leads to step-11, which is not there" in said) == (fault == "dangling")
-    assert session.resumable(str(root / "last"))[1] == root / "step-2"
+    assert resume.resumable(str(root / "last"))[1] == root / "step-2"
     for file in ("model.safetensors", "trainer/tensors.pt", "trainer/state.json"):
         whole = (root / "step-2" / file).read_bytes()
         (root / "step-2" / file).write_bytes(whole[: len(whole) // 2])

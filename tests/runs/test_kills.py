@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from small_runs import TWO_STAGES, metrics, same_weights
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 
 WORKER = Path(__file__).parents[1] / "support" / "kill_train.py"
 SETTINGS = run_config.merge(
@@ -63,7 +63,7 @@ class Trainer:
     def start(self, out: Path, phase: str = "", at: int = 0) -> int:
         """Train, or go on with what `out` holds; its process id."""
         file = out.with_suffix(".yaml")
-        file.write_text(run_config.dump(SETTINGS))
+        file.write_text(parsing.dump(SETTINGS))
         words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
         assert self.server.stdin is not None
         print(

@@ -17,7 +17,7 @@ import torch
 from small_runs import TWO_STAGES, metrics, same_weights
 
 import mmpost
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError, DataError, TrainError
 from mmpost.runs import checkpoint
 
@@ -101,7 +101,7 @@ def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
 def start(out: Path) -> subprocess.Popen[str]:
     """The same run in a process of its own; goes on where there is something to go on from."""
     file = out.with_suffix(".yaml")
-    file.write_text(run_config.dump(TWO_STAGES))
+    file.write_text(parsing.dump(TWO_STAGES))
     words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
     command = [sys.executable, "-m", "mmpost.cli", "train", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 import mmpost
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs import base_models
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.selection.attach import measuring_stage
 from mmpost.selection.selectors import InstanceFilter
 from mmpost.studies.study import Study, cell, read, settings_of
-from mmpost.training.stage_checks import check_stages, checked_stages
+from mmpost.training.stage_checks import check_stages
 from mmpost.types import Stage
 
 REWARDS = '''
@@ -74,7 +74,7 @@ def settings(place: Path, **more: Any) -> dict[str, Any]:
 
 
 def stages(words: Mapping[str, Any]) -> list[Stage]:
-    return checked_stages(make_task(run_config.load([words])[0]))
+    return ConfiguredTask.load(run_config.load([words])[0]).stages()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with
 def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> None:
     out, file = place / "killed", place / "killed.yaml"
     file.write_text(
-        run_config.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 60}, select=SELECT))
+        parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 60}, select=SELECT))
     )
     words = [sys.executable, "-m", "mmpost.cli", "select", f"config={file}", f"out={out}"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -351,7 +351,7 @@ def test_a_base_is_known_by_its_selection_only_where_it_has_one() -> None:
 @pytest.mark.slow
 def test_two_ranks_measure_the_same(place: Path) -> None:
     file = place / "ranks.yaml"
-    file.write_text(run_config.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 3}, select=SELECT)))
+    file.write_text(parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 3}, select=SELECT)))
     words = ["-m", "mmpost.cli", "select", f"config={file}"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, start in (("one", []), ("two", torchrun)):

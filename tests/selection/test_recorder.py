@@ -25,7 +25,7 @@ from mmpost.training.stage_checks import check_stages
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.inject_truth import InjectTruth
 from mmpost.transforms.score import Score
-from mmpost.types import Context, Part, ReadsFrom, RefillBatch, Reply, Sample, Sampling, Stage
+from mmpost.types import Context, Part, ReadsFrom, RefillBatch, Reply, Sample, Sampling, Stage, Transform
 
 
 class Fake:
@@ -73,7 +73,7 @@ def made(fake: Fake, of: Stage, folder: Path, skips: bool = True, seed: int = 0)
     def other(points: list[str]) -> None:
         raise ConfigError("; ".join(points))
 
-    job = TrainingContext(fake, fake, seed, skips=skips)  # type: ignore[arg-type]
+    job = TrainingContext(fake, fake, seed, skip_errors=skips)  # type: ignore[arg-type]
     about = recording.about(of, policy="p", seed=seed)
     return recorder.record_stage(of, job, folder / "measured.jsonl", about, other, StopSignal(), print)
 
@@ -217,7 +217,7 @@ def test_the_manifest_has_verdicts_with_what_they_are_made_from(tmp_path: Path) 
 # What refuses to be combined.
 
 
-class Careful(Settings):
+class Careful(Transform, Settings):
     """A user's own transform."""
 
     conflicts: ClassVar[dict[str | type, str]] = {"InjectTruth": "it is careful"}
@@ -226,11 +226,13 @@ class Careful(Settings):
         return samples
 
 
-def shy(samples: list[Sample], context: Context) -> list[Sample]:
-    return samples
+class Shy(Transform):
+    conflicts: ClassVar[dict[str | type, str]] = {Careful: "it is shy"}
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        return samples
 
 
-shy.conflicts = {Careful: "it is shy"}  # type: ignore[attr-defined]
 INJECT = InjectTruth(text=lambda sample: str(sample.truth))
 
 
@@ -240,7 +242,7 @@ INJECT = InjectTruth(text=lambda sample: str(sample.truth))
         ((DRAW, INJECT, SCORE, FILTER), "InstanceFilter must not be combined with InjectTruth: it drops the samples"),
         ((Careful(), INJECT), "Careful must not be combined with InjectTruth: it is careful"),
         ((INJECT, Careful()), "Careful must not be combined with InjectTruth: it is careful"),
-        ((Careful(), shy), "shy must not be combined with Careful: it is shy"),
+        ((Careful(), Shy()), "Shy must not be combined with Careful: it is shy"),
     ],
 )
 def test_a_stage_with_transforms_that_refuse_one_another_is_refused(transforms: Any, message: str) -> None:

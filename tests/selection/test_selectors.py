@@ -36,7 +36,7 @@ def context() -> FakeContext:
 
 
 def kept(selector: Any, samples: Sequence[Sample], lost: Sequence[str] = ()) -> list[str]:
-    verdicts = selector.settle(measured(selector, samples, lost))
+    verdicts = selector.finalize(measured(selector, samples, lost))
     assert set(verdicts) == {s.uid for s in samples} | set(lost)
     return [uid for uid, columns in verdicts.items() if columns["kept"]]
 
@@ -63,7 +63,7 @@ def test_a_sample_that_is_never_right_is_dropped(fields: dict[str, int], wanted:
 
 def test_what_cannot_be_read_is_never_right_and_never_kept() -> None:
     found = measured(InstanceFilter(right=0.9, min_correct=0), COUNTS, lost=["3"])
-    verdicts = InstanceFilter(right=0.9, min_correct=0).settle(found)
+    verdicts = InstanceFilter(right=0.9, min_correct=0).finalize(found)
     assert [e.uid for e in found if e.drop_reason] == ["3"]
     assert verdicts["3"] == {"kept": 0.0}
     assert verdicts["4"] == {"kept": 1.0}
@@ -166,7 +166,7 @@ def test_an_injected_reply_and_one_that_no_reward_applies_to_are_not_counted() -
 
 
 def test_the_curriculum_goes_from_easy_to_hard() -> None:
-    verdicts = Difficulty().settle(measured(Difficulty(), COUNTS, lost=["3"]))
+    verdicts = Difficulty().finalize(measured(Difficulty(), COUNTS, lost=["3"]))
     order = sorted((v["order"], uid) for uid, v in verdicts.items() if v["kept"])
     assert [uid for _, uid in order] == ["2", "1", "0", "4"]
     assert verdicts["3"] == {"kept": 0.0}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError
 from mmpost.studies import sequence
 from mmpost.studies.cells import Runner
@@ -72,7 +72,7 @@ def test_nothing_of_a_task_reaches_the_next_but_the_weights(tmp_path: Path) -> N
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     before, _ = run_config.load([first.settings])
-    (run / "config.yaml").write_text(run_config.dump(before.model_dump(mode="json")))
+    (run / "config.yaml").write_text(parsing.dump(before.model_dump(mode="json")))
     alone, _ = run_config.load([second.settings])
     after, _ = run_config.load([run_config.merge(second.settings, {"model": str(run)})])
     assert (after.model.name, after.model.base_model) == (str(run), "tiny")

@@ -16,7 +16,7 @@ from mmpost.data.worlds.stars.catalogue import CLASSES
 from mmpost.errors import ConfigError
 from mmpost.metrics.embeddings import ClassOf
 from mmpost.report import report
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.tasks.astrom3 import Astrom3
 from mmpost.transforms.crop import Crop
 

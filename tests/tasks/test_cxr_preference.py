@@ -22,7 +22,7 @@ from mmpost.data.worlds.chest.studies import Phantoms
 from mmpost.errors import DataError
 from mmpost.judges.base import Verdict
 from mmpost.judges.radiology.rules import RuleJudge
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.studies.study import read
 from mmpost.tasks.bases.reports import ReportsBase
 from mmpost.tasks.cxr_preference import CxrPreference, report_summary
@@ -89,8 +89,8 @@ def test_the_stages_in_their_order() -> None:
     assert [s.objective is None for s in made] == [False, True, True, True, False]
     assert (made[0].fraction, made[-1].fraction, made[-1].reference) == (0.25, 0.75, "")
     assert [s.name for s in checked_stages(CxrPreference(sft_fraction=1.0))] == ["sft"]
-    assert CxrPreference().best == "sampled/judge"
-    assert CxrPreference(select="lc").best == "sampled/lc"
+    assert CxrPreference().best_metric == "sampled/judge"
+    assert CxrPreference(select="lc").best_metric == "sampled/lc"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mmpost.methods.preference import ordered
 from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.preference import Preference
 from mmpost.rollout.local import LocalRollout
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.training.context import TrainingContext
 from mmpost.training.logprob_cache import LogprobCache
 from mmpost.transforms.pairs import EncodePairs

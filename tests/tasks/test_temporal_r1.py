@@ -16,7 +16,7 @@ from mmpost.config import run_config
 from mmpost.data.media.media import media
 from mmpost.data.worlds.clips import KINDS, Clips
 from mmpost.errors import DataError
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.tasks.temporal_r1 import TemporalR1
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply

@@ -59,7 +59,7 @@ def with_columns(sample: Sample, drop: str = "", **columns: Any) -> Sample:
 
 def gradient(model: ChatModel, name: str, samples: list[Sample], share: bool) -> tuple[Tensor, dict[str, float]]:
     """Of one step on this rank's samples, with the numbers that it logs."""
-    job, engine, loss = TrainingContext(model, LocalRollout(model), 0, share=share), Keep(model.module), objective(name)
+    job, engine, loss = TrainingContext(model, LocalRollout(model), 0, reuse=share), Keep(model.module), objective(name)
     mine = samples[distributed.rank() :: distributed.world()]
     (counts,) = trainer.denominators(loss, model, [mine])
     trainer.optimizer_step(job, engine, loss, mine, counts)
@@ -117,7 +117,7 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
     found = []
     for share in (True, False):
         model = load(tiny_folder)
-        job, loss = TrainingContext(model, LocalRollout(model), 0, share=share), PolicyLoss()
+        job, loss = TrainingContext(model, LocalRollout(model), 0, reuse=share), PolicyLoss()
         update = Plain(OptimSettings(lr=1e-3, weight_decay=0.1))
         update.start(model.module, model.parameter_groups(), 3)
         engine = LocalEngine(model.module, update)
@@ -140,7 +140,7 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
 def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) -> tuple[list[Tensor], list[Sample]]:
     """Weights after all updates on one rollout batch, and the samples of the last one."""
     model = load(folder)
-    job = TrainingContext(model, LocalRollout(model), 0, share=share)
+    job = TrainingContext(model, LocalRollout(model), 0, reuse=share)
     made = {s.uid: with_columns(s, drop="old_logp") for s in flat_groups(model, flat=(1,))}
 
     def replies(samples: list[Sample], context: Context) -> list[Sample]:

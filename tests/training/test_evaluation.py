@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
+from mmpost.config.settings import EvalSettings
 from mmpost.errors import ConfigError
 from mmpost.training.context import TrainingContext
-from mmpost.training.evaluation import benches_of, intervals, run_benches
+from mmpost.training.evaluation import intervals, run_benches, select_benches
 from mmpost.types import Bench, Context, Part, Reply, Sample, Split, Stage, Task
 
 SAMPLES = [Sample(f"s{i}", (Part("text", ""),), (Reply((), scores={"hit": float(i % 4 == 0)}),)) for i in range(400)]
@@ -44,10 +45,15 @@ class Two(Task):
 
 def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
     tasks = {"x": Two(), "y": Two()}
-    named = [bench.name for bench in benches_of(tasks, {"x": (), "y": ("test-b",)})]
+
+    def selected(*names: str) -> list[str]:
+        settings = EvalSettings.model_validate({"tasks": {"x": {"task": {}}, "y": {"task": {}, "benches": names}}})
+        return [bench.name for bench in select_benches(Two(), tasks, settings, "test")]
+
+    named = selected("test-b")
     assert named == ["x/test-a", "x/test-b", "y/test-b"]
     with pytest.raises(ConfigError, match=r"evaluation of y: wanted the bench .'c'., found test-a, test-b"):
-        benches_of(tasks, {"x": (), "y": ("c",)})
+        selected("c")
 
 
 def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:

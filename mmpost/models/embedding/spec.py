@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mmpost.config.renamed import upgrade_spec
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
 
@@ -63,6 +64,6 @@ def read_spec(folder: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return upgrade_spec(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as e:
         raise ConfigError(f"{file}: wanted JSON, found something else ({e}); copy the folder again") from e

@@ -1,0 +1,47 @@
+"""`mmpost eval`: evaluate a model or run on a task's test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmpost.config import registry, run_config
+from mmpost.core import distributed
+from mmpost.core.run_files import new_folder
+from mmpost.runs.configured_task import evaluated_tasks
+from mmpost.runs.session import open_session
+from mmpost.training.evaluation import run_benches, select_benches, table
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost eval`."""
+    evaluate(arguments)
+    return 0
+
+
+def evaluate(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Evaluate `model` on the task's test split: print a table, write eval.json, and return its content.
+
+    eval.json goes into `out`; without it into the run folder that `model` names, or else into a new folder.
+    """
+    config, outside = run_config.load(arguments)
+    model_path = Path(config.model.name)
+    if "out" not in outside and (model_path / "checkpoints").is_dir():
+        folder = model_path
+    else:
+        folder = new_folder(outside.get("out"), f"eval-{registry.label(config.task['name'])}")
+    session = open_session(config)
+    benches = select_benches(session.task, evaluated_tasks(config), config.eval, "test")
+    scores = run_benches(session.context, benches, config.eval.max_samples)
+    result = {"model": str(model_path), "task": config.task, "scores": scores}
+    if distributed.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "eval.json").write_text(json.dumps(result, indent=1))
+        Console().print(table(f"{config.task['name']}, test split, {model_path}", {"": scores}))
+        Console().print(f"written to {folder / 'eval.json'}", highlight=False, soft_wrap=True)
+    distributed.stop()
+    return result

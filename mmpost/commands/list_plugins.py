@@ -1,0 +1,47 @@
+"""`mmpost list`: tasks and other plug-ins by name, or the settings of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from mmpost.config import registry, source
+
+PACKAGES = ("objectives", "transforms", "rewards", "edits", "updates")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`mmpost list`, or `mmpost list TASK`."""
+    if arguments:
+        list_task(arguments[0], Console())
+    else:
+        list_plugins(Console())
+    return 0
+
+
+def list_plugins(console: Console) -> None:
+    """Print the tasks and the other plug-ins, each with the first line of its docstring. Imports none of them."""
+    tasks = Table("task", "what it learns", title="mmpost train task=...", title_justify="left", box=None)
+    installed = {name: f"from {path}" for name, path in registry.installed("mmpost.tasks").items()}
+    for name, doc in {**installed, **registry.modules("mmpost.tasks")}.items():
+        tasks.add_row(f"[bold]{name}", doc)
+    console.print(tasks)
+    for package in PACKAGES:
+        table = Table(package, "", title_justify="left", box=None)
+        for module, name, doc in registry.definitions(f"mmpost.{package}"):
+            table.add_row(f"{module}.{name}", doc)
+        console.print()
+        console.print(table)
+
+
+def list_task(name: str, console: Console) -> None:
+    """Print every setting of a task with its default and meaning, read from its source."""
+    module, task = source.task_source(name)
+    title = f"task={registry.label(name)}: {source.class_doc(module, task).strip()}"
+    table = Table("setting", "default", "meaning", title=title, box=None)
+    for setting in source.settings(module, task):
+        if setting.path.partition(".")[0] != "data":
+            table.add_row(f"task.{setting.path}", setting.default, setting.doc)
+    console.print(table)

@@ -1,0 +1,34 @@
+"""What `import mmpost as mp` offers to plug-ins: name -> module. Imported on first use, so torch is not before that."""
+
+EXPORTS: dict[str, str] = {
+    name: module
+    for module, names in {
+        "mmpost.config.settings": "DataSettings Settings",
+        "mmpost.core.plugins": """
+            Context Edit FunctionTransform Objective RefillBatch Reward Sampling Selector Transform Update
+        """,
+        "mmpost.core.models": "EmbeddingModel GenerativeModel Model",
+        "mmpost.core.samples": "Batch CoordinateFrame Loss Outputs Part Reply Sample SampleRecord Split",
+        "mmpost.core.stage": "Bench GeneratedDataset Gold ReadsFrom Source Stage Task",
+        "mmpost.data.media.media": "Media media",
+        "mmpost.data.media.modalities": "Modality",
+        "mmpost.data.sources.base": "Indexed Subset Wrapped",
+        "mmpost.errors": "ColumnError ConfigError DataError MmpostError PluginError TrainError",
+        "mmpost.methods.policy_gradient": "PolicyGradientTask",
+        "mmpost.methods.preference": "PreferenceTask",
+        "mmpost.models.embedding.encoders": "Encoder",
+        "mmpost.objectives.classify": "Classify",
+        "mmpost.objectives.contrastive": "Contrastive",
+        "mmpost.objectives.likelihood": "Likelihood",
+        "mmpost.objectives.policy": "PolicyLoss",
+        "mmpost.objectives.preference": "Preference",
+        "mmpost.transforms.advantage": "GroupAdvantage LeaveOneOut",
+        "mmpost.transforms.answers": "DropReplies EncodeReplies ReplyFromTruth",
+        "mmpost.transforms.dynamic_sampling": "DropZeroVariance",
+        "mmpost.transforms.generate": "Generate greedy",
+        "mmpost.transforms.inject_truth": "InjectTruth SmoothTruth",
+        "mmpost.transforms.logprobs": "OldLogprobs ReferenceLogprobs ScoreLogprobs",
+        "mmpost.transforms.score": "Score",
+    }.items()
+    for name in names.split()
+}

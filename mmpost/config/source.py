@@ -1,0 +1,142 @@
+"""The settings of a plug-in class, read from its source: nothing is imported, so torch is not either."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpost.config import registry
+from mmpost.config.exports import EXPORTS
+from mmpost.errors import PluginError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a settings class; nested fields have dotted paths."""
+
+    path: str
+    default: str
+    """As it is written in the source; empty for a section, or where there is none."""
+    doc: str
+
+
+@dataclass(frozen=True)
+class _Class:
+    module: str
+    node: ast.ClassDef
+
+
+def task_source(name: str) -> tuple[str, str]:
+    """The module of a task, and the name of the class that it defines.
+
+    `name`: as `task=` takes it. Raises PluginError where there is no such module, or no class with stages.
+    """
+    module = registry.locate(name, "mmpost.tasks")
+    public = [n for n in _tree(module).body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    tasks = [node for node in public if any("stages" in _methods(c.node) for c in _mro(_Class(module, node)))]
+    if not tasks:
+        raise PluginError(f"{module} must define a public class derived from Task, found none")
+    return module, tasks[0].name
+
+
+def class_doc(module: str, name: str) -> str:
+    """The docstring of a class."""
+    found = _resolve(module, name)
+    return ast.get_docstring(found.node) or "" if found else ""
+
+
+def settings(module: str, name: str) -> Iterator[Setting]:
+    """All fields of a class and of its sections, inherited ones first."""
+    found = _resolve(module, name)
+    if found is not None:
+        yield from _settings(found, "", {})
+
+
+def _settings(owner: _Class, prefix: str, overrides: dict[str, ast.expr]) -> Iterator[Setting]:
+    """`overrides`: the arguments with which the class that contains this section makes its default."""
+    fields: dict[str, tuple[_Class, ast.AnnAssign, str]] = {}
+    for base in reversed(_mro(owner)):
+        body = base.node.body
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _is_classvar(node):
+                doc = ast.literal_eval(after.value) if _is_docstring(after) else ""  # type: ignore[union-attr]
+                name = node.target.id
+                fields[name] = (base, node, doc or (fields[name][2] if name in fields else ""))
+    for name, (base, node, doc) in fields.items():
+        default = overrides.get(name, node.value)
+        arguments = {k.arg: k.value for k in default.keywords if k.arg} if isinstance(default, ast.Call) else {}
+        sections = _sections(base, node.annotation)
+        shown = "" if isinstance(default, ast.Call) and sections else _default(default)
+        yield Setting(prefix + name, shown, " ".join(doc.split()))
+        for section in sections:
+            # The arguments of the default belong to the class that it makes.
+            chosen = isinstance(default, ast.Call) and ast.unparse(default.func).split(".")[-1] == section.node.name
+            yield from _settings(section, f"{prefix}{name}.", arguments if chosen else {})
+
+
+def _default(value: ast.expr | None) -> str:
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "Field":
+        value = next((k.value for k in value.keywords if k.arg == "default"), None)
+    return "" if value is None else ast.unparse(value)
+
+
+def _sections(owner: _Class, annotation: ast.expr) -> list[_Class]:
+    """The settings classes that an annotation names."""
+    names = [ast.unparse(n) for n in ast.walk(annotation) if isinstance(n, ast.Name | ast.Attribute)]
+    resolved = [_resolve(owner.module, name) for name in dict.fromkeys(names)]
+    return [c for c in resolved if c is not None and any(base.node.name == "Settings" for base in _mro(c))]
+
+
+def _mro(owner: _Class) -> list[_Class]:
+    """The class and its bases, nearest first; bases outside of source files that can be read are left out."""
+    bases = [_resolve(owner.module, ast.unparse(base)) for base in owner.node.bases]
+    out = [owner]
+    for base in bases:
+        out += [c for c in (_mro(base) if base is not None else []) if c not in out]
+    return out
+
+
+def _resolve(module: str, name: str) -> _Class | None:
+    """The class that `name` means in a module, through its imports; None for anything else."""
+    tree = _tree(module)
+    first, _, rest = name.partition(".")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _Class(module, node)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "mmpost":
+            for alias in node.names:
+                if (alias.asname or alias.name) == first:
+                    inner = f"{node.module}.{alias.name}"
+                    return _resolve(inner, rest) if rest else _resolve(node.module, alias.name)
+        if isinstance(node, ast.Import) and rest:
+            for alias in node.names:
+                if (alias.asname or alias.name) == first and alias.name == "mmpost":
+                    return _resolve(EXPORTS[rest], rest) if rest in EXPORTS else None
+    return None
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    path = Path(module)
+    if path.suffix != ".py":
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return ast.Module([], [])
+        path = Path(spec.origin)
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _methods(node: ast.ClassDef) -> set[str]:
+    return {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+
+
+def _is_classvar(node: ast.AnnAssign) -> bool:
+    return ast.unparse(node.annotation).startswith("ClassVar")
+
+
+def _is_docstring(node: ast.stmt | None) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

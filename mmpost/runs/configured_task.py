@@ -1,0 +1,62 @@
+"""A task as a run uses it: with the user's rewards and data selection applied to what the task itself defines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmpost.config import registry, run_config
+from mmpost.config.run_config import RunConfig
+from mmpost.errors import ConfigError
+from mmpost.methods.user_rewards import UserRewards
+from mmpost.selection.attach import apply_selection
+from mmpost.training.stage_checks import check_stages
+from mmpost.types import Bench, Split, Stage, Task
+
+
+@dataclass(frozen=True)
+class ConfiguredTask:
+    """A task, and the sections of a configuration that apply to any task."""
+
+    task: Task
+    config: RunConfig
+
+    @classmethod
+    def load(cls, config: RunConfig) -> ConfiguredTask:
+        """The task that `config` names. Raises ConfigError for unknown fields, PluginError for an unknown task."""
+        return cls(make_task(config), config)
+
+    def stages(self) -> list[Stage]:
+        """All stages, checked. Raises ConfigError for what cannot work together."""
+        stages = list(self.task.stages())
+        if self.config.rewards:
+            stages = UserRewards.load(self.config.rewards).in_stages(stages)
+        selected = apply_selection(stages, self.config.select, self.config.data, self.config.seed)
+        return check_stages(list(selected))
+
+    def benches(self, split: Split) -> list[Bench]:
+        """The evaluations on `split`."""
+        benches = self.task.benches(split)
+        return UserRewards.load(self.config.rewards).in_benches(benches) if self.config.rewards else benches
+
+
+def make_task(config: RunConfig) -> Task:
+    """The task that a configuration names, with its fields decoded."""
+    task_class = registry.exported(registry.module(config.task["name"], "mmpost.tasks"), Task)
+    fields = {name: value for name, value in config.task.items() if name != "name"}
+    if "data" in fields:
+        raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
+    return run_config.decode(task_class, {**fields, "data": config.data}, "task.")
+
+
+def evaluated_tasks(config: RunConfig) -> dict[str, ConfiguredTask]:
+    """The tasks of `eval.tasks` by name, each with the shipped configuration for the run's model."""
+    tasks = {}
+    for name, evaluated in config.eval.tasks.items():
+        settings = {
+            "task": evaluated.task,
+            "data": evaluated.data.model_dump(exclude_unset=True),
+            "rewards": evaluated.rewards,
+            "model": config.model.name,
+        }
+        tasks[name] = ConfiguredTask.load(run_config.load([settings])[0])
+    return tasks

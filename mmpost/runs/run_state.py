@@ -1,0 +1,161 @@
+"""What a checkpoint stores of a run besides its weights: saved after a step, restored when the run is resumed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmpost.config.renamed import upgrade_state
+from mmpost.core import distributed, sample_io
+from mmpost.errors import TrainError
+from mmpost.runs import checkpoint, prompt_recipe, resume
+from mmpost.runs.checkpoint import Snapshot
+from mmpost.runs.session import Session
+from mmpost.selection.recorder import StageRecorder
+from mmpost.training.batches import RolloutBatcher
+from mmpost.training.trainer import StageProgress
+from mmpost.types import Stage, Update
+
+FORMAT = 1
+"""Version of the run folder's layout."""
+PROGRESS = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
+
+
+class RunState:
+    """The mutable state of a run, its checkpoints, and what resuming one restores."""
+
+    def __init__(self, session: Session, folder: Path, recorder: StageRecorder, resumed_from: Path | None) -> None:
+        """`resumed_from`: the checkpoint to continue from. Raises DataError where it is incomplete."""
+        self.session, self.folder, self.recorder, self.resumed_from = session, folder, recorder, resumed_from
+        self.base_hash = checkpoint.weights_hash(session.base)
+        self.pending = self._load(resumed_from) if resumed_from else None
+        """The checkpoint's content until the stage that it interrupted has been entered again."""
+        self.progress = StageProgress()
+        self.update: Update | None = None
+        self.steps_per_stage: dict[str, int] = {}
+        self.results: dict[str, Any] = {}
+        """Evaluations so far, as summary.json will hold them."""
+        self._last_stamp = checkpoint.stamp(self.pending) if self.pending else ""
+        self._weights: dict[str, torch.Tensor] = {}
+        self._started, self._earlier_seconds = time.time(), 0.0
+        if self.pending is not None:
+            self.results, self._earlier_seconds = dict(self.pending.state["results"]), self.pending.state["wall_s"]
+            self.results.pop("eval_after", None)
+
+    @staticmethod
+    def _load(folder: Path) -> Snapshot:
+        snapshot = checkpoint.load(folder)
+        return Snapshot(upgrade_state(snapshot.state), snapshot.tensors)
+
+    @property
+    def interrupted_stage(self) -> str | None:
+        """The stage in which the checkpoint was written."""
+        return self.pending.state["stage"] or None if self.pending else None
+
+    def wall_seconds(self) -> float:
+        """Seconds of this run, including those before it was resumed."""
+        return round(self._earlier_seconds + time.time() - self._started, 2)
+
+    # Saving.
+
+    def save(self, stages: Sequence[str], best: bool = False, last: bool = False) -> None:
+        """Write a checkpoint. A full disk costs this checkpoint but not the run, unless it is the last one."""
+        context, settings = self.session.context, self.session.config.checkpoint
+        rollout_batch = distributed.gather(sample_io.pack(self.progress.samples))
+        rng = distributed.gather(torch.get_rng_state())
+        if distributed.rank() == 0:
+            root, name = self.folder / "checkpoints", f"step-{context.step}"
+            snapshot = Snapshot(self._state(stages, rollout_batch), self._tensors(rng))
+            try:
+                # Nothing is written twice for one step, unless evaluations have been added since.
+                if self._last_stamp != (stamp := checkpoint.stamp(snapshot)) or not (root / name).is_dir():
+                    checkpoint.save(root, context.step, self.session.model, snapshot)
+                    self._last_stamp = stamp
+                if best:
+                    checkpoint.set_link(root / "best", name)
+                checkpoint.prune(root, settings.keep)
+            except OSError as e:
+                if last:
+                    raise TrainError(f"{e}; the last good checkpoint is {checkpoint.newest(root)}") from e
+                print(f"mmpost: {e}; training continues, the last good checkpoint is kept", file=sys.stderr)
+        distributed.barrier()
+
+    def _state(self, stages: Sequence[str], rollout_batch: list[Any]) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "step": self.session.context.step,
+            "stage": self.session.context.scope,
+            "stages": list(stages),
+            "plan": self.steps_per_stage,
+            "cursor": {name: getattr(self.progress, name) for name in PROGRESS},
+            "buffer": rollout_batch,
+            "made": self.recorder.digests,
+            "world": distributed.world(),
+            **prompt_recipe.as_dict(self.session.model.recipe),
+            "base_hash": self.base_hash,
+            "wall_s": self.wall_seconds(),
+            "results": self.results,
+        }
+
+    def _tensors(self, rng: list[torch.Tensor]) -> dict[str, Any]:
+        update = self.update.state_dict() if self.update else {}
+        return {"update": update, "kept": self.session.context.snapshots, "rng": rng}
+
+    # Resuming.
+
+    def check_resumable(self, stages: Sequence[str]) -> None:
+        """Raise ConfigError where continuing from the checkpoint would give another run than the one it belongs to."""
+        if self.pending is None:
+            return
+        expected: Mapping[str, Any] = {
+            "stages": list(stages),
+            "world": distributed.world(),
+            "base_hash": self.base_hash,
+            "format": FORMAT,
+        }
+        model, steps = self.session.model, self.session.config.steps
+        resume.check(str(self.resumed_from), self.folder, self.pending.state, expected, model.recipe, steps)
+
+    def keep_loaded_weights(self, stages: Sequence[Stage]) -> None:
+        """Copy the loaded weights before edits run again: what an edit initializes (a head) must not stay fresh."""
+        if self.interrupted_stage and any(stage.edits for stage in stages):
+            self._weights = resume.weights(self.session.model.module)
+
+    def restore(self) -> None:
+        """Restore adapters or edited weights, reference weights, the step, and random generators."""
+        assert self.pending is not None
+        assert self.resumed_from is not None
+        context, module = self.session.context, self.session.model.module
+        if (self.resumed_from / "trainer" / checkpoint.ADAPTERS).exists():
+            checkpoint.load_adapters(self.resumed_from, module)
+        else:
+            resume.put_back(module, self._weights)
+        context.snapshots = dict(self.pending.tensors["kept"])
+        context.step = context.version = self.pending.state["step"]
+        torch.set_rng_state(self.pending.tensors["rng"][distributed.rank()])
+
+    def restore_training(self) -> None:
+        """`restore`, and the state of the update and of the stage's progress."""
+        assert self.pending is not None
+        assert self.update is not None
+        self.restore()
+        self.update.load_state_dict(self.pending.tensors["update"])
+        self.progress = StageProgress(**self.pending.state["cursor"])
+
+    def restore_rollout_batch(self, batcher: RolloutBatcher) -> None:
+        """Restore the rollout batch, if the checkpoint was written between two updates on one."""
+        assert self.pending is not None
+        packed = self.pending.state["buffer"][distributed.rank()]
+        if packed is not None:
+            batcher.drawn = self.progress.samples_drawn
+            self.progress.samples = sample_io.unpack(packed, batcher.refetch([row["uid"] for row in packed]))
+
+    def rewind(self) -> None:
+        """After an interruption within a step: set the random generator back to the last finished step."""
+        if self.progress.rng is not None:
+            torch.set_rng_state(self.progress.rng)
