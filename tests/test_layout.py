@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ LINKED = ("configs", "data", "rewards", "tasks")
 
 TOP_LEVEL = {
     *(".ci", ".gitignore", ".pre-commit-config.yaml"),
-    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml"),
+    *("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml"),
     *("configs", "data", "docs", "mmpost", "rewards", "scripts", "studies", "tasks", "tests"),
 }
 
@@ -34,11 +35,11 @@ LEVELS = (
     *("models.media", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
     *("rollout", "engine", "listeners", "report"),
-    *("training", "selection", "runs", "checks", "studies", "tasks", "commands", "cli", ""),
+    *("training", "selection", "runs", "checks", "studies", "commands", "cli", "", "tasks"),
 )
 """Packages and modules from the bottom to the top: each may import only from those before it, and from itself.
 
-Nothing imports a task: tasks are found by name. The last one is `mmpost` itself, which only re-exports.
+Tasks come last because nothing imports a task: they are found by name. "" is `mmpost` itself, which only re-exports.
 """
 
 MEDIA = ("data.", "models.builtin")
@@ -132,7 +133,7 @@ def within(module: str, allowed: str) -> bool:
 def level(name: str) -> int:
     """The place in LEVELS of the longest entry that a module lies in."""
     entries = [entry for entry in LEVELS if entry and within(name, entry)]
-    return LEVELS.index(max(entries, key=len)) if entries else len(LEVELS) - 1
+    return LEVELS.index(max(entries, key=len) if entries else "")
 
 
 def test_every_module_lies_in_a_level_and_every_level_has_modules() -> None:
@@ -152,6 +153,30 @@ def test_a_package_imports_only_from_below(name: str) -> None:
         if level(target) > level(name):
             wrong.append(f"{MODULES[name].relative_to(ROOT)}:{found.line} imports mmpost.{target} from above")
     assert not wrong, "\n".join(wrong)
+
+
+def test_there_is_no_import_circle() -> None:
+    """Also none inside a package, in functions, or under TYPE_CHECKING."""
+    graph = {
+        name: {found.module.removeprefix("mmpost.") for found in imports(parse(name)) if within(found.module, "mmpost")}
+        & MODULES.keys()
+        for name in MODULES
+        if name
+    }
+    try:
+        TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).prepare()
+    except CycleError as e:
+        pytest.fail(" -> ".join(e.args[1]))
+
+
+def test_packages_stay_small() -> None:
+    assert sorted(path.name for path in PACKAGE.glob("*.py")) == ["__init__.py", "cli.py", "errors.py", "types.py"]
+    sizes: dict[str, int] = {}
+    for path in MODULES.values():
+        if path.name != "__init__.py":
+            folder = path.parent.relative_to(PACKAGE).as_posix()
+            sizes[folder] = sizes.get(folder, 0) + 1
+    assert not {folder: n for folder, n in sizes.items() if n > 13 and folder not in LINKED}
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_IN))
@@ -336,7 +361,9 @@ def test_a_top_level_folder_is_not_a_package_of_its_own(name: str) -> None:
     assert f"import mmpost.{name}, not {name}" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["list"], ["train", "tsak=visurf"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["list"], ["list", "visurf"], ["train", "tsak=visurf"]]
+)
 def test_answers_that_need_no_model_do_not_wait_for_torch(words: list[str]) -> None:
     code = f"""
 import sys

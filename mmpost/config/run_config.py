@@ -220,7 +220,7 @@ def _explain(settings: type[BaseModel], error: Mapping[str, Any], prefix: str) -
         message = error["msg"].removeprefix("Value error, ")
         return f"{path}: {message[:1].lower()}{message[1:]}, found {error.get('input')!r}"
     valid = [prefix + path for path, _ in fields(settings)]
-    renamed = [new for new in new_settings(path) if new in valid]
+    renamed = [new for new in new_settings(path) if new in valid or path.startswith("stages.")]
     if renamed:
         return f"unknown key {path}: it is called {renamed[0]} now"
     last = path.rsplit(".", 1)[-1]

@@ -1,0 +1,110 @@
+"""Old names: what a run stored loads under them, a person who types one is told the new one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmpost.config import registry, renamed, run_config
+from mmpost.config.run_config import RunConfig, fields
+from mmpost.core import sample_io
+from mmpost.core.samples import Part, Reply, Sample
+from mmpost.errors import ConfigError
+from mmpost.models.embedding.spec import EmbeddingSpec
+from mmpost.runs.configured_task import make_task
+from mmpost.types import Task
+
+STORED = Path(__file__).with_name("config_before_renaming.yaml")
+"""The config.yaml of a default run of `task=visurf` from before."""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_run_from_before_loads_with_all_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(STORED, tmp_path / "config.yaml")
+    config, _ = run_config.load([f"config={tmp_path / 'config.yaml'}"])
+    before = yaml.safe_load(STORED.read_text())
+    assert config.optim.max_grad_norm == before["optim"]["clip"]
+    assert config.compute.max_tokens_per_microbatch == before["compute"]["micro_tokens"]
+    assert config.max_zero_gradient_steps == before["stop_if_flat"]
+    assert config.model.attn_implementation == before["model"]["attention"]
+    task = make_task(config).model_dump()
+    assert (task["num_generations"], task["prompts_per_step"]) == (before["task"]["group"], before["task"]["prompts"])
+    assert task["policy"]["loss_type"] == before["task"]["policy"]["loss"]
+    assert run_config.run_of(str(tmp_path))["optim"]["max_grad_norm"] == 1.0
+
+
+def test_a_file_that_a_person_wrote_is_refused_with_the_new_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: visurf\noptim: {clip: 0.5}\n")
+    with pytest.raises(ConfigError, match=r"unknown key optim\.clip: it is called optim\.max_grad_norm now"):
+        run_config.load([f"config={file}"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "new"),
+    [
+        ("compute.share=off", "compute.reuse"),
+        ("model.lora.parts=[language]", "model.lora.target_groups"),
+        ("stages.rl.share=1", "stages.rl.fraction"),
+        ("stop_if_flat=3", "max_zero_gradient_steps"),
+        ("task.group=4", "task.num_generations"),
+        ("task.warm_up=1", "task.sft_fraction"),
+        ("task.policy.loss=gspo", "task.policy.loss_type"),
+    ],
+)
+def test_what_is_typed_is_answered_with_the_new_name(typed: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=rf"it is called {new.replace('.', '[.]')} now"):
+        make_task(run_config.load(["task=visurf", typed])[0])
+
+
+def test_stored_parts_cursors_and_models_load() -> None:
+    reply = {"parts": [{"kind": "text", "value": "yes", "role": "assistant"}], "origin": "policy"}
+    packed = [{"uid": "a", "columns": {}, "replies": [{**reply, "token_ids": [1], "scores": {}, "columns": {}}]}]
+    (sample,) = sample_io.unpack(packed, {"a": Sample("a", ())}) or []
+    assert sample.replies == (Reply((Part("text", "yes", "assistant"),), "policy", (1,)),)
+    state = renamed.upgrade_state({"step": 3, "cursor": {"done": 3, "place": 1, "drawn": 6, "idle": 0, "rollout": 2}})
+    assert state["cursor"] == {
+        **{"steps_done": 3, "updates_done": 1, "samples_drawn": 6, "zero_gradient_steps": 0, "rollout": 2}
+    }
+    spec = renamed.upgrade_spec({"model": "embedder", "towers": {"image": {"name": "hub"}}, "dim": 8})
+    assert spec.pop("model") == "embedding"
+    assert list(EmbeddingSpec.model_validate(spec).encoders) == ["image"]
+
+
+def test_what_a_recording_says_of_its_transforms_is_compared_under_new_names() -> None:
+    before = [
+        {"class": "Crop", "kind": "image", "length": 4, "how": "start"},
+        {"class": "Answer", "text": "mmpost.tasks.digits_base.thoughtful"},
+    ]
+    assert renamed.upgrade_described(json.loads(json.dumps(before))) == [
+        {"class": "Crop", "modality": "image", "length": 4, "position": "start"},
+        {"class": "ReplyFromTruth", "text": "mmpost.tasks.bases.digits.thoughtful"},
+    ]
+
+
+def test_every_new_name_exists() -> None:
+    tables = renamed.tables()
+    settings = {path for path, _ in fields(RunConfig)} | {"stages.<name>.fraction"}
+    assert not set(tables["settings"].values()) - settings
+    assert not set(tables["settings"]) & settings, "an old name is in use"
+    tasks = registry.modules("mmpost.tasks")
+    assert set(tables["tasks"].values()) <= set(tasks)
+    for name, renames in tables["task_settings"].items():
+        if name != "*":
+            task = registry.exported(registry.module(name, "mmpost.tasks"), Task)
+            assert not set(renames.values()) - {path for path, _ in fields(task)}, name
+    for module in {m for text in tables["modules"].values() for m in text.split(", ")}:
+        assert importlib.util.find_spec(f"mmpost.{module}"), module
+
+
+def test_the_page_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "renamed.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
