@@ -103,15 +103,15 @@ def switch_off_dropout(module: torch.nn.Module) -> None:
                 setattr(child, name, 0.0)
 
 
-def frame(config: Any, processor: Any, width: int, height: int, chosen: str = "auto") -> CoordinateFrame:
+def coordinate_frame(config: Any, processor: Any, width: int, height: int, setting: str) -> CoordinateFrame:
     """Where a model of this family writes coordinates for an image of width x height pixels.
 
     Qwen2.5-VL: pixels of the resized image (its own resizing rule); families in THOUSAND: 0 to 1000; others: pixels
-    of the image as it is. `chosen` (the setting model.coordinates) says it for a model that was taught otherwise.
+    of the image as it is. `setting` (the setting model.coordinates) says it for a model that was taught otherwise.
     """
-    if chosen == "thousand" or (chosen == "auto" and config.model_type in THOUSAND):
+    if setting == "thousand" or (setting == "auto" and config.model_type in THOUSAND):
         return CoordinateFrame(1000, 1000)
-    if chosen == "auto" and config.model_type == "qwen2_5_vl":
+    if setting == "auto" and config.model_type == "qwen2_5_vl":
         image = processor.image_processor
         return CoordinateFrame(*_resized(width, height, image.patch_size * image.merge_size, *_budget(image)))
     return CoordinateFrame(width, height)

@@ -65,11 +65,6 @@ class PromptLengths:
         ids = self.prompt(sample).ids
         return Length(len(ids), sum(int(i) in self._placeholders for i in ids))
 
-    def frame(self, sample: Sample) -> CoordinateFrame | None:
-        """Where the model writes coordinates for `sample`."""
-        for part in sample.prompt:
-            if part.modality == "image":
-                header = self.prompt.medium(part).header()
-                width, height = int(header["width"]), int(header["height"])
-                return families.frame(self.config, self.processor, width, height, self.settings.coordinates)
-        return None
+    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
+        """The frame in which the model writes coordinates for `sample`; None for a prompt without image."""
+        return self.prompt.coordinate_frame(sample, self.config)

@@ -19,10 +19,11 @@ from mmpost.config.settings import ModelSettings
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media, media
 from mmpost.errors import ConfigError, DataError
+from mmpost.models.chat import families
 from mmpost.models.chat.position_ids import SECONDS, Positions
 from mmpost.models.media.processed_cache import MediaInput, ProcessedMediaCache, merged, pictures
 from mmpost.models.media.processors import media_processors
-from mmpost.types import Part, Sample
+from mmpost.types import CoordinateFrame, Part, Sample
 
 PROBE = "mmpost"
 PROMPT_BYTES = 1 << 28
@@ -93,7 +94,7 @@ class PromptEncoder:
         banned: Sequence[int] = (),
         pixel_bytes: int = 1 << 30,
     ) -> None:
-        self.module, self.processor, self.system = module, processor, settings.system
+        self.module, self.processor, self.settings = module, processor, settings
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.processors = media_processors(processor, settings)
         self.media_cache = ProcessedMediaCache(self.processors, pixel_bytes)
@@ -176,8 +177,8 @@ class PromptEncoder:
 
     def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
-        if self.system is not None and not any(p.role == "system" for p in parts):
-            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
+        if self.settings.system is not None and not any(p.role == "system" for p in parts):
+            messages.append({"role": "system", "content": [{"type": "text", "text": self.settings.system}]})
         for part in parts:
             if not messages or messages[-1]["role"] != part.role:
                 messages.append({"role": part.role, "content": []})
@@ -233,6 +234,15 @@ class PromptEncoder:
         rest = {k: v for k, v in tensors.items() if k not in aligned and k not in SECONDS}
         known = pictures(bounds, rest) if bounds else ()
         return EncodedPrompt(ids[0], aligned, known, self.positions(ids, aligned, rest | timing))
+
+    def coordinate_frame(self, sample: Sample, config: Any) -> CoordinateFrame | None:
+        """The frame in which a model with this `config` writes coordinates; None for a prompt without image."""
+        for part in sample.prompt:
+            if part.modality == "image":
+                header = self.medium(part).header()
+                width, height = int(header["width"]), int(header["height"])
+                return families.coordinate_frame(config, self.processor, width, height, self.settings.coordinates)
+        return None
 
     def marker(self) -> str:
         """What the template writes to open the assistant's turn; empty where it does not care to."""

@@ -256,8 +256,8 @@ def test_reading_ahead_changes_when_and_not_what(tiny_folder: str, tmp_path: Pat
         model.prompt(mixed()[0])
     bad = Sample("bad", (Part("image", tmp_path / "missing.png"), Part("text", "what")))
     ahead.prefetch([*mixed(), bad])
-    assert ahead._workers is not None
-    ahead._workers.shutdown(wait=True)
+    assert ahead._prefetchers is not None
+    ahead._prefetchers.shutdown(wait=True)
     assert ahead.prompt.media_cache.processed == PICTURES
     for sample in mixed():
         for a, b in zip(ahead.prompt(sample).media_inputs, plain.prompt(sample).media_inputs, strict=True):
