@@ -72,10 +72,10 @@ class PrefixDecoder(ChatDecoder):
     """Decodes with one copy of each prompt's keys and values, which all of its replies read."""
 
     def start(self) -> Float[Tensor, "sample vocab"]:
-        backbone, layout = self.backbone, Layout.of([(len(p.ids), ()) for p in self.prompts])
+        backbone, layout = self.backbone, Layout.from_lengths([(len(p.ids), ()) for p in self.prompts])
         self._cache = PrefixKVCache(backbone.module.config.get_text_config().num_hidden_layers, layout)
         inputs = packing.packed_inputs(self.prompts, [()] * len(self.prompts))
-        last = torch.tensor([run.stop - 1 for run in layout.runs], device=backbone.device)
+        last = torch.tensor([group.stop - 1 for group in layout.prompt_groups], device=backbone.device)
         with torch.no_grad(), backbone.autocast():
             media = backbone.media_inputs(self.prompts)
             hidden = backbone.hidden_states(inputs, **media, past_key_values=self._cache, use_cache=True)[0]
