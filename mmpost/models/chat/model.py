@@ -213,7 +213,7 @@ class ChatModel:
                 self.backbone.banned,
                 self.compute.logits_per_chunk,
                 StatisticsRequest(entropy, "sum_p2" in wants),
-                closed=self.reuse,
+                closed_form=self.reuse,
             )
         return Outputs(logp=statistics.logp, entropy=statistics.entropy, sum_p2=statistics.sum_p2)
 
