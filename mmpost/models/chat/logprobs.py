@@ -179,10 +179,10 @@ def _in_closed_form(
     after = None if head.after(probe) is probe else head.after
     banned_ids = banned.nonzero().squeeze(1)
     plan = _Plan(after, banned_ids, chunk, request.entropy, request.sum_p2, autocast_dtype, saved)
-    # The function casts by itself: autocast does not reach into its backward pass.
+    # Casts are explicit (`_Plan.cast`), so that the backward pass, which autocast does not reach, computes alike.
+    inputs = (hidden, weight, bias, targets, temperature)
     with torch.autocast(device, enabled=False):
-        logp, entropy, sum_p2 = _ClosedForm.apply(hidden, weight, bias, targets, temperature, plan)  # type:
-        ignore[misc]
+        logp, entropy, sum_p2 = _ClosedForm.apply(*inputs, plan)  # type: ignore[misc]
     return Statistics(logp, None if request.entropy == "none" else entropy, sum_p2 if request.sum_p2 else None)
 
 
