@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpost.models.embedding.model import EmbeddingSpec, write_towers
+from mmpost.models.embedding.model import write_model
+from mmpost.models.embedding.spec import EmbeddingSpec
 
 META = (
     *("mean_vmag", "phot_g_mean_mag", "e_phot_g_mean_mag", "phot_bp_mean_mag", "e_phot_bp_mean_mag"),
@@ -54,4 +55,4 @@ def astro(small: bool) -> EmbeddingSpec:
 
 def write_tiny_astro(folder: Path | str, seed: int = 0) -> None:
     """Write the small model with random weights into `folder`."""
-    write_towers(folder, astro(small=True), seed)
+    write_model(folder, astro(small=True), seed)

@@ -70,7 +70,7 @@ class ChatModel:
         self.device = device_of(settings.device)
         module.eval()
         families.switch_off_dropout(module)
-        lead, end = self.prompt.turn()
+        lead, end = self.prompt.reply_delimiters()
         filler_id = self.tokenizer.pad_token_id
         self.backbone = Backbone(
             module,
@@ -96,7 +96,7 @@ class ChatModel:
             end=tuple(end),
             lead=lead,
         )
-        self._unwritable = self.prompt.strings([*banned, *end])
+        self._unwritable = self.prompt.token_strings([*banned, *end])
         self._prefetchers: ThreadPoolExecutor | None = None
         self.no_prefix_reason = self._self_check()
         """Why each reply recomputes its prompt; empty where the replies to a prompt share one computation of it."""
@@ -116,8 +116,8 @@ class ChatModel:
         self.backbone.detect_after_head(probe, self.settings.name)
         reason = check_prefix_sharing(self.backbone, self.prompt) if self.reuse else "compute.reuse=off"
         # The counters tell what a run computes; the probes are not part of it.
-        self.feature_cache.start_counting()
-        self.prompt.media_cache.processed = 0
+        self.feature_cache.reset_counters()
+        self.prompt.media_cache.num_processed = 0
         if self.reuse and reason:
             print(f"mmpost: each reply recomputes its prompt, since {reason}", file=sys.stderr)
         return reason
@@ -187,7 +187,7 @@ class ChatModel:
         return reply_space(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
-        if not (self.reuse and self.feature_cache.trains):
+        if not (self.reuse and self.feature_cache.trainable):
             return nullcontext()
         return self.feature_cache.step([(b, [self.prompt(s) for s in b.inputs if s.replies]) for b in plan])
 
@@ -245,7 +245,7 @@ class ChatModel:
 
         Special tokens that it may not write stay plain text where `text` spells them.
         """
-        written = self.recipe.lead + self.prompt.plain(text, self._unwritable)
+        written = self.recipe.lead + self.prompt.escape(text, self._unwritable)
         ids = self.tokenizer(written, add_special_tokens=False).input_ids
         return Reply((Part("text", text, "assistant"),), origin, (*ids, self.recipe.end[0]))
 
@@ -296,21 +296,21 @@ class ChatModel:
         if self._prefetchers is None:
             self._prefetchers = ThreadPoolExecutor(PREFETCH_THREADS, "prefetch", _use_one_core)
         # With a known prompt and frozen, cached features nobody reads the processed media again.
-        always = self.feature_cache.trains or not self.feature_cache.shares
+        always = self.feature_cache.trainable or not self.feature_cache.enabled
         for sample in samples:
-            self._prefetchers.submit(self.prompt.ahead, sample, always)
+            self._prefetchers.submit(self.prompt.prefetch, sample, always)
 
     def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
         return self.prompt.coordinate_frame(sample, self.module.config)
 
     def count_escaped_tokens(self, sample: Sample) -> int:
-        return self.prompt.escapes(sample)
+        return self.prompt.count_escaped_tokens(sample)
 
     def parameter_groups(self) -> Mapping[str, Sequence[str]]:
         return families.parameter_groups(self.module)
 
     def after_step(self) -> None:
-        self.feature_cache.forget()
+        self.feature_cache.after_step()
 
     def save(self, folder: Path) -> None:
         with quiet():
