@@ -170,7 +170,7 @@ def _in_closed_form(
     trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     saved: Literal["nothing", "logp", "slope"] = "nothing"
     if torch.is_grad_enabled() and (trains or hidden.requires_grad):
-        # An entropy with gradient has a slope of its own, which one saved slope cannot serve.
+        # The gradient of an entropy is another one: a saved slope serves log-probs only.
         if not trains and request.entropy != "gradient":
             saved = "slope"
         elif len(hidden) <= chunk:
@@ -194,7 +194,7 @@ class _ClosedForm(torch.autograd.Function):
 
         dL/ds = g (onehot(target) - p) - e p (log p + H)
 
-    which goes chunk by chunk to hidden states, weight and bias: the product with the head is the only large one.
+    From it the gradients on hidden states, weight and bias follow chunk by chunk.
     """
 
     @staticmethod

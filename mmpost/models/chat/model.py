@@ -295,7 +295,7 @@ class ChatModel:
             return
         if self._prefetchers is None:
             self._prefetchers = ThreadPoolExecutor(PREFETCH_THREADS, "prefetch", _use_one_core)
-        # With a known prompt and frozen, cached features nobody reads the processed media again.
+        # Where a prompt is cached and its features are frozen, no pass reads the processed media again.
         always = self.feature_cache.trainable or not self.feature_cache.enabled
         for sample in samples:
             self._prefetchers.submit(self.prompt.prefetch, sample, always)

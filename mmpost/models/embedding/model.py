@@ -45,7 +45,7 @@ class EncoderRecipe:
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder of one modality made of some samples."""
+    """The output of one modality's encoder for some samples."""
 
     vectors: Float[Tensor, "sample feature"]
     """fp32; zeros for samples without this modality."""

@@ -77,8 +77,8 @@ def media_processors(processor: Any, settings: ModelSettings) -> dict[str, Media
     for attribute, factory in factories:
         subprocessor = getattr(processor, attribute, None)
         if subprocessor is not None:
-            made = factory(attribute, subprocessor, settings)
-            processors[made.modality] = made
+            media_processor = factory(attribute, subprocessor, settings)
+            processors[media_processor.modality] = media_processor
     return processors
 
 

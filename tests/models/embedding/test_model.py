@@ -21,7 +21,7 @@ from mmpost.data.media.media import media
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.builtin.stars import astro
+from mmpost.models.builtin.stars import stars_spec
 from mmpost.models.embedding.encoders.galspecnet import GalSpecNet, GalSpecNetFields
 from mmpost.models.embedding.encoders.informer import Informer, InformerFields
 from mmpost.models.embedding.model import Embedder
@@ -251,7 +251,7 @@ def test_micro_batches_keep_to_the_budget(folder: str) -> None:
 
 
 def test_the_shapes_of_the_published_towers() -> None:
-    settings = astro(small=False)
+    settings = stars_spec(small=False)
     spectrum = GalSpecNet(GalSpecNetFields(dropout=0.0), "spectrum")
     assert spectrum.size == 1184
     assert spectrum(torch.zeros(2, 3, 2575)).shape == (2, 1184)
