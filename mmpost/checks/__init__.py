@@ -71,7 +71,7 @@ def _check(
 
 
 def _check_template(lengths: PromptLengths, report: Report) -> None:
-    if not lengths.prompt.marker():
+    if not lengths.prompt.generation_prompt():
         report.error(
             "the chat template writes nothing to open the assistant's turn (no add_generation_prompt in it): replies "
             "would follow the user's words without a mark. Mend chat_template.jinja in the model's folder"

@@ -52,7 +52,7 @@ def check_rewards(
     if not stage.gold:
         report.warn(f"the task does not say what a right reply is: give Stage {stage.name!r} its `gold`")
     score = _without(scores[0], user)
-    framed = [s if lengths is None else replace(s, frame=lengths.frame(s)) for s in samples[:SCORED]]
+    framed = [s if lengths is None else replace(s, frame=lengths.coordinate_frame(s)) for s in samples[:SCORED]]
     plain = [_tally(score, framed, name, text) for name, text in (("empty", ""), ("junk", JUNK))]
     golds = [_gold(score, framed, gold) for gold in stage.gold]
     rows = [

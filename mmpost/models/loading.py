@@ -1,4 +1,4 @@
-"""From a folder or hub id to a module and its processor, with messages that say what to change."""
+"""Loads a module and its processor from a folder or hub id, with errors that say what to change."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from mmpost.models.media.processors import media_processors
 
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
-    """Module (fp32) and processor. Raises ConfigError where transformers cannot load them, and for unfit settings."""
+    """The module, in fp32, and its processor.
+
+    Raises ConfigError where transformers cannot load them, and for settings that they do not support.
+    """
     processor = load_processor(folder, settings)
     with _explained(folder, settings):
         module = AutoModelForMultimodalLM.from_pretrained(
             folder,
-            **_writer(folder, settings),
+            **_thinker_config(folder, settings),
             trust_remote_code=settings.trust_remote_code,
             dtype=torch.float32,
             attn_implementation=settings.attn_implementation,
@@ -33,37 +36,37 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
             f"{type(module).__name__}; choose a family with transformers' usual layout"
         )
     if getattr(module, "peft_config", None):
-        # transformers loads adapters frozen; here they are what goes on training.
+        # transformers loads adapters frozen; here training continues with them.
         for name, parameter in module.named_parameters():
             parameter.requires_grad_("lora_" in name)
     if settings.gradient_checkpointing:
-        # Newer releases of transformers call it so, and warn of the older name.
+        # Newer releases of transformers have the former name, and warn about the latter.
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return module, processor
 
 
-def _writer(folder: str, settings: ModelSettings) -> dict[str, Any]:
-    """The configuration of the part that writes, for models that also speak (Qwen2.5-Omni)."""
+def _thinker_config(folder: str, settings: ModelSettings) -> dict[str, Any]:
+    """The configuration of the text-generating part of models that also speak (Qwen2.5-Omni), as keyword arguments."""
     try:
-        whole = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError):
-        # Adapters have none of their own: the model finds that of its base, or says again what is wrong.
+        # A folder of adapters has none: loading finds that of the base model, or reports the error.
         return {}
-    thinker = getattr(whole, "thinker_config", None)
+    thinker = getattr(config, "thinker_config", None)
     return {} if thinker is None else {"config": thinker}
 
 
 @contextmanager
 def _explained(folder: str, settings: ModelSettings) -> Iterator[None]:
-    """What transformers raises on loading, with what to do about it."""
+    """Turns transformers' loading errors into ConfigErrors with what to do about them."""
     try:
         with quiet():
             yield
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
         hint = ""
         if "trust_remote_code" in str(e):
-            hint = "Its code comes with the checkpoint: set model.trust_remote_code=true if you trust its author. "
+            hint = "Its code is part of the checkpoint: set model.trust_remote_code=true if you trust its author. "
         raise ConfigError(
             f"model={settings.name}: wanted a multimodal chat model of transformers, found {folder}, which it cannot "
             f"load. {hint}transformers says: {e}"
@@ -71,7 +74,7 @@ def _explained(folder: str, settings: ModelSettings) -> Iterator[None]:
 
 
 def load_processor(folder: str, settings: ModelSettings) -> Any:
-    """The processor alone, with the settings' pixel budgets."""
+    """The processor, with the pixel limits of the settings. Raises ConfigError like `load`."""
     with _explained(folder, settings):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if not media_processors(processor, settings):
@@ -83,12 +86,12 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
     _set_pixels(
         processor, "video_processor", "video_", settings.video_min_pixels, settings.video_max_pixels, settings.name
     )
-    part: Any = getattr(processor, "video_processor", None)
+    video: Any = getattr(processor, "video_processor", None)
     if settings.video_total_pixels is not None:
-        _set_video_budget(processor, settings)
-    elif getattr(part, "cap_pixels_per_frame", False) is None:
-        # Left open, releases of transformers differ in it, and warn of it.
-        part.cap_pixels_per_frame = False
+        _set_video_budget(video, settings)
+    elif getattr(video, "cap_pixels_per_frame", False) is None:
+        # Releases of transformers treat None differently, and warn about it.
+        video.cap_pixels_per_frame = False
     return processor
 
 
@@ -99,7 +102,7 @@ def device_of(name: str) -> torch.device:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars: they cut through ours, and take no time worth one."""
+    """Hides transformers' progress bars, which would break into those of a run."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -109,36 +112,34 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _set_pixels(processor: Any, owner: str, prefix: str, low: int | None, high: int | None, name: str) -> None:
-    """The least and most pixels of one part of the processor."""
+def _set_pixels(processor: Any, attribute: str, prefix: str, low: int | None, high: int | None, name: str) -> None:
+    """Set the minimum and maximum pixels of one sub-processor; `prefix`: of the settings, `name`: of the model."""
     if low is None and high is None:
         return
-    part: Any = getattr(processor, owner, None)
-    size: dict[str, Any] = dict(getattr(part, "size", None) or {})
-    if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(part, "merge_size"):
+    subprocessor: Any = getattr(processor, attribute, None)
+    size: dict[str, Any] = dict(getattr(subprocessor, "size", None) or {})
+    if not {"shortest_edge", "longest_edge"} <= size.keys() or not hasattr(subprocessor, "merge_size"):
         raise ConfigError(
             f"model.{prefix}min_pixels and model.{prefix}max_pixels need a processor with a pixel budget (Qwen-VL); "
-            f"that of {name} is {type(part).__name__}: leave them out"
+            f"that of {name} is {type(subprocessor).__name__}: leave them out"
         )
     least, most = size["shortest_edge"] if low is None else low, size["longest_edge"] if high is None else high
     if least > most:
         raise ConfigError(
             f"model.{prefix}min_pixels={least} is more than model.{prefix}max_pixels={most}; the latter must be larger"
         )
-    part.size = type(part.size)(shortest_edge=least, longest_edge=most)
+    subprocessor.size = type(subprocessor.size)(shortest_edge=least, longest_edge=most)
 
 
-def _set_video_budget(processor: Any, settings: ModelSettings) -> None:
-    """A budget of pixels over a whole video: the processor reckons it as 0.9 of so many tokens."""
-    part = getattr(processor, "video_processor", None)
-    if not hasattr(part, "cap_pixels_per_frame"):
+def _set_video_budget(video_processor: Any, settings: ModelSettings) -> None:
+    """Limit the pixels of all frames of a video together; the processor allows 0.9 of those of `max_video_tokens`."""
+    if not hasattr(video_processor, "cap_pixels_per_frame"):
         raise ConfigError(
             f"model.video_total_pixels needs a video processor with a budget over all frames (Qwen2-VL, Qwen2.5-VL); "
-            f"that of "
-            f"{settings.name} is {type(part).__name__}: set model.video_max_pixels instead"
+            f"that of {settings.name} is {type(video_processor).__name__}: set model.video_max_pixels instead"
         )
-    assert part is not None
     assert settings.video_total_pixels is not None
-    part.cap_pixels_per_frame = True
-    # Half a pixel more, so that rounding down inside gives the number that was asked for.
-    part.max_video_tokens = (settings.video_total_pixels + 0.5) / (0.9 * (part.patch_size * part.merge_size) ** 2)
+    video_processor.cap_pixels_per_frame = True
+    token_side = video_processor.patch_size * video_processor.merge_size
+    # Half a pixel more, so that the processor's rounding down gives the pixels of the setting.
+    video_processor.max_video_tokens = (settings.video_total_pixels + 0.5) / (0.9 * token_side**2)

@@ -94,7 +94,7 @@ def _described(file: Path, seed: int) -> Path:
     text = file.read_text(encoding="utf-8")
     about: dict[str, Any] = parsing.parse_yaml(text, str(file))
     name = about.pop("model", "")
-    write = getattr(registry.module(str(name), "mmpost.models"), "write_described", None)
+    write = getattr(registry.module(str(name), "mmpost.models"), "write_from_spec", None)
     if write is None:
         raise ConfigError(
             f"{file}: wanted {{model: NAME, ...}} of a module that can be described, found model: {name!r}"

@@ -65,7 +65,7 @@ def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[
         return processed_logprobs(head(hidden), temperature, banned).gather(1, targets[:, None]).squeeze(1)
 
     def chunked(closed: bool) -> Tensor:
-        return token_statistics(hidden, targets, temperature, head, banned, sizes.chunk, closed=closed)[0]
+        return token_statistics(hidden, targets, temperature, head, banned, sizes.chunk, closed_form=closed)[0]
 
     def done(logp: Tensor) -> float:
         torch.autograd.grad(logp.sum(), [hidden, layer.weight] if trains else [hidden])

@@ -74,7 +74,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
         run = Run(config, Path(folder), task=ConfiguredTask(task, config))
         model = run.model
         assert isinstance(model, ChatModel)
-        model.banned[unwritable(model.module, model.processor)] = True
+        model.backbone.banned[unwritable(model.module, model.processor)] = True
         if prepare is not None:
             prepare(model.module)
         (stage,) = task.stages()

@@ -218,8 +218,8 @@ def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, t
         found[name] = "exact on 4" in out.getvalue()
         assert ("processor, on 4" in out.getvalue()) is not found[name]
         assert lengths.exact(reading.source[0]).media >= 4
-        assert lengths.frame(reading.source[0]) is not None
-        assert lengths.prompt.marker().strip()
+        assert lengths.coordinate_frame(reading.source[0]) is not None
+        assert lengths.prompt.generation_prompt().strip()
     assert found == {"qwen3_vl": True, "idefics3": True, "gemma3": False}
 
 

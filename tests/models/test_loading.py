@@ -84,7 +84,7 @@ def test_what_follows_the_head_is_found(folder: Path) -> None:
     module.config.text_config.logit_scale = 3.0
     model = ChatModel(module, processor, ModelSettings(device="cpu"))
     hidden = torch.randn(4, module.config.text_config.hidden_size)
-    torch.testing.assert_close(model.head(hidden), module.lm_head(hidden) * 3.0)
+    torch.testing.assert_close(model.backbone.head(hidden), module.lm_head(hidden) * 3.0)
 
 
 def test_a_prompt_with_other_media_names_its_sample(folder: Path) -> None:

@@ -15,7 +15,8 @@ from mmpost.data.media.modalities import Modality, register
 from mmpost.data.sources.base import Indexed
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
-from mmpost.models.embedding.model import EmbeddingSpec, write_towers
+from mmpost.models.embedding.model import write_model
+from mmpost.models.embedding.spec import EmbeddingSpec
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.types import Bench, Context, Part, Sample, Split, Stage, Task
@@ -46,7 +47,7 @@ def described(**more: Any) -> EmbeddingSpec:
 
 
 def write(folder: Path | str, seed: int = 0, **more: Any) -> str:
-    write_towers(folder, described(**more), seed)
+    write_model(folder, described(**more), seed)
     return str(folder)
 
 

@@ -1,1 +1,1 @@
-"""Small architectures with random weights, written by mmpost itself."""
+"""Small models with random weights that mmpost builds itself, for tests, demos and base models."""

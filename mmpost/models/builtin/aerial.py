@@ -21,9 +21,9 @@ PIECES = (
     "what kind of place is this?",
     "where is the",
 )
-"""The fixed phrases of the questions, each of which is read as one symbol."""
+"""The fixed phrases of the questions, one token each."""
 
 
 def write_tiny_aerial(folder: Path | str, seed: int = 0) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network."""
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network."""
     write_tiny(folder, seed, tokenizer=tiny_tokenizer(WORDS, PIECES))

@@ -1,4 +1,4 @@
-"""The tiny Qwen2.5-VL with the words of chest films: reports of half a hundred tokens, and questions of ten."""
+"""The tiny Qwen2.5-VL with the vocabulary of chest X-rays: reports take about 50 tokens, and questions 10."""
 
 from __future__ import annotations
 
@@ -49,19 +49,22 @@ PIECES = (
     "Options: small, moderate, large.",
     "Options: mild, moderate, severe.",
 )
-"""The fixed phrases of data/phantoms.py, phantom_reports.py and phantom_questions.py, one symbol each."""
+"""The fixed phrases of the questions and reports in data/worlds/chest, one token each."""
 
 
 GREY = 0.39
-"""Mean brightness of a drawn film. With black as zero all of a film is loud, and a model this small stays blind to what
-differs: it told sides at chance after 700 steps, and at 97 % after 300 with this."""
+"""Mean brightness of a rendered X-ray, which becomes 0 in normalized pixels.
+
+With black as 0 the common brightness hides differences from a model this small: it told sides apart at chance after 700
+steps, and at 97 % after 300 with this.
+"""
 
 
 def write_tiny_cxr(folder: Path | str, seed: int = 0) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network."""
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network."""
     tokenizer = tiny_tokenizer(WORDS, PIECES)
     write_tiny(folder, seed, tokenizer)
     processor = tiny_processor(tokenizer)
-    for reader in (processor.image_processor, processor.video_processor):
-        reader.image_mean = [GREY] * 3
+    for subprocessor in (processor.image_processor, processor.video_processor):
+        subprocessor.image_mean = [GREY] * 3
     processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A Qwen2-Audio of less than a million parameters, made in code; it hears two seconds."""
+"""A Qwen2-Audio of less than a million parameters, built in code; it takes clips of up to two seconds."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from transformers import (
 from mmpost.models.builtin.qwen_vl import SPREAD, tiny_tokenizer
 
 RATE = 16_000
-"""Hz; Whisper's bands reach up to 8 kHz whatever the rate is."""
+"""Hz. Whisper's mel bands reach up to 8 kHz at any rate."""
 SECONDS = 2
-"""Of the longest clip; every clip is filled up to it, but only its own part becomes tokens (25 a second)."""
+"""Of the longest clip. Every clip is padded to it, but only the clip itself becomes tokens (25 per second)."""
 MELS = 40
 
 AUDIO = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-"""Qwen2-Audio's names of its placeholder and the brackets around it."""
+"""Qwen2-Audio's placeholder and the brackets around it."""
 
 WORDS = """
 beep beeps bell buzz came choose click clicks falling flat hear heard hiss horn knock knocks listen long longest loud
 loudest low music noise option options pitch quiet rising said short silence siren sound sounds speaker spoken tone
 tones voice was were word
 """
-"""Words of questions about sounds, besides those of `tiny.WORDS`."""
+"""Words of questions about sounds, besides those of `qwen_vl.WORDS`."""
 
 PIECES = ("']", "['", "', '", "; answer in <answer>", "; think in <think>, answer in <answer>")
 """A list of options as Python writes it, and the fixed phrases of the built-in prompts."""
@@ -58,11 +58,11 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}"""
-"""Qwen2-Audio's turns, without its default system turn and the numbers that it gives to clips."""
+"""Qwen2-Audio's template, without its default system turn and the numbering of clips."""
 
 
 def tiny_audio_tokenizer() -> PreTrainedTokenizerFast:
-    """The tiny tokenizer with words about sounds and the tokens that stand for them."""
+    """The tiny tokenizer with words about sounds, and the placeholder of audio with its brackets."""
     tokenizer = tiny_tokenizer(WORDS, PIECES)
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in AUDIO], special_tokens=True)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -70,7 +70,7 @@ def tiny_audio_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_audio_processor() -> Qwen2AudioProcessor:
-    """Qwen2-Audio's processor: a hundred frames of `MELS` bands a second, two frames to an encoder position."""
+    """Qwen2-Audio's processor: 100 frames of `MELS` bands per second, two frames per encoder position."""
     features = WhisperFeatureExtractor(
         feature_size=MELS, sampling_rate=RATE, chunk_length=SECONDS, return_attention_mask=True
     )
@@ -78,7 +78,7 @@ def tiny_audio_processor() -> Qwen2AudioProcessor:
 
 
 def tiny_audio_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioConfig:
-    """Sizes at which real spoken digits are learnt within a minute on two cores."""
+    """Sizes at which the model learns real spoken digits within a minute on two cores."""
     vocab = tokenizer.get_vocab()
     text = {
         "model_type": "qwen2",
@@ -109,17 +109,17 @@ def tiny_audio_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2AudioConfig:
     return Qwen2AudioConfig(text_config=text, audio_config=audio, audio_token_index=vocab[AUDIO[0]], **common)
 
 
-def waves(length: int, dim: int) -> Float[Tensor, "length dim"]:
-    """Whisper's fixed positions (arXiv 2212.04356): sines and cosines of periods from 2 pi to 10,000 times that."""
+def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
+    """Whisper's fixed position embeddings (arXiv 2212.04356): sines and cosines, periods from 2 pi to 20,000 pi."""
     periods = torch.exp(math.log(10000) * torch.arange(dim // 2) / (dim // 2 - 1))
     angles = torch.arange(length)[:, None] / periods
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def write_tiny_audio(folder: Path | str, seed: int = 0) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network.
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network.
 
-    The caller's random state is left as it was. The encoder's positions never train, as in the published model.
+    Does not change the caller's random state. The encoder's position embeddings are fixed, as in the published model.
     """
     processor = tiny_audio_processor()
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +127,7 @@ def write_tiny_audio(folder: Path | str, seed: int = 0) -> None:
         model = Qwen2AudioForConditionalGeneration(tiny_audio_config(processor.tokenizer))
     with torch.no_grad():
         positions = model.model.audio_tower.embed_positions.weight
-        positions.copy_(waves(*positions.shape))
+        positions.copy_(sinusoids(*positions.shape))
     model.generation_config = GenerationConfig(
         eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
     )

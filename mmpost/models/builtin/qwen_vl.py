@@ -1,6 +1,6 @@
-"""A Qwen2.5-VL of a million parameters with tokenizer and processor, made in code: the model of tests and demos.
+"""A Qwen2.5-VL of a million parameters with tokenizer and processor, built in code: the model of tests and demos.
 
-`write_tiny(folder)` leaves a checkpoint that transformers' Auto classes load like a published one.
+`write_tiny(folder)` writes a checkpoint that transformers' Auto classes load like a published one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ PIECES = (
     '" with box and point; think in <think>, answer in <answer>, like',
     '[{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]',
 )
-"""Read and written as one symbol each: JSON as `json.dumps` writes it, and the fixed phrases of the built-in prompts.
+"""One token each: fragments of JSON as `json.dumps` writes it, and the fixed phrases of the built-in prompts.
 
-They keep a prompt near 30 tokens and an answer under 20: on a processor, that is most of the cost of a step.
+They keep a prompt near 30 tokens and an answer under 20, which decides the cost of a step on a CPU.
 """
 
 WORDS = """
@@ -62,7 +62,7 @@ on one or orange other over pink point points purple red reply right rightmost r
 smallest sorry square step sum that the their then there these they thing things think third this three tiny to top
 total true two under up upper video what when where which white wide with yellow yes you zero assistant system user
 """
-"""With and without a space before them; every other text is spelt out in bytes."""
+"""One token each, with and without a leading space; other text is spelled out in bytes."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -85,17 +85,17 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}"""
-"""Qwen's turns, without its default system turn: a system message is written only where one is given."""
+"""Qwen's template, without its default system turn: a system message is written only where one is given."""
 
 
 SPREAD = 0.08
-"""Standard deviation of the first weights. At the usual 0.02 a model this small hardly learns to see."""
+"""Standard deviation of initial weights. At the usual 0.02 a model this small hardly learns to use images."""
 
 
 def tiny_tokenizer(more_words: str = "", more_pieces: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """Whole words, numbers below 100 and JSON scaffolding as single tokens, other text as bytes: nothing is lost.
+    """Words, numbers below 100 and fragments of JSON as single tokens, other text as bytes: a lossless tokenizer.
 
-    Words (separated by spaces) and pieces of another domain come after the usual ones.
+    `more_words` (separated by spaces) and `more_pieces` extend the vocabulary for another domain.
     """
     numbers = [str(n) for n in range(100)]
     words, pieces = (WORDS + more_words).split(), (*PIECES, *more_pieces)
@@ -103,11 +103,11 @@ def tiny_tokenizer(more_words: str = "", more_pieces: Sequence[str] = ()) -> Pre
     symbols = [*pieces, *words, *numbers, *spaced]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    spelt = [as_bytes.pre_tokenize_str(s)[0][0] for s in symbols]
-    vocab = {token: i for i, token in enumerate(dict.fromkeys([*alphabet, *spelt]))}
+    in_bytes = [as_bytes.pre_tokenize_str(s)[0][0] for s in symbols]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*alphabet, *in_bytes]))}
     longest_first = "|".join(re.escape(p) for p in sorted(pieces, key=len, reverse=True))
     pattern = f"(?:, | )?[0-9]{{1,2}}| ?(?:{longest_first})| ?[A-Za-z]+|[\\s\\S]"
-    # ignore_merges looks a whole piece up before it is cut: words need no chain of merges.
+    # With ignore_merges a pre-token in the vocabulary is one token: words need no chain of merges.
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
@@ -131,7 +131,7 @@ def tiny_processor(tokenizer: PreTrainedTokenizerFast | None = None) -> Qwen2_5_
         "merge_size": 2,
         "temporal_patch_size": 2,
         "size": size,
-        # Black is zero, so that an empty patch is silent: sight is learnt several times faster than with CLIP's mean.
+        # Black becomes 0, so that an empty patch has no activation: this learns several times faster than CLIP's mean.
         "image_mean": [0.0, 0.0, 0.0],
         "image_std": [0.25, 0.25, 0.25],
     }
@@ -183,9 +183,9 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 @torch.no_grad()
 def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give near numbers near embeddings, in and out, as pretrained models have: waves of 32 periods for each number.
+    """Give close numbers close embeddings, input and output, as pretrained models have: sinusoids with 32 periods.
 
-    Only for numbers as coordinates are written ("36" and ", 36"); after a space, as in "the 7", they stay names.
+    Only for numbers in the form of coordinates ("36" and ", 36"), not after a space, as in "the 7".
     """
     periods = torch.exp(torch.linspace(math.log(12), math.log(250), 32))
     angles = 2 * math.pi * torch.arange(100)[:, None] / periods
@@ -199,9 +199,9 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrai
 
 
 def write_tiny(folder: Path | str, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network.
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network.
 
-    `tokenizer`: one of `tiny_tokenizer` with more words. The caller's random state is left as it was.
+    `tokenizer`: that of `tiny_tokenizer`, perhaps with more words. Does not change the caller's random state.
     """
     processor = tiny_processor(tokenizer)
     with torch.random.fork_rng(devices=[]):

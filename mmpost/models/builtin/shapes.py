@@ -1,4 +1,4 @@
-"""The tiny Qwen2.5-VL with the words of scenes of shapes: counts, attributes, cells, edits and small sums."""
+"""The tiny Qwen2.5-VL with the vocabulary of the shapes world: counts, attributes, cells, edits and small sums."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PIECES = (
     ", '",
     "')",
 )
-"""The fixed phrases of data/shapes.py, counting.py, figures.py and transformation.py, one symbol each."""
+"""The fixed phrases of the questions in data/worlds/shapes, one token each."""
 
 
 def write_tiny_shapes(folder: Path | str, seed: int = 0) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network."""
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network."""
     write_tiny(folder, seed, tiny_tokenizer(WORDS, PIECES))

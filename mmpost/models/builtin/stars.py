@@ -1,10 +1,11 @@
-"""Three small encoders for variable stars: light curves, spectra, and records of catalogue entries."""
+"""An embedding model of variable stars with three small encoders: light curves, spectra and catalog records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mmpost.models.embedding.model import EmbeddingSpec, write_towers
+from mmpost.models.embedding.model import write_model
+from mmpost.models.embedding.spec import EmbeddingSpec
 
 META = (
     *("mean_vmag", "phot_g_mean_mag", "e_phot_g_mean_mag", "phot_bp_mean_mag", "e_phot_bp_mean_mag"),
@@ -14,13 +15,13 @@ META = (
 )
 """The 34 numbers of AstroM3's metadata."""
 PHOTO = ("amplitude", "period", "lksl_statistic", "rfr_score")
-"""The 4 numbers that go with each point of a light curve."""
+"""The 4 numbers that AstroM3 repeats at each step of a light curve."""
 
 
-def astro(small: bool) -> EmbeddingSpec:
-    """AstroM3's towers at their published sizes, or so small that 200 steps take about a minute on two cores."""
-    # On a CPU, attention costs by heads and dropout as much as all products of an encoder this small; and of 200 steps
-    # attention to all is not dear.
+def stars_spec(small: bool) -> EmbeddingSpec:
+    """AstroM3's encoders at their published sizes, or so small that 200 steps take about a minute on two cores."""
+    # Few heads and no dropout: on a CPU they would cost as much as all matrix products of an encoder this small. Full
+    # attention is cheap at 200 steps.
     curve = {"dim": 32, "layers": 2, "hidden": 64, "heads": 2} if small else {"attention": "sparse"}
     dropouts = (0.0, 0.0, 0.0) if small else (0.245, 0.339, 0.160)
     return EmbeddingSpec.model_validate(
@@ -54,4 +55,4 @@ def astro(small: bool) -> EmbeddingSpec:
 
 def write_tiny_astro(folder: Path | str, seed: int = 0) -> None:
     """Write the small model with random weights into `folder`."""
-    write_towers(folder, astro(small=True), seed)
+    write_model(folder, stars_spec(small=True), seed)

@@ -1,4 +1,4 @@
-"""The tiny model with the words of `data/clips.py`, and the clock of the released Qwen2.5-VL."""
+"""The tiny Qwen2.5-VL with the vocabulary of `data/worlds/clips.py`, and the time scale of the released models."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PIECES = (
     ".5",
     ".0",
 )
-"""JSON as `json.dumps` writes it, the fixed phrases of the questions, and the halves of a second."""
+"""One token each: fragments of JSON as `json.dumps` writes it, fixed phrases of the questions, halves of a second."""
 
 
 def write_tiny_video(folder: Path | str, seed: int = 0) -> None:
-    """Write the model with random weights, its tokenizer and its processor into `folder`; needs no network."""
+    """Write the model with random weights, tokenizer and processor into `folder`; needs no network."""
     write_tiny(folder, seed, tokenizer=tiny_tokenizer(WORDS, PIECES))
     config = Path(folder) / "config.json"
-    told = json.loads(config.read_text())
-    # Time positions per second of video, as in the released checkpoints; the default of the class is 4.
-    told["vision_config"]["tokens_per_second"] = 2
-    config.write_text(json.dumps(told, indent=2))
+    fields = json.loads(config.read_text())
+    # As in the released checkpoints; the class defaults to 4.
+    fields["vision_config"]["tokens_per_second"] = 2
+    config.write_text(json.dumps(fields, indent=2))

@@ -1,9 +1,10 @@
-"""Features of media once per distinct picture, however many rows and passes ask for them.
+"""Encoder features of media, computed once per distinct medium however many rows and passes read it.
 
-A picture is an image, a video or a sound: whatever has an encoder whose output the model's forward takes.
+This works for every modality whose encoder output the model's forward accepts in place of its inputs.
 
-Frozen: kept by content, in memory and perhaps on disk. Trained: one forward with graph for each picture of a step;
-micro-batches get detached copies, and one backward follows when the last of them has given its gradient.
+Frozen encoder: features are cached by content, in memory and, if set, on disk. Trained encoder: each medium of an
+optimizer step is encoded once with a graph. Micro-batches read detached copies of the features, which collect their
+gradients, and one backward pass through the encoder follows when the last micro-batch has added its own.
 """
 
 from __future__ import annotations
@@ -30,163 +31,167 @@ from mmpost.data.media.cache import Cache
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat import families, padding
 from mmpost.models.chat.prompts import EncodedPrompt
-from mmpost.models.media.processed_cache import MediaInput, merged
+from mmpost.models.media.processed_cache import MediaInput, merge_outputs
 from mmpost.models.media.processors import MediaProcessor
 
-CLOSE = 0.02
-"""Largest difference of hidden states, as a share of the largest, at which two ways are the same."""
+TOLERANCE = 0.02
+"""Largest difference of hidden states with and without cached features, relative to the largest hidden state."""
 
 Feature = tuple[Tensor, ...]
-"""What the language model reads of one picture: its tokens, and those that later layers add (deep stack)."""
+"""What the language model reads of one medium: its token embeddings, and those added in later layers (deep stack)."""
 
 
 @dataclass
-class Encoder:
-    """What turns one kind of media into features, and what is known of its outputs."""
+class MediaEncoder:
+    """A model's encoder of one modality, and the form of its output, which its first call shows."""
 
     function: Callable[..., Any]
     listed: bool = True
-    """One feature for each medium, instead of all in one tensor."""
+    """Whether the output is a list with one feature per medium, instead of one tensor for all."""
     output: Callable[..., Any] = dict
 
 
 @dataclass
-class _Live:
-    """A picture of the optimiser step at hand."""
+class PendingFeature:
+    """A feature of the current optimizer step that has not been through the backward pass yet."""
 
     out: Feature
-    """With graph."""
+    """The encoder's output, with graph."""
     leaves: Feature
-    """What micro-batches read, and leave their gradients on; fp32, so that many small ones add up."""
+    """Detached copies that micro-batches read and accumulate gradients on; fp32, since many small ones add up."""
     last: int
-    """The last micro-batch that reads it."""
+    """Index of the last micro-batch that reads it."""
 
 
 class EncoderFeatureCache:
-    """Gives prompts their media: as features where the family takes them so, else as pixels (the plain path)."""
+    """Provides the media inputs of prompts: features where the family accepts them, else processed media."""
 
     def __init__(
         self,
         module: Any,
         device: torch.device,
-        arithmetic: Callable[[], AbstractContextManager[None]],
+        autocast: Callable[[], AbstractContextManager[None]],
         bf16: bool,
-        intakes: Mapping[str, MediaProcessor],
+        processors: Mapping[str, MediaProcessor],
         compute: ComputeSettings = ComputeSettings(),
     ) -> None:
-        self.module, self.device, self.arithmetic, self.bf16 = module, device, arithmetic, bf16
-        self._encoders: dict[str, Encoder] = {}
+        self.module, self.device, self.autocast, self.bf16 = module, device, autocast, bf16
+        self._encoders: dict[str, MediaEncoder] = {}
         if compute.reuse == "auto":
-            for kind in intakes:
-                function = getattr(module.model, intakes[kind].features, None)
+            for modality, processor in processors.items():
+                function = getattr(module.model, processor.feature_method, None)
                 if callable(function):
-                    self._encoders[kind] = Encoder(function)
-        self.calls = self.pictures = 0
-        """Runs of the tower so far, and pictures in them; those of the check at the start are not counted."""
+                    self._encoders[modality] = MediaEncoder(function)
+        self.num_calls = self.num_encoded = 0
+        """Encoder calls so far, and the media encoded in them."""
         self.folder = Path(compute.feature_cache_dir) if compute.feature_cache_dir else None
         self._cache = Cache(compute.feature_cache_bytes)
         self._weights: tuple[object, ...] = ()
-        self._disk_name = ""
+        self._weights_hash = ""
         self._checked: set[tuple[str, bool]] = set()
-        # Parts that have nothing to do with pictures; what is unknown counts as the tower's.
-        known = families.parameter_groups(module)
-        self._others = tuple(p + "." for part in ("language", "head") for p in known.get(part, ()))
+        # Parameters that features do not depend on. Unknown ones count as the encoder's, which is the safe side.
+        groups = families.parameter_groups(module)
+        self._other_prefixes = tuple(p + "." for part in ("language", "head") for p in groups.get(part, ()))
         self._plan: dict[int, int] = {}
         self._last: dict[str, int] = {}
-        self._live: dict[str, _Live] = {}
+        self._pending: dict[str, PendingFeature] = {}
 
-    def inputs(self, prompts: Sequence[EncodedPrompt], batch: object = None) -> dict[str, Any]:
-        """What the model is given besides tokens for the media of `prompts`, one row each, in their order.
-
-        `batch`: the micro-batch that they belong to; with a graph, one of the plan of `step`, whose backward must run
-        before the next one is asked for.
-        """
-        pictures = [picture for prompt in prompts for picture in prompt.media_inputs]
-        if not pictures:
-            return {}
-        self._check(prompts)
-        if not {p.modality for p in pictures} <= self._encoders.keys():
-            return {k: v.to(self.device) for k, v in padding.media(prompts).items()}
-        graph = self.trains and torch.is_grad_enabled()
-        if self.trains and not graph and batch is None:
-            # A rollout asks once for each prompt: together is faster, and nothing is worth keeping.
-            distinct = _distinct(pictures)
-            found = dict(zip([p.key for p in distinct], self._run_all(distinct), strict=True))
-        elif not graph:
-            self._refuse_dropout()
-            found = {p.key: self._fixed(p) for p in _distinct(pictures)}
-        elif (place := self._plan.get(id(batch))) is None:
-            found = {p.key: self._run(p) for p in _distinct(pictures)}
-        else:
-            return self._outputs(pictures, self._leaves(pictures, place))
-        return self._outputs(pictures, [tuple(t.to(self.device) for t in found[p.key]) for p in pictures])
-
-    def _refuse_dropout(self) -> None:
-        """Raises ConfigError where a pass without gradient should draw the dropout that one with a gradient will."""
-        if not (self.trains and self.module.training):
-            return
-        for name, module in self.module.named_modules():
-            if isinstance(module, torch.nn.Dropout) and module.p > 0 and not name.startswith(self._others):
-                raise ConfigError(
-                    "an objective of the whole batch computes each micro-batch twice and wants the same dropout in "
-                    f"both, found {name}, whose pictures are computed once: set model.lora.dropout=0, leave vision out "
-                    "of model.lora.parts, or compute.reuse=off"
-                )
+    def reset_counters(self) -> None:
+        """Start counting calls and media from 0."""
+        self.num_calls = self.num_encoded = 0
 
     @property
-    def shares(self) -> bool:
-        """Whether features of any kind of medium are computed once."""
+    def enabled(self) -> bool:
+        """Whether features of any modality are computed once."""
         return bool(self._encoders)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any weight that features may depend on is trained."""
+        return any(p.requires_grad for _, p in self._parameters())
+
+    def inputs(self, prompts: Sequence[EncodedPrompt], batch: object = None) -> dict[str, Any]:
+        """What the model takes besides tokens for the media of `prompts`, one row each, in their order.
+
+        `batch`: the micro-batch of these prompts, if any. With a graph it must be one of the plan of `step`, and its
+        backward pass must run before the inputs of the next one are requested.
+        """
+        media = [medium for prompt in prompts for medium in prompt.media_inputs]
+        if not media:
+            return {}
+        self._check(prompts)
+        if not {m.modality for m in media} <= self._encoders.keys():
+            return {k: v.to(self.device) for k, v in padding.media(prompts).items()}
+        with_graph = self.trainable and torch.is_grad_enabled()
+        if self.trainable and not with_graph and batch is None:
+            # A rollout needs each prompt once, and the weights change before the next: one call, and nothing cached.
+            distinct = _distinct(media)
+            features = dict(zip([m.key for m in distinct], self._encode_all(distinct), strict=True))
+        elif not with_graph:
+            self._refuse_dropout()
+            features = {m.key: self._cached_feature(m) for m in _distinct(media)}
+        elif (index := self._plan.get(id(batch))) is None:
+            features = {m.key: self._encode_one(m) for m in _distinct(media)}
+        else:
+            return self._as_outputs(media, self._leaves(media, index))
+        return self._as_outputs(media, [tuple(t.to(self.device) for t in features[m.key]) for m in media])
+
+    def _refuse_dropout(self) -> None:
+        """Raises ConfigError for dropout in a pass without gradient whose counterpart with gradient comes later.
+
+        Such are the two passes of a whole-batch objective (GradCache): they must have the same dropout, which features
+        from different computations do not.
+        """
+        if not (self.trainable and self.module.training):
+            return
+        for name, module in self.module.named_modules():
+            if isinstance(module, torch.nn.Dropout) and module.p > 0 and not name.startswith(self._other_prefixes):
+                raise ConfigError(
+                    "an objective over the whole batch computes each micro-batch twice and wants the same dropout in "
+                    f"both, found {name} in the encoder, whose features are reused: set model.lora.dropout=0, leave "
+                    "vision out of model.lora.parts, or set compute.reuse=off"
+                )
 
     @contextmanager
     def step(self, plan: Sequence[tuple[object, Sequence[EncodedPrompt]]]) -> Iterator[None]:
-        """Surrounds the micro-batches of one optimiser step, given with their prompts."""
-        self._plan = {id(batch): place for place, (batch, _) in enumerate(plan)}
+        """Surrounds the micro-batches of one optimizer step, given with their prompts."""
+        self._plan = {id(batch): i for i, (batch, _) in enumerate(plan)}
         self._last = {
-            p.key: i for i, (_, prompts) in enumerate(plan) for prompt in prompts for p in prompt.media_inputs
+            m.key: i for i, (_, prompts) in enumerate(plan) for prompt in prompts for m in prompt.media_inputs
         }
         try:
             yield
             self._backward(len(plan))
         finally:
-            self._plan, self._last, self._live = {}, {}, {}
+            self._plan, self._last, self._pending = {}, {}, {}
 
-    @property
-    def trains(self) -> bool:
-        """Whether any weight that features may depend on is trained."""
-        return any(p.requires_grad for _, p in self._parameters())
-
-    def start_counting(self) -> None:
-        """From nought."""
-        self.calls = self.pictures = 0
-
-    def forget(self) -> None:
-        """The weights may have moved."""
-        if self.trains:
+    def after_step(self) -> None:
+        """Drop what the optimizer step has outdated."""
+        if self.trainable:
             self._cache.clear()
 
-    # Features that stay as they are.
+    # Features without graph.
 
-    def _fixed(self, picture: MediaInput) -> Feature:
-        """Without graph, a function of the picture and the weights alone; kept as long as the weights stay."""
-        # In-place changes count up the version; what replaces a tensor has another place.
+    def _cached_feature(self, medium: MediaInput) -> Feature:
+        """A function of the medium and the encoder's weights alone; cached until these change."""
+        # In-place updates increment a parameter's version; replacing its tensor changes the address.
         weights = tuple((p.data_ptr(), p._version) for _, p in self._parameters())
         if weights != self._weights:
             self._cache.clear()
-            self._weights, self._disk_name = weights, ""
-        return self._cache.get(picture.key, lambda: self._read(picture), lambda f: sum(t.nbytes for t in f))
+            self._weights, self._weights_hash = weights, ""
+        return self._cache.get(medium.key, lambda: self._load_or_encode(medium), lambda f: sum(t.nbytes for t in f))
 
-    def _read(self, picture: MediaInput) -> Feature:
+    def _load_or_encode(self, medium: MediaInput) -> Feature:
         file = None
-        if self.folder is not None and not self.trains:
-            file = self.folder / f"{self._named(picture)}.safetensors"
+        if self.folder is not None and not self.trainable:
+            file = self.folder / f"{self._file_stem(medium)}.safetensors"
             if file.exists():
                 return _load(file)
         training = self.module.training
         self.module.eval()
         try:
             with torch.no_grad():
-                feature = tuple(t.cpu() for t in self._run(picture))
+                feature = tuple(t.cpu() for t in self._encode_one(medium))
         finally:
             self.module.train(training)
         if file is not None:
@@ -194,183 +199,189 @@ class EncoderFeatureCache:
                 _save(file, feature)
             except OSError as e:
                 print(
-                    f"compute.feature_cache_dir: {file.parent} cannot be written ({e}); going on without",
+                    f"compute.feature_cache_dir: {file.parent} cannot be written ({e}); continuing without it",
                     file=sys.stderr,
                 )
                 self.folder = None
         return feature
 
-    def _named(self, picture: MediaInput) -> str:
-        """Hash of all that a feature depends on: picture, weights, arithmetic and libraries."""
-        if not self._disk_name:
-            found = hashlib.sha256(f"{type(self.module).__name__} {self.module.config.to_json_string()}".encode())
+    def _file_stem(self, medium: MediaInput) -> str:
+        """Hash of all that a feature depends on: medium, weights, configuration, arithmetic and library versions."""
+        if not self._weights_hash:
+            sha = hashlib.sha256(f"{type(self.module).__name__} {self.module.config.to_json_string()}".encode())
             versions = [metadata.version(name) for name in ("torch", "transformers")]
-            found.update(f"{versions} {self.device.type} {self.bf16} {self._attention()}".encode())
+            attention = getattr(self.module.config, "_attn_implementation", "")
+            sha.update(f"{versions} {self.device.type} {self.bf16} {attention}".encode())
             for name, p in self._parameters():
-                found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-                found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            self._disk_name = found.hexdigest()
-        return hashlib.sha256(f"{self._disk_name} {picture.key}".encode()).hexdigest()
+                sha.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
+                sha.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            self._weights_hash = sha.hexdigest()
+        return hashlib.sha256(f"{self._weights_hash} {medium.key}".encode()).hexdigest()
 
-    def _attention(self) -> str:
-        return str(getattr(self.module.config, "_attn_implementation", ""))
+    # Features with graph.
 
-    # Features with a gradient.
-
-    def _leaves(self, pictures: Sequence[MediaInput], place: int) -> list[Feature]:
-        self._backward(place)
-        new = [p for p in _distinct(pictures) if p.key not in self._live]
-        # What may share a graph goes backward together.
-        last = max((self._last[p.key] for p in new), default=place)
-        for picture, out in zip(new, self._run_all(new), strict=True):
+    def _leaves(self, media: Sequence[MediaInput], index: int) -> list[Feature]:
+        """What micro-batch `index` reads of its media; encodes those that no earlier one has read."""
+        self._backward(index)
+        new = [m for m in _distinct(media) if m.key not in self._pending]
+        # Media encoded in one call share a graph, which a backward pass frees: all of them wait for the last reader.
+        last = max((self._last[m.key] for m in new), default=index)
+        for medium, out in zip(new, self._encode_all(new), strict=True):
             leaves = tuple(at_least_fp32(t.detach()).requires_grad_() for t in out)
-            self._live[picture.key] = _Live(out, leaves, last)
-        live = [self._live[p.key] for p in pictures]
-        return [tuple(leaf.to(t.dtype) for leaf, t in zip(one.leaves, one.out, strict=True)) for one in live]
+            self._pending[medium.key] = PendingFeature(out, leaves, last)
+        pending = [self._pending[m.key] for m in media]
+        return [tuple(leaf.to(t.dtype) for leaf, t in zip(f.leaves, f.out, strict=True)) for f in pending]
 
-    def _backward(self, place: int) -> None:
-        """Through the tower, for the pictures that no micro-batch from `place` on reads."""
-        done = {key: one for key, one in self._live.items() if one.last < place}
-        pairs = [pair for one in done.values() for pair in zip(one.out, one.leaves, strict=True)]
+    def _backward(self, index: int) -> None:
+        """Backward pass through the encoder for the features that no micro-batch from `index` on reads."""
+        finished = {key: feature for key, feature in self._pending.items() if feature.last < index}
+        pairs = [pair for feature in finished.values() for pair in zip(feature.out, feature.leaves, strict=True)]
+        # A single backward call for all roots, since those of one encoder call share a graph.
         roots = [(t, leaf.grad.to(t.dtype)) for t, leaf in pairs if leaf.grad is not None and t.requires_grad]
-        for key in done:
-            del self._live[key]
+        for key in finished:
+            del self._pending[key]
         if roots:
             torch.autograd.backward([t for t, _ in roots], [g for _, g in roots])
 
-    # The family's own code.
+    # The encoder itself.
 
-    def _run(self, picture: MediaInput) -> Feature:
-        self.calls, self.pictures = self.calls + 1, self.pictures + 1
-        return self._feature(picture)
+    def _encode_one(self, medium: MediaInput) -> Feature:
+        self.num_calls, self.num_encoded = self.num_calls + 1, self.num_encoded + 1
+        return self._feature(medium)
 
-    def _run_all(self, pictures: Sequence[MediaInput]) -> list[Feature]:
-        """In one call for each kind whose encoder tells the pictures apart afterwards, else in one each."""
-        found: dict[str, Feature] = {}
-        for kind in dict.fromkeys(p.modality for p in pictures):
-            mine = [p for p in pictures if p.modality == kind]
-            media = _together(mine) if self._encoders[kind].listed else None
-            if media is None:
-                found |= {p.key: self._run(p) for p in mine}
+    def _encode_all(self, media: Sequence[MediaInput]) -> list[Feature]:
+        """In one call per modality where the encoder's output separates the media again, else in one call each."""
+        features: dict[str, Feature] = {}
+        for modality in dict.fromkeys(m.modality for m in media):
+            of_modality = [m for m in media if m.modality == modality]
+            inputs = _merge(of_modality) if self._encoders[modality].listed else None
+            if inputs is None:
+                features |= {m.key: self._encode_one(m) for m in of_modality}
             else:
-                self.calls, self.pictures = self.calls + 1, self.pictures + len(mine)
-                found |= dict(zip((p.key for p in mine), self._encode(kind, media), strict=True))
-        return [found[p.key] for p in pictures]
+                self.num_calls, self.num_encoded = self.num_calls + 1, self.num_encoded + len(of_modality)
+                features |= dict(zip((m.key for m in of_modality), self._encode(modality, inputs), strict=True))
+        return [features[m.key] for m in media]
 
-    def _feature(self, picture: MediaInput) -> Feature:
-        """Of one picture, whatever it consists of."""
-        found = self._encode(picture.modality, picture.load())
-        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    def _feature(self, medium: MediaInput) -> Feature:
+        parts = self._encode(medium.modality, medium.load())
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
-    def _encode(self, kind: str, media: Mapping[str, Tensor]) -> list[Feature]:
-        """As many features as the family tells apart."""
-        encoder = self._encoders[kind]
-        takes = inspect.signature(encoder.function).parameters
-        with self.arithmetic():
-            out = encoder.function(**{k: v.to(self.device) for k, v in media.items() if k in takes}, return_dict=True)
+    def _encode(self, modality: str, inputs: Mapping[str, Tensor]) -> list[Feature]:
+        """One call of the encoder; as many features as its output separates."""
+        encoder = self._encoders[modality]
+        accepted = inspect.signature(encoder.function).parameters
+        arguments = {k: v.to(self.device) for k, v in inputs.items() if k in accepted}
+        with self.autocast():
+            out = encoder.function(**arguments, return_dict=True)
         tokens, levels = out.pooler_output, out.get("deepstack_features") or ()
         encoder.listed, encoder.output = not isinstance(tokens, Tensor), type(out)
         return list(zip(tokens, *levels, strict=True)) if encoder.listed else [(tokens, *levels)]
 
-    def _outputs(self, pictures: Sequence[MediaInput], features: Sequence[Feature]) -> dict[str, Any]:
-        """As the encoders' own outputs, which forwards of transformers take instead of pixels."""
+    def _as_outputs(self, media: Sequence[MediaInput], features: Sequence[Feature]) -> dict[str, Any]:
+        """Features in the form of encoder outputs, which forwards of transformers accept in place of media inputs."""
         outputs = {}
-        for kind in dict.fromkeys(p.modality for p in pictures):
-            encoder = self._encoders[kind]
-            mine = [f for p, f in zip(pictures, features, strict=True) if p.modality == kind]
-            tokens = [f[0] for f in mine]
+        for modality in dict.fromkeys(m.modality for m in media):
+            encoder = self._encoders[modality]
+            of_modality = [f for m, f in zip(media, features, strict=True) if m.modality == modality]
+            tokens = [f[0] for f in of_modality]
             fields: dict[str, Any] = {"pooler_output": tokens if encoder.listed else torch.cat(tokens)}
-            levels = [list(level) for level in zip(*(f[1:] for f in mine), strict=True)]
+            levels = [list(level) for level in zip(*(f[1:] for f in of_modality), strict=True)]
             if levels:
                 fields["deepstack_features"] = levels
-            outputs[kind] = encoder.output(**fields)
+            outputs[modality] = encoder.output(**fields)
         return {"mm_encoder_outputs": outputs}
 
     def _parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The parameters that features may depend on."""
         for name, p in self.module.named_parameters():
-            if not name.startswith(self._others):
+            if not name.startswith(self._other_prefixes):
                 yield name, p
 
-    # Whether the family takes features at all.
+    # Whether the family accepts features at all.
 
     def _check(self, prompts: Sequence[EncodedPrompt]) -> None:
-        """On the first prompt with one picture of a kind, and with several: the same hidden states both ways."""
+        """Compare hidden states with features and without, for the first prompt with one medium and with several.
+
+        A modality that fails is from then on encoded by each forward, as in transformers.
+        """
         for prompt in prompts:
-            kinds = dict.fromkeys(p.modality for p in prompt.media_inputs)
-            case = (",".join(kinds), len(prompt.media_inputs) > len(kinds))
-            if not kinds or not kinds.keys() <= self._encoders.keys() or case in self._checked:
+            modalities = dict.fromkeys(m.modality for m in prompt.media_inputs)
+            case = (",".join(modalities), len(prompt.media_inputs) > len(modalities))
+            if not modalities or not modalities.keys() <= self._encoders.keys() or case in self._checked:
                 continue
             self._checked.add(case)
-            reason = self._fault(prompt)
+            reason = self._reason_unsupported(prompt)
             if reason:
-                self._encoders = {k: e for k, e in self._encoders.items() if k not in kinds}
+                self._encoders = {k: e for k, e in self._encoders.items() if k not in modalities}
                 name = type(self.module).__name__
-                print(f"{name}: each row encodes its {', '.join(kinds)} anew, since {reason}", file=sys.stderr)
+                print(f"{name}: each row encodes its {', '.join(modalities)} anew, since {reason}", file=sys.stderr)
 
-    def _fault(self, prompt: EncodedPrompt) -> str:
-        """Why features cannot be kept for this model; empty where they can."""
+    def _reason_unsupported(self, prompt: EncodedPrompt) -> str:
+        """Why this model's features cannot be reused; empty where they can."""
         training = self.module.training
         self.module.eval()
         try:
-            with torch.no_grad(), self.arithmetic():
+            with torch.no_grad(), self.autocast():
                 text = {k: v.to(self.device) for k, v in padding.prefill([prompt], 0).items()}
                 media = {k: v.to(self.device) for k, v in prompt.media.items()}
-                wanted = self.module.model(**text, **media, use_cache=False).last_hidden_state.float()
-                given = self._outputs(prompt.media_inputs, [self._feature(p) for p in prompt.media_inputs])
-                found = self.module.model(**text, **given, use_cache=False).last_hidden_state.float()
-            if not float((found - wanted).abs().max()) <= CLOSE * float(wanted.abs().max()):
-                return "features handed over give other hidden states"
-            return "its features depend on the language model" if self._reaches_others(prompt.media_inputs[0]) else ""
+                expected = self.module.model(**text, **media, use_cache=False).last_hidden_state.float()
+                outputs = self._as_outputs(prompt.media_inputs, [self._feature(m) for m in prompt.media_inputs])
+                actual = self.module.model(**text, **outputs, use_cache=False).last_hidden_state.float()
+            if not float((actual - expected).abs().max()) <= TOLERANCE * float(expected.abs().max()):
+                return "its hidden states differ when it is given features"
+            return (
+                "its features depend on the language model" if self._depends_on_others(prompt.media_inputs[0]) else ""
+            )
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as e:
-            return f"it does not take features: {type(e).__name__}: {str(e)[:200]}"
+            return f"it does not accept features: {type(e).__name__}: {str(e)[:200]}"
         finally:
             self.module.train(training)
 
-    def _reaches_others(self, picture: MediaInput) -> bool:
-        """Whether a weight that is not the tower's has a part in features."""
-        own = {id(p) for _, p in self._parameters()}
-        others = [p for p in self.module.parameters() if id(p) not in own and p.is_floating_point()]
+    def _depends_on_others(self, medium: MediaInput) -> bool:
+        """Whether features have a gradient on parameters outside of `_parameters`, and so change with them."""
+        encoder_ids = {id(p) for _, p in self._parameters()}
+        others = [p for p in self.module.parameters() if id(p) not in encoder_ids and p.is_floating_point()]
         before = [p.requires_grad for p in others]
         try:
             for p in others:
                 p.requires_grad_(True)
             with torch.enable_grad():
-                out = self._feature(picture)[0]
+                out = self._feature(medium)[0]
                 if not (out.requires_grad and others):
                     return False
                 return any(g is not None for g in torch.autograd.grad(out.sum(), others, allow_unused=True))
         finally:
-            for p, trained in zip(others, before, strict=True):
-                p.requires_grad_(trained)
+            for p, requires_grad in zip(others, before, strict=True):
+                p.requires_grad_(requires_grad)
 
 
-def _distinct(pictures: Sequence[MediaInput]) -> list[MediaInput]:
-    return list({p.key: p for p in pictures}.values())
+def _distinct(media: Sequence[MediaInput]) -> list[MediaInput]:
+    return list({m.key: m for m in media}.values())
 
 
-def _together(pictures: Sequence[MediaInput]) -> dict[str, Tensor] | None:
-    """The tensors of several pictures of one medium each; None where they do not go together."""
-    if len(pictures) < 2 or any(p.media != 1 for p in pictures):
+def _merge(media: Sequence[MediaInput]) -> dict[str, Tensor] | None:
+    """The inputs of several single media in one; None where they do not concatenate."""
+    if len(media) < 2 or any(m.num_media != 1 for m in media):
         return None
     try:
-        return merged([p.load() for p in pictures])
+        return merge_outputs([m.load() for m in media])
     except ValueError:
         return None
 
 
 def _load(file: Path) -> Feature:
     try:
-        found = load_file(file)
+        tensors = load_file(file)
     except (OSError, SafetensorError) as e:
-        raise DataError(f"{file}: wanted kept features, found a file that cannot be read ({e}); delete it") from e
-    return tuple(found[str(i)] for i in range(len(found)))
+        raise DataError(f"{file}: wanted cached features, found a file that cannot be read ({e}); delete it") from e
+    return tuple(tensors[str(i)] for i in range(len(tensors)))
 
 
 def _save(file: Path, feature: Feature) -> None:
-    """Written aside and renamed: other runs may read and write the same folder."""
+    """Atomic, by a rename: other runs may read and write the same folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
-    save_file({str(i): t.contiguous() for i, t in enumerate(feature)}, aside)
-    aside.replace(file)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    save_file({str(i): t.contiguous() for i, t in enumerate(feature)}, temporary)
+    temporary.replace(file)

@@ -1,4 +1,8 @@
-"""From hidden states to log-probabilities, a chunk of tokens at a time: whole logits never exist."""
+"""Log-probabilities and entropies from hidden states, a chunk of tokens at a time.
+
+Full logits [tokens, vocabulary] would be the largest tensor of a step; they never exist at once, nor does their
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,12 @@ class StatisticsRequest(NamedTuple):
     """Which statistics are computed besides log-probs."""
 
     entropy: Entropy = "none"
+    """"value": without gradient."""
     sum_p2: bool = False
 
 
 class Statistics(NamedTuple):
-    """Of each token's distribution; None where nobody wants it."""
+    """Statistics of each token's distribution, fp32 or finer; None where not requested."""
 
     logp: Float[Tensor, " tok"]
     entropy: Float[Tensor, " tok"] | None
@@ -35,22 +40,23 @@ class Statistics(NamedTuple):
 
 
 NEVER = -1e30
-"""The logit of a banned token: -inf would make 0 * inf in the entropy."""
+"""The logit of a banned token. Its probability is 0; with -inf the entropy would be 0 * inf = NaN."""
 
 
 def processed_logprobs(
     logits: Float[Tensor, "tok vocab"], temperature: Float[Tensor, " tok"], banned: Bool[Tensor, " vocab"]
 ) -> Float[Tensor, "tok vocab"]:
-    """Log-probabilities of the distribution that replies are drawn from, in fp32 or finer: over temperature, bans out.
+    """Log-probabilities of the distribution that replies are sampled from: temperature applied, banned tokens removed.
 
-    Every pass uses it, so that behaviour, old, reference and current log-probs of the same weights agree.
+    In fp32 or finer. All passes compute them this way, so that sampling-time, old, reference and current log-probs of
+    the same weights agree.
     """
     return (at_least_fp32(logits) / temperature[:, None]).masked_fill(banned, NEVER).log_softmax(-1)
 
 
 @dataclass(frozen=True)
 class LanguageHead:
-    """A model's output layer, and what the model does to each of its logits."""
+    """A model's output layer, and what the family does to its logits afterwards (such as soft capping)."""
 
     layer: torch.nn.Module
     after: Callable[[Tensor], Tensor]
@@ -60,7 +66,7 @@ class LanguageHead:
 
     @property
     def linear(self) -> bool:
-        """Whether its layer is a matrix and a bias, and nothing else: no adapter, no hook, no parametrization."""
+        """Whether the layer is a weight and a bias and nothing else: no adapter, no hook, no parametrization."""
         hooks = (self.layer._forward_hooks, self.layer._forward_pre_hooks, self.layer._backward_hooks)
         return type(self.layer) is torch.nn.Linear and not any(hooks)
 
@@ -72,38 +78,38 @@ def token_statistics(
     head: LanguageHead,
     banned: Bool[Tensor, " vocab"],
     budget: int,
-    wanted: StatisticsRequest = StatisticsRequest(),  # noqa: B008
-    closed: bool = True,
+    request: StatisticsRequest = StatisticsRequest(),  # noqa: B008
+    closed_form: bool = True,
 ) -> Statistics:
-    """Log-probability of each target, and what else is wanted of its distribution.
+    """Log-probability of each target, and the requested statistics of its distribution.
 
-    At most `budget` logits (tokens x vocabulary) are worked on at one time; what exists at the same moment is two to
-    three times as many fp32 numbers. `closed` takes the gradient in closed form where the head allows it; else
-    autograd makes the logits of each chunk again in the backward pass, which is slower and takes more memory.
+    At most `budget` logits (tokens x vocabulary) are in work at a time; two to three times as many fp32 numbers exist
+    at the peak. `closed_form` computes gradients in closed form where the head is linear. Otherwise autograd recomputes
+    the logits of each chunk in the backward pass, which is slower and takes more memory.
     """
     chunk = max(1, budget // banned.shape[0])
-    if closed and head.linear and len(hidden):
-        return _closed(hidden, targets, temperature, head, banned, chunk, wanted)
+    if closed_form and head.linear and len(hidden):
+        return _in_closed_form(hidden, targets, temperature, head, banned, chunk, request)
 
-    def piece(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def statistics(h: Tensor, t: Tensor, temp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logp = processed_logprobs(head(h), temp, banned)
-        picked = logp.gather(-1, t[:, None]).squeeze(-1)
-        entropy = squares = picked.detach()
-        if wanted.sum_p2:
-            squares = logp.detach().exp().square().sum(-1)
-        if wanted.entropy != "none":
-            logp = logp if wanted.entropy == "gradient" else logp.detach()
+        target_logp = logp.gather(-1, t[:, None]).squeeze(-1)
+        entropy = sum_p2 = target_logp.detach()
+        if request.sum_p2:
+            sum_p2 = logp.detach().exp().square().sum(-1)
+        if request.entropy != "none":
+            logp = logp if request.entropy == "gradient" else logp.detach()
             entropy = -(logp.exp() * logp).sum(-1)
-        return picked, entropy, squares
+        return target_logp, entropy, sum_p2
 
-    pieces = []
+    chunks = []
     for h, t, temp in zip(hidden.split(chunk), targets.split(chunk), temperature.split(chunk), strict=True):
         if torch.is_grad_enabled() and len(hidden) > chunk:
-            pieces.append(checkpoint(piece, h, t, temp, use_reentrant=False))
+            chunks.append(checkpoint(statistics, h, t, temp, use_reentrant=False))
         else:
-            pieces.append(piece(h, t, temp))
-    picked, entropy, squares = (torch.cat(found) for found in zip(*pieces, strict=True))
-    return Statistics(picked, None if wanted.entropy == "none" else entropy, squares if wanted.sum_p2 else None)
+            chunks.append(statistics(h, t, temp))
+    logp, entropy, sum_p2 = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return Statistics(logp, None if request.entropy == "none" else entropy, sum_p2 if request.sum_p2 else None)
 
 
 # The closed form.
@@ -111,148 +117,163 @@ def token_statistics(
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the statistics of a call are computed."""
+    """How a call computes its statistics, and what its backward pass needs of that."""
 
     after: Callable[[Tensor], Tensor] | None
-    """None where it does nothing."""
+    """`LanguageHead.after`; None for the identity."""
     banned: Int[Tensor, " ids"]
     chunk: int
     entropy: Entropy
-    squares: bool
-    dtype: torch.dtype | None
-    """Of the products with the head, under autocast."""
-    keep: Literal["nothing", "logp", "slope"]
-    """What of the forward pass is kept beside its inputs: the log-probs, where one chunk is all; the gradient of each
-    log-prob on its hidden state, where the head does not train; else nothing: the backward makes the logits again."""
+    sum_p2: bool
+    autocast_dtype: torch.dtype | None
+    """Of matrix products with the head; None without autocast."""
+    saved: Literal["nothing", "logp", "slope"]
+    """What the forward pass saves besides its inputs.
+
+    "slope": the gradient of each log-prob on its hidden state, where the head is frozen; the backward pass then needs
+    no product with the head at all. "logp": the log-probs, where everything fits one chunk. "nothing": the backward
+    pass recomputes the logits.
+    """
 
     def cast(self, x: Tensor) -> Tensor:
-        return x if self.dtype is None else x.to(self.dtype)
+        return x if self.autocast_dtype is None else x.to(self.autocast_dtype)
 
     def log_probs(self, raw: Float[Tensor, "tok vocab"], temperature: Float[Tensor, " tok"]) -> Tensor:
-        """As `processed`, but in place: `raw` is lost unless something comes after the head."""
+        """`processed_logprobs`, but in place: overwrites `raw` where `after` is None."""
         scores = at_least_fp32(raw if self.after is None else self.after(raw)).div_(temperature[:, None])
         return scores.index_fill_(1, self.banned, NEVER).log_softmax(-1)
 
-    def pull(self, gradient: Tensor, raw: Tensor, temperature: Tensor) -> Float[Tensor, "tok vocab"]:
-        """From the gradient on the scaled scores to that on `raw`, the output of the matrix; changes `gradient`."""
+    def to_raw(self, gradient: Tensor, raw: Tensor, temperature: Tensor) -> Float[Tensor, "tok vocab"]:
+        """From the gradient on the scaled scores to that on `raw`, the output of the layer; overwrites `gradient`."""
         gradient = gradient.div_(temperature[:, None])
         if self.after is None:
             return self.cast(gradient)
         with torch.enable_grad():
             leaf = raw.detach().requires_grad_()
-            (pulled,) = torch.autograd.grad(self.after(leaf), leaf, gradient.to(raw.dtype))
-        return self.cast(pulled)
+            (on_raw,) = torch.autograd.grad(self.after(leaf), leaf, gradient.to(raw.dtype))
+        return self.cast(on_raw)
 
 
-def _closed(
+def _in_closed_form(
     hidden: Tensor,
     targets: Tensor,
     temperature: Tensor,
     head: LanguageHead,
     banned: Tensor,
     chunk: int,
-    wanted: StatisticsRequest,
+    request: StatisticsRequest,
 ) -> Statistics:
     assert isinstance(head.layer, torch.nn.Linear)
     weight, bias = head.layer.weight, head.layer.bias
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    autocast_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     trains = weight.requires_grad or (bias is not None and bias.requires_grad)
-    keep: Literal["nothing", "logp", "slope"] = "nothing"
+    saved: Literal["nothing", "logp", "slope"] = "nothing"
     if torch.is_grad_enabled() and (trains or hidden.requires_grad):
-        if not trains and wanted.entropy != "gradient":
-            keep = "slope"
+        # The gradient of an entropy is another one: a saved slope serves log-probs only.
+        if not trains and request.entropy != "gradient":
+            saved = "slope"
         elif len(hidden) <= chunk:
-            keep = "logp"
+            saved = "logp"
     probe = weight.new_zeros(1)
     after = None if head.after(probe) is probe else head.after
-    plan = _Plan(after, banned.nonzero().squeeze(1), chunk, wanted.entropy, wanted.sum_p2, dtype, keep)
+    banned_ids = banned.nonzero().squeeze(1)
+    plan = _Plan(after, banned_ids, chunk, request.entropy, request.sum_p2, autocast_dtype, saved)
+    # Casts are explicit (`_Plan.cast`), so that the backward pass, which autocast does not reach, computes alike.
+    inputs = (hidden, weight, bias, targets, temperature)
     with torch.autocast(device, enabled=False):
-        logp, found, squares = _Closed.apply(hidden, weight, bias, targets, temperature, plan)  # type: ignore[misc]
-    return Statistics(logp, None if wanted.entropy == "none" else found, squares if wanted.sum_p2 else None)
+        logp, entropy, sum_p2 = _ClosedForm.apply(*inputs, plan)  # type: ignore[misc]
+    return Statistics(logp, None if request.entropy == "none" else entropy, sum_p2 if request.sum_p2 else None)
 
 
-class _Closed(torch.autograd.Function):
-    """With s the scaled scores of a token, p = softmax(s), H its entropy, upstream gradients g (logp) and e (entropy):
+class _ClosedForm(torch.autograd.Function):
+    """Log-probs, entropies and sums of squares with the gradient written out, so that autograd keeps no logits.
 
-    dL/ds = g (onehot(target) - p) - e p (log p + H), pulled back chunk by chunk to hidden states, matrix and bias.
+    With s the scaled scores of a token, p = softmax(s), H its entropy, and upstream gradients g on the log-prob and e
+    on the entropy:
+
+        dL/ds = g (onehot(target) - p) - e p (log p + H)
+
+    From it the gradients on hidden states, weight and bias follow chunk by chunk.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
         targets, temperature, plan = rest
         w, b = plan.cast(weight), None if bias is None else plan.cast(bias)
-        picked = at_least_fp32(hidden.new_empty(len(hidden)))
-        entropy, squares = torch.zeros_like(picked), torch.zeros_like(picked)
-        slope = torch.empty_like(hidden) if plan.keep == "slope" else None
-        kept = None
-        for part in _parts(len(hidden), plan.chunk):
+        target_logp = at_least_fp32(hidden.new_empty(len(hidden)))
+        entropy, sum_p2 = torch.zeros_like(target_logp), torch.zeros_like(target_logp)
+        slope = torch.empty_like(hidden) if plan.saved == "slope" else None
+        saved_logp = None
+        for part in _chunks(len(hidden), plan.chunk):
             temp, target = temperature[part], targets[part, None]
             raw = linear(plan.cast(hidden[part]), w, b)
             logp = plan.log_probs(raw, temp)
-            picked[part] = logp.gather(1, target).squeeze(1)
-            kept = logp if plan.keep == "logp" else None
-            if plan.entropy != "none" or slope is not None or plan.squares:
-                p = logp.exp_() if plan.entropy == "none" and kept is None else logp.exp()
-                if plan.squares:
-                    squares[part] = torch.linalg.vecdot(p, p)
+            target_logp[part] = logp.gather(1, target).squeeze(1)
+            saved_logp = logp if plan.saved == "logp" else None
+            if plan.entropy != "none" or slope is not None or plan.sum_p2:
+                p = logp.exp_() if plan.entropy == "none" and saved_logp is None else logp.exp()
+                if plan.sum_p2:
+                    sum_p2[part] = torch.linalg.vecdot(p, p)
                 if plan.entropy != "none":
                     entropy[part] = -torch.linalg.vecdot(p, logp)
                 if slope is not None:
                     p.neg_().scatter_add_(1, target, torch.ones_like(target, dtype=p.dtype))
-                    slope[part] = plan.pull(p, raw, temp) @ w
+                    slope[part] = plan.to_raw(p, raw, temp) @ w
                 del p
-            del raw, logp  # or they would be there beside those of the next chunk
+            del raw, logp  # or they would still exist while the next chunk allocates its own
         ctx.plan = plan
-        if plan.keep == "slope":
+        if plan.saved == "slope":
             ctx.save_for_backward(slope)
         else:
-            ctx.save_for_backward(hidden, weight, bias, targets, temperature, entropy, kept)
-        ctx.mark_non_differentiable(*((squares,) if plan.entropy == "gradient" else (entropy, squares)))
-        return picked, entropy, squares
+            ctx.save_for_backward(hidden, weight, bias, targets, temperature, entropy, saved_logp)
+        ctx.mark_non_differentiable(*((sum_p2,) if plan.entropy == "gradient" else (entropy, sum_p2)))
+        return target_logp, entropy, sum_p2
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_logp: Tensor, of_entropy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.plan.keep == "slope":
+    def backward(ctx: Any, on_logp: Tensor, on_entropy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.plan.saved == "slope":
             (slope,) = ctx.saved_tensors
-            return ((slope * of_logp[:, None]).to(slope.dtype), None, None, None, None, None)
-        return (*_gradients(ctx, of_logp, of_entropy), None, None, None)
+            return ((slope * on_logp[:, None]).to(slope.dtype), None, None, None, None, None)
+        return (*_gradients(ctx, on_logp, on_entropy), None, None, None)
 
 
-def _gradients(ctx: Any, of_logp: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """On hidden states, matrix and bias."""
+def _gradients(ctx: Any, on_logp: Tensor, on_entropy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """On hidden states, weight and bias, each None where not needed."""
     plan: _Plan = ctx.plan
-    hidden, weight, bias, targets, temperature, entropy, kept = ctx.saved_tensors
-    wants = ctx.needs_input_grad
+    hidden, weight, bias, targets, temperature, entropy, saved_logp = ctx.saved_tensors
+    needed = ctx.needs_input_grad
     w, b = plan.cast(weight), None if bias is None else plan.cast(bias)
-    of_hidden = torch.empty_like(hidden) if wants[0] else None
-    of_weight = torch.zeros_like(weight) if wants[1] else None
-    of_bias = torch.zeros_like(bias) if bias is not None and wants[2] else None
-    for part in _parts(len(hidden), plan.chunk):
-        temp, g = temperature[part], of_logp[part, None]
+    on_hidden = torch.empty_like(hidden) if needed[0] else None
+    on_weight = torch.zeros_like(weight) if needed[1] else None
+    on_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
+    for part in _chunks(len(hidden), plan.chunk):
+        temp, g = temperature[part], on_logp[part, None]
         h = plan.cast(hidden[part])
-        raw = linear(h, w, b) if kept is None or plan.after is not None else hidden
-        logp = plan.log_probs(raw, temp) if kept is None else kept
+        # With saved log-probs and nothing after the head, `to_raw` does not read `raw`: any tensor will do.
+        raw = linear(h, w, b) if saved_logp is None or plan.after is not None else hidden
+        logp = plan.log_probs(raw, temp) if saved_logp is None else saved_logp
+        # d = -p (g + e (log p + H)) here, plus g at the target below.
         if plan.entropy == "gradient":
-            factor = (logp + entropy[part, None]).mul_(of_entropy[part, None]).add_(g)
+            factor = (logp + entropy[part, None]).mul_(on_entropy[part, None]).add_(g)
             d = logp.exp().mul_(factor).neg_()
             del factor
         else:
-            d = (logp.exp() if kept is not None else logp.exp_()).mul_(-g)
+            d = (logp.exp() if saved_logp is not None else logp.exp_()).mul_(-g)
         del logp
-        d = plan.pull(d.scatter_add_(1, targets[part, None], g), raw, temp)
+        d = plan.to_raw(d.scatter_add_(1, targets[part, None], g), raw, temp)
         del raw
-        if of_hidden is not None:
-            of_hidden[part] = d @ w
-        if of_weight is not None:
-            # Chunks add up in the precision of the weights.
-            of_weight.addmm_(d.T, h) if d.dtype == of_weight.dtype else of_weight.add_(d.T @ h)
-        if of_bias is not None:
-            of_bias.add_(d.sum(0))
+        if on_hidden is not None:
+            on_hidden[part] = d @ w
+        if on_weight is not None:
+            # Chunks accumulate in the precision of the weight, also where their products are in bf16.
+            on_weight.addmm_(d.T, h) if d.dtype == on_weight.dtype else on_weight.add_(d.T @ h)
+        if on_bias is not None:
+            on_bias.add_(d.sum(0))
         del d
-    return of_hidden, of_weight, of_bias
+    return on_hidden, on_weight, on_bias
 
 
-def _parts(length: int, chunk: int) -> list[slice]:
+def _chunks(length: int, chunk: int) -> list[slice]:
     return [slice(start, start + chunk) for start in range(0, length, chunk)]

@@ -1,67 +1,66 @@
-"""Whether a model that shares prompts between replies computes what it computes without: tried once, at its start."""
+"""The startup check of prefix sharing: a model must compute the same with shared prompts as without."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.models.chat import packing, padding
+from mmpost.models.chat.backbone import Backbone
 from mmpost.models.chat.decoding import PrefixDecoder
 from mmpost.models.chat.packing import PrefixSharingError
+from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.types import Part, Sample
 
-if TYPE_CHECKING:
-    from mmpost.models.chat.model import ChatModel
-
 TOLERANCE = 1e-3
-"""Largest relative difference; a reply that sees another, or lies at a wrong place, is off by far more."""
+"""Largest relative difference. A reply that attends to another one, or has wrong positions, is off by far more."""
 
 
-def check_prefix_sharing(model: ChatModel) -> str:
-    """Let `model` share prompts if it can; returns why it cannot, or nothing."""
-    # Rounding to 16 bits is no sign of a fault.
-    kept, model.bf16 = model.bf16, False
+def check_prefix_sharing(backbone: Backbone, encoder: PromptEncoder) -> str:
+    """Switch `backbone` to prefix sharing if it computes the same that way.
+
+    Returns why it does not, and leaves the module's attention as it was; an empty string on success.
+    """
     try:
-        packing.install(model.module)
-        _compare(model)
-    except Exception as e:  # noqa: BLE001 - whatever a model's code raises here, it has a path without sharing
-        packing.uninstall(model.module)
+        packing.install(backbone.module)
+        with backbone.without_autocast():
+            _compare(backbone, encoder)
+    except Exception as e:  # noqa: BLE001 - whatever a family's code raises here, it can still run without sharing
+        packing.uninstall(backbone.module)
         return str(e) or type(e).__name__
-    finally:
-        model.bf16 = kept
     return ""
 
 
-def _compare(model: ChatModel) -> None:
-    """Two small groups in one stream, one of them with media, read and written; raises CannotShare."""
+def _compare(backbone: Backbone, encoder: PromptEncoder) -> None:
+    """Train on, and decode, two small groups packed into one stream, one with media; raises PrefixSharingError."""
     text = Part("text", "one two three")
-    # The first kind is the one that a model was made for; what it says of others shows when they come.
-    media = [Part(kind, intake.example()) for kind, intake in list(model.prompt.processors.items())[:1]]
-    prompts = [model.prompt(Sample("media", (*media, text))), model.prompt(Sample("text", (text,)))]
+    # Only the first modality, which the model was made for. Others are checked when they first occur (feature cache).
+    media = [Part(modality, p.example()) for modality, p in list(encoder.processors.items())[:1]]
+    prompts = [encoder(Sample("media", (*media, text))), encoder(Sample("text", (text,)))]
     ids = prompts[1].ids.repeat(2)[-8:]
     replies = [[ids[:3], ids[3:5], ids[:0]], [ids[5:], ids[2:4]]]
-    flat = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
-    lengths = [(len(p.ids), len(r)) for p, r in flat]
+    rows = [(p, r) for p, group in zip(prompts, replies, strict=True) for r in group]
+    lengths = [(len(p.ids), len(r)) for p, r in rows]
+    row_prompts = [p for p, _ in rows]
     with torch.no_grad():
-        alone = padding.training([p for p, _ in flat], [r for _, r in flat], model._filler)
-        plain = model._hidden(alone, **model.feature_cache.inputs([p for p, _ in flat]))
-        wanted = torch.cat([row[n - 1 : n - 1 + m] for row, (n, m) in zip(plain, lengths, strict=True)])
-        hidden = model._hidden(packing.packed_inputs(prompts, replies), **model.feature_cache.inputs(prompts))
-        found = hidden[0, packing.predictor_indices(prompts, replies)]
-        _same(found, wanted, "replies that are read")
-        decoder = PrefixDecoder(model, prompts, 2)
-        first, live = decoder.start(), torch.tensor([0, 1, 3, 4])
-        begun = torch.stack([plain[i, n - 1] for i, (n, _) in enumerate(lengths) if i in (0, 3)])
-        _same(first, model.head(begun), "the first token that is written")
-        second = decoder.step(torch.stack([flat[i][1][0] for i in live.tolist()]).to(model.device))
-        begun = torch.stack([plain[i, lengths[i][0]] for i in live.tolist()])
-        _same(second, model.head(begun), "the second token that is written")
+        padded = padding.training(row_prompts, [r for _, r in rows], backbone.filler_id)
+        plain = backbone.hidden_states(padded, **backbone.media_inputs(row_prompts))
+        expected = torch.cat([row[n - 1 : n - 1 + m] for row, (n, m) in zip(plain, lengths, strict=True)])
+        packed = backbone.hidden_states(packing.packed_inputs(prompts, replies), **backbone.media_inputs(prompts))
+        shared = packed[0, packing.predictor_indices(prompts, replies)]
+        _assert_close(shared, expected, "hidden states of given replies")
+        decoder = PrefixDecoder(backbone, prompts, 2)
+        # The decoder's four live replies start like rows 0, 1 (first prompt), 3 and 4 (second prompt).
+        first, live = decoder.start(), (0, 1, 3, 4)
+        expected = backbone.head(torch.stack([plain[i, lengths[i][0] - 1] for i in (0, 3)]))
+        _assert_close(first, expected, "logits of the first decoded token")
+        second = decoder.step(torch.stack([rows[i][1][0] for i in live]).to(backbone.device))
+        expected = backbone.head(torch.stack([plain[i, lengths[i][0]] for i in live]))
+        _assert_close(second, expected, "logits of the second decoded token")
 
 
-def _same(found: Float[Tensor, "tok last"], wanted: Float[Tensor, "tok last"], what: str) -> None:
-    error = float(((found - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max())
+def _assert_close(actual: Float[Tensor, "tok last"], expected: Float[Tensor, "tok last"], what: str) -> None:
+    error = float(((actual - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
     if not error <= TOLERANCE:
-        raise PrefixSharingError(f"{what} differ by a relative {error:.2g}")
+        raise PrefixSharingError(f"with shared prompts, {what} differ by a relative {error:.2g}")

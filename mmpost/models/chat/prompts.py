@@ -1,4 +1,4 @@
-"""From prompt parts to what the model reads: the chat template, the processor, the position ids."""
+"""From the parts of a prompt to the model's inputs: chat template, processor, position ids."""
 
 from __future__ import annotations
 
@@ -19,14 +19,23 @@ from mmpost.config.settings import ModelSettings
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media, media
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.chat.position_ids import SECONDS, Positions
-from mmpost.models.media.processed_cache import MediaInput, ProcessedMediaCache, merged, pictures
+from mmpost.models.chat import families
+from mmpost.models.chat.position_ids import GRID_SECONDS, PositionIds
+from mmpost.models.media.processed_cache import (
+    MediaInput,
+    ProcessedMediaCache,
+    ProcessorStub,
+    media_inputs,
+    merge_outputs,
+)
 from mmpost.models.media.processors import media_processors
-from mmpost.types import Part, Sample
+from mmpost.types import CoordinateFrame, Part, Sample
 
 PROBE = "mmpost"
-PROMPT_BYTES = 1 << 28
-"""Of prompts that stay in memory, without their pixels."""
+PROMPT_CACHE_BYTES = 1 << 28
+"""For encoded prompts; their processed media have a cache of their own."""
+
+_QUESTION = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,13 @@ class PromptRecipe:
     min_pixels: int | None
     max_pixels: int | None
     video: tuple[float | int | None, ...]
-    """Frames per second, fewest and most frames, and the bounds on their pixels."""
+    """Frames per second, fewest and most frames, and the limits on pixels (per frame twice, per video)."""
     positions: str
-    """The rule by which tokens are placed, as found in force."""
+    """The rule that position ids follow (`PositionIds.name`)."""
     banned: tuple[int, ...]
+    """Tokens that the model must not write."""
     end: tuple[int, ...]
-    """Tokens that end a reply; the first is the one written after replies that were not sampled."""
+    """Tokens that end a reply. The first one closes replies that were not sampled."""
     lead: str = ""
     """White space that the template writes between the generation prompt and a reply."""
 
@@ -54,36 +64,38 @@ class PromptRecipe:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A rendered prompt, ready to be put into rows."""
+    """The tokens and media of one prompt, not yet padded or packed."""
 
     ids: Int[Tensor, " len"]
     aligned: dict[str, Tensor]
     """Further inputs with one value per token (token types)."""
     media_inputs: tuple[MediaInput, ...]
-    """Its media, in their order."""
+    """Its media, in order of modality and then of appearance."""
     positions: Int[Tensor, "axis len"]
     """Position ids; one axis, or three for multimodal rotary positions."""
 
     @property
     def next_position(self) -> int:
-        """The position of the first reply token: one more than that of the last token, which is text."""
+        """The position of the first reply token: one more than that of the last prompt token, which is text."""
         return int(self.positions[:, -1].max()) + 1
 
     @property
     def nbytes(self) -> int:
-        held = (self.ids, self.positions, *self.aligned.values())
-        return sum(t.nbytes for t in held) + sum(p.nbytes for p in self.media_inputs)
+        tensors = (self.ids, self.positions, *self.aligned.values())
+        return sum(t.nbytes for t in tensors) + sum(m.nbytes for m in self.media_inputs)
 
     @property
     def media(self) -> dict[str, Tensor]:
-        """Pixels, grids and the like of all pictures; rows are concatenated along the first dimension."""
-        kinds = dict.fromkeys(p.modality for p in self.media_inputs)
-        of = [merged([p.load() for p in self.media_inputs if p.modality == kind]) for kind in kinds]
-        return {name: tensor for media in of for name, tensor in media.items()}
+        """Pixel values, grids and the like of all media; rows are concatenated along the first dimension."""
+        modalities = dict.fromkeys(m.modality for m in self.media_inputs)
+        outputs = [
+            merge_outputs([m.load() for m in self.media_inputs if m.modality == modality]) for modality in modalities
+        ]
+        return {name: tensor for output in outputs for name, tensor in output.items()}
 
 
 class PromptEncoder:
-    """Renders prompts of one model; keeps the last ones, since a group and its epochs ask for the same again."""
+    """Encodes the prompts of one model, and caches them: a group and later epochs need the same ones again."""
 
     def __init__(
         self,
@@ -91,156 +103,168 @@ class PromptEncoder:
         processor: Any,
         settings: ModelSettings = ModelSettings(),
         banned: Sequence[int] = (),
-        pixel_bytes: int = 1 << 30,
+        processed_cache_bytes: int = 1 << 30,
     ) -> None:
-        self.module, self.processor, self.system = module, processor, settings.system
+        """`module`: None where only lengths matter; positions are then those of text.
+
+        Raises ConfigError for a model without chat template.
+        """
+        self.module, self.processor, self.settings = module, processor, settings
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.processors = media_processors(processor, settings)
-        self.media_cache = ProcessedMediaCache(self.processors, pixel_bytes)
-        self.positions = Positions(module, settings.positions)
-        self._kept = Cache(PROMPT_BYTES)
+        self.media_cache = ProcessedMediaCache(self.processors, processed_cache_bytes)
+        self.positions = PositionIds(module, settings.positions)
+        self._cache = Cache(PROMPT_CACHE_BYTES)
         self._media: dict[int, tuple[weakref.ref[Part], Media]] = {}
-        self._owner = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
-        if self._owner is None:
+        # Older checkpoints keep the template in the tokenizer.
+        self._templating = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
+        if self._templating is None:
             raise ConfigError(
                 "the model has no chat template: choose an instruction-tuned checkpoint, or put a chat_template.jinja "
                 "into its folder"
             )
-        self.template: str = str(self._owner.chat_template)
+        self.template: str = str(self._templating.chat_template)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        self._special = sorted({*special, *self.strings(banned)} - {""}, key=len, reverse=True)
+        self._special = sorted({*special, *self.token_strings(banned)} - {""}, key=len, reverse=True)
 
     def __call__(self, sample: Sample) -> EncodedPrompt:
-        """The prompt of `sample`; the processor runs once per distinct prompt. Raises DataError naming the sample."""
+        """The encoded prompt of `sample`; raises DataError naming the sample where it cannot be encoded."""
         try:
-            parts, key = self._identity(sample)
-            return self._kept.get(key, lambda: self._render(parts), lambda p: p.nbytes)
+            parts, key = self._identify(sample)
+            return self._cache.get(key, lambda: self._encode(parts), lambda prompt: prompt.nbytes)
         except (ValueError, IndexError, TemplateError) as e:
             raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
 
-    def ahead(self, sample: Sample, pixels: bool) -> None:
-        """Read and process what `sample` will need, on a worker thread; `pixels`: also where its prompt is known.
+    def prefetch(self, sample: Sample, always: bool) -> None:
+        """Open and process the media of `sample`, on a worker thread; `always`: also where its prompt is cached.
 
-        What it raises is raised again where the sample is used. Text is left alone: tokenizers are for one thread.
+        An error will occur again where the sample is used. Tokenization is left out: tokenizers are not thread-safe.
         """
-        parts, key = self._identity(sample)
-        if pixels or key not in self._kept:
-            self.media_cache.ahead([p.value for p in parts if p.modality in self.processors])
+        parts, key = self._identify(sample)
+        if always or key not in self._cache:
+            self.media_cache.prefetch([p.value for p in parts if p.modality in self.processors])
 
     def medium(self, part: Part) -> Media:
-        """The lazy medium of a part, also where a source gave a bare picture or array, which is encoded once."""
+        """The lazy medium of a part. Where a source gave a bare image or array, it is encoded once for each part."""
         if isinstance(part.value, Media):
             return part.value
         known = self._media.get(id(part))
+        # An id may come back for another part once the first is gone; the weak reference tells.
         if known is None or known[0]() is not part:
             place = id(part)
             known = weakref.ref(part, lambda _: self._media.pop(place, None)), media(part.value, part.modality)
             self._media[place] = known
         return known[1]
 
-    def _identity(self, sample: Sample) -> tuple[list[Part], str]:
+    def _identify(self, sample: Sample) -> tuple[list[Part], str]:
         """The parts with lazy media, and a hash of their contents."""
         parts = [p if p.modality == "text" else Part(p.modality, self.medium(p), p.role) for p in sample.prompt]
         identity = [(p.role, p.modality, p.value if p.modality == "text" else p.value.hash) for p in parts]
         return parts, hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def text(self, parts: Sequence[Part]) -> str:
-        """The prompt as the template writes it, up to where the reply starts."""
-        return self._template(self._messages(parts), add_generation_prompt=True)
+        """The prompt with the template applied, up to where the reply starts."""
+        return self._apply_template(self._messages(parts), add_generation_prompt=True)
 
-    def turn(self) -> tuple[str, list[int]]:
-        """What stands around an assistant's reply: white space before it, and the tokens that close it.
+    def reply_delimiters(self) -> tuple[str, list[int]]:
+        """White space that the template writes before a reply, and the tokens that end one.
 
-        These are what the template writes after the reply, and every end-of-text token.
+        These are the token that the template writes after a reply, and every end-of-text token that the model declares.
+        Raises ConfigError where there is none.
         """
-        turn = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
         reply = [{"role": "assistant", "content": [{"type": "text", "text": PROBE}]}]
-        prompt = self._template(turn, add_generation_prompt=True)
-        head, _, tail = self._template(turn + reply, add_generation_prompt=False).rpartition(PROBE)
+        prompt = self._apply_template(_QUESTION, add_generation_prompt=True)
+        head, _, tail = self._apply_template(_QUESTION + reply, add_generation_prompt=False).rpartition(PROBE)
         lead = head[len(prompt) :] if head.startswith(prompt) else ""
         ids = self.tokenizer(tail.strip(), add_special_tokens=False).input_ids[:1]
-        found = [i for i in ids if i in self.tokenizer.added_tokens_decoder]
+        end = [i for i in ids if i in self.tokenizer.added_tokens_decoder]
         declared = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
-        for more in (declared, self.tokenizer.eos_token_id):
-            found += [i for i in (more if isinstance(more, list) else [more]) if i is not None and i not in found]
-        if not found:
+        for eos in (declared, self.tokenizer.eos_token_id):
+            end += [i for i in (eos if isinstance(eos, list) else [eos]) if i is not None and i not in end]
+        if not end:
             raise ConfigError(
                 "the model has no end-of-turn token: set eos_token in its tokenizer_config.json, or eos_token_id in "
                 "its generation_config.json"
             )
-        return lead if lead.isspace() else "", found
+        return lead if lead.isspace() else "", end
 
-    def _template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        assert self._owner is not None
-        return self._owner.apply_chat_template(messages, tokenize=False, **kwargs)
+    def generation_prompt(self) -> str:
+        """What the template writes to open the assistant's turn; empty where it ignores `add_generation_prompt`."""
+        closed = self._apply_template(_QUESTION, add_generation_prompt=False)
+        return self._apply_template(_QUESTION, add_generation_prompt=True).removeprefix(closed)
+
+    def _apply_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
+        assert self._templating is not None
+        return self._templating.apply_chat_template(messages, tokenize=False, **kwargs)
 
     def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
-        if self.system is not None and not any(p.role == "system" for p in parts):
-            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
+        if self.settings.system is not None and not any(p.role == "system" for p in parts):
+            messages.append({"role": "system", "content": [{"type": "text", "text": self.settings.system}]})
         for part in parts:
             if not messages or messages[-1]["role"] != part.role:
                 messages.append({"role": part.role, "content": []})
-            content = (
-                {"type": part.modality, "text": self.plain(part.value)}
-                if part.modality == "text"
-                else {"type": part.modality}
-            )
-            messages[-1]["content"].append(content)
+            text = {"text": self.escape(part.value)} if part.modality == "text" else {}
+            messages[-1]["content"].append({"type": part.modality, **text})
         return messages
 
-    def plain(self, text: str, special: Sequence[str] | None = None) -> str:
-        """Text in which none of `special` (by default: no special token) is read; a zero-width space breaks each up."""
+    def escape(self, text: str, special: Sequence[str] | None = None) -> str:
+        """Text in which no special token is recognized: a zero-width space breaks up each of `special` (None: all)."""
         for token in self._special if special is None else special:
             text = text.replace(token, token[0] + "\u200b" + token[1:])
         return text
 
-    def escapes(self, sample: Sample) -> int:
-        """How many special tokens stand in the prompt's texts, which are written so that they are plain text."""
-        return sum(len(self.plain(p.value)) - len(p.value) for p in sample.prompt if p.modality == "text")
+    def count_escaped_tokens(self, sample: Sample) -> int:
+        """How many special tokens the prompt's texts spell out, which `escape` turns into plain text."""
+        return sum(len(self.escape(p.value)) - len(p.value) for p in sample.prompt if p.modality == "text")
 
-    def strings(self, ids: Sequence[int]) -> list[str]:
-        """The strings that these tokens are read from, longest first."""
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """The strings that tokenize to these special tokens, longest first."""
         return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
 
-    def _render(self, parts: Sequence[Part]) -> EncodedPrompt:
-        others = sorted({part.modality for part in parts} - {"text", *self.processors})
-        if others:
-            takes = ", ".join(("text", *self.processors))
-            raise DataError(f"this model takes {takes}, but the prompt has {', '.join(others)}")
+    def coordinate_frame(self, sample: Sample, config: Any) -> CoordinateFrame | None:
+        """The frame in which a model with this `config` writes coordinates; None for a prompt without image."""
+        for part in sample.prompt:
+            if part.modality == "image":
+                header = self.medium(part).header()
+                width, height = int(header["width"]), int(header["height"])
+                return families.coordinate_frame(config, self.processor, width, height, self.settings.coordinates)
+        return None
+
+    def needs_bos(self, text: str) -> bool:
+        """Whether the tokenizer must add its first token: no longer where the template has written it."""
+        bos = getattr(self.tokenizer, "bos_token", None)
+        return not (bos and text.startswith(bos))
+
+    def _encode(self, parts: Sequence[Part]) -> EncodedPrompt:
+        unsupported = sorted({part.modality for part in parts} - {"text", *self.processors})
+        if unsupported:
+            supported = ", ".join(("text", *self.processors))
+            raise DataError(f"this model takes {supported}, but the prompt has {', '.join(unsupported)}")
         text = self.text(parts)
-        # The same processor, but for who it asks for pixels.
-        processor, given, bounds, seconds = copy(self.processor), {}, [], []
-        for kind, intake in self.processors.items():
-            media = [part.value for part in parts if part.modality == kind]
-            if not media:
+        # A copy of the processor that reads media from the cache. The processor itself counts placeholders, applies its
+        # family's rules and tokenizes, so that none of that is repeated here.
+        processor, arguments, stubs, grid_seconds = copy(self.processor), {}, [], []
+        for modality, media_processor in self.processors.items():
+            of_modality = [part.value for part in parts if part.modality == modality]
+            if not of_modality:
                 continue
-            bounds.append(self.media_cache.bound(kind, media))
-            setattr(processor, intake.owner, bounds[-1])
-            opened = [intake.open(m) for m in media]
-            values, about = intake.call(opened)
-            given[intake.argument] = values
-            if about:
-                given[f"{intake.argument}_kwargs"] = about
-            seconds += intake.seconds(opened)
-        # Processors prefer the text as a list; the template has written the first token if the tokenizer would.
-        features = dict(processor(text=[text], **given, return_tensors="pt", add_special_tokens=self.adds_bos(text)))
+            stubs.append(ProcessorStub(self.media_cache, modality, of_modality))
+            setattr(processor, media_processor.attribute, stubs[-1])
+            opened = [media_processor.open(m) for m in of_modality]
+            values, description = media_processor.call(opened)
+            arguments[media_processor.argument] = values
+            if description:
+                arguments[f"{media_processor.argument}_kwargs"] = description
+            grid_seconds += media_processor.grid_seconds(opened)
+        # Some processors take only a list of texts.
+        add_special = self.needs_bos(text)
+        features = dict(processor(text=[text], **arguments, return_tensors="pt", add_special_tokens=add_special))
         ids = features.pop("input_ids")
         features.pop("attention_mask", None)
         tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
         aligned = {k: v[0] for k, v in tensors.items() if k.endswith("token_type_ids") and v.shape == ids.shape}
-        timing = {k: torch.tensor(seconds) for k in SECONDS if k in features}
-        rest = {k: v for k, v in tensors.items() if k not in aligned and k not in SECONDS}
-        known = pictures(bounds, rest) if bounds else ()
-        return EncodedPrompt(ids[0], aligned, known, self.positions(ids, aligned, rest | timing))
-
-    def marker(self) -> str:
-        """What the template writes to open the assistant's turn; empty where it does not care to."""
-        turn = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-        closed = self._template(turn, add_generation_prompt=False)
-        return self._template(turn, add_generation_prompt=True).removeprefix(closed)
-
-    def adds_bos(self, text: str) -> bool:
-        """Whether the tokenizer must write the first token: not where the template has written it already."""
-        bos = getattr(self.tokenizer, "bos_token", None)
-        return not (bos and text.startswith(bos))
+        timing = {k: torch.tensor(grid_seconds) for k in GRID_SECONDS if k in features}
+        rest = {k: v for k, v in tensors.items() if k not in aligned and k not in GRID_SECONDS}
+        inputs = media_inputs(stubs, rest) if stubs else ()
+        return EncodedPrompt(ids[0], aligned, inputs, self.positions(ids, aligned, rest | timing))

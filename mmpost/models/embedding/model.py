@@ -1,9 +1,8 @@
-"""Models without language: an encoder for each kind of medium, embeddings that can be compared, classes."""
+"""`Embedder`: a model without language, with embeddings by modality that can be compared, and class logits."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,18 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmpost.config import registry
 from mmpost.config.run_config import decode
 from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core.collate import on_device, reply_space
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.embedding.encoders import Encoder
-from mmpost.models.embedding.spec import SPEC_FILE, EmbeddingSpec as EmbeddingSpec, HeadSettings, read_spec
+from mmpost.models.embedding.module import EmbeddingModule
+from mmpost.models.embedding.spec import SPEC_FILE, EmbeddingSpec, HeadSettings, read_spec
 from mmpost.models.loading import device_of
 from mmpost.types import Batch, CoordinateFrame, InputPreview, Origin, Outputs, Part, Reply, Sample
 
@@ -31,11 +30,11 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncoderRecipe:
     """All that decides what the encoders read."""
 
     encoders: tuple[tuple[str, str, str], ...]
-    """Kind, encoder, and the options with which media are opened."""
+    """Modality, name of the encoder, and as JSON the options with which media are opened."""
     end: tuple[int, ...] = ()
     banned: tuple[int, ...] = ()
 
@@ -44,108 +43,66 @@ class Recipe:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Module(torch.nn.Module):
-    """Encoders, projections, scales and head: all that has weights."""
+@dataclass(frozen=True)
+class Features:
+    """The output of one modality's encoder for some samples."""
 
-    def __init__(self, settings: EmbeddingSpec, folder: Path | None = None) -> None:
-        super().__init__()
-        encoders = {kind: encoder(kind, fields, folder) for kind, fields in settings.encoders.items()}
-        self.towers = torch.nn.ModuleDict(encoders)
-        self.projections = torch.nn.ModuleDict(
-            {kind: torch.nn.Linear(tower.size, settings.dim) for kind, tower in encoders.items()}
-        )
-        self.log_scale, self.bias = torch.nn.ParameterDict(), torch.nn.ParameterDict()
-        pairs = [f"{a}-{b}" for a, b in itertools.combinations(encoders, 2)]
-        for name in ["all"] if settings.scale.shared and pairs else pairs:
-            self.log_scale[name] = torch.nn.Parameter(torch.tensor(settings.scale.init))
-            if settings.scale.bias is not None:
-                self.bias[name] = torch.nn.Parameter(torch.tensor(settings.scale.bias))
-        self.head: torch.nn.Linear | None = None
-        self.register_buffer("fitted", torch.tensor(False))
-        if settings.head is not None:
-            self.make_head(settings.head, settings.dim)
-
-    def make_head(self, head: HeadSettings, dim: int) -> None:
-        """A fresh head in the place of any other."""
-        unknown = [kind for kind in head.modalities if kind not in self.towers]
-        if unknown or (head.pooling == "features" and len(head.modalities) != 1):
-            raise ConfigError(
-                f"head: wanted {'one' if head.pooling == 'features' else 'some'} of the kinds {list(self.towers)} for "
-                f"how={head.pooling}, found {list(head.modalities)}"
-            )
-        size = dim * len(head.modalities) if head.pooling == "concat" else dim
-        if head.pooling == "features":
-            size = self.projections[head.modalities[0]].in_features
-        self.head = torch.nn.Linear(size, head.classes).to(self.fitted.device)  # type: ignore[arg-type, call-overload]
-
-
-def encoder(kind: str, fields: Mapping[str, Any], folder: Path | None) -> Encoder:
-    """The encoder that a description names; `folder` is that of a saved model."""
-    name = str(fields.get("name", ""))
-    if folder is not None and registry.is_file(name):
-        raise ConfigError(
-            f"{folder}: its tower of {kind} is the file {name}, and no file is run because a folder names it; install "
-            "the encoder as a package and name it by a dotted path"
-        )
-    made = registry.exported(registry.module(name, "mmpost.models.embedding.encoders"), Encoder)
-    own = decode(made.Fields, {k: v for k, v in fields.items() if k != "name"}, f"towers.{kind}.")
-    return made(own, kind, None if folder is None else folder / "towers" / kind)
+    vectors: Float[Tensor, "sample feature"]
+    """fp32; zeros for samples without this modality."""
+    present: Bool[Tensor, " sample"]
+    """Which samples have this modality."""
 
 
 class Embedder:
-    """A model of towers as mmpost sees it: samples in, embeddings by kind and class logits out; no replies."""
+    """One encoder per modality: samples in, embeddings by modality and class logits out; no replies."""
 
     def __init__(
         self,
-        module: Module,
-        described: EmbeddingSpec,
+        module: EmbeddingModule,
+        spec: EmbeddingSpec,
         settings: ModelSettings = ModelSettings(),
         compute: ComputeSettings = ComputeSettings(),
     ) -> None:
+        """Raises ConfigError for gradient checkpointing, which encoders do not have."""
         if settings.gradient_checkpointing:
             raise ConfigError(
-                "model.gradient_checkpointing: a model of towers has none; lower "
-                "compute.max_tokens_per_microbatch, which costs a "
-                "second forward but never changes the loss"
+                "model.gradient_checkpointing: an embedding model has none; lower "
+                "compute.max_tokens_per_microbatch instead, which costs a second forward but never changes the loss"
             )
         self.module: Any = module
-        self.spec, self.settings, self.compute = described, settings, compute
+        self.spec, self.settings, self.compute = spec, settings, compute
         self.device = device_of(settings.device)
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.module.to(self.device)
         self.module.eval()
-        self.recipe = Recipe(
+        self.recipe = EncoderRecipe(
             tuple(
-                (
-                    kind,
-                    str(described.encoders[kind]["name"]),
-                    json.dumps(dict(self._tower(kind).options), sort_keys=True),
-                )
-                for kind in described.encoders
+                (modality, str(fields["name"]), json.dumps(dict(module.encoder(modality).options), sort_keys=True))
+                for modality, fields in spec.encoders.items()
             )
         )
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The kinds of media that it embeds."""
+        """The modalities that it embeds."""
         return tuple(self.spec.encoders)
 
     @property
     def num_classes(self) -> int:
-        """How many classes its head tells apart; 0: it has none."""
+        """Classes of its head; 0 without head."""
         return 0 if self.spec.head is None else self.spec.head.classes
 
-    # What the trainer asks.
+    # What the trainer calls.
 
     def plan(self, samples: Sequence[Sample], columns: Collection[str], unit: str) -> list[Batch]:
-        """Micro-batches of whole samples, in order, as full as the budgets of `compute` allow."""
-        most = self.compute.max_replies_per_microbatch or len(samples)
+        """Micro-batches of complete samples, in order, as full as the budgets of `compute` allow."""
+        max_samples = self.compute.max_replies_per_microbatch or len(samples)
         pieces: list[list[Sample]] = []
         room = 0
         for sample in samples:
             cost = self.num_tokens([sample])
-            whole = unit == "batch" and pieces
-            if not whole and (not pieces or cost > room or len(pieces[-1]) >= most):
+            undivided = unit == "batch" and pieces
+            if not undivided and (not pieces or cost > room or len(pieces[-1]) >= max_samples):
                 pieces.append([])
                 room = self.compute.max_tokens_per_microbatch
             pieces[-1].append(sample)
@@ -153,8 +110,8 @@ class Embedder:
         return [on_device(reply_space(piece, columns, inputs=piece), self.device) for piece in pieces]
 
     def num_tokens(self, samples: Sequence[Sample]) -> int:
-        """Positions that the encoders work on for these samples."""
-        return sum(self._tower(p.modality).cost for s in samples for p in s.prompt if p.modality in self.modalities)
+        """Positions that the encoders compute for these samples."""
+        return sum(self._encoder(p.modality).cost for s in samples for p in s.prompt if p.modality in self.modalities)
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
         return reply_space(samples, columns)
@@ -163,7 +120,10 @@ class Embedder:
         return nullcontext()
 
     def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
-        """Embeddings (normalised, zeros where a kind is missing) and, where wanted, the head's logits; fp32."""
+        """What `wants` names, in fp32: "embeddings" (normalized; zeros for a missing modality), "classes" (logits).
+
+        Raises ConfigError for anything else in `wants`, and for "classes" without head.
+        """
         if not set(wants) <= {"embeddings", "classes"}:
             raise ConfigError(
                 f"the objective wants {sorted(wants)} of the model, which gives embeddings and classes: it writes no "
@@ -174,37 +134,31 @@ class Embedder:
         head = self.spec.head if "classes" in wants else None
         if "classes" in wants and head is None:
             raise ConfigError("the objective wants classes, and the model has no head: add one by the edit AddHead")
-        kinds = self.modalities if "embeddings" in wants else head.modalities if head else ()
-        features = {kind: self._features(kind, samples) for kind in kinds}
-        plain = head is not None and head.pooling == "features" and "embeddings" not in wants
-        made = {} if plain else {kind: self._embedded(kind, *features[kind]) for kind in kinds}
+        modalities = self.modalities if "embeddings" in wants else head.modalities if head else ()
+        features = {modality: self._features(modality, samples) for modality in modalities}
+        needs_embeddings = "embeddings" in wants or (head is not None and head.pooling != "features")
+        embeddings = {m: self._embed(m, features[m]) for m in modalities} if needs_embeddings else {}
         return Outputs(
-            embeddings=made if "embeddings" in wants else {},
-            classes=None if head is None else self._classes(head, features, made, samples),
-            aux=self._scalars() if "embeddings" in wants else {},
+            embeddings=embeddings if "embeddings" in wants else {},
+            classes=None if head is None else self._classify(head, features, embeddings),
+            aux=self.module.scalars(self.spec.scale) if "embeddings" in wants else {},
         )
 
     def validate(self, sample: Sample) -> None:
-        """Open what the encoders read; raises DataError where there is nothing for them, or twice the same kind."""
-        found = [p.modality for p in sample.prompt if p.modality in self.modalities]
-        if not found or len(found) > len(set(found)):
+        """Open what the encoders read; raises DataError where there is nothing, or two parts of one modality."""
+        embedded = [p.modality for p in sample.prompt if p.modality in self.modalities]
+        if not embedded or len(embedded) > len(set(embedded)):
             raise DataError(
-                f"sample {sample.uid!r}: wanted one part of some of the kinds {list(self.modalities)}, found "
-                f"{[p.modality for p in sample.prompt]}; drop it, or give the model towers for what it has"
+                f"sample {sample.uid!r}: wanted one part of some of the modalities {list(self.modalities)}, found "
+                f"{[p.modality for p in sample.prompt]}; drop it, or give the model encoders for what it has"
             )
-        for part in sample.prompt:
-            if part.modality in self.modalities:
-                self._tower(part.modality).collate([self._value(part)])
+        self._collate_parts(sample)
 
     def preview(self, sample: Sample) -> InputPreview:
         self.validate(sample)
-        read = {
-            p.modality: self._tower(p.modality).collate([self._value(p)])
-            for p in sample.prompt
-            if p.modality in self.modalities
-        }
-        tensors = {f"{kind} {name}": v[0] for kind, inputs in read.items() for name, v in inputs.items()}
-        return InputPreview(f"{self.num_tokens([sample])} positions of {len(read)} encoders", "", tensors)
+        inputs = self._collate_parts(sample)
+        tensors = {f"{modality} {name}": v[0] for modality, of in inputs.items() for name, v in of.items()}
+        return InputPreview(f"{self.num_tokens([sample])} positions of {len(inputs)} encoders", "", tensors)
 
     def cache_key(self, sample: Sample) -> str:
         content = [
@@ -213,7 +167,7 @@ class Embedder:
         return hashlib.sha256(repr((self.recipe.hash, self.bf16, content)).encode()).hexdigest()
 
     def prefetch(self, samples: Sequence[Sample]) -> None:
-        """Nothing: transforms may still change how media are opened."""
+        """Does nothing: transforms may still change how media are opened."""
 
     def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
         return None
@@ -222,9 +176,9 @@ class Embedder:
         return 0
 
     def parameter_groups(self) -> Mapping[str, Sequence[str]]:
-        found = {kind: [f"towers.{kind}"] for kind in self.modalities}
-        found |= {"projector": ["projections"], "scale": ["log_scale", "bias"]}
-        return found | ({"head": ["head"]} if self.module.head is not None else {})
+        groups = {modality: [f"towers.{modality}"] for modality in self.modalities}
+        groups |= {"projector": ["projections"], "scale": ["log_scale", "bias"]}
+        return groups | ({"head": ["head"]} if self.module.head is not None else {})
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -234,41 +188,40 @@ class Embedder:
                 parameter.clamp_(scale.low, scale.high)
 
     def save(self, folder: Path) -> None:
-        """Weights, the description, and what encoders need besides; `open_model` reads it."""
+        """Write weights, the spec, and what encoders need besides; `open_model` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        towers = dict(self.spec.encoders)
-        for kind in self.modalities:
-            own = folder / "towers" / kind
-            changed = self._tower(kind).save(own)
+        encoders = dict(self.spec.encoders)
+        for modality in self.modalities:
+            changed = self._encoder(modality).save(folder / "towers" / modality)
             if changed is not None:
-                towers[kind] = {"name": towers[kind]["name"], **changed.model_dump(mode="json")}
-        said = {**self.spec.model_dump(mode="json"), "encoders": towers}
-        (folder / SPEC_FILE).write_text(json.dumps({"model": "embedding", **said}, indent=1), encoding="utf-8")
+                encoders[modality] = {"name": encoders[modality]["name"], **changed.model_dump(mode="json")}
+        spec = {"model": "embedding", **self.spec.model_dump(mode="json"), "encoders": encoders}
+        (folder / SPEC_FILE).write_text(json.dumps(spec, indent=1), encoding="utf-8")
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in self.module.state_dict().items()}, folder / WEIGHTS
         )
 
-    # What edits ask.
+    # What edits call.
 
     def fit_scales(self, samples: Sequence[Sample]) -> None:
-        """Take the scales of numbers from these samples, unless that has been done."""
+        """Fit the encoders' standardization (means, standard deviations) to these samples; the first call only."""
         if bool(self.module.fitted):
             return
-        for kind in self.modalities:
-            values = [self._value(p) for s in samples for p in s.prompt if p.modality == kind]
+        for modality in self.modalities:
+            values = [self._open(p) for s in samples for p in s.prompt if p.modality == modality]
             if values:
                 with torch.no_grad():
-                    self._tower(kind).fit(values)
+                    self._encoder(modality).fit(values)
         self.module.fitted.fill_(True)
 
     def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
-        """A fresh classifier; one that is just so already stays, with its weights."""
+        """Add a fresh classifier over the modalities `kinds`, pooled by `how`; no-op if an identical head exists."""
         head = HeadSettings(classes=classes, modalities=kinds, pooling=how)
         if self.spec.head != head:
             self.module.make_head(head, self.spec.dim)
             self.spec = self.spec.model_copy(update={"head": head})
 
-    # What only models that write can do.
+    # What only generative models can do.
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         self._refuse()
@@ -282,12 +235,11 @@ class Embedder:
             f"{', '.join(self.modalities)}; take a chat model, or a stage without replies"
         )
 
-    # Inside.
+    def _encoder(self, modality: str) -> Any:
+        return self.module.encoder(modality)
 
-    def _tower(self, kind: str) -> Encoder:
-        found = self.module.towers[kind]
-        assert isinstance(found, Encoder)
-        return found
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _set_mode(self, train: bool) -> None:
         self.module.train(train)
@@ -296,88 +248,76 @@ class Embedder:
             if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
                 child.eval()
 
-    def _value(self, part: Part) -> Any:
+    def _open(self, part: Part) -> Any:
         if part.modality == "text":
             return part.value
-        return media(part.value, part.modality).open(**self._tower(part.modality).options)
+        return media(part.value, part.modality).open(**self._encoder(part.modality).options)
 
-    def _features(self, kind: str, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Vectors [sample, feature], zeros where the kind is missing, and which samples have it."""
+    def _collate_parts(self, sample: Sample) -> dict[str, dict[str, Tensor]]:
+        """Encoder inputs of one sample by modality."""
+        parts = [p for p in sample.prompt if p.modality in self.modalities]
+        return {p.modality: self._encoder(p.modality).collate([self._open(p)]) for p in parts}
+
+    def _features(self, modality: str, samples: Sequence[Sample]) -> Features:
         values: dict[int, Any] = {}
         for i, sample in enumerate(samples):
             for part in sample.prompt:
-                if part.modality == kind and i in values:
-                    raise DataError(f"sample {sample.uid!r}: wanted one part of the kind {kind}, found several")
-                if part.modality == kind:
-                    values[i] = self._value(part)
-        there = torch.tensor([i in values for i in range(len(samples))], device=self.device)
+                if part.modality == modality and i in values:
+                    raise DataError(f"sample {sample.uid!r}: wanted one part of modality {modality}, found several")
+                if part.modality == modality:
+                    values[i] = self._open(part)
+        encoder = self._encoder(modality)
+        present = torch.tensor([i in values for i in range(len(samples))], device=self.device)
         if not values:
-            return torch.zeros(len(samples), self._tower(kind).size, device=self.device), there
-        collated = self._collated(kind, [samples[i] for i in values], list(values.values()))
+            return Features(torch.zeros(len(samples), encoder.size, device=self.device), present)
+        collated = self._collate(modality, [samples[i] for i in values], list(values.values()))
         inputs = {k: v.to(self.device) for k, v in collated.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found = self._tower(kind)(**inputs).float()
-        if bool(there.all()):
-            return found, there
+        with self._autocast():
+            vectors = encoder(**inputs).float()
+        if bool(present.all()):
+            return Features(vectors, present)
         rows = torch.tensor(sorted(values), device=self.device)
-        return found.new_zeros(len(samples), found.shape[1]).index_copy(0, rows, found), there
+        return Features(vectors.new_zeros(len(samples), vectors.shape[1]).index_copy(0, rows, vectors), present)
 
-    def _collated(self, kind: str, samples: Sequence[Sample], values: Sequence[Any]) -> dict[str, Tensor]:
+    def _collate(self, modality: str, samples: Sequence[Sample], values: Sequence[Any]) -> dict[str, Tensor]:
         """Inputs of the encoder; raises DataError naming the sample whose medium it cannot take."""
-        tower = self._tower(kind)
+        encoder = self._encoder(modality)
         try:
-            return tower.collate(values)
+            return encoder.collate(values)
         except DataError:
             for sample, value in zip(samples, values, strict=True):
                 try:
-                    tower.collate([value])
+                    encoder.collate([value])
                 except DataError as e:
                     raise DataError(f"sample {sample.uid!r}: {e}") from e
             raise
 
-    def _embedded(self, kind: str, features: Tensor, there: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found = self.module.projections[kind](features).float()
-        return torch.nn.functional.normalize(found, dim=-1) * there[:, None]
+    def _embed(self, modality: str, features: Features) -> Float[Tensor, "sample dim"]:
+        with self._autocast():
+            projected = self.module.projections[modality](features.vectors).float()
+        return torch.nn.functional.normalize(projected, dim=-1) * features.present[:, None]
 
-    def _classes(
-        self,
-        head: HeadSettings,
-        features: Mapping[str, tuple[Tensor, Tensor]],
-        made: Mapping[str, Tensor],
-        samples: Sequence[Sample],
-    ) -> Tensor:
+    def _classify(
+        self, head: HeadSettings, features: Mapping[str, Features], embeddings: Mapping[str, Tensor]
+    ) -> Float[Tensor, "sample class"]:
         assert self.module.head is not None
         if head.pooling == "features":
-            x = features[head.modalities[0]][0]
+            x = features[head.modalities[0]].vectors
         elif head.pooling == "concat":
-            x = torch.cat([made[kind] for kind in head.modalities], dim=1)
+            x = torch.cat([embeddings[modality] for modality in head.modalities], dim=1)
         else:
-            count = torch.stack([features[kind][1] for kind in head.modalities]).sum(0).clamp(min=1)
-            x = torch.stack([made[kind] for kind in head.modalities]).sum(0) / count[:, None]
+            count = torch.stack([features[modality].present for modality in head.modalities]).sum(0).clamp(min=1)
+            x = torch.stack([embeddings[modality] for modality in head.modalities]).sum(0) / count[:, None]
         return self.module.head(x)
-
-    def _scalars(self) -> dict[str, Tensor]:
-        scale = self.spec.scale
-        found = {}
-        for name, value in self.module.log_scale.items():
-            out = value
-            if scale.clamp == "forward":
-                # At ln 100, where AstroM3 starts, rounding must not block the gradient: the bound itself is inside.
-                clamped = value.detach().clamp(scale.low, scale.high)
-                out = torch.where(value.detach() == clamped, value, clamped)
-            found["log_scale" if name == "all" else f"log_scale/{name}"] = out
-        for name, value in self.module.bias.items():
-            found["bias" if name == "all" else f"bias/{name}"] = value
-        return found
 
 
 def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = ComputeSettings()) -> Embedder:
-    """From a folder that `Embedder.save` wrote. Raises ConfigError where it does not fit its description."""
-    about = read_spec(folder) or {}
-    described = decode(EmbeddingSpec, {k: v for k, v in about.items() if k != "model"}, f"{folder}/{SPEC_FILE}: ")
+    """From a folder that `Embedder.save` wrote. Raises ConfigError where its weights do not fit its spec."""
+    fields = {k: v for k, v in (read_spec(folder) or {}).items() if k != "model"}
+    spec = decode(EmbeddingSpec, fields, f"{folder}/{SPEC_FILE}: ")
+    # Fresh weights, soon to be overwritten, must not advance the caller's random state.
     with torch.random.fork_rng(devices=[]):
-        module = Module(described, Path(folder))
+        module = EmbeddingModule(spec, Path(folder))
     try:
         module.load_state_dict(load_file(Path(folder) / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as e:
@@ -385,17 +325,17 @@ def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = 
             f"model={settings.name}: wanted the weights that {folder}/{SPEC_FILE} describes, found others or none "
             f"({e}); copy the folder again"
         ) from e
-    return Embedder(module, described, settings, compute)
+    return Embedder(module, spec, settings, compute)
 
 
-def write_described(folder: Path, about: Mapping[str, Any], seed: int) -> None:
-    """Write the model that a .yaml file describes; raises ConfigError for keys and values that it cannot have."""
-    write_towers(folder, decode(EmbeddingSpec, about), seed)
+def write_from_spec(folder: Path, fields: Mapping[str, Any], seed: int) -> None:
+    """Write the model that a .yaml file specifies; raises ConfigError for unknown keys and unfit values."""
+    write_model(folder, decode(EmbeddingSpec, fields), seed)
 
 
-def write_towers(folder: Path | str, described: EmbeddingSpec, seed: int = 0) -> None:
-    """Write a model as described into `folder`: fresh weights but where an encoder brings its own."""
+def write_model(folder: Path | str, spec: EmbeddingSpec, seed: int = 0) -> None:
+    """Write a new model into `folder`: random weights, but for encoders that bring their own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = Module(described)
-    Embedder(module, described, ModelSettings(device="cpu")).save(Path(folder))
+        module = EmbeddingModule(spec)
+    Embedder(module, spec, ModelSettings(device="cpu")).save(Path(folder))

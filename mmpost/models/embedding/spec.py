@@ -1,4 +1,4 @@
-"""What a model of towers is made of, as its folder or a .yaml file says it."""
+"""The specification of an embedding model, as its folder or a .yaml file holds it."""
 
 from __future__ import annotations
 
@@ -18,48 +18,51 @@ SPEC_FILE = "mmpost_model.json"
 
 
 class ScaleSettings(Settings):
-    """The learnable scale of similarities, kept as its logarithm."""
+    """The learnable scale of similarities, parametrized by its logarithm."""
 
     init: float = math.log(1 / 0.07)
-    """Logarithm of the first scale; open_clip ln(1/0.07), its SigLIP ln 10, AstroM3 ln 100."""
+    """Initial logarithm: open_clip ln(1/0.07), its SigLIP ln 10, AstroM3 ln 100."""
     shared: bool = False
-    """One for all pairs of kinds, or one for each."""
+    """Whether all pairs of modalities share one scale."""
     low: float = 0.0
-    """Least logarithm."""
+    """Smallest logarithm."""
     high: float = math.log(100)
     """Largest logarithm."""
     clamp: Literal["after_step", "forward", "off"] = "after_step"
-    """In place after each step (open_clip), or on the way out (AstroM3): once outside, no gradient brings it back."""
+    """In place after each step (open_clip), or in the forward pass (AstroM3): outside, it then has no gradient."""
     bias: float | None = None
-    """First value of a learnable bias for each scale, SigLIP's -10; None: there is none."""
+    """Initial value of a learnable bias for each scale (SigLIP: -10); None: no bias."""
 
 
 class HeadSettings(Settings):
     """A linear classifier."""
 
     classes: int = Field(ge=2)
-    """How many."""
+    """Number of classes."""
     modalities: tuple[str, ...] = Field(min_length=1)
-    """Of which kinds it reads."""
+    """The modalities that it reads."""
     pooling: Literal["features", "average", "concat"] = "features"
-    """One kind's vectors before its projection, or the average or concatenation of normalised embeddings."""
+    """One modality's features before its projection, or the average or concatenation of normalized embeddings."""
 
 
 class EmbeddingSpec(Settings):
-    """What an embedding model is made of."""
+    """Encoders, embedding space, similarity scale and classifier of an embedding model."""
 
     encoders: dict[str, dict[str, Any]]
-    """By kind of medium: {name: ENCODER, ...}, an encoder of mmpost.models.embedding.encoders and its fields."""
+    """By modality: {name: ENCODER, ...}, an encoder of mmpost.models.embedding.encoders and its fields."""
     dim: int = Field(default=512, ge=1)
-    """Of the space in which kinds are compared."""
+    """Size of the space in which modalities are compared."""
     scale: ScaleSettings = ScaleSettings()
-    """Of similarities."""
+    """The scale of similarities."""
     head: HeadSettings | None = None
-    """A classifier; the edit AddHead makes one."""
+    """A classifier; the edit AddHead adds one."""
 
 
 def read_spec(folder: str) -> dict[str, Any] | None:
-    """What the folder says of itself; None for hub ids and folders of transformers."""
+    """The content of the folder's spec file; None for hub ids and folders of transformers.
+
+    Raises ConfigError for a file that is not JSON.
+    """
     file = Path(folder) / SPEC_FILE
     if not file.is_file():
         return None

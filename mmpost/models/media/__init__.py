@@ -1,1 +1,1 @@
-"""How media enter a model: one processor per modality, and the cache of what they return."""
+"""How media enter a model: one `MediaProcessor` per modality, and a cache of what they return; see README.md."""

@@ -1,4 +1,4 @@
-"""How processors and models of transformers take each kind of medium: the one table that a further kind joins."""
+"""How processors and models of transformers take each modality: one `MediaProcessor` each, made by a function here."""
 
 from __future__ import annotations
 
@@ -15,145 +15,161 @@ from mmpost.data.media.media import Audio, Media, sample_frames
 from mmpost.errors import DataError
 
 TICKS = 1000
-"""Per second: times of frames are told to processors as frames of a film with that many."""
+"""Frames per second of the nominal video whose frame numbers stand in for times; see `video_metadata`."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFrames:
-    """Frames of a video as a model sees them."""
+    """The frames sampled from a video, with their times."""
 
     frames: UInt8[np.ndarray, "frame height width 3"]
     times: Float64[np.ndarray, " frame"]
     """Seconds from the start of the video."""
     duration: float
-    """Seconds of the whole video."""
+    """Seconds of the video that the frames were sampled from."""
 
     @property
     def step(self) -> float:
-        """Seconds from one frame to the next, on average: published models reckon with duration / frames."""
+        """Mean seconds between frames, as published models compute it: duration / frames."""
         return self.duration / len(self.frames)
 
 
 @dataclass(frozen=True)
 class MediaProcessor:
-    """One kind of medium on its way into a model."""
+    """The way of one modality through a processor of transformers into a model."""
 
     modality: str
-    owner: str
-    """The processor's attribute that holds the part for this kind."""
+    attribute: str
+    """The processor's attribute that holds the sub-processor of this modality."""
     argument: str
-    """The processor's argument that takes these media."""
-    features: str
-    """The model's method that encodes them."""
-    inner: Any
-    """The part of the processor for this kind."""
+    """The argument of the processor's call that takes these media."""
+    feature_method: str
+    """The method of the model that encodes them."""
+    subprocessor: Any
+    """The processor's image processor, video processor or feature extractor."""
     open: Callable[[Media], Any]
-    """The decoded medium; raises DataError for one that the model cannot take."""
+    """Decodes a medium; raises DataError for one that the model cannot take."""
     call: Callable[[Sequence[Any]], tuple[Any, dict[str, Any]]]
-    """Decoded media as `inner` takes them, and what it must be told about them besides."""
+    """Decoded media in the form that `subprocessor` takes, and keyword arguments that describe them."""
     probes: Callable[[], tuple[Any, Any]]
-    """Two decoded media of different sizes, to see whether `inner` treats neighbours apart."""
-    seconds: Callable[[Sequence[Any]], list[float]] = lambda opened: []
-    """Seconds from one grid of frames to the next, for each of media that have frames."""
+    """Two decoded media of different sizes, to test whether `subprocessor` treats media independently."""
+    grid_seconds: Callable[[Sequence[Any]], list[float]] = lambda opened: []
+    """For each medium with frames, the seconds from one temporal patch to the next."""
     example: Callable[[], Any] = lambda: None
-    """A small medium in memory, to try a model on."""
+    """A small medium in memory, to test a model with."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """Outputs of `inner` that processors rename."""
+    """(name in the output of `subprocessor`, name in the output of the processor), where they differ."""
 
     def run(self, opened: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """The outputs of `inner` for these media, under the names that models know."""
-        values, more = self.call(opened)
-        found = dict(self.inner(values, **(options | more)))
-        for old, new in self.renamed:
-            if old in found:
-                found[new] = found.pop(old)
-        return found
+        """The output of `subprocessor` for decoded media, under the names that the model knows."""
+        values, description = self.call(opened)
+        output = dict(self.subprocessor(values, **(options | description)))
+        for inner, outer in self.renamed:
+            if inner in output:
+                output[outer] = output.pop(inner)
+        return output
 
 
 def media_processors(processor: Any, settings: ModelSettings) -> dict[str, MediaProcessor]:
-    """The kinds of media that a processor takes."""
-    makers = (("image_processor", _image), ("video_processor", _video), ("feature_extractor", _audio))
-    found = {}
-    for owner, make in makers:
-        inner = getattr(processor, owner, None)
-        if inner is not None:
-            intake = make(owner, inner, settings)
-            found[intake.modality] = intake
-    return found
+    """The modalities that a processor of transformers takes, by name."""
+    factories = (("image_processor", _image), ("video_processor", _video), ("feature_extractor", _audio))
+    processors = {}
+    for attribute, factory in factories:
+        subprocessor = getattr(processor, attribute, None)
+        if subprocessor is not None:
+            media_processor = factory(attribute, subprocessor, settings)
+            processors[media_processor.modality] = media_processor
+    return processors
 
 
-def _image(owner: str, inner: Any, _: ModelSettings) -> MediaProcessor:
-    def call(opened: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-        return [list(opened)], {}
-
-    def probes() -> tuple[Any, Any]:
-        return _noise(64, 96, 3), _noise(80, 48, 3)
-
+def _image(attribute: str, subprocessor: Any, _: ModelSettings) -> MediaProcessor:
     return MediaProcessor(
-        *("image", owner, "images", "get_image_features", inner, lambda m: m.open(), call, probes),
+        modality="image",
+        attribute=attribute,
+        argument="images",
+        feature_method="get_image_features",
+        subprocessor=subprocessor,
+        open=lambda medium: medium.open(),
+        # Processors take a list of images for each text, and here there is one text.
+        call=lambda opened: ([list(opened)], {}),
+        probes=lambda: (_noise(64, 96, 3), _noise(80, 48, 3)),
         example=lambda: _noise(56, 56, 3),
     )
 
 
-def _video(owner: str, inner: Any, settings: ModelSettings) -> MediaProcessor:
+def _video(attribute: str, subprocessor: Any, settings: ModelSettings) -> MediaProcessor:
+    temporal_patch = getattr(subprocessor, "temporal_patch_size", 1)
+
     def open_(medium: Media) -> VideoFrames:
         header = medium.header()
-        factor = getattr(inner, "temporal_patch_size", 1)
-        chosen = sample_frames(header, settings.fps, settings.max_frames, settings.min_frames, factor)
+        chosen = sample_frames(header, settings.fps, settings.max_frames, settings.min_frames, temporal_patch)
         video = medium.open(frames=chosen)
         return VideoFrames(video.frames, video.times, header["duration"])
 
     def call(opened: Sequence[VideoFrames]) -> tuple[Any, dict[str, Any]]:
-        about = {"video_metadata": [video_metadata(film) for film in opened], "do_sample_frames": False}
-        return [film.frames for film in opened], about
+        metadata = [video_metadata(video) for video in opened]
+        return [video.frames for video in opened], {"video_metadata": metadata, "do_sample_frames": False}
 
     def probes() -> tuple[VideoFrames, VideoFrames]:
         long, short = (np.stack([_noise(*size, 3)] * n) for size, n in (((64, 96), 6), ((80, 48), 4)))
         return VideoFrames(long, np.arange(6) / 2, 3.0), VideoFrames(short, np.arange(4.0), 4.0)
 
-    def film() -> dict[str, Any]:
-        return {"frames": [_noise(56, 56, 3)] * 4, "fps": settings.fps}
-
-    def seconds(opened: Sequence[VideoFrames]) -> list[float]:
-        return [film.step * getattr(inner, "temporal_patch_size", 1) for film in opened]
-
-    return MediaProcessor("video", owner, "videos", "get_video_features", inner, open_, call, probes, seconds, film)
-
-
-def video_metadata(film: VideoFrames) -> VideoMetadata:
-    """The times of the frames, in the only form that processors read them in: numbers of frames of a film."""
-    height, width = film.frames.shape[1:3]
-    return VideoMetadata(
-        total_num_frames=max(1, round(film.duration * TICKS)),
-        fps=TICKS,
-        width=width,
-        height=height,
-        duration=film.duration,
-        frames_indices=[round(t * TICKS) for t in film.times],
+    return MediaProcessor(
+        modality="video",
+        attribute=attribute,
+        argument="videos",
+        feature_method="get_video_features",
+        subprocessor=subprocessor,
+        open=open_,
+        call=call,
+        probes=probes,
+        grid_seconds=lambda opened: [video.step * temporal_patch for video in opened],
+        example=lambda: {"frames": [_noise(56, 56, 3)] * 4, "fps": settings.fps},
     )
 
 
-def _audio(owner: str, inner: Any, _: ModelSettings) -> MediaProcessor:
+def video_metadata(video: VideoFrames) -> VideoMetadata:
+    """The times of frames in the only form that processors take: frame numbers of a video with a frame rate.
+
+    Sampled times need not be multiples of the video's frame time, hence numbers at `TICKS` frames per second.
+    """
+    height, width = video.frames.shape[1:3]
+    return VideoMetadata(
+        total_num_frames=max(1, round(video.duration * TICKS)),
+        fps=TICKS,
+        width=width,
+        height=height,
+        duration=video.duration,
+        frames_indices=[round(t * TICKS) for t in video.times],
+    )
+
+
+def _audio(attribute: str, subprocessor: Any, _: ModelSettings) -> MediaProcessor:
     def open_(medium: Media) -> Audio:
-        sound: Audio = medium.open(rate=inner.sampling_rate)
-        longest = getattr(inner, "n_samples", None)
-        if longest is not None and len(sound.wave) > longest:
+        audio: Audio = medium.open(rate=subprocessor.sampling_rate)
+        # Whisper's feature extractor would silently truncate it.
+        max_samples = getattr(subprocessor, "n_samples", None)
+        if max_samples is not None and len(audio.wave) > max_samples:
             raise DataError(
-                f"{medium.name[:300]}: wanted at most {longest / sound.rate:g} s of sound, which is what this model "
-                f"hears, found {len(sound.wave) / sound.rate:.1f} s: cut it into shorter ones"
+                f"{medium.name[:300]}: wanted at most {max_samples / audio.rate:g} s of sound, this model's limit, "
+                f"found {len(audio.wave) / audio.rate:.1f} s; cut it into shorter clips"
             )
-        return sound
+        return audio
 
-    def call(opened: Sequence[Audio]) -> tuple[Any, dict[str, Any]]:
-        return [sound.wave for sound in opened], {"sampling_rate": inner.sampling_rate}
-
-    def probes() -> tuple[Audio, Audio]:
-        rate = inner.sampling_rate
-        return Audio(_wave(rate // 4), rate), Audio(_wave(rate // 3), rate)
+    def wave(fraction: int) -> tuple[np.ndarray, int]:
+        """1 / `fraction` seconds."""
+        return _wave(subprocessor.sampling_rate // fraction), subprocessor.sampling_rate
 
     return MediaProcessor(
-        *("audio", owner, "audio", "get_audio_features", inner, open_, call, probes),
-        example=lambda: (_wave(inner.sampling_rate // 4), inner.sampling_rate),
+        modality="audio",
+        attribute=attribute,
+        argument="audio",
+        feature_method="get_audio_features",
+        subprocessor=subprocessor,
+        open=open_,
+        call=lambda opened: ([audio.wave for audio in opened], {"sampling_rate": subprocessor.sampling_rate}),
+        probes=lambda: (Audio(*wave(4)), Audio(*wave(3))),
+        example=lambda: wave(4),
         renamed=(("attention_mask", "feature_attention_mask"),),
     )
 

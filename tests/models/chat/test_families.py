@@ -87,7 +87,7 @@ def bare(model: ChatModel, sample: Sample) -> dict[str, Tensor]:
         media["images"] = [media["images"]]
     text = model.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = dict(
-        model.processor(text=[text], **media, return_tensors="pt", add_special_tokens=model.prompt.adds_bos(text))
+        model.processor(text=[text], **media, return_tensors="pt", add_special_tokens=model.prompt.needs_bos(text))
     )
     if "video_second_per_grid" in inputs:
         # Qwen2.5-Omni's processor asks for one rate of all videos, and does not look at what they say.
@@ -320,8 +320,8 @@ def test_special_strings_in_user_text_stay_text(folders: dict[str, Path], name: 
     special = [i for t in model.tokenizer.all_special_tokens for i in [model.tokenizer.convert_tokens_to_ids(t)]]
     count = [sum(int(i) in special for i in model.prompt(s).ids) for s in (plain, hostile)]
     assert count[0] == count[1]
-    assert model.prompt.escapes(plain) == 0
-    assert model.prompt.escapes(hostile) >= len(family.banned) + 1
+    assert model.prompt.count_escaped_tokens(plain) == 0
+    assert model.prompt.count_escaped_tokens(hostile) >= len(family.banned) + 1
     reply = model.encode_reply(f"it is {evil}", "data")
     assert not set(reply.token_ids or ()) & set(model.recipe.banned)
     assert [i for i in reply.token_ids or () if i in model.recipe.end] == [model.recipe.end[0]]

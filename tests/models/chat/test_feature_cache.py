@@ -92,15 +92,15 @@ def test_values_and_gradients_are_those_of_row_by_row(name: str, folders: Any) -
     given = samples(plain)
     torch.testing.assert_close(logp(shared, given), logp(plain, given), atol=1e-5, rtol=0)
     same(gradient(shared, given), gradient(plain, given))
-    assert plain.feature_cache.pictures == 0
+    assert plain.feature_cache.num_encoded == 0
     if name in RAW:
-        assert shared.feature_cache.pictures == 0
+        assert shared.feature_cache.num_encoded == 0
         return
-    assert shared.feature_cache.shares, "the family takes the plain path"
+    assert shared.feature_cache.enabled, "the family takes the plain path"
     distinct = pictures(shared)
-    assert shared.feature_cache.pictures == 2 * distinct  # one pass without gradient, one with
-    if all(shared.prompt.media_cache._apart.values()):
-        assert distinct == shared.prompt.media_cache.processed == PICTURES
+    assert shared.feature_cache.num_encoded == 2 * distinct  # one pass without gradient, one with
+    if all(shared.prompt.media_cache._independent.values()):
+        assert distinct == shared.prompt.media_cache.num_processed == PICTURES
 
 
 VARIANTS = {
@@ -131,12 +131,12 @@ def test_gradients_however_the_tower_trains(name: str, variant: str, folders: An
                     p.add_(torch.randn(p.shape), alpha=0.1)
         found.append(gradient(model, samples(model)))
     same(found[1], found[0])
-    assert model.feature_cache.trains == (variant != "tower and projector frozen")
-    calls = model.feature_cache.pictures
+    assert model.feature_cache.trainable == (variant != "tower and projector frozen")
+    calls = model.feature_cache.num_encoded
     assert calls == PICTURES
     again = gradient(model, samples(model))
     assert torch.equal(again, found[1])
-    assert model.feature_cache.pictures == calls + (PICTURES if model.feature_cache.trains else 0)
+    assert model.feature_cache.num_encoded == calls + (PICTURES if model.feature_cache.trainable else 0)
 
 
 def test_a_kept_feature_is_that_of_its_picture_alone_in_the_same_bits(tiny_folder: str) -> None:
@@ -152,7 +152,7 @@ def test_a_kept_feature_is_that_of_its_picture_alone_in_the_same_bits(tiny_folde
                 for p in prompt.media_inputs
             ]
             assert all(torch.equal(a, b) for a, b in zip(given, alone, strict=True))
-    assert model.feature_cache.pictures == PICTURES
+    assert model.feature_cache.num_encoded == PICTURES
 
 
 def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> None:
@@ -163,8 +163,8 @@ def test_memory_is_bounded_and_bits_do_not_depend_on_it(tiny_folder: str) -> Non
         Freeze(("vision", "projector"))(model)
         found.append(torch.cat([logp(model, samples(model)) for _ in range(2)]))
         assert model.feature_cache._cache.used <= limit
-        assert model.prompt.media_cache._kept.used <= limit
-        calls.append(model.feature_cache.pictures)
+        assert model.prompt.media_cache._cache.used <= limit
+        calls.append(model.feature_cache.num_encoded)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert calls[0] == PICTURES < calls[1] <= calls[2]
@@ -179,7 +179,7 @@ def test_the_folder_serves_the_next_run_and_only_the_same_weights(tiny_folder: s
         with torch.no_grad():
             next(p for n, p in model.module.named_parameters() if n.startswith("model.visual")).add_(change)
         values = logp(model, samples(model))
-        return model.feature_cache.pictures, values
+        return model.feature_cache.num_encoded, values
 
     cold, warm, other = run(), run(), run(0.1)
     assert (cold[0], warm[0], other[0]) == (PICTURES, 0, PICTURES)
@@ -201,7 +201,7 @@ def test_features_follow_the_weights(tiny_folder: str) -> None:
     after = logp(shared, given)
     assert float((after - before).abs().max()) > 1e-3
     torch.testing.assert_close(after, logp(plain, given), atol=1e-3, rtol=0)  # Adam divides small differences
-    assert shared.feature_cache.pictures == 3 * PICTURES
+    assert shared.feature_cache.num_encoded == 3 * PICTURES
 
 
 def test_the_reference_is_seen_through_its_own_tower(tiny_folder: str) -> None:
@@ -247,7 +247,7 @@ def test_a_picture_is_processed_once_whatever_is_asked_about_it(tiny_folder: str
     first = [Sample(str(i), (Part("image", picture(56, 56)), Part("text", f"number {i}"))) for i in range(4)]
     pair = Sample("pair", (Part("image", picture(56, 56)), Part("image", picture(84, 56, 1)), Part("text", "both")))
     keys = {p.key for s in (*first, pair) for p in model.prompt(s).media_inputs}
-    assert len(keys) == model.prompt.media_cache.processed == 2
+    assert len(keys) == model.prompt.media_cache.num_processed == 2
 
 
 def test_reading_ahead_changes_when_and_not_what(tiny_folder: str, tmp_path: Path) -> None:
@@ -256,13 +256,13 @@ def test_reading_ahead_changes_when_and_not_what(tiny_folder: str, tmp_path: Pat
         model.prompt(mixed()[0])
     bad = Sample("bad", (Part("image", tmp_path / "missing.png"), Part("text", "what")))
     ahead.prefetch([*mixed(), bad])
-    assert ahead._workers is not None
-    ahead._workers.shutdown(wait=True)
-    assert ahead.prompt.media_cache.processed == PICTURES
+    assert ahead._prefetchers is not None
+    ahead._prefetchers.shutdown(wait=True)
+    assert ahead.prompt.media_cache.num_processed == PICTURES
     for sample in mixed():
         for a, b in zip(ahead.prompt(sample).media_inputs, plain.prompt(sample).media_inputs, strict=True):
             assert a.key == b.key
-    assert ahead.prompt.media_cache.processed == PICTURES
+    assert ahead.prompt.media_cache.num_processed == PICTURES
     with pytest.raises(Exception, match=r"missing\.png"):
         ahead.prompt(bad)
 
@@ -273,7 +273,7 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
     processed: Counter[Any] = Counter()
     passes: list[tuple[bool, str]] = []
     process, after_step = ProcessedMediaCache._process, ChatModel.after_step
-    run, run_all = EncoderFeatureCache._run, EncoderFeatureCache._run_all
+    run, run_all = EncoderFeatureCache._encode_one, EncoderFeatureCache._encode_all
 
     def counted_process(self: ProcessedMediaCache, group: Any, options: Any) -> Any:
         processed[tuple(m.hash for m in group)] += 1
@@ -284,10 +284,10 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
         return run(self, shown)
 
     def counted_run_all(self: EncoderFeatureCache, shown: Sequence[MediaInput]) -> Any:
-        before, calls = len(passes), self.calls
+        before, calls = len(passes), self.num_calls
         found = run_all(self, shown)
         if len(passes) == before:  # else one by one
-            assert self.calls - calls == bool(shown)
+            assert self.num_calls - calls == bool(shown)
             passes.extend((torch.is_grad_enabled(), p.key) for p in shown)
         return found
 
@@ -302,9 +302,9 @@ def test_a_run_processes_each_image_once_and_runs_the_tower_once_a_pass(
         after_step(self)
 
     monkeypatch.setattr(ProcessedMediaCache, "_process", counted_process)
-    monkeypatch.setattr(EncoderFeatureCache, "_run", counted_run)
-    monkeypatch.setattr(EncoderFeatureCache, "_run_all", counted_run_all)
-    monkeypatch.setattr(EncoderFeatureCache, "start_counting", counted_start)
+    monkeypatch.setattr(EncoderFeatureCache, "_encode_one", counted_run)
+    monkeypatch.setattr(EncoderFeatureCache, "_encode_all", counted_run_all)
+    monkeypatch.setattr(EncoderFeatureCache, "reset_counters", counted_start)
     monkeypatch.setattr(ChatModel, "after_step", checked_step)
     task = {"name": "visurf", "prompts_per_step": 4, "scenes": 6, "num_generations": 2, "sampling": {"max_tokens": 4}}
     quiet = {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0}

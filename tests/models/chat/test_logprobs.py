@@ -250,4 +250,4 @@ def test_products_with_the_matrix_are_counted(
 
     with Count():
         Case(plain(bias=False, trains=trains)).run(chunked(tokens), entropy)
-    assert len(done) == products * len(module._parts(TOKENS, tokens))
+    assert len(done) == products * len(module._chunks(TOKENS, tokens))

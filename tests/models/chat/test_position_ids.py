@@ -14,14 +14,14 @@ from torch import Tensor
 from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat.model import ChatModel
-from mmpost.models.chat.position_ids import Positions, Resume, Rule, by_rule
+from mmpost.models.chat.position_ids import PositionIds, PositionRule, Resume, published_positions
 from mmpost.rollout.local import LocalRollout
 from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample, Sampling
 from tests.models.families import build
 from tests.models.samples import film, medium, mixed
 
-QWEN2, QWEN25, QWEN3 = Rule(2, None, False), Rule(2, 2.0, False), Rule(2, None, True)
+QWEN2, QWEN25, QWEN3 = PositionRule(2, None, False), PositionRule(2, 2.0, False), PositionRule(2, None, True)
 
 
 def video(t: int, h: int, w: int, seconds: float = 1.0) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def kinds(*runs: tuple[int, int]) -> Tensor:
     ],
 )
 def test_the_worked_example(seconds: float, resume: Resume, time: list[int], after: int) -> None:
-    found = by_rule(QWEN25, kinds((0, 3), (2, 8), (0, 4)), video(2, 4, 4, seconds), resume)
+    found = published_positions(QWEN25, kinds((0, 3), (2, 8), (0, 4)), video(2, 4, 4, seconds), resume)
     assert found[0].tolist() == [0, 1, 2, *time, *range(after, after + 4)]
     assert found[1, 3:11].tolist() == [3, 3, 4, 4] * 2
     assert found[2, 3:11].tolist() == [3, 4] * 4
@@ -54,27 +54,27 @@ def test_the_worked_example(seconds: float, resume: Resume, time: list[int], aft
 
 def test_more_closed_forms() -> None:
     six = kinds((0, 3), (2, 24), (0, 1))
-    assert [int(by_rule(QWEN2, six, video(6, 4, 4), r)[0, -1]) for r in ("max", "spatial")] == [9, 5]
+    assert [int(published_positions(QWEN2, six, video(6, 4, 4), r)[0, -1]) for r in ("max", "spatial")] == [9, 5]
     long = kinds((0, 20), (2, 30 * 64), (0, 1))
-    assert [int(by_rule(QWEN25, long, video(30, 16, 16), r)[0, -1]) for r in ("max", "spatial")] == [79, 28]
+    assert [int(published_positions(QWEN25, long, video(30, 16, 16), r)[0, -1]) for r in ("max", "spatial")] == [79, 28]
     frames = kinds((0, 3), (2, 4), (0, 3), (2, 4), (0, 3))
-    row = by_rule(QWEN3, frames, video(2, 4, 4))[0].tolist()
+    row = published_positions(QWEN3, frames, video(2, 4, 4))[0].tolist()
     assert row == [0, 1, 2, 3, 3, 3, 3, 5, 6, 7, 8, 8, 8, 8, 10, 11, 12]
-    image = by_rule(QWEN25, kinds((0, 3), (1, 6), (0, 1)), {"image_grid_thw": torch.tensor([[1, 4, 6]])})
+    image = published_positions(QWEN25, kinds((0, 3), (1, 6), (0, 1)), {"image_grid_thw": torch.tensor([[1, 4, 6]])})
     assert image.tolist() == [[0, 1, 2, *[3] * 6, 6], [0, 1, 2, 3, 3, 3, 4, 4, 4, 6], [0, 1, 2, 3, 4, 5, 3, 4, 5, 6]]
 
 
 def test_other_frame_counts_of_one_film_end_at_one_place() -> None:
     ends = []
     for grids in (5, 10, 20, 40):
-        found = by_rule(QWEN25, kinds((0, 3), (2, 4 * grids), (0, 1)), video(grids, 4, 4, 20 / grids))
+        found = published_positions(QWEN25, kinds((0, 3), (2, 4 * grids), (0, 1)), video(grids, 4, 4, 20 / grids))
         ends.append(int(found[0, -1]) + 2 * 20 / grids)
     assert max(ends) - min(ends) <= 2
 
 
 def test_grids_that_do_not_fit_are_told() -> None:
-    with pytest.raises(DataError, match="wanted 8 tokens for a picture of 2 x 2 x 2, found 7"):
-        by_rule(QWEN25, kinds((0, 3), (2, 7)), video(2, 4, 4))
+    with pytest.raises(DataError, match="wanted 8 tokens for a grid of 2 x 2 x 2, found 7"):
+        published_positions(QWEN25, kinds((0, 3), (2, 7)), video(2, 4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_installed_functions_follow_a_known_rule(folders: dict[str, Path], n
         seconds = [p.value.header()["duration"] for p in sample.prompt if p.modality == "video"]
         frames = [len(p.value.open().frames) for p in sample.prompt if p.modality == "video"]
         timing = {"second_per_grid_ts": torch.tensor([2 * s / n for s, n in zip(seconds, frames, strict=True)])}
-        ours = by_rule(positions.rule, prompt.aligned["mm_token_type_ids"], prompt.media | timing, resume)
+        ours = published_positions(positions.rule, prompt.aligned["mm_token_type_ids"], prompt.media | timing, resume)
         assert torch.equal(prompt.positions, ours if prompt.media_inputs else ours[:, : len(prompt.ids)])
 
 
@@ -146,7 +146,7 @@ def test_an_unknown_rule_stops_at_the_first_video(folders: dict[str, Path]) -> N
         return torch.zeros(3, *input_ids.shape, dtype=torch.long), torch.zeros(1)
 
     old_model = SimpleNamespace(config=model.module.config, model=SimpleNamespace(get_rope_index=old))
-    positions = Positions(old_model)
+    positions = PositionIds(old_model)
     assert positions.name == "installed unknown"
     ids = torch.zeros(1, 8, dtype=torch.long)
     with pytest.raises(ConfigError, match=r"model\.positions=original"):

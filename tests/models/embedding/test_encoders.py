@@ -146,7 +146,7 @@ def test_what_is_no_tower_is_refused(tmp_path: Path) -> None:
         ({"image": {"name": "clip", "source": "ViT-X"}}, "wanted a name of open_clip"),
         ({"audio": {"name": "clip", "config": CLIP}}, "open_clip has image and text"),
         ({"image": {"name": "informr"}}, "did you mean informer"),
-        ({"row": {"name": "mlp", "widht": 3}}, "unknown key towers.row.widht"),
+        ({"row": {"name": "mlp", "widht": 3}}, "unknown key encoders.row.widht"),
     ):
         with pytest.raises((ConfigError, LookupError), match=said):
             opened({"encoders": towers}, tmp_path)

@@ -21,7 +21,7 @@ from mmpost.data.media.media import media
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.builtin.stars import astro
+from mmpost.models.builtin.stars import stars_spec
 from mmpost.models.embedding.encoders.galspecnet import GalSpecNet, GalSpecNetFields
 from mmpost.models.embedding.encoders.informer import Informer, InformerFields
 from mmpost.models.embedding.model import Embedder
@@ -103,13 +103,13 @@ def test_dropout_is_drawn_alike_in_both_passes(tmp_path: Path) -> None:
     folder = write(tmp_path / "dropping", dropout=0.5)
     model = load(folder, 4)
     made: list[torch.Tensor] = []
-    inner = model._embedded
+    inner = model._embed
 
     def kept(*args: Any) -> torch.Tensor:
         made.append(inner(*args).detach())
         return inner(*args)
 
-    model._embedded = kept  # type: ignore[method-assign]
+    model._embed = kept  # type: ignore[method-assign]
     step(model, OBJECTIVES["infonce"])
     half = len(made) // 2
     assert all(torch.equal(a, b) for a, b in zip(made[:half], made[half:], strict=True))
@@ -230,7 +230,7 @@ def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
     with pytest.raises(DataError, match=r"'short'.*wanted 5 numbers"):
         job.embed([*samples, Sample("short", (short,))])
     twice = replace(samples[1], prompt=samples[1].prompt[:1] * 2)
-    with pytest.raises(DataError, match=r"one part of some of the kinds"):
+    with pytest.raises(DataError, match=r"one part of some of the modalities"):
         model.validate(twice)
     with pytest.raises(ConfigError, match="gradient_checkpointing"):
         open_model(folder, ModelSettings(name=folder, device="cpu", gradient_checkpointing=True))
@@ -251,7 +251,7 @@ def test_micro_batches_keep_to_the_budget(folder: str) -> None:
 
 
 def test_the_shapes_of_the_published_towers() -> None:
-    settings = astro(small=False)
+    settings = stars_spec(small=False)
     spectrum = GalSpecNet(GalSpecNetFields(dropout=0.0), "spectrum")
     assert spectrum.size == 1184
     assert spectrum(torch.zeros(2, 3, 2575)).shape == (2, 1184)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from mmpost.models.prefix import attention
-from mmpost.models.prefix.layout import Layout, read
+from mmpost.models.prefix.layout import Layout
 
 LAYOUTS = (
     Layout(((5, 3, 3),)),
@@ -22,8 +22,8 @@ LAYOUTS = (
 
 def test_a_layout_is_read_as_it_was_written() -> None:
     for layout in LAYOUTS:
-        assert read(layout.tensor()) == layout
-    assert Layout.of([(3, [2, 0, 1]), (4, [0])]) == Layout(((3, 2, 1), (4,)))
+        assert Layout.from_mask(layout.to_mask()) == layout
+    assert Layout.from_lengths([(3, [2, 0, 1]), (4, [0])]) == Layout(((3, 2, 1), (4,)))
 
 
 def dense(layout: Layout) -> Tensor:
@@ -53,8 +53,8 @@ def test_values_and_gradients_are_those_of_a_dense_mask(layout: Layout, last: bo
     weight = torch.randn(1, tokens, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     read_on = torch.ones(tokens, dtype=torch.bool)
     if last:
-        for run in layout.runs:
-            read_on[run.start : run.fork - 1] = False
+        for group in layout.prompt_groups:
+            read_on[group.start : group.fork - 1] = False
         weight = weight * read_on[:, None, None]
 
     def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -112,8 +112,8 @@ def test_sharing_changes_neither_log_probs_nor_gradients(
     plain, shared = (load(tiny_folder, share, tower, adapters, checkpoints) for share in ("off", "auto"))
     assert plain.no_prefix_reason
     assert not shared.no_prefix_reason
-    assert shared.feature_cache.shares
-    assert shared.feature_cache.trains == (tower == "trained")
+    assert shared.feature_cache.enabled
+    assert shared.feature_cache.trainable == (tower == "trained")
     recomputes = any(getattr(m, "gradient_checkpointing", False) for m in shared.module.modules())
     assert recomputes == (checkpoints == "checkpointing")
     for batch in BATCHES:

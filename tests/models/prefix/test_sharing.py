@@ -183,7 +183,7 @@ def test_wrong_layouts_are_found(folders: dict[str, Path], monkeypatch: pytest.M
     """The tolerance tells right from wrong: positions that go on, replies that see others, a wrong predictor."""
     model = load(folders["tiny"])
     samples = answered(model)
-    stream, predictors, of = packing.packed_inputs, packing.predictor_indices, Layout.of
+    stream, predictors, of = packing.packed_inputs, packing.predictor_indices, Layout.from_lengths
 
     def going_on(prompts: list, replies: list) -> dict[str, Tensor]:
         inputs = stream(prompts, replies)
@@ -209,7 +209,7 @@ def test_wrong_layouts_are_found(folders: dict[str, Path], monkeypatch: pytest.M
         for target, name, wrong in (
             (packing, "packed_inputs", going_on),
             (packing, "predictor_indices", neighbours),
-            (Layout, "of", staticmethod(lambda groups: merged(of(groups)))),
+            (Layout, "from_lengths", staticmethod(lambda groups: merged(of(groups)))),
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, wrong)
@@ -266,8 +266,8 @@ def test_a_model_that_cannot_says_so(
 def test_a_model_that_computes_something_else_is_caught(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    of = Layout.of
-    monkeypatch.setattr(Layout, "of", staticmethod(lambda groups: merged(of(groups))))
+    of = Layout.from_lengths
+    monkeypatch.setattr(Layout, "from_lengths", staticmethod(lambda groups: merged(of(groups))))
     model = load(folders["tiny"])
     assert "relative" in model.no_prefix_reason
     assert "relative" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Encoders of single media: one module each, found by its name."""
+"""Encoders of one modality each: a module of this package per encoder, which its name selects."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mmpost.config.settings import Settings
 
 
 class Encoder(torch.nn.Module):
-    """From decoded media to one vector each. A new one is a module of this package, or a file, with one such class.
+    """From decoded media to one vector each. To add one, write a module in this package, or a file, with one subclass.
 
-    A sample's vector may depend on no other sample, or micro-batches would show. What is random must draw from torch's
-    own generators, so that a micro-batch can be computed twice.
+    A sample's vector must not depend on other samples, or results would depend on micro-batches. Random operations must
+    use torch's default generators, so that a micro-batch can be computed twice with the same outcome (GradCache).
     """
 
     Fields: ClassVar[type[Settings]] = Settings
-    """What a description of the model may set."""
+    """The settings that a model's spec may hold for this encoder."""
 
     size: int
-    """Length of the vectors."""
+    """Size of the vectors."""
     cost: int = 1
-    """How much of `compute.max_tokens_per_microbatch` one medium takes: positions that the encoder works on."""
+    """Positions that the encoder computes for one medium, which count towards `compute.max_tokens_per_microbatch`."""
 
-    def __init__(self, fields: Settings, kind: str, folder: Path | None = None) -> None:
-        """`folder`: where `save` wrote, with weights to come; None for a new one."""
+    def __init__(self, fields: Settings, modality: str, folder: Path | None = None) -> None:
+        """`folder`: where `save` wrote, and weights will be loaded afterwards; None for a new encoder."""
         super().__init__()
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """Options with which media are opened for it (`Media.open`)."""
+        """Options with which its media are opened (`Media.open`)."""
         return {}
 
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
-        """Decoded media (of the kind "text": strings) as inputs of `forward`, on the host.
+        """Decoded media (strings for modality "text") as keyword arguments of `forward`, on the CPU.
 
         Raises DataError for a value that it cannot take.
         """
@@ -48,8 +48,8 @@ class Encoder(torch.nn.Module):
         raise NotImplementedError
 
     def fit(self, values: Sequence[Any]) -> None:
-        """Take scales (means, standard deviations) from training data; nothing by default."""
+        """Fit standardization (means, standard deviations) to training data; does nothing by default."""
 
     def save(self, folder: Path) -> Settings | None:
-        """Write what is needed besides weights; returns fields that differ from those it was made with."""
+        """Write what loading needs besides weights; returns the fields to save, None for those it was made with."""
         return None

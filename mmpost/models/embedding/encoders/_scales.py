@@ -1,4 +1,4 @@
-"""Means and standard deviations of numbers, fitted once on training data and kept with the weights."""
+"""Standardization of numbers, fitted once on training data and saved with the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Scales(torch.nn.Module):
-    """(x - mean) / std of each number; NaN, which stands for unknown, becomes 0, the mean."""
+    """(x - mean) / std of each number; an unknown one (NaN) becomes 0, the mean."""
 
     mean: Tensor
     std: Tensor
@@ -22,7 +22,7 @@ class Scales(torch.nn.Module):
         return ((x - self.mean) / self.std).nan_to_num(0.0)
 
     def fit(self, x: Float[Tensor, "sample number"]) -> None:
-        """Population standard deviations over what is known; 1 where a number never varies."""
+        """Means and population standard deviations of known values; std is 1 where a number never varies."""
         known = ~x.isnan()
         count = known.sum(0).clamp(min=1)
         mean = x.nan_to_num(0.0).sum(0) / count

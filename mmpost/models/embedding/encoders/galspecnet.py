@@ -1,4 +1,4 @@
-"""Spectra through a few convolutions over wavelength."""
+"""GalSpecNet: spectra through convolutions over wavelength."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from mmpost.models.embedding.encoders import Encoder
 
 
 class GalSpecNetFields(Settings):
-    """A 1-D convolutional net."""
+    """A 1-D convolutional network."""
 
     points: int = Field(default=2575, ge=1)
-    """Wavelengths of a spectrum."""
+    """Wavelengths in a spectrum."""
     inputs: int = Field(default=3, ge=1)
-    """Channels at each of them."""
+    """Channels at each wavelength."""
     channels: tuple[int, ...] = (64, 64, 32, 32)
-    """Of each convolution; all but the last are followed by pooling."""
+    """Output channels of each convolution; pooling follows all but the last."""
     pool: int = Field(default=4, ge=1)
-    """Factor by which pooling shortens."""
+    """Width and stride of pooling."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """On the vector, in training."""
+    """On the output vector, in training."""
     options: dict[str, Any] = {}
-    """With which media are opened, so that they become an array [channel, point], such as {grid: [...]}."""
+    """Options with which media are opened as arrays [channel, point], such as {grid: [...]}."""
 
 
 class GalSpecNet(Encoder):
-    """Convolutions of width 3 without padding, ReLU, max-pooling; flattened, (3, 2575) gives 32 x 37 = 1184."""
+    """Convolutions of width 3 without padding, ReLU, max pooling, flattened: a (3, 2575) input gives 32 x 37 = 1184."""
 
     Fields = GalSpecNetFields
 
-    def __init__(self, fields: GalSpecNetFields, kind: str, folder: Path | None = None) -> None:
-        super().__init__(fields, kind, folder)
-        self.fields, self.kind = fields, kind
+    def __init__(self, fields: GalSpecNetFields, modality: str, folder: Path | None = None) -> None:
+        super().__init__(fields, modality, folder)
+        self.fields, self.modality = fields, modality
         layers: list[torch.nn.Module] = []
         length = fields.points
         for i, (a, b) in enumerate(zip((fields.inputs, *fields.channels), fields.channels, strict=False)):
@@ -51,7 +51,7 @@ class GalSpecNet(Encoder):
                 layers.append(torch.nn.MaxPool1d(fields.pool))
                 length //= fields.pool
         if length < 1:
-            raise DataError(f"{kind}: {fields.points} points are too few for {len(fields.channels)} convolutions")
+            raise DataError(f"{modality}: {fields.points} points are too few for {len(fields.channels)} convolutions")
         self.layers = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Dropout(fields.dropout))
         self.size, self.cost = fields.channels[-1] * length, -(-fields.points // 16)
 
@@ -60,15 +60,15 @@ class GalSpecNet(Encoder):
         return self.fields.options
 
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
-        wanted = (self.fields.inputs, self.fields.points)
-        found = [np.asarray(value, np.float32) for value in values]
-        for one in found:
-            if one.shape != wanted:
+        shape = (self.fields.inputs, self.fields.points)
+        spectra = [np.asarray(value, np.float32) for value in values]
+        for spectrum in spectra:
+            if spectrum.shape != shape:
                 raise DataError(
-                    f"{self.kind}: wanted an array [channel, point] of shape {list(wanted)}, found {list(one.shape)}; "
-                    "correct the medium, or `points`, `inputs` and `options` of its tower"
+                    f"{self.modality}: wanted an array [channel, point] of shape {list(shape)}, found "
+                    f"{list(spectrum.shape)}; correct the medium, or `points`, `inputs` and `options` of its encoder"
                 )
-        return {"x": torch.from_numpy(np.stack(found))}
+        return {"x": torch.from_numpy(np.stack(spectra))}
 
     def forward(self, x: Float[Tensor, "sample channel point"]) -> Float[Tensor, "sample feature"]:
         return self.layers(x)

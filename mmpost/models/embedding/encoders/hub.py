@@ -1,4 +1,4 @@
-"""Any encoder of transformers for images, text or sound, by name, folder or configuration."""
+"""Any encoder of transformers for images, text or audio, by hub id or folder."""
 
 from __future__ import annotations
 
@@ -19,41 +19,43 @@ from mmpost.models.loading import quiet
 
 
 class HubFields(Settings):
-    """A model of transformers that is there already."""
+    """A pretrained model of transformers, or its architecture with random weights."""
 
     source: str = ""
-    """Folder or hub id, with its processor; empty once it is part of a saved model."""
+    """Folder or hub id, with its processor; empty in a saved model, which holds both."""
     weights: Literal["pretrained", "random"] = "pretrained"
-    """Those of the source, or fresh ones for its configuration."""
+    """Those of the source, or random ones for its configuration."""
     pool: Literal["auto", "mean", "first"] = "auto"
-    """Of the last hidden states; auto: the family's own features or pooled output where it has one, else the mean."""
+    """Pooling of the last hidden states; auto: the family's own features or pooled output if any, else the mean."""
     tokens: int = 128
-    """Most tokens of a text."""
+    """Texts are truncated to so many tokens."""
 
 
 class Hub(Encoder):
-    """Media through the source's own processor and module, to its features (CLIP), its pooled output, or a mean."""
+    """The source's own processor and module; the vector is its features (CLIP), its pooled output, or a mean."""
 
     Fields = HubFields
 
-    def __init__(self, fields: HubFields, kind: str, folder: Path | None = None) -> None:
-        super().__init__(fields, kind, folder)
-        self.fields, self.kind = fields, kind
-        place = str(folder) if folder is not None else fields.source
-        if kind not in _READERS:
-            raise ConfigError(f"tower of {kind}: a model of transformers takes {', '.join(_READERS)}; choose another")
-        reader, example = _READERS[kind]
+    def __init__(self, fields: HubFields, modality: str, folder: Path | None = None) -> None:
+        super().__init__(fields, modality, folder)
+        self.fields, self.modality = fields, modality
+        source = str(folder) if folder is not None else fields.source
+        if modality not in _PROCESSORS:
+            raise ConfigError(
+                f"encoder for {modality}: a model of transformers takes {', '.join(_PROCESSORS)}; choose another"
+            )
+        processor, example = _PROCESSORS[modality]
         try:
             with quiet():
-                self.reader: Any = reader.from_pretrained(place)
+                self.processor: Any = processor.from_pretrained(source)
                 if folder is None and fields.weights == "pretrained":
-                    self.model: Any = AutoModel.from_pretrained(place, dtype=torch.float32)
+                    self.model: Any = AutoModel.from_pretrained(source, dtype=torch.float32)
                 else:
-                    self.model = AutoModel.from_config(AutoConfig.from_pretrained(place))
+                    self.model = AutoModel.from_config(AutoConfig.from_pretrained(source))
         except (OSError, ValueError, KeyError, ImportError) as e:
             raise ConfigError(
-                f"tower of {kind}: wanted a model of transformers with its processor, found {place!r}, which it cannot "
-                f"load: {e}"
+                f"encoder for {modality}: wanted a model of transformers with its processor, found {source!r}, which "
+                f"it cannot load: {e}"
             ) from e
         self.model.eval()
         with torch.no_grad():
@@ -61,44 +63,44 @@ class Hub(Encoder):
         self.cost = 256
 
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
-        if self.kind == "text":
-            cut = {"padding": True, "truncation": True, "max_length": self.fields.tokens}
-            made = self.reader(list(values), **cut, return_tensors="pt")
-        elif self.kind == "image":
-            made = self.reader(list(values), return_tensors="pt")
+        if self.modality == "text":
+            truncation = {"padding": True, "truncation": True, "max_length": self.fields.tokens}
+            inputs = self.processor(list(values), **truncation, return_tensors="pt")
+        elif self.modality == "image":
+            inputs = self.processor(list(values), return_tensors="pt")
         else:
             waves = [np.asarray(getattr(v, "samples", v), np.float32) for v in values]
-            how = {"sampling_rate": self.reader.sampling_rate, "return_tensors": "pt", "padding": True}
-            made = self.reader(waves, **how)
-            if made.get("input_values", torch.empty(0)).dim() == 2:
-                # Waves: each normalised by itself, and then computed by itself (`forward`).
-                alone = [self.reader([wave], **how)["input_values"][0] for wave in waves]
-                sizes = torch.tensor([len(wave) for wave in alone])
-                return {"input_values": torch.nn.utils.rnn.pad_sequence(alone, batch_first=True), "sizes": sizes}
-        return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+            options = {"sampling_rate": self.processor.sampling_rate, "return_tensors": "pt", "padding": True}
+            inputs = self.processor(waves, **options)
+            if inputs.get("input_values", torch.empty(0)).dim() == 2:
+                # Raw waves (wav2vec 2.0): normalized one by one, and encoded one by one (see `forward`).
+                single = [self.processor([wave], **options)["input_values"][0] for wave in waves]
+                sizes = torch.tensor([len(wave) for wave in single])
+                return {"input_values": torch.nn.utils.rnn.pad_sequence(single, batch_first=True), "sizes": sizes}
+        return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"rate": self.reader.sampling_rate} if self.kind == "audio" else {}
+        return {"rate": self.processor.sampling_rate} if self.modality == "audio" else {}
 
     def forward(self, **inputs: Tensor) -> Float[Tensor, "sample feature"]:
         if "sizes" in inputs:
-            # Convolutions and group norms over a wave would see the silence that fills it up.
+            # Without padding: convolutions and group norms over a wave would see it.
             sizes = inputs["sizes"].tolist()
             waves = zip(inputs["input_values"], sizes, strict=True)
             return torch.cat([self._vectors(input_values=wave[None, :size]) for wave, size in waves])
         return self._vectors(**inputs)
 
     def _vectors(self, **inputs: Tensor) -> Float[Tensor, "sample feature"]:
-        own = getattr(self.model, f"get_{self.kind}_features", None)
-        if own is not None and self.fields.pool == "auto":
-            found = own(**inputs)
-            return found if isinstance(found, Tensor) else found.pooler_output
-        found = self.model(**inputs)
-        pooled = getattr(found, "pooler_output", None)
+        get_features = getattr(self.model, f"get_{self.modality}_features", None)
+        if get_features is not None and self.fields.pool == "auto":
+            features = get_features(**inputs)
+            return features if isinstance(features, Tensor) else features.pooler_output
+        out = self.model(**inputs)
+        pooled = getattr(out, "pooler_output", None)
         if pooled is not None and self.fields.pool == "auto":
             return pooled.flatten(1)
-        states = found.last_hidden_state
+        states = out.last_hidden_state
         if self.fields.pool == "first":
             return states[:, 0]
         mask = inputs.get("attention_mask")
@@ -110,13 +112,13 @@ class Hub(Encoder):
     def save(self, folder: Path) -> Settings:
         with quiet():
             self.model.config.save_pretrained(folder)
-            self.reader.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
         return self.fields.model_copy(update={"source": "", "weights": "random"})
 
 
-_READERS: dict[str, tuple[Any, Callable[[], Any]]] = {
+_PROCESSORS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "image": (AutoImageProcessor, lambda: np.zeros((64, 64, 3), np.uint8)),
     "text": (AutoTokenizer, lambda: "a"),
     "audio": (AutoFeatureExtractor, lambda: np.zeros(16000, np.float32)),
 }
-"""What reads each kind, and a value of it, which tells the size of the vector."""
+"""The processor class of each modality, and an example, from whose encoding the size of the vector is known."""

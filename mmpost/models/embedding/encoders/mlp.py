@@ -1,4 +1,4 @@
-"""Rows of numbers through two hidden layers."""
+"""Rows of numbers through a multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mmpost.models.embedding.encoders._scales import Scales
 
 
 class MlpFields(Settings):
-    """An MLP over named numbers."""
+    """A multilayer perceptron over named numbers."""
 
     numbers: int = Field(default=34, ge=1)
-    """How many there are in a row."""
+    """Numbers in a row."""
     hidden: int = Field(default=512, ge=1)
-    """Width of both layers, and of the vector."""
+    """Width of both layers, and of the output vector."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """After each layer, in training."""
     options: dict[str, Any] = {}
-    """With which media are opened, so that they become an array [number], such as {names: [...]}."""
+    """Options with which media are opened as arrays [number], such as {names: [...]}."""
 
 
 class Mlp(Encoder):
-    """Linear, ReLU, dropout, twice, on standardised numbers (AstroM3's encoder of metadata). NaN is unknown."""
+    """Twice linear, ReLU, dropout on standardized numbers, where NaN is unknown: AstroM3's encoder of metadata."""
 
     Fields = MlpFields
 
-    def __init__(self, fields: MlpFields, kind: str, folder: Path | None = None) -> None:
-        super().__init__(fields, kind, folder)
-        self.fields, self.kind = fields, kind
+    def __init__(self, fields: MlpFields, modality: str, folder: Path | None = None) -> None:
+        super().__init__(fields, modality, folder)
+        self.fields, self.modality = fields, modality
         self.size = fields.hidden
         self.scales = Scales(fields.numbers)
         self.layers = torch.nn.Sequential(
@@ -55,8 +55,8 @@ class Mlp(Encoder):
         for row in rows:
             if row.shape != (self.fields.numbers,):
                 raise DataError(
-                    f"{self.kind}: wanted {self.fields.numbers} numbers, found an array of shape {list(row.shape)}; "
-                    "correct the row, or `numbers` and `options` of its tower"
+                    f"{self.modality}: wanted {self.fields.numbers} numbers, found an array of shape "
+                    f"{list(row.shape)}; correct the row, or `numbers` and `options` of its encoder"
                 )
         return {"x": torch.from_numpy(np.stack(rows))}
 
