@@ -179,9 +179,9 @@ def _list(words: Sequence[str]) -> int:
     for name, doc in {**brought, **registry.modules("mmpost.tasks")}.items():
         tasks.add_row(f"[bold]{name}", doc)
     console.print(tasks)
-    for package in ("objectives", "transforms", "rewards", "edits", "updates"):
+    for package in registry.INTERFACES:
         table = Table(package, "", title_justify="left", box=None)
-        for mod, name, doc in registry.definitions(f"mmpost.{package}"):
+        for mod, name, doc in registry.plugins(f"mmpost.{package}"):
             table.add_row(f"{mod}.{name}", doc)
         console.print()
         console.print(table)

@@ -76,7 +76,7 @@ def parse_answer(text: str) -> Objects | None:
     return Objects(np.array(boxes, float).reshape(-1, 4), np.array(points, float).reshape(-1, 2))
 
 
-def predicted(sample: Sample, reply: Reply) -> Objects | None:
+def _predicted(sample: Sample, reply: Reply) -> Objects | None:
     """The objects of a reply in the frame of the truth; without `Sample.frame` the two are the same."""
     found = parse_answer(reply.text)
     if found is None or sample.frame is None:
@@ -101,7 +101,7 @@ def _truth(sample: Sample) -> Mapping[str, Any]:
     return sample.truth
 
 
-def expected(sample: Sample) -> Objects:
+def _expected(sample: Sample) -> Objects:
     """The objects of the truth."""
     truth = _truth(sample)
     boxes, points = truth["boxes"][:MOST], truth["points"][:MOST]
@@ -165,7 +165,7 @@ def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float
 
     Where nothing is to be found, 3 for an empty list and 0 for anything else.
     """
-    found, truth = predicted(sample, reply), expected(sample)
+    found, truth = _predicted(sample, reply), _expected(sample)
     if found is None:
         return 0.0
     if not len(truth):
@@ -179,7 +179,7 @@ def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
     """Boxes and points as shares of the truth's frame, for the log and the report; malformed ones are left out."""
     if not _is_truth(sample.truth):
         return []
-    objects = expected(sample) if reply is None else predicted(sample, reply)
+    objects = _expected(sample) if reply is None else _predicted(sample, reply)
     if objects is None:
         return []
     sides = np.array(sample.truth["frame"], float)
@@ -198,7 +198,7 @@ REWARDS: Mapping[str, Reward] = {
 
 def _hits(sample: Sample, reply: Reply) -> tuple[float, int, int]:
     """Boxes found (one to one, IoU above 0.5), boxes written, boxes of the truth."""
-    found, truth = predicted(sample, reply), expected(sample)
+    found, truth = _predicted(sample, reply), _expected(sample)
     if found is None:
         return 0.0, 0, len(truth)
     return best_total((iou(found.boxes, truth.boxes) > 0.5).astype(float)), len(found), len(truth)
@@ -223,7 +223,7 @@ def false_negatives(sample: Sample, reply: Reply) -> float:
 
 def point_hit(sample: Sample, reply: Reply) -> float | None:
     """Share of the truth's boxes that hold a point of the answer, one to one; None where there are none."""
-    found, truth = predicted(sample, reply), expected(sample)
+    found, truth = _predicted(sample, reply), _expected(sample)
     if not len(truth):
         return None
     if found is None:
@@ -240,7 +240,7 @@ def rejection(sample: Sample, reply: Reply) -> float | None:
     """
     if _truth(sample)["boxes"]:
         return None
-    found = predicted(sample, reply)
+    found = _predicted(sample, reply)
     return float(found is not None and not len(found))
 
 

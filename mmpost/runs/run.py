@@ -35,7 +35,7 @@ from mmpost.training.logprob_cache import LogprobCache
 from mmpost.training.media_probe import measure_media_use
 from mmpost.training.stage_checks import checked_stages
 from mmpost.types import Bench, Sample, Split, Stage, Task, Update
-from mmpost.updates.plain import Plain
+from mmpost.updates.adamw import AdamWUpdate
 
 FORMAT = 1
 """Version of the run folder's layout."""
@@ -130,7 +130,7 @@ class Run:
         for stage in self._made:
             optim = config.stage_optim(self.config, stage.name, stage.optim)
             if stage.objective is not None:
-                (stage.update or Plain(optim)).start(self.model.module, self.model.parameter_groups(), 1)
+                (stage.update or AdamWUpdate(optim)).start(self.model.module, self.model.parameter_groups(), 1)
         torch.manual_seed(self.config.seed + distributed.rank())
 
     def _stages(self) -> None:
@@ -189,7 +189,7 @@ class Run:
     def _enter(self, stage: Stage, snapshot: Snapshot | None) -> None:
         """Make the stage's update and kept weights, or take them from a checkpoint."""
         optim = config.stage_optim(self.config, stage.name, stage.optim)
-        self.update = stage.update or Plain(optim)
+        self.update = stage.update or AdamWUpdate(optim)
         self.update.start(self.model.module, self.model.parameter_groups(), self._plan[stage.name])
         self.cursor = trainer.StageProgress()
         # What a moving reference says is never asked for again.

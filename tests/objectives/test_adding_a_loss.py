@@ -87,9 +87,9 @@ def test_what_a_preference_loss_needs_is_in_its_row() -> None:
     assert exponential.required_columns == {"mask", "chosen", "ref_logp"}
     assert mean.required_columns == {"mask", "chosen"}
     assert (mean.unit, signed.unit, signed.paired) == ("group", "reply", False)
-    with pytest.raises(ValidationError, match="smoothing has no effect on mean_difference, only on .*exponential"):
+    with pytest.raises(ValidationError, match=r"smoothing has no effect on mean_difference, only on .*exponential"):
         Preference(loss_type="mean_difference", smoothing=0.1)
-    with pytest.raises(ValidationError, match="only .* support a divergence other than reverse_kl"):
+    with pytest.raises(ValidationError, match=r"only .* support a divergence other than reverse_kl"):
         Preference(loss_type="exponential", divergence="js")
 
 
