@@ -87,7 +87,7 @@ class Options:
 def divergence_score(r: Numbers, o: Options) -> Numbers:
     """g(r) = f'(exp(r)) of the chosen f-divergence (f-DPO, Wang et al. 2023, arXiv 2309.16240), [pair].
 
-    reverse_kl: r; forward_kl: 1 - exp(-r); js: ln 2 + ls(r); alpha: (exp((a - 1) r) - 1) / (a - 1), which is r at a = 1.
+    reverse_kl: r; forward_kl: 1 - exp(-r); js: ln 2 + ls(r); alpha: (exp((a - 1) r) - 1) / (a - 1), or r at a = 1.
     """
     match o.divergence:
         case "reverse_kl":

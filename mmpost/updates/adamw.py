@@ -28,13 +28,13 @@ class AdamWUpdate(Update):
         """Create the optimizer; raises ConfigError for an unknown part in lr_multipliers, or if nothing trains."""
         unknown = sorted(set(self.optim.lr_multipliers) - set(parts))
         if unknown:
-            raise ConfigError(f"optim.lr_multipliers: no parts named {unknown}; this model has {sorted(parts)}")
+            raise ConfigError(f"optim.lr_multipliers names the parts {unknown}; this model has {sorted(parts)}")
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
         for name, p in module.named_parameters():
             if p.requires_grad:
                 groups.setdefault((owner(name, parts), p.dim() >= 2), []).append(p)
         if not groups:
-            raise ConfigError("nothing to train: every part of the model is frozen (model.freeze); unfreeze one")
+            raise ConfigError("nothing trains: every part of the model is frozen (model.freeze); unfreeze one")
         o = self.optim
         self._optimizer = torch.optim.AdamW(
             [
