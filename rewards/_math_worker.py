@@ -1,7 +1,7 @@
-"""The process in which math-verify works: one JSON pair of texts a line in, whether they are equal a line out.
+"""Worker process around math-verify: reads a JSON pair of texts per line, writes "yes" or "no" per line.
 
-It sets no time limits: a huge power is one call of C code, which no signal interrupts. Whoever waits for an answer ends
-the process instead (`mmpost.rewards.expression`).
+It sets no time limits: a huge power is a single call of C code, which no signal interrupts. The caller kills the
+process instead (`mmpost.rewards.expression`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import logging
 import sys
 
 
-def equal(said: str, truth: str) -> bool:
-    """Whether math-verify reads the two texts as equal; what it cannot read is equal to nothing."""
+def equal(answer: str, truth: str) -> bool:
+    """Whether math-verify considers the two texts equal; one that it cannot parse is equal to nothing."""
     from math_verify import parse, verify
 
-    gold, found = parse(truth, parsing_timeout=None), parse(said, parsing_timeout=None)  # type: ignore[arg-type]
-    return bool(gold and found and verify(gold, found, timeout_seconds=None))
+    gold, parsed = parse(truth, parsing_timeout=None), parse(answer, parsing_timeout=None)  # type: ignore[arg-type]
+    return bool(gold and parsed and verify(gold, parsed, timeout_seconds=None))
 
 
 def serve() -> None:
-    """Answer until the pipe closes."""
-    logging.disable(logging.WARNING)  # it warns of the limits that are left to the other side
-    equal("1", "1")
+    """Answer requests until the pipe closes."""
+    logging.disable(logging.WARNING)  # math-verify warns that its time limits are off
+    equal("1", "1")  # import and warm up before the first request is timed
     print("ready", flush=True)
     for line in sys.stdin:
-        said, truth = json.loads(line)
-        print("yes" if equal(said, truth) else "no", flush=True)
+        answer, truth = json.loads(line)
+        print("yes" if equal(answer, truth) else "no", flush=True)
 
 
 if __name__ == "__main__":

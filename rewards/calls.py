@@ -1,6 +1,7 @@
-"""Answers that are function calls, in any order: change_size(1, 'small'), ... (Reason-RFT's transformation reward).
+"""Rewards for answers that are a set of function calls (Reason-RFT, arXiv 2503.20752: spatial transformation).
 
-A call is (function, object, value). Predicted and wanted calls are matched one to one; a pair earns by what it shares.
+A call is (function, object, value), such as change_size(1, 'small'). Predicted calls are matched one to one with those
+of the truth, in any order, and each pair scores by what the two calls have in common.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mmpost.rewards.text import inside
+from mmpost.rewards.text import answer_or_text
 from mmpost.types import Reply, Sample
 
 PARTIAL = (1.0, 0.5, 0.5, 0.25)
-"""The paper's weights: all three, function and object, function and value, function alone."""
+"""The paper's weights for a pair with all three in common, function and object, function and value, or the function."""
 FULL_ONLY = (1.0, 0.0, 0.0, 0.0)
-"""What the released training scripts ask for; the published 2B and 7B models were most likely trained with it."""
+"""The weights of the released training scripts, most likely those of the published 2B and 7B models."""
 PENALTY = (1.0, -0.25, -0.25, -0.5)
-"""The paper's ablation: near misses cost."""
+"""The paper's ablation: partial matches cost."""
 
 _CLOSEST = (1e6, 1e3, 1e3, 1.0)
-"""Which pairs come first where near misses cost: a matching that chose for itself would leave them out."""
+"""Similarities for the matching when partial matches cost: by their weights, it would avoid the pairs to penalize."""
 
 _CALL = re.compile(r"""([A-Za-z_]\w*)\s*\(\s*['"]?(\w+)['"]?\s*,\s*['"]?([^'"(),]+?)['"]?\s*\)""")
 
 
 class Call(NamedTuple):
-    """One edit."""
+    """One function call: an edit of the scene."""
 
     function: str
     object: str
@@ -37,61 +38,63 @@ class Call(NamedTuple):
 
 
 def read_calls(text: str) -> list[Call]:
-    """The calls in `text`, in order, repeated ones included; values with or without quotes."""
-    return [Call(*found.groups()) for found in _CALL.finditer(text)]
+    """All calls in `text`, in order and with repetitions; quotes are optional."""
+    return [Call(*match.groups()) for match in _CALL.finditer(text)]
 
 
 def sequence_score(
-    found: Sequence[Call], wanted: Sequence[Call], weights: Sequence[float] = PARTIAL, repetition: bool = True
+    predicted: Sequence[Call], expected: Sequence[Call], weights: Sequence[float] = PARTIAL, repetition: bool = True
 ) -> float:
-    """Sum of the matched pairs' weights over the larger number of calls, both counted without repeats.
+    """Sum of the matched pairs' weights, divided by the larger number of distinct calls; 0 if either side has none.
 
-    `weights` are those of pairs that share all, function and object, function and value, the function; others get 0.
-    Pairs are those of largest sum (Hungarian method: the same whatever the order); with negative weights, the closest.
-    `repetition` multiplies by the share of predicted calls that are no repeats. 0 where either side has no call.
+    `weights` are those of pairs with everything, function and object, function and value, or only the function in
+    common; other pairs get 0. The matching maximizes the sum (Hungarian method), or with negative weights the
+    similarity. `repetition` multiplies by the fraction of predicted calls that are distinct.
     """
-    said, truth = sorted(set(found)), sorted(set(wanted))
-    if not said or not truth:
+    # Sorted, so that ties between matchings do not depend on the order of the calls.
+    rows, columns = sorted(set(predicted)), sorted(set(expected))
+    if not rows or not columns:
         return 0.0
-    level = np.array([[_level(a, b) for b in truth] for a in said])
-    earns = np.array([*weights, 0.0])[level]
+    level = np.array([[_level(a, b) for b in columns] for a in rows])
+    scores = np.array([*weights, 0.0])[level]
     rank = np.array([*(_CLOSEST if min(weights) < 0 else weights), 0.0])[level]
-    total = earns[linear_sum_assignment(rank, maximize=True)].sum()
-    unique = len(said) / len(found) if repetition else 1.0
-    return float(total * unique / max(len(said), len(truth)))
+    total = scores[linear_sum_assignment(rank, maximize=True)].sum()
+    distinct = len(rows) / len(predicted) if repetition else 1.0
+    return float(total * distinct / max(len(rows), len(columns)))
 
 
 def _level(a: Call, b: Call) -> int:
-    """The place among the weights of what two calls share; 4 for nothing."""
+    """The index into the weights for what two calls have in common; 4 for nothing."""
     if a.function != b.function:
         return 4
     return 3 - 2 * (a.object == b.object) - (a.value == b.value)
 
 
-def _scored(sample: Sample, reply: Reply, weights: Sequence[float], repetition: bool = True) -> float | None:
-    wanted = read_calls(inside(sample.truth)) if isinstance(sample.truth, str) else []
-    return sequence_score(read_calls(inside(reply.text)), wanted, weights, repetition) if wanted else None
+def _score(sample: Sample, reply: Reply, weights: Sequence[float], repetition: bool = True) -> float | None:
+    if not isinstance(sample.truth, str):
+        return None
+    expected = read_calls(answer_or_text(sample.truth))
+    return sequence_score(read_calls(answer_or_text(reply.text)), expected, weights, repetition) if expected else None
 
 
 def function_sequence(sample: Sample, reply: Reply) -> float | None:
-    """0 to 1: matched calls with partial credit (PARTIAL), repeats punished; the paper's reward.
+    """The paper's reward, 0 to 1: matched calls with partial credit (PARTIAL), repetitions penalized.
 
-    The answer is what stands in the first answer tags, over several lines too; without tags, the whole reply. None for
-    a sample whose truth holds no call.
+    Reads the content of the first answer tags, or without tags the whole reply. None if the truth holds no call.
     """
-    return _scored(sample, reply, PARTIAL)
+    return _score(sample, reply, PARTIAL)
 
 
 def function_sequence_full(sample: Sample, reply: Reply) -> float | None:
-    """As `function_sequence`, exact calls alone (FULL_ONLY): the released behaviour."""
-    return _scored(sample, reply, FULL_ONLY)
+    """As `function_sequence`, but only exact matches count (FULL_ONLY); the behavior of the released code."""
+    return _score(sample, reply, FULL_ONLY)
 
 
 def function_sequence_penalty(sample: Sample, reply: Reply) -> float | None:
-    """-0.5 to 1: as `function_sequence`, near misses cost (PENALTY)."""
-    return _scored(sample, reply, PENALTY)
+    """As `function_sequence`, but partial matches cost (PENALTY); -0.5 to 1."""
+    return _score(sample, reply, PENALTY)
 
 
 def function_sequence_metric(sample: Sample, reply: Reply) -> float | None:
-    """The benchmark's measure: partial credit, and repeats go unpunished."""
-    return _scored(sample, reply, PARTIAL, repetition=False)
+    """The benchmark's metric, 0 to 1: partial credit, repetitions not penalized."""
+    return _score(sample, reply, PARTIAL, repetition=False)

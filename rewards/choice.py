@@ -1,7 +1,7 @@
-"""Rewards and measures for multiple choice: R1-AQA's, and MMAU's scoring rule.
+"""Multiple choice: the rewards of R1-AQA (arXiv 2503.11197) and the scoring rule of MMAU (arXiv 2410.19168).
 
-The truth is the text of the right option; `meta["choices"]` holds all of them. Strict rewards read what the prompt asks
-for and nothing else; `released_*` are R1-AQA's own code, for comparison.
+The truth is the text of the correct option; `meta["choices"]` holds all options. The strict rewards accept only the
+format that the prompt asks for; `released_*` reproduce R1-AQA's published code, for comparison.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mmpost.rewards.expression import same
-from mmpost.rewards.text import answer, inside
+from mmpost.rewards.expression import equivalent
+from mmpost.rewards.text import answer, answer_or_text
 from mmpost.types import Reply, Sample
 
 _ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
@@ -23,57 +23,58 @@ _RELEASED_THINK_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 
 def accuracy(sample: Sample, reply: Reply, ignore_case: bool = False) -> float | None:
-    """1 where the first answer tags hold the text of the right option, over several lines too; 0 without tags.
+    """1 if the first answer tags hold the text of the correct option, else 0; 0 without tags.
 
-    White space around it does not count. None for a sample whose truth is not text.
+    Surrounding whitespace is ignored. None if the truth is not text.
     """
     return _equal(answer(reply.text), sample.truth, ignore_case)
 
 
 def bare_accuracy(sample: Sample, reply: Reply, ignore_case: bool = False) -> float | None:
-    """As `accuracy`, for prompts that ask for no tags: the whole reply must be the option, unless it has tags."""
-    return _equal(inside(reply.text), sample.truth, ignore_case)
+    """As `accuracy`, for prompts without answer tags: if the reply has none, all of it must be the option."""
+    return _equal(answer_or_text(reply.text), sample.truth, ignore_case)
 
 
-def _equal(said: str | None, truth: object, ignore_case: bool) -> float | None:
+def _equal(text: str | None, truth: object, ignore_case: bool) -> float | None:
     if not isinstance(truth, str):
         return None
-    if said is None:
+    if text is None:
         return 0.0
-    said, truth = said.strip(), truth.strip()
-    return float(said.casefold() == truth.casefold() if ignore_case else said == truth)
+    text, truth = text.strip(), truth.strip()
+    return float(text.casefold() == truth.casefold() if ignore_case else text == truth)
 
 
 def released_accuracy(sample: Sample, reply: Reply) -> float | None:
-    """R1-AQA's code: math-verify on the whole reply, else what the first tags of one line hold, else the whole reply.
+    """R1-AQA's code: math-verify on the whole reply, else an exact match of the first tags, else of the whole reply.
 
-    An option with a number in it is right if the number is; an answer over two lines is not read.
+    Consequences: an option that contains a number is correct if the number is, and answer tags that span two lines are
+    ignored. None if the truth is not text.
     """
     if not isinstance(sample.truth, str):
         return None
-    if same(reply.text, f"<answer>{sample.truth}</answer>"):
+    if equivalent(reply.text, f"<answer>{sample.truth}</answer>"):
         return 1.0
-    found = _ONE_LINE.search(reply.text)
-    return float((found[1] if found else reply.text).strip() == sample.truth)
+    match = _ONE_LINE.search(reply.text)
+    return float((match[1] if match else reply.text).strip() == sample.truth)
 
 
 def answer_format(sample: Sample, reply: Reply) -> float:
-    """1 where the reply is one answer in tags and nothing else."""
+    """1 if the reply is <answer>...</answer> once and nothing else, else 0."""
     return float(_FORMAT.fullmatch(reply.text) is not None)
 
 
 def think_answer_format(sample: Sample, reply: Reply) -> float:
-    """1 where the reply is one thought in tags, then one answer in tags, with at most white space between."""
+    """1 if the reply is <think>...</think><answer>...</answer>, each once and nothing else, else 0."""
     return float(_THINK_FORMAT.fullmatch(reply.text) is not None)
 
 
 def released_format(sample: Sample, reply: Reply) -> float:
-    """R1-AQA's code: two answers one after the other pass, because the pattern may span them."""
+    """R1-AQA's code: as `answer_format`, but two answers in a row pass, because the pattern can span both."""
     return float(_RELEASED_FORMAT.fullmatch(reply.text) is not None)
 
 
 def released_think_format(sample: Sample, reply: Reply) -> float:
-    """R1-AQA's code for prompts that ask for a thought."""
+    """R1-AQA's code for prompts that ask for a thought: `think_answer_format` with the same loophole."""
     return float(_RELEASED_THINK_FORMAT.fullmatch(reply.text) is not None)
 
 
@@ -82,61 +83,61 @@ def _words(text: str) -> frozenset[str]:
 
 
 def mmau_match(answer: str, prediction: str, choices: Sequence[str]) -> bool:
-    """MMAU's official rule, on sets of words: all of the answer's are there, none that only another option has.
+    """MMAU's official rule: the prediction has all words of the answer, and none that only other options have.
 
-    Options with the same set of words as the answer are taken for it, whatever their order.
+    Words are compared as sets, so an option with the same words in another order counts as the answer.
     """
-    right, said = _words(answer), _words(prediction)
-    wrong = frozenset[str]().union(*(_words(c) - right for c in choices if _words(c) != right))
-    return bool(said) and right <= said and not said & wrong
+    correct, predicted = _words(answer), _words(prediction)
+    wrong = frozenset[str]().union(*(_words(c) - correct for c in choices if _words(c) != correct))
+    return bool(predicted) and correct <= predicted and not predicted & wrong
 
 
 def mmau_exact(answer: str, prediction: str, choices: Sequence[str]) -> bool:
-    """The text of the right option but for case, white space, a full stop, and its own letter before it ("(B) A man").
+    """Whether the prediction is the text of the correct option, up to case, whitespace and a final full stop.
 
-    The letter alone, or another option's letter, is wrong.
+    The option's letter may precede the text ("(B) A man"); the letter alone, or another option's letter, is wrong.
     """
-    said, right = _plain(prediction), _plain(answer)
-    letters = {chr(ord("a") + i) for i, choice in enumerate(choices) if _plain(choice) == right}
-    led = re.fullmatch(r"\(?([a-z])[).:]\s*(.+)", said)
-    return said == right or bool(led and led[1] in letters and led[2] == right)
+    predicted, correct = _normalize(prediction), _normalize(answer)
+    letters = {chr(ord("a") + i) for i, choice in enumerate(choices) if _normalize(choice) == correct}
+    lettered = re.fullmatch(r"\(?([a-z])[).:]\s*(.+)", predicted)
+    return predicted == correct or bool(lettered and lettered[1] in letters and lettered[2] == correct)
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
 
 
 def mmau(sample: Sample, reply: Reply) -> float | None:
-    """`mmau_match` of what stands in the answer tags, else of the whole reply. None for truths that are not text."""
+    """1 if `mmau_match` accepts the answer (in tags, else the whole reply), else 0; None if the truth is not text."""
     if not isinstance(sample.truth, str):
         return None
-    return float(mmau_match(sample.truth, inside(reply.text), sample.meta.get("choices", [sample.truth])))
+    return float(mmau_match(sample.truth, answer_or_text(reply.text), sample.meta.get("choices", [sample.truth])))
 
 
 def mmau_strict(sample: Sample, reply: Reply) -> float | None:
-    """`mmau_exact` of what stands in the answer tags, else of the whole reply. None for truths that are not text."""
+    """1 if `mmau_exact` accepts the answer (in tags, else the whole reply), else 0; None if the truth is not text."""
     if not isinstance(sample.truth, str):
         return None
-    return float(mmau_exact(sample.truth, inside(reply.text), sample.meta.get("choices", [sample.truth])))
+    return float(mmau_exact(sample.truth, answer_or_text(reply.text), sample.meta.get("choices", [sample.truth])))
 
 
 GROUPS = ("kind", "difficulty", "sub-category")
-"""Of `meta`: what accuracies are told apart by."""
+"""Keys of `meta` by which accuracies are broken down."""
 
 
 def choice_summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """The mean of each score in percent; then the accuracy of each kind, and of MMAU's difficulties and sub-categories.
+    """The mean of each score in percent, and the accuracy for each value of `GROUPS` as "accuracy/<value>".
 
-    That accuracy is the score "accuracy", or "mmau" for rows that name a sub-category, as MMAU's own script reports it.
+    That accuracy is the score "accuracy", or "mmau" for rows with a sub-category, as MMAU's own script reports it.
     """
-    sums: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for sample in samples:
         for reply in sample.replies:
             for name, value in reply.scores.items():
-                sums.setdefault(name, []).append(value)
+                values_of.setdefault(name, []).append(value)
             score = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
-            named = (sample.meta.get(group) for group in GROUPS)
-            for name in (name for name in named if isinstance(name, str)):
+            groups = (sample.meta.get(key) for key in GROUPS)
+            for name in (name for name in groups if isinstance(name, str)):
                 if score is not None:
-                    sums.setdefault(f"accuracy/{name}", []).append(score)
-    return {name: 100 * sum(values) / len(values) for name, values in sums.items()}
+                    values_of.setdefault(f"accuracy/{name}", []).append(score)
+    return {name: 100 * sum(values) / len(values) for name, values in values_of.items()}

@@ -1,21 +1,21 @@
-"""Answers that are one word or number, right or wrong (Reason-RFT, arXiv 2503.20752: counts, choices)."""
+"""Exact-match reward for answers of one word or number (Reason-RFT, arXiv 2503.20752: counts, choices)."""
 
 from __future__ import annotations
 
-from mmpost.rewards.expression import same
-from mmpost.rewards.text import answer, inside
+from mmpost.rewards.expression import equivalent
+from mmpost.rewards.text import answer, answer_or_text
 from mmpost.types import Reply, Sample
 
 
 def discrete_value(sample: Sample, reply: Reply) -> float | None:
-    """1 where the text in the first answer tags is that of the truth but for white space around it, else 0.
+    """1 if the text in the first answer tags equals the truth, apart from surrounding whitespace, else 0.
 
-    So "3.0" is not "3" inside tags. Only a reply without the tags is compared as mathematics. None for a sample whose
-    truth is not text or a number.
+    So inside tags "3.0" does not match "3"; only a reply without tags is compared mathematically. None if the truth is
+    neither text nor a number.
     """
     if not isinstance(sample.truth, str | int | float):
         return None
-    truth = inside(str(sample.truth))
+    truth = answer_or_text(str(sample.truth))
     if answer(reply.text) is not None:
-        return float(inside(reply.text) == truth)
-    return float(same(reply.text, truth))
+        return float(answer_or_text(reply.text) == truth)
+    return float(equivalent(reply.text, truth))

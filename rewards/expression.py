@@ -1,4 +1,4 @@
-"""Whether an answer is the same mathematical expression as the truth, through math-verify in a process of its own."""
+"""Mathematical equivalence of answer and truth, by math-verify in a worker process that can be killed."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import time
 from functools import lru_cache
 
 from mmpost.errors import DataError
-from mmpost.rewards.text import inside
+from mmpost.rewards.text import answer_or_text
 from mmpost.types import Reply, Sample
 
 SECONDS = 5.0
-"""Longest wait for one comparison; a reply that takes longer is wrong."""
+"""Time limit of one comparison; a reply that exceeds it is wrong."""
 START = 120.0
-"""Longest wait for the process to import what it needs."""
+"""Time limit for the worker to start: it imports sympy."""
 LONGEST = 20_000
-"""Characters that are looked at, from the end, where answers stand."""
+"""Only this many characters are compared, from the end: answers come last."""
 
 
 class _Worker:
-    """The process, started when it is first needed and again after it was ended."""
+    """The worker process; starts on first use, and again after it was killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def ask(self, said: str, truth: str, seconds: float) -> bool:
-        """Whether the two are equal; False where it takes longer than `seconds`."""
+    def ask(self, answer: str, truth: str, seconds: float) -> bool:
+        """Whether the two are equal; False after `seconds`."""
         with self._lock:
             process = self._running()
             assert process.stdin is not None
             try:
-                process.stdin.write(json.dumps([said, truth]).encode() + b"\n")
+                process.stdin.write(json.dumps([answer, truth]).encode() + b"\n")
                 process.stdin.flush()
                 return self._line(process, seconds) == b"yes"
             except BrokenPipeError:
@@ -46,10 +46,10 @@ class _Worker:
                 return False
 
     def _running(self) -> subprocess.Popen[bytes]:
-        # A forked child must not read its parent's answers.
+        # A forked child shares the pipe: it must not read the answers to its parent.
         if self._process is None or self._owner != os.getpid():
             command = [sys.executable, "-W", "ignore", "-m", "mmpost.rewards._math_worker"]
-            # A session of its own: an interrupt from the terminal is for the run, which still wants its answers.
+            # In a new session, or Ctrl-C in the terminal would kill it while the run still finishes its step.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -60,26 +60,26 @@ class _Worker:
             self._owner = os.getpid()
             if self._line(self._process, START) != b"ready":
                 raise DataError(
-                    "the process that compares expressions did not start: wanted math-verify, found that "
-                    f"`{' '.join(command[1:])}` ends or hangs; run it in a terminal to see why"
+                    "the worker that compares expressions did not start: wanted math-verify, found that "
+                    f"`{' '.join(command[1:])}` exits or hangs; run it in a terminal to see why"
                 )
         return self._process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-        """The next line, or None where none comes in time (or the process has died); it is ended then."""
+        """The next line of output, or None, and the process killed, if none arrives in time or the process died."""
         assert process.stdout is not None
-        said, until = b"", time.monotonic() + seconds
-        while not said.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
-            piece = os.read(process.stdout.fileno(), 4096) if ready else b""
-            if not piece:
+        line, deadline = b"", time.monotonic() + seconds
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(process.stdout.fileno(), 4096) if ready else b""
+            if not chunk:
                 self.end()
                 return None
-            said += piece
-        return said.strip()
+            line += chunk
+        return line.strip()
 
     def end(self) -> None:
-        """End the process, if it is ours."""
+        """Kill the process, unless a parent process owns it."""
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.communicate()
@@ -91,21 +91,20 @@ atexit.register(_worker.end)
 
 
 @lru_cache(maxsize=4096)
-def same(said: str, truth: str, seconds: float = SECONDS) -> bool:
+def equivalent(answer: str, truth: str, seconds: float = SECONDS) -> bool:
     """Whether the two texts hold equal expressions (LaTeX, fractions, sets, ...).
 
-    What cannot be read, and what takes longer than `seconds`, is not equal. Raises DataError where math-verify is
-    missing.
+    False for what cannot be parsed, and after `seconds`. Raises DataError if math-verify is not installed.
     """
-    return _worker.ask(said[-LONGEST:], truth[-LONGEST:], seconds)
+    return _worker.ask(answer[-LONGEST:], truth[-LONGEST:], seconds)
 
 
 def same_expression(sample: Sample, reply: Reply) -> float | None:
-    """1 where the answer (inside answer tags, else the whole reply) equals the truth as mathematics, else 0.
+    """1 if the answer (inside answer tags, else the whole reply) is mathematically equal to the truth, else 0.
 
-    None for a sample whose truth is not text or a number.
+    None if the truth is neither text nor a number.
     """
     if not isinstance(sample.truth, str | int | float):
         return None
-    said, truth = inside(reply.text), inside(str(sample.truth))
-    return float(said == truth or same(said, truth))
+    answer, truth = answer_or_text(reply.text), answer_or_text(str(sample.truth))
+    return float(answer == truth or equivalent(answer, truth))

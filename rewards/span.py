@@ -1,9 +1,10 @@
-"""Rewards and measures for answers about time: which, when, or both (Temporal-R1, arXiv 2506.01908).
+"""Rewards and metrics for temporal video understanding: QA, grounding or both (Temporal-R1, arXiv 2506.01908).
 
-A reply thinks in think tags, then says in answer tags a word or option (video QA), `{"start_time": "3.0", "end_time":
-"7.5"}` in seconds (grounding), or `{"answer": "B", "start_time": ..., "end_time": ...}` (grounded QA). The truth is
-`{"duration": seconds, "spans": [[start, end], ...], "answer": text or None, "options": [text, ...]}`; what is empty
-tells which of the three a row is. Several spans of one truth are alternatives. No reply makes a reward raise.
+A reply has think tags and then answer tags with a word or option (QA), `{"start_time": "3.0", "end_time": "7.5"}` in
+seconds (temporal grounding), or `{"answer": "B", "start_time": ..., "end_time": ...}` (grounded QA). The truth is
+`{"duration": seconds, "spans": [[start, end], ...], "answer": text or None, "options": [text, ...]}`; which of spans
+and answer are empty determines the question type. Several spans are alternatives. Rewards never raise because of a
+reply.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmpost.rewards.text import answer
 from mmpost.types import Reply, Reward, Sample
 
 Span = tuple[float, float]
-Kind = Literal["qa", "grounding", "grounded"]
+QuestionType = Literal["qa", "grounding", "grounded"]
 
 _DECIMAL = r"\d+(?:\.\d*)?|\.\d+"
 _RELEASED = r"[\d.]+"
@@ -28,40 +29,40 @@ _OPTION = re.compile(r"\(?([A-Za-z])\)?[.:]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", 
 _QUOTED = (re.compile(r'"\(([^()"]*)\)"'), re.compile(r'"([A-Z])"'))
 
 
-class Said(NamedTuple):
-    """What a reply answers."""
+class ParsedAnswer(NamedTuple):
+    """The answer of a reply; None for what it lacks."""
 
     answer: str | None
     span: Span | None
-    """Seconds, as written: the end may come before the start."""
+    """(start, end) in seconds, as written: the end may precede the start."""
 
 
-def kind(sample: Sample) -> Kind:
-    """What a row asks for."""
+def question_type(sample: Sample) -> QuestionType:
+    """ "qa" asks for an answer, "grounding" for a span, "grounded" (grounded QA) for both."""
     if not sample.truth["spans"]:
         return "qa"
     return "grounding" if sample.truth["answer"] is None else "grounded"
 
 
-def parse(text: str) -> Said:
-    """The answer and the span in the first answer tags; None for what is missing or cannot be read.
+def parse(text: str) -> ParsedAnswer:
+    """The answer and the span in the first answer tags; None for what is missing or malformed.
 
-    Times may be quoted or not and keys stand in any order, as in the released reward; what is no JSON object is an
-    answer in words.
+    As in the released reward, times may be quoted or not, and keys may come in any order. Anything but a JSON object is
+    an answer in words.
     """
-    inside = answer(text)
-    if inside is None:
-        return Said(None, None)
+    content = answer(text)
+    if content is None:
+        return ParsedAnswer(None, None)
     try:
-        found: Any = json.loads(inside)
+        fields: Any = json.loads(content)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        return Said(inside.strip() if found is None else str(found), None)
-    said = found.get("answer")
-    ends = _seconds(found.get("start_time")), _seconds(found.get("end_time"))
-    span = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
-    return Said(str(said).strip() if isinstance(said, str | int | float) else None, span)
+        fields = None
+    if not isinstance(fields, dict):
+        return ParsedAnswer(content.strip() if fields is None else str(fields), None)
+    words = fields.get("answer")
+    start, end = _seconds(fields.get("start_time")), _seconds(fields.get("end_time"))
+    span = None if start is None or end is None else (start, end)
+    return ParsedAnswer(str(words).strip() if isinstance(words, str | int | float) else None, span)
 
 
 def _seconds(value: Any) -> float | None:
@@ -75,149 +76,152 @@ def _seconds(value: Any) -> float | None:
 
 
 def tiou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Temporal IoU: overlap over the hull of both, which is the union where they overlap; 0 for an inverted span."""
+    """Temporal IoU, 0 to 1; 0 for an inverted span."""
+    # The hull is the union whenever the two overlap, and otherwise the result is 0 anyway.
     both = min(a[1], b[1]) - max(a[0], b[0])
     hull = max(a[1], b[1]) - min(a[0], b[0])
     return both / hull if both > 0 and hull > 0 else 0.0
 
 
 def tiop(span: Sequence[float], gold: Sequence[float]) -> float:
-    """The share of `span` that lies in `gold` (NExT-GQA); a span without length has 1 inside and 0 outside."""
+    """Temporal IoP (NExT-GQA, arXiv 2309.01327): the fraction of `span` inside `gold`; 1 or 0 for an empty span."""
     if span[0] == span[1]:
         return float(gold[0] <= span[0] <= gold[1])
     return max(0.0, min(span[1], gold[1]) - max(span[0], gold[0])) / (span[1] - span[0])
 
 
-def _form(sample: Sample, reply: Reply, number: str) -> float:
-    """1 where the whole reply is a thought, then the answer in the one form of its kind of row."""
+def _format(sample: Sample, reply: Reply, number: str) -> float:
+    """1 if the whole reply is a thought and then an answer in the form of its question type."""
     time = rf'"start_time"\s*:\s*"(?:{number})"\s*,\s*"end_time"\s*:\s*"(?:{number})"\s*'
-    inside = {
+    content = {
         "qa": ".*",
         "grounding": rf"\s*\{{\s*{time}\}}\s*",
         "grounded": rf'\s*\{{\s*"answer"\s*:\s*"[^"]+"\s*,\s*{time}\}}\s*',
-    }[kind(sample)]
-    return float(bool(re.fullmatch(rf"<think>.*?</think>\s*<answer>{inside}</answer>", reply.text, re.DOTALL)))
+    }[question_type(sample)]
+    return float(bool(re.fullmatch(rf"<think>.*?</think>\s*<answer>{content}</answer>", reply.text, re.DOTALL)))
 
 
-def span_form(sample: Sample, reply: Reply) -> float:
-    """1 where the whole reply is a thought, then the answer: for spans JSON, times quoted, keys in that order."""
-    return _form(sample, reply, _DECIMAL)
+def span_format(sample: Sample, reply: Reply) -> float:
+    """1 if the reply is a thought and then an answer, which for spans is JSON with quoted times and ordered keys."""
+    return _format(sample, reply, _DECIMAL)
 
 
-def released_form(sample: Sample, reply: Reply) -> float:
-    """`span_form` as it was released: "1.2.3" passes for a time."""
-    return _form(sample, reply, _RELEASED)
+def released_format(sample: Sample, reply: Reply) -> float:
+    """`span_format` of the released code, where "1.2.3" passes for a time."""
+    return _format(sample, reply, _RELEASED)
 
 
-def right(sample: Sample, reply: Reply) -> float | None:
-    """1 for the right answer, by its option (B, (B), "B. text", or the text itself) or, without options, by its words.
+def answer_accuracy(sample: Sample, reply: Reply) -> float | None:
+    """1 for the correct answer, else 0; None for grounding, which asks for no answer.
 
-    None for a row that asks for no answer.
+    With options, B, (B), "B. text" and the option's text are all accepted; without, texts are compared up to case and
+    whitespace.
     """
-    return _right(sample, parse(reply.text).answer)
-
-
-def released_right(sample: Sample, reply: Reply) -> float | None:
-    """`right` as the released evaluation reads a reply: quoted "(B)" or a quoted capital, else all that was said."""
-    inside = answer(reply.text)
-    found = next((m[1] for pattern in _QUOTED if inside is not None and (m := pattern.search(inside))), inside)
-    return None if sample.truth["answer"] is None else float(found == str(sample.truth["answer"]))
-
-
-def _right(sample: Sample, said: str | None) -> float | None:
     gold, options = sample.truth["answer"], sample.truth.get("options") or []
-    if gold is None or said is None:
-        return None if gold is None else 0.0
+    if gold is None:
+        return None
+    text = parse(reply.text).answer
+    if text is None:
+        return 0.0
     if not options:
-        return float(_plain(said) == _plain(gold))
-    wanted = _option(str(gold), options)
-    return float(wanted is not None and _option(said, options) == wanted)
+        return float(_normalize(text) == _normalize(gold))
+    correct = _option(str(gold), options)
+    return float(correct is not None and _option(text, options) == correct)
 
 
-def _option(said: str, options: Sequence[str]) -> int | None:
-    """Which option is meant; its text counts before its letter ("A woman" is no A)."""
-    texts = [_plain(o) for o in options]
-    if _plain(said) in texts:
-        return texts.index(_plain(said))
-    found = _OPTION.fullmatch(said.strip())
-    at = -1 if found is None else ord(next(g for g in found.groups() if g).upper()) - ord("A")
-    return at if 0 <= at < len(options) else None
+def released_answer_accuracy(sample: Sample, reply: Reply) -> float | None:
+    """`answer_accuracy` of the released code, which reads a quoted "(B)" or capital, else everything in the tags."""
+    content = answer(reply.text)
+    letter = next((m[1] for pattern in _QUOTED if content is not None and (m := pattern.search(content))), content)
+    return None if sample.truth["answer"] is None else float(letter == str(sample.truth["answer"]))
 
 
-def _plain(text: Any) -> str:
+def _option(text: str, options: Sequence[str]) -> int | None:
+    """The index of the option that is meant; None for none of them."""
+    texts = [_normalize(o) for o in options]
+    if _normalize(text) in texts:  # before the letter: "A woman" is not option A
+        return texts.index(_normalize(text))
+    match = _OPTION.fullmatch(text.strip())
+    index = -1 if match is None else ord(next(g for g in match.groups() if g).upper()) - ord("A")
+    return index if 0 <= index < len(options) else None
+
+
+def _normalize(text: Any) -> str:
     return " ".join(str(text).casefold().split())
 
 
 def overlap(sample: Sample, reply: Reply) -> float | None:
-    """tIoU with the nearest span of the truth; 0 for a span that is missing or inverted, None where none is asked."""
+    """tIoU with the closest span of the truth; 0 for a missing or inverted span, None if none is asked for."""
     gold, span = sample.truth["spans"], parse(reply.text).span
     return None if not gold else 0.0 if span is None else max(tiou(span, g) for g in gold)
 
 
-class Dual(Settings):
-    """The dual reward, 0 to 1: format, right answer and overlap, with weights (format, answer, overlap) by kind of row.
+class DualReward(Settings):
+    """Temporal-R1's dual reward, 0 to 1: a weighted mean of format, answer accuracy and overlap.
 
-    The weights of terms that do not apply, or are switched off, go to the others in proportion.
+    Weights (format, answer, overlap) depend on the question type. They are renormalized over the terms that apply and
+    are enabled.
     """
 
     qa: tuple[float, float, float] = (0.5, 0.5, 0.0)
-    """Rows that ask which."""
+    """Weights for questions that ask for an answer."""
     grounding: tuple[float, float, float] = (0.5, 0.0, 0.5)
-    """Rows that ask when."""
+    """Weights for questions that ask for a span."""
     grounded: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
-    """Rows that ask both. The paper's weights are not known."""
+    """Weights for questions that ask for both; the paper does not state them."""
     semantic: bool = True
-    """Reward right answers."""
+    """Reward correct answers."""
     temporal: bool = True
     """Reward overlap."""
     released: bool = False
-    """Read replies as the released code does: "1.2.3" is a time to the format, an option only a quoted capital."""
+    """Parse replies as the released code does: "1.2.3" is a time, and an option must be a quoted capital."""
 
     def terms(self) -> dict[str, Reward]:
-        """The three terms by name."""
-        first, second = (released_form, released_right) if self.released else (span_form, right)
-        return {"format": first, "semantic": second, "temporal": overlap}
+        """The three rewards by name."""
+        if self.released:
+            return {"format": released_format, "semantic": released_answer_accuracy, "temporal": overlap}
+        return {"format": span_format, "semantic": answer_accuracy, "temporal": overlap}
 
     def __call__(self, sample: Sample, reply: Reply) -> float | None:
-        on = (True, self.semantic, self.temporal)
-        weights = getattr(self, kind(sample))
-        found = [
-            (w, term(sample, reply)) for w, use, term in zip(weights, on, self.terms().values(), strict=True) if use
+        enabled = (True, self.semantic, self.temporal)
+        weights = getattr(self, question_type(sample))
+        scores = [
+            (w, term(sample, reply)) for w, on, term in zip(weights, enabled, self.terms().values(), strict=True) if on
         ]
-        known = [(w, value) for w, value in found if value is not None]
-        total = sum(w for w, _ in known)
-        return sum(w * value for w, value in known) / total if total else None
+        applicable = [(w, score) for w, score in scores if score is not None]
+        total = sum(w for w, _ in applicable)
+        return sum(w * score for w, score in applicable) / total if total else None
 
 
-REWARDS: Mapping[str, Reward] = {"format": span_form, "semantic": right, "temporal": overlap}
-"""What a policy is trained on, before weights."""
+REWARDS: Mapping[str, Reward] = {"format": span_format, "semantic": answer_accuracy, "temporal": overlap}
+"""The training rewards, without weights."""
 
 
 def iou(sample: Sample, reply: Reply) -> float | None:
-    """As `overlap`, with the ends of an inverted span swapped, as official scripts do."""
+    """As `overlap`, but the ends of an inverted span are swapped, as the official scripts do."""
     gold, span = sample.truth["spans"], _ordered(reply)
     return None if not gold else 0.0 if span is None else max(tiou(span, g) for g in gold)
 
 
 def iop(sample: Sample, reply: Reply) -> float | None:
-    """The largest share of the predicted span that lies in a span of the truth."""
+    """The largest `tiop` of the predicted span with a span of the truth; 0 if it is missing, None if not asked for."""
     gold, span = sample.truth["spans"], _ordered(reply)
     return None if not gold else 0.0 if span is None else max(tiop(span, g) for g in gold)
 
 
-def length(sample: Sample, reply: Reply) -> float | None:
-    """Predicted length over that of the video. Near 1, the policy says "the whole video", which is safe and empty.
+def relative_length(sample: Sample, reply: Reply) -> float | None:
+    """Length of the predicted span divided by the video's. Near 1, the policy predicts the whole video to be safe.
 
-    None where no span is asked for, or none can be read.
+    None if no span is asked for or predicted.
     """
     span = _ordered(reply) if sample.truth["spans"] else None
     return None if span is None else (span[1] - span[0]) / sample.truth["duration"]
 
 
-def unread(sample: Sample, reply: Reply) -> float:
-    """1 where the answer or the span that is asked for cannot be read."""
-    said, asked = parse(reply.text), kind(sample)
-    return float((asked != "grounding" and said.answer is None) or (asked != "qa" and said.span is None))
+def parse_failure(sample: Sample, reply: Reply) -> float:
+    """1 if the answer or the span that is asked for cannot be parsed, else 0."""
+    parsed, question = parse(reply.text), question_type(sample)
+    return float((question != "grounding" and parsed.answer is None) or (question != "qa" and parsed.span is None))
 
 
 def _ordered(reply: Reply) -> Span | None:
@@ -226,36 +230,37 @@ def _ordered(reply: Reply) -> Span | None:
 
 
 measures: Mapping[str, Reward] = {
-    "right": right,
+    "right": answer_accuracy,
     "iou": iou,
     "iop": iop,
-    "length": length,
-    "format": span_form,
-    "unread": unread,
+    "length": relative_length,
+    "format": span_format,
+    "unread": parse_failure,
 }
-"""What an evaluation measures on each reply; `span_summary` adds it up."""
+"""The metrics of an evaluation, reply by reply; `span_summary` aggregates them."""
 
 LEVELS = (0.3, 0.5, 0.7)
+"""IoU thresholds of the recall metrics."""
 
 
 def span_summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Metrics in percent over replies scored by `measures`; those that no row asks for are left out.
+    """Percentages over replies scored by `measures`; those that no question type has are left out.
 
-    `score`: mean over rows of answer (QA), IoU (grounding) or the mean of both. `accuracy`; `miou` and `r@0.3`,
-    `r@0.5`, `r@0.7` (IoU at least); `miop`; `acc_gqa`: right with IoP of at least 0.5; `length`: mean predicted length
-    over the video's. `qa_`, `grounded_`: accuracy of one kind of row; `grounding_`, `grounded_`: mIoU.
+    score: mean of answer accuracy (QA), IoU (grounding) or the average of both (grounded QA). accuracy; miou; r@0.3,
+    r@0.5, r@0.7: fraction with at least that IoU; miop; acc_gqa: correct answers with IoP >= 0.5; length: mean
+    `relative_length`; format; unread. By question type: qa_accuracy, grounded_accuracy, grounding_miou, grounded_miou.
     """
-    rows = [(kind(sample), reply.scores) for sample in samples for reply in sample.replies]
+    rows = [(question_type(sample), reply.scores) for sample in samples for reply in sample.replies]
     columns: dict[str, list[float]] = {}
-    for asked, scores in rows:
+    for question, scores in rows:
         terms = [scores[name] for name in ("right", "iou") if name in scores]
         values = {"score": sum(terms) / len(terms), "format": scores["format"], "unread": scores["unread"]}
         if "right" in scores:
-            values |= {"accuracy": scores["right"], f"{asked}_accuracy": scores["right"]}
+            values |= {"accuracy": scores["right"], f"{question}_accuracy": scores["right"]}
         if "iou" in scores:
-            values |= {"miou": scores["iou"], f"{asked}_miou": scores["iou"], "miop": scores["iop"]}
+            values |= {"miou": scores["iou"], f"{question}_miou": scores["iou"], "miop": scores["iop"]}
             values |= {f"r@{level}": float(scores["iou"] >= level) for level in LEVELS}
-        if asked == "grounded":
+        if question == "grounded":
             values["acc_gqa"] = float(scores["right"] == 1.0 and scores["iop"] >= 0.5)
         if "length" in scores:
             values["length"] = scores["length"]
@@ -266,12 +271,12 @@ def span_summary(samples: Sequence[Sample]) -> dict[str, float]:
 
 @register
 def _marks(sample: Sample, reply: Reply | None) -> list[Mark]:
-    """Spans as shares of the duration, over the first video; ends beyond the video are drawn at its ends."""
+    """Spans as fractions of the duration, clamped to it, on the prompt's first video."""
     if not isinstance(sample.truth, Mapping) or not {"spans", "duration"} <= sample.truth.keys():
         return []
     predicted = None if reply is None else _ordered(reply)
     spans = sample.truth["spans"] if reply is None else [] if predicted is None else [predicted]
-    kinds = [part.modality for part in sample.prompt if part.modality != "text"]
-    medium = kinds.index("video") if "video" in kinds else 0
-    drawn = [tuple(min(1.0, max(0.0, v / sample.truth["duration"])) for v in span) for span in spans]
-    return [Mark("span", ends, medium) for ends in drawn]
+    modalities = [part.modality for part in sample.prompt if part.modality != "text"]
+    medium = modalities.index("video") if "video" in modalities else 0
+    fractions = [tuple(min(1.0, max(0.0, v / sample.truth["duration"])) for v in span) for span in spans]
+    return [Mark("span", ends, medium) for ends in fractions]

@@ -1,4 +1,4 @@
-"""Rewards and measures on the text of a reply alone."""
+"""Rewards that only look at the text of a reply: formats, repetition, exact match."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ _STEP = re.compile(
 
 
 def answer(text: str) -> str | None:
-    """What stands inside the first answer tags, or None where there are none."""
-    found = _ANSWER.search(text)
-    return found[1] if found else None
+    """The content of the first answer tags, or None without tags."""
+    match = _ANSWER.search(text)
+    return match[1] if match else None
 
 
-def inside(text: str) -> str:
-    """What stands inside the first answer tags, over several lines too, else the whole text; white space stripped."""
-    found = answer(text)
-    return (text if found is None else found).strip()
+def answer_or_text(text: str) -> str:
+    """The content of the first answer tags, or without tags the whole text; whitespace is stripped."""
+    tagged = answer(text)
+    return (text if tagged is None else tagged).strip()
 
 
 def think_format(sample: Sample, reply: Reply) -> float:
-    """1 where the reply is a thought in think tags, then an answer in answer tags, and nothing else; else 0."""
+    """1 if the reply is <think>...</think><answer>...</answer> and nothing else, else 0."""
     return float(_FORMAT.fullmatch(reply.text) is not None)
 
 
 def caption_format(sample: Sample, reply: Reply) -> float:
-    """1 where the reply is a summary, a caption, a thought and an answer in their tags, in this order; else 0."""
+    """1 if the reply is summary, caption, think and answer tags in this order and nothing else; otherwise 0."""
     return float(_CAPTION.fullmatch(reply.text) is not None)
 
 
 def reasoning_steps(sample: Sample, reply: Reply) -> float:
-    """A third for each mark of a step, at most 1: "Step 2", a numbered or dashed line, first, then, therefore, ..."""
+    """1/3 for each marker of a reasoning step, at most 1: "Step 2", a list item, "first", "then", "therefore", ..."""
     return min(1.0, len(_STEP.findall(reply.text)) / 3)
 
 
 def non_repeat(sample: Sample, reply: Reply) -> float:
-    """1, or 0 where two or more sentences (cut at ".") repeat an earlier one."""
+    """1, or 0 if two or more sentences (split at ".") repeat an earlier one."""
     seen: set[str] = set()
     repeats = 0
     for sentence in reply.text.split("."):
@@ -58,17 +58,15 @@ def non_repeat(sample: Sample, reply: Reply) -> float:
 
 
 def answer_match(sample: Sample, reply: Reply) -> float | None:
-    """1 where the answer (inside answer tags, else the whole reply) is the truth but for case and white space.
+    """1 if the answer (inside answer tags, else the whole reply) equals the truth up to case and whitespace, else 0.
 
-    None for a sample whose truth is not text or a number.
+    None if the truth is neither text nor a number.
     """
     if not isinstance(sample.truth, str | int | float):
         return None
-    inside = answer(reply.text)
-    return float(
-        _plain(reply.text if inside is None else inside) == _plain(answer(str(sample.truth)) or str(sample.truth))
-    )
+    truth = answer(str(sample.truth)) or str(sample.truth)
+    return float(_normalize(answer_or_text(reply.text)) == _normalize(truth))
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())

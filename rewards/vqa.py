@@ -1,7 +1,7 @@
-"""Rewards and measures for short answers: a word or two, or a number, inside answer tags.
+"""Rewards for short answers: a word or two, or a number, inside answer tags.
 
-Two answers are the same when `normalise` makes the same text of both, or both are numbers and equal (`number`). The
-truth of a sample is its answer; the type of its question is `meta["task"]`.
+Two answers agree if `normalise` maps both to the same text, or if both are equal numbers (`number`). The truth of a
+sample is its answer, and `meta["task"]` its question type.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ NUMBER_WORDS = {
     "one hundred": 100,
     "none": 0,
 }
-"""Numbers as words; none counts as zero. Compounds may be hyphenated."""
+"""Number words; "none" is zero. Keys have no hyphens: `normalise` turns them into spaces."""
 
 SPELLINGS = {"grey": "gray", "metre": "meter", "kilometre": "kilometer", "centre": "center", "colour": "color"}
 UNITS = {
     "m": "meter", "km": "kilometer", "sqm": "square meter", "m2": "square meter",
     "ft": "foot", "feet": "foot", "px": "pixel", "%": "percent",
 }  # fmt: skip
-"""Short forms of units, and what they stand for."""
+"""Unit abbreviations and their long forms."""
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)\s*(\D*)")
 
 
 class Quantity(NamedTuple):
-    """A number, and the words behind it (a unit, or what was counted); empty where there are none."""
+    """A number and the words after it: a unit, or what was counted; possibly empty."""
 
     value: float
     unit: str
 
 
 def normalise(text: str) -> str:
-    """`text` in the one form in which answers are compared, in this order.
+    """The canonical form in which answers are compared.
 
-    Unicode's compatibility forms folded, lower case; quotes around it and the punctuation at its end off; hyphens and
-    white space are one space; articles off; British spellings as American ones; each word in the singular (`singular`).
+    In this order: Unicode NFKC and case folding; surrounding quotes and final punctuation removed; hyphens and
+    whitespace to single spaces; articles removed; words in the singular (`singular`); British to American spelling.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().strip()
     folded = folded.strip("\"'`*").rstrip(".!?,;:").strip("\"'`* ")
@@ -62,7 +62,7 @@ def normalise(text: str) -> str:
 
 
 def singular(word: str) -> str:
-    """A word without the plural that English forms by rule; both sides are folded, so that only likeness counts."""
+    """A word without its regular English plural ending; applied to both sides, so it need not be a real word."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and re.search(r"(?:s|x|z|ch|sh)es$", word):
@@ -73,10 +73,10 @@ def singular(word: str) -> str:
 
 
 def number(text: str) -> Quantity | None:
-    """`text` as a number in digits or words, with what follows it; None where it does not begin with one.
+    """`text` as a number, in digits or words, with its unit; None if it does not begin with a number.
 
-    Thousands may be parted by commas. What follows is a unit in its long form, or the thing counted, in the singular;
-    it must not hold another number ("3 or 4" is none).
+    Thousands may be separated by commas. The unit, or the thing counted, is in its long form and in the singular, and
+    must not contain another number: "3 or 4" is None.
     """
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", normalise(text))
     words = plain.split()
@@ -84,56 +84,52 @@ def number(text: str) -> Quantity | None:
         if " ".join(words[:size]) in NUMBER_WORDS and words[:size]:
             plain = " ".join([str(NUMBER_WORDS[" ".join(words[:size])]), *words[size:]])
             break
-    found = _NUMBER.fullmatch(plain) or _NUMBER.fullmatch(_spelt_out(plain))
-    if found is None:
+    # m2 contains a digit itself, so it is expanded before the number is matched.
+    match = _NUMBER.fullmatch(plain) or _NUMBER.fullmatch(re.sub(r"(?<=[\d ])m2$", " square meter", plain))
+    if match is None:
         return None
-    unit = " ".join(UNITS.get(word, word) for word in found[2].split())
-    return None if set(unit.split()) & NUMBER_WORDS.keys() else Quantity(float(found[1]), unit)
-
-
-def _spelt_out(text: str) -> str:
-    """Units that hold a digit themselves, in their long form."""
-    return re.sub(r"(?<=[\d ])m2$", " square meter", text)
+    unit = " ".join(UNITS.get(word, word) for word in match[2].split())
+    return None if set(unit.split()) & NUMBER_WORDS.keys() else Quantity(float(match[1]), unit)
 
 
 class Rule(Settings):
-    """How the answers to one type of question are compared."""
+    """How answers to one question type are compared."""
 
     match: Literal["auto", "text", "number", "words"] = "auto"
-    """auto: as text or as numbers; text or number: as that alone; words: the same words in any order."""
+    """auto: as text or as numbers; text, number: only as that; words: the same words in any order."""
     tolerance: float = Field(default=0.0, ge=0)
-    """How far a number may be off; a count of 3 and 4 agree at 1."""
+    """Largest absolute error of a number that still scores; with 1, counts of 3 and 4 agree."""
     near: float = Field(default=1.0, ge=0, le=1)
-    """What a number within the tolerance that is not equal gets."""
+    """Score of a number that is within the tolerance but not equal."""
 
-    def score(self, said: str, truth: str) -> float:
-        """0 to 1: how far `said` is `truth`."""
+    def score(self, answer: str, truth: str) -> float:
+        """The agreement of an answer with the truth, 0 to 1."""
         if self.match == "words":
-            return float(sorted(normalise(said).split()) == sorted(normalise(truth).split()))
-        if self.match != "number" and normalise(said) == normalise(truth):
+            return float(sorted(normalise(answer).split()) == sorted(normalise(truth).split()))
+        if self.match != "number" and normalise(answer) == normalise(truth):
             return 1.0
-        return 0.0 if self.match == "text" else self._numbers(number(said), number(truth))
+        return 0.0 if self.match == "text" else self._score_numbers(number(answer), number(truth))
 
-    def _numbers(self, said: Quantity | None, truth: Quantity | None) -> float:
-        if said is None or truth is None or (said.unit and truth.unit and said.unit != truth.unit):
+    def _score_numbers(self, predicted: Quantity | None, truth: Quantity | None) -> float:
+        if predicted is None or truth is None or (predicted.unit and truth.unit and predicted.unit != truth.unit):
             return 0.0
-        off = abs(said.value - truth.value)
-        if off <= 1e-9 * max(1.0, abs(truth.value)):
+        error = abs(predicted.value - truth.value)
+        if error <= 1e-9 * max(1.0, abs(truth.value)):
             return 1.0
-        return self.near if off <= self.tolerance else 0.0
+        return self.near if error <= self.tolerance else 0.0
 
 
 def short_answer(sample: Sample, reply: Reply, rule: Rule | None = None) -> float | None:
-    """How far the answer in the tags is the truth, by `rule` (by default as text or number); 0 without tags.
+    """The agreement of the answer in the tags with the truth by `rule` (default: `Rule()`), 0 to 1; 0 without tags.
 
-    None for a sample whose truth is not text or a number.
+    None if the truth is neither text nor a number.
     """
     if not isinstance(sample.truth, str | int | float):
         return None
-    said = answer(reply.text)
-    return 0.0 if said is None else (rule or Rule()).score(said, str(sample.truth))
+    tagged = answer(reply.text)
+    return 0.0 if tagged is None else (rule or Rule()).score(tagged, str(sample.truth))
 
 
 def no_answer(sample: Sample, reply: Reply) -> float:
-    """1 where the reply has no answer tags."""
+    """1 if the reply has no answer tags, else 0."""
     return float(answer(reply.text) is None)

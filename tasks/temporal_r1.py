@@ -8,7 +8,7 @@ from mmpost.data.readers.user_data import own
 from mmpost.data.worlds.clips import Clips
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.policy import PolicyLoss
-from mmpost.rewards.span import Dual, measures, parse, span_summary
+from mmpost.rewards.span import DualReward, measures, parse, span_summary
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
@@ -25,7 +25,7 @@ class TemporalR1(PolicyGradientTask):
     """Built-in clips to train on."""
     bench_clips: int = 192
     """Built-in clips to evaluate on."""
-    reward: Dual = Dual()
+    reward: DualReward = DualReward()
     """The dual reward: which terms, with which weights."""
     policy: PolicyLoss = PolicyLoss(beta=1e-2, entropy=1e-3)
     """The loss."""

@@ -34,6 +34,7 @@ def test_help_and_list_do_without_torch() -> None:
     assert listed.returncode == 0, listed.stderr
     assert "visurf" in listed.stdout
     assert "policy.PolicyLoss" in listed.stdout
+    assert "policy_forms" not in listed.stdout
 
 
 def test_a_wrong_key_is_answered_before_torch_is_there() -> None:

@@ -9,9 +9,6 @@ from rich.table import Table
 
 from mmpost.config import registry, source
 
-PACKAGES = ("objectives", "transforms", "rewards", "edits", "updates")
-
-
 def main(arguments: Sequence[str]) -> int:
     """`mmpost list`, or `mmpost list TASK`."""
     if arguments:
@@ -28,9 +25,9 @@ def list_plugins(console: Console) -> None:
     for name, doc in {**installed, **registry.modules("mmpost.tasks")}.items():
         tasks.add_row(f"[bold]{name}", doc)
     console.print(tasks)
-    for package in PACKAGES:
+    for package in registry.INTERFACES:
         table = Table(package, "", title_justify="left", box=None)
-        for module, name, doc in registry.definitions(f"mmpost.{package}"):
+        for module, name, doc in registry.plugins(f"mmpost.{package}"):
             table.add_row(f"{module}.{name}", doc)
         console.print()
         console.print(table)

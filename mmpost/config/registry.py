@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
@@ -37,11 +37,51 @@ def modules(package: str) -> dict[str, str]:
 
 def definitions(package: str) -> Iterator[tuple[str, str, str]]:
     """(module, public class or function, first line of its docstring) of a package; read, not imported."""
+    for name, node in _definitions(package):
+        if not node.name.startswith("_"):
+            yield name, node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+INTERFACES: Mapping[str, str | tuple[str, ...]] = {
+    "objectives": "Objective",
+    "updates": "Update",
+    "transforms": ("samples", "context"),
+    "rewards": ("sample", "reply"),
+    "edits": ("model",),
+}
+"""What makes a class or function of a package a plug-in: its base class, or the first parameters of a call."""
+
+
+def plugins(package: str) -> Iterator[tuple[str, str, str]]:
+    """(module, name, first line of its docstring) of a package's plug-ins, helpers left out; read, not imported.
+
+    See `INTERFACES`; a class also counts if it inherits from one of the package that counts.
+    """
+    wanted = INTERFACES[package.rpartition(".")[2]]
+    nodes = {node.name: node for _, node in _definitions(package)}
+
+    def counts(node: ast.ClassDef | ast.FunctionDef) -> bool:
+        if isinstance(node, ast.FunctionDef):
+            return not isinstance(wanted, str) and _parameters(node)[: len(wanted)] == wanted
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        if wanted in bases or any(counts(nodes[base]) for base in bases if base in nodes):
+            return True
+        calls = (child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__call__")
+        return not isinstance(wanted, str) and any(_parameters(call)[1 : len(wanted) + 1] == wanted for call in calls)
+
+    for module_name, node in _definitions(package):
+        if not node.name.startswith("_") and counts(node):
+            yield module_name, node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _parameters(node: ast.FunctionDef) -> tuple[str, ...]:
+    return tuple(argument.arg for argument in node.args.args)
+
+
+def _definitions(package: str) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
     for name in modules(package):
         tree = ast.parse(resources.files(package).joinpath(f"{name.replace('.', '/')}.py").read_text())
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-                yield name, node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+        yield from ((name, node) for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
 
 
 def installed(package: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Parts of the model that do not train."""
+"""Freezing of model parts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from mmpost.types import Model
 
 @dataclass(frozen=True)
 class Freeze:
-    """Switch gradients off for these parts; raises ConfigError for a part that the model does not have."""
+    """Turn off gradients for these parts; raises ConfigError for a part that the model does not have."""
 
     groups: tuple[str, ...]
+    """Names of `Model.parameter_groups`."""
 
     def __call__(self, model: Model) -> None:
         known = model.parameter_groups()

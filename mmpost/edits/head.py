@@ -1,4 +1,4 @@
-"""A classifier on top of a model that embeds."""
+"""A classification head on an embedding model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from mmpost.types import EmbeddingModel, Model
 
 @dataclass(frozen=True)
 class AddHead:
-    """A linear head with fresh weights; one that is just so already stays. Raises ConfigError for a chat model."""
+    """Add a linear head with random weights; a no-op if the model has an identical head.
+
+    Raises ConfigError for a model that does not embed media, such as a chat model.
+    """
 
     classes: int
+    """Number of outputs."""
     modalities: tuple[str, ...]
-    """Of which kinds of media it reads."""
+    """The modalities whose embeddings are its input."""
     pooling: Literal["features", "average", "concat"] = "features"
-    """One kind's vectors before the projection, or the average or concatenation of normalised embeddings."""
+    """Input: one modality's features before the projection, or the mean or concatenation of normalized embeddings."""
 
     def __call__(self, model: Model) -> None:
         if not isinstance(model, EmbeddingModel):
             raise ConfigError(
-                f"AddHead: wanted a model that embeds media, found {type(model).__name__}; take one of towers, such as "
+                f"AddHead: wanted an embedding model, found {type(model).__name__}; use one, such as "
                 "model=random-tiny-astro"
             )
         model.add_head(self.classes, self.modalities, self.pooling)

@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft, by part of the model."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) through peft, on chosen parts of the model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from mmpost.types import Model
 
 @dataclass(frozen=True)
 class Lora:
-    """Adapters on every linear layer of the chosen parts; everything else stops training.
+    """Add adapters to every linear layer of the chosen parts, and freeze everything else.
 
-    A checkpoint then holds the adapter, with the base's place in it; transformers' `from_pretrained` loads both.
+    Checkpoints then hold the adapter and the path of its base model; transformers' `from_pretrained` loads both. Raises
+    ConfigError for a part that the model does not have or that has no linear layer, and for a model with adapters.
     """
 
     settings: LoraSettings
@@ -28,11 +29,11 @@ class Lora:
         known = model.parameter_groups()
         unknown = sorted(set(self.settings.target_groups) - set(known))
         if unknown:
-            raise ConfigError(f"model.lora.parts names {unknown}; this model has {sorted(known)}")
+            raise ConfigError(f"model.lora.target_groups names {unknown}; this model has {sorted(known)}")
         if getattr(model.module, "peft_config", None):
             raise ConfigError(
-                "model.lora asks for adapters, but the model was loaded with some already: export them into the "
-                "first, or leave model.lora out and train the ones it has"
+                "model.lora adds adapters, but this model was loaded with adapters: merge them first (mmpost export), "
+                "or leave out model.lora to train those"
             )
         targets = [
             name
@@ -40,7 +41,9 @@ class Lora:
             if isinstance(child, torch.nn.Linear) and owner(name, known) in self.settings.target_groups
         ]
         if not targets:
-            raise ConfigError(f"model.lora.parts={list(self.settings.target_groups)}: no linear layer there")
+            raise ConfigError(
+                f"model.lora.target_groups={list(self.settings.target_groups)}: no linear layer in these parts"
+            )
         adapters = LoraConfig(
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,  # pyright: ignore[reportArgumentType] - peft only divides it
@@ -51,10 +54,10 @@ class Lora:
 
 
 def merged(module: Any) -> Any:
-    """The module with its adapters added to the weights they adapt, for saving alone; itself where it has none.
+    """A module with its adapters merged into the weights, only for saving; `module` itself if it has none.
 
-    A module that was loaded with adapters remembers how their checkpoint named things and would save its weights under
-    those names, so the merged weights are handed to a new one.
+    Merges in place. A module that was loaded with adapters keeps their checkpoint's key mapping and would save its
+    weights under those names, so the merged weights move to a new module.
     """
     adapted = [(name, m) for name, m in module.named_modules() if isinstance(m, BaseTunerLayer)]
     if not adapted:
@@ -62,7 +65,7 @@ def merged(module: Any) -> Any:
     for name, layer in adapted:
         layer.merge(safe_merge=True)
         module.set_submodule(name, layer.get_base_layer())
-    with torch.device("meta"):
+    with torch.device("meta"):  # no memory for weights that are replaced at once
         plain = type(module)(module.config)
     plain.load_state_dict(module.state_dict(), assign=True)
     plain.tie_weights()

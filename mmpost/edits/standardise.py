@@ -1,4 +1,4 @@
-"""Scales of numbers, taken once from training data."""
+"""Standardization of numeric inputs by statistics of the training data."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mmpost.types import EmbeddingModel, Model, Source
 
 @dataclass(frozen=True)
 class Standardise:
-    """Fit means and standard deviations of a model's encoders on `source`; a model that has its own keeps them.
+    """Fit the encoders' input means and standard deviations on `source`; a model that has them already keeps them.
 
-    Raises ConfigError for a model without encoders of its own.
+    Raises ConfigError for a model that does not embed media, such as a chat model.
     """
 
     source: Source
     most: int = 4096
-    """Samples at most, spread evenly."""
+    """Fit on at most this many samples, evenly spaced over the source."""
 
     def __call__(self, model: Model) -> None:
         if not isinstance(model, EmbeddingModel):
             raise ConfigError(
-                f"Standardise: wanted a model that embeds media, found {type(model).__name__}; take one of towers, "
-                "such as model=random-tiny-astro"
+                f"Standardise: wanted an embedding model, found {type(model).__name__}; use one, such as "
+                "model=random-tiny-astro"
             )
         count = min(self.most, len(self.source))
         model.fit_scales([self.source[i * len(self.source) // count] for i in range(count)])

@@ -1,4 +1,4 @@
-"""Gradients and steps on the module in process, added up over data-parallel ranks."""
+"""The in-process engine: data parallelism with gradients summed over the ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmpost.types import Update
 
 
 class LocalEngine:
-    """Backward and step for a module that fits on one device."""
+    """Backward passes and optimizer steps of a module that fits on one device."""
 
     def __init__(self, module: torch.nn.Module, update: Update) -> None:
         self.module, self.update = module, update
@@ -21,6 +21,6 @@ class LocalEngine:
         loss.backward()
 
     def step(self) -> Mapping[str, float]:
-        """Sum the gradients over the ranks, then move the weights; returns the update's numbers."""
+        """Sum the gradients over the ranks, then let the update step; returns its numbers for the log."""
         distributed.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
         return self.update.step()

@@ -1,4 +1,4 @@
-"""Cross-entropy of a classification head on a class number of each sample."""
+"""Supervised training of a classification head."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mmpost.types import Batch, Loss, Objective, Outputs
 
 
 class Classify(Objective):
-    """Mean over samples of the cross-entropy on their class.
+    """Cross-entropy of the head's logits [sample, class] on each sample's class; term "nll", a mean over samples.
 
-    A sample without a known class (NaN, below 0), or with none of `kinds`, is left out.
+    Samples with an unknown class (NaN or negative), or with none of `modalities`, are left out.
     """
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "group"
 
     label: str = "label"
-    """The column of samples with the class, a whole number from 0."""
+    """The sample column that holds the class index, from 0."""
     modalities: tuple[str, ...] = ()
-    """What the head reads; of a sample with none of them it would see zeros. Empty: all samples count."""
+    """The head's input modalities; a sample with none of them would be all zeros. Empty: every sample counts."""
     smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the target that is spread evenly over all classes."""
+    """Label smoothing: fraction of the target that is spread uniformly over all classes."""
 
     @property
     def required_outputs(self) -> frozenset[str]:
@@ -42,19 +42,23 @@ class Classify(Objective):
         return {"nll": float(self._known(batch).sum())}
 
     def _known(self, batch: Batch) -> Bool[Tensor, " sample"]:
-        known = batch.sample(self.label) >= 0
-        return known & torch.stack([batch.has(kind) for kind in self.modalities]).any(0) if self.modalities else known
+        known = batch.sample(self.label) >= 0  # NaN compares false
+        return (
+            known & torch.stack([batch.has(modality) for modality in self.modalities]).any(0)
+            if self.modalities
+            else known
+        )
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
-        """Raises DataError for a class that the head does not have."""
+        """Raises DataError for a class index beyond the head's classes."""
         assert outputs.classes is not None
         known = self._known(batch)
         logits = outputs.classes[known]
         target: Int[Tensor, " sample"] = batch.sample(self.label)[known].long()
         if len(target) and int(target.max()) >= logits.shape[1]:
             raise DataError(
-                f"column {self.label!r}: wanted classes from 0 to {logits.shape[1] - 1}, as many as the head has, "
-                f"found {int(target.max())}; give the head more classes"
+                f"column {self.label!r}: wanted class indices from 0 to {logits.shape[1] - 1}, as the head has "
+                f"{logits.shape[1]} classes, found {int(target.max())}; give the head more classes"
             )
         nll = cross_entropy(logits, target, reduction="sum", label_smoothing=self.smoothing)
         hits = (logits.detach().argmax(1) == target).float().sum()

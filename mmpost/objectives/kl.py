@@ -1,4 +1,4 @@
-"""Estimators of the divergence from a reference policy, token by token."""
+"""Per-token estimators of the KL divergence from a reference policy (Schulman 2020, joschu.net/blog/kl-approx.html)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 Estimator = Literal["k1", "k2", "k3", "abs"]
 KLGradient = Literal["corrected", "plain", "k2"]
 
-CLAMP = 20.0
-"""Bound of log-ratios before they are exponentiated; beyond it there is no gradient."""
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped here before they are exponentiated; there is no gradient beyond."""
 
 
 def estimate(logp: Float[Tensor, " tok"], ref: Float[Tensor, " tok"], estimator: Estimator) -> Float[Tensor, " tok"]:
-    """The estimator's value at each token, for tokens drawn from the policy of `logp`.
+    """The estimator's value at each token, for tokens sampled from the policy of `logp`.
 
-    With d = logp - ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, abs = |d|. In expectation k1 and k3 are
-    KL(policy || ref). As losses, differentiated as they stand, k2 has the gradient of KL(policy || ref), k3 that of
-    KL(ref || policy), and k1 none.
+    With d = logp - ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, abs = |d|. In expectation k1 and k3 equal
+    KL(policy || ref). Differentiated directly, k2 has the gradient of KL(policy || ref), k3 that of KL(ref || policy),
+    and k1 none.
     """
     d = logp - ref
     match estimator:
@@ -28,7 +28,7 @@ def estimate(logp: Float[Tensor, " tok"], ref: Float[Tensor, " tok"], estimator:
         case "k2":
             return d.square() / 2
         case "k3":
-            return (-d).clamp(max=CLAMP).exp() - 1 + d
+            return (-d).clamp(max=MAX_LOG_RATIO).exp() - 1 + d
         case "abs":
             return d.abs()
 
@@ -40,10 +40,10 @@ def penalty(
     estimator: Estimator,
     gradient: KLGradient,
 ) -> Float[Tensor, " tok"]:
-    """The estimator as a loss; `gradient` says which gradient its value comes with.
+    """The estimator as a loss, [tok], with the gradient that `gradient` selects.
 
-    corrected: multiplied by the differentiable policy ratio, so that the gradient is that of the estimator's own
-    expectation; plain: differentiated as it stands; k2: the estimator's value with the gradient of k2.
+    corrected: multiplied by the differentiable policy ratio, which gives the gradient of the estimator's expectation;
+    plain: differentiated directly; k2: the estimator's value with the gradient of k2.
     """
     value = estimate(logp, ref, estimator)
     match gradient:

@@ -1,4 +1,4 @@
-"""Maximum likelihood of the replies: supervised fine-tuning."""
+"""Supervised fine-tuning: maximum likelihood of the replies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from mmpost.types import Batch, Loss, Objective, Outputs
 
 
 class Likelihood(Objective):
-    """Negative log-likelihood of the trained tokens."""
+    """Cross-entropy (negative log-likelihood) of the trained tokens, `mask` [tok].
+
+    Term: "nll", over all trained tokens of the step or, with reduce=reply, over its replies.
+    """
 
     reduce: Literal["token", "reply"] = "token"
-    """Mean over all trained tokens, or over replies of each reply's mean (one without trained tokens is left out)."""
+    """Mean over trained tokens, or over replies of the mean over their tokens; empty replies do not count."""
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
         mask = batch.tok("mask")
@@ -30,6 +33,7 @@ class Likelihood(Objective):
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         assert outputs.logp is not None
         mask = batch.tok("mask").to(outputs.logp)
+        # masked_fill, not a product: what was not computed may be inf or NaN.
         nll = -outputs.logp.masked_fill(mask == 0, 0.0)
         weight = mask if self.reduce == "token" else reply_mean(batch, mask)
         return Loss(

@@ -1,4 +1,4 @@
-"""The policy-gradient losses of the GRPO family: one class, a point on a grid of choices for each published loss."""
+"""Policy-gradient losses of the GRPO family: each published loss is a preset of the same few choices."""
 
 from __future__ import annotations
 
@@ -7,90 +7,72 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from mmpost.objectives import kl, pieces
+from mmpost.objectives import kl
+from mmpost.objectives._names import require_known
+from mmpost.objectives.policy_forms import (
+    FORMS,
+    PolicyForm,
+    PolicyOptions,
+    PolicyTokens,
+    RatioLevel,
+    Reduction,
+    probability_ratio,
+    sampler_log_weight,
+    surrogates,
+)
 from mmpost.objectives.reduction import lengths, reply_mean
 from mmpost.types import Batch, Loss, Objective, Outputs
 
-Surrogate = Literal["clip", "cispo", "sapo", "vespo"]
-Reduction = Literal["reply_mean", "reply_sum", "step_tokens", "rollout_tokens", "constant"]
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a named loss is made of."""
-
-    surrogate: Surrogate = "clip"
-    ratio: pieces.Level = "token"
-    reduction: Reduction = "reply_mean"
-    low: float = 0.2
-    high: float | None = None
-
-
-FORMS: Mapping[str, Form] = {
-    "grpo": Form(),
-    "bnpo": Form(reduction="step_tokens"),
-    "dr_grpo": Form(reduction="constant"),
-    "dapo": Form(reduction="rollout_tokens", high=0.28),
-    "gspo": Form(ratio="sequence_mean", low=3e-4, high=4e-4),
-    "luspo": Form(ratio="sequence_mean", reduction="reply_sum"),
-    "rloo": Form(ratio="sequence_sum"),
-    "cispo": Form("cispo", reduction="rollout_tokens"),
-    "sapo": Form("sapo"),
-    "vespo": Form("vespo", reduction="rollout_tokens"),
-}
-
-_ONLY: Mapping[Surrogate, tuple[str, ...]] = {
-    "clip": ("clip_low", "clip_high", "delta"),
-    "cispo": ("cispo_floor", "cispo_cap"),
-    "sapo": ("sapo_positive", "sapo_negative"),
-    "vespo": ("vespo_positive", "vespo_negative"),
-}
+Metrics = dict[str, tuple[float | Tensor, float | Tensor]]
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """One micro-batch, with zeros where the mask is zero and for idle replies, which nobody may have computed."""
+    """One micro-batch. Masked tokens and those of zero-gradient replies hold zeros: they may not be computed."""
 
     batch: Batch
     hidden: Bool[Tensor, " tok"]
+    """The tokens that hold zeros."""
     mask: Float[Tensor, " tok"]
     logp: Float[Tensor, " tok"]
     old: Float[Tensor, " tok"]
     advantage: Float[Tensor, " tok"]
     columns: Mapping[str, Float[Tensor, " tok"]]
-    seen: Float[Tensor, " tok"]
+    logged: Float[Tensor, " tok"]
     """The mask of the metrics."""
 
 
 def _mean(x: Float[Tensor, " tok"], weight: Float[Tensor, " tok"]) -> tuple[Tensor, Tensor]:
+    """(sum, count) of a weighted mean, for the log."""
     return (x.detach() * weight).sum(), weight.sum()
 
 
 class PolicyLoss(Objective):
-    """Policy gradient with advantages from a transform; `loss` names a published form, the other fields change it.
+    """Policy gradient with advantages from a transform; `loss_type` names a published loss, other fields modify it.
 
-    Terms: "policy" (KL penalty included, reduced like the rest) and "entropy" (a mean over trained tokens).
-    Ratios are clamped to exp(+-20). Metrics leave out injected and idle replies.
+    Terms: "policy" (with the KL penalty, which is reduced in the same way) and "entropy" (a mean over trained tokens).
+    Log-ratios are clamped to +-20. Metrics leave out injected replies and those without gradient. A loss is a row of
+    `mmpost.objectives.policy_forms.FORMS`, where its formula and paper are.
     """
 
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "luspo", "rloo", "cispo", "sapo", "vespo"] = "grpo"
-    """The published loss whose surrogate, ratio, reduction and clip range are taken where they are not given below."""
-    surrogate: Surrogate | None = None
-    """What the ratio does: PPO's clip, a bounded weight (cispo), a soft gate (sapo), a gamma weight (vespo)."""
-    ratio: pieces.Level | None = None
-    """Whose probability ratio: each token's, or its reply's geometric mean or product over tokens."""
+    loss_type: str = "grpo"
+    """grpo, bnpo, dr_grpo, dapo, gspo, luspo, rloo, cispo, sapo or vespo: defaults for the four settings below."""
+    surrogate: str | None = None
+    """How the ratio enters: PPO's clip, a bounded weight (cispo), a soft gate (sapo), a gamma weight (vespo)."""
+    ratio: RatioLevel | None = None
+    """Probability ratio of each token, or of its reply: the geometric mean or product over the reply's tokens."""
     reduction: Reduction | None = None
     """Mean over replies of their token mean (reply_mean) or token sum (reply_sum); sum over tokens divided by the
-    trained tokens of the optimiser step, of the rollout batch per update, or by replies x `max_tokens` (constant)."""
+    trained tokens of the optimizer step, of the rollout batch per update, or by replies x `max_tokens` (constant)."""
     clip_low: float | None = Field(default=None, gt=0)
     """The ratio is clipped at 1 - clip_low."""
     clip_high: float | None = Field(default=None, gt=0)
-    """The ratio is clipped at 1 + clip_high; by default as the loss was published, else clip_low."""
+    """The ratio is clipped at 1 + clip_high; by default as published, else clip_low."""
     delta: float | None = None
-    """Bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip."""
+    """Upper bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip."""
     cispo_floor: float = Field(default=0.0, ge=0, le=1)
     """Least weight of a token."""
     cispo_cap: float = 5.0
@@ -98,51 +80,68 @@ class PolicyLoss(Objective):
     sapo_positive: float = Field(default=1.0, gt=0)
     """Temperature of the gate for positive advantages."""
     sapo_negative: float = Field(default=1.05, gt=0)
-    """Temperature of the gate for the others."""
+    """Temperature of the gate for all other advantages."""
     vespo_positive: tuple[float, float] = (2.0, 3.0)
     """k and lambda of the weight for advantages of at least 0."""
     vespo_negative: tuple[float, float] = (3.0, 2.0)
     """k and lambda of the weight for negative advantages."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """The constant of the reduction "constant": the most tokens that a reply may have."""
+    """Divisor of reduction=constant: the most tokens that a reply may have."""
     old: Literal["current", "column"] = "current"
-    """Old log-probabilities: the policy's own at this moment (one update per rollout batch), or column old_logp, which
-    the trainer writes where no transform did."""
+    """Old log-probs: the current ones, without gradient (one update per rollout batch), or column old_logp, which the
+    trainer writes if no transform did."""
     beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL penalty in the loss, against column ref_logp."""
+    """Weight of the KL penalty, against column ref_logp."""
     kl_estimator: kl.Estimator = "k3"
-    """k1 (d), k2 (d^2 / 2), k3 (exp(-d) - 1 + d) or abs, with d the log-ratio of policy and reference."""
+    """k1 (d), k2 (d^2 / 2), k3 (exp(-d) - 1 + d) or abs, with d the log-ratio of policy to reference."""
     kl_gradient: kl.KLGradient = "corrected"
-    """corrected: times the policy ratio, the gradient of the estimator's expectation; plain: none; k2: that of k2."""
+    """corrected: times the policy ratio, the gradient of the estimator's expectation; plain: direct; k2: that of k2."""
     entropy: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, a mean over trained tokens."""
     mismatch: Literal["off", "token", "sequence", "geometric"] = "off"
-    """Weight by pi_old / pi_sampler (column behaviour_logp): per token, per reply, or keep replies by its mean."""
+    """Importance weight pi_old / pi_sampler (column behaviour_logp): per token, per reply, or keep replies whose
+    geometric mean over tokens is within the bounds."""
     mismatch_action: Literal["truncate", "mask"] = "mask"
-    """Weights outside the bounds are cut to the bound, or become 0."""
+    """Weights outside the bounds are set to the bound, or to 0."""
     mismatch_low: float = Field(default=0.0, ge=0)
     """Lower bound of the weight."""
     mismatch_high: float = Field(default=3.0, gt=0)
     """Upper bound of the weight."""
     off_policy_max: float | None = None
-    """Drop replies of negative advantage whose mean log(pi_sampler / pi) over tokens exceeds this."""
+    """Drop replies of negative advantage whose log(pi_sampler / pi), averaged over tokens, exceeds this."""
     mask_truncated: bool = False
-    """Leave out replies that were cut off (column truncated); they still count as replies."""
+    """Mask replies that reached the token limit (column truncated); they still count as replies."""
     injected: bool = False
-    """Some replies may be injected: column injected (1 or 0) keeps them out of the metrics and gives their share."""
+    """Some replies may be injected: column injected (1 or 0) keeps them out of the metrics and adds a metric with their
+    fraction of the gradient weight."""
+
+    @field_validator("loss_type")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        require_known(value, FORMS, "loss_type")
+        return value
+
+    @field_validator("surrogate")
+    @classmethod
+    def _known_surrogate(cls, value: str | None) -> str | None:
+        if value is not None:
+            require_known(value, surrogates(), "surrogate")
+        return value
 
     @model_validator(mode="after")
-    def _possible(self) -> PolicyLoss:
+    def _consistent(self) -> PolicyLoss:
         form = self.form
-        for name in (name for s, names in _ONLY.items() if s != form.surrogate for name in names):
+        others = [s for s in surrogates().values() if s.name != form.surrogate.name]
+        for name in (name for surrogate in others for name in surrogate.options):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} has no effect on the surrogate {form.surrogate!r} of loss={self.loss_type}; drop it"
+                    f"{name} has no effect on the surrogate {form.surrogate.name!r} of loss_type={self.loss_type}; "
+                    "drop it"
                 )
         if form.reduction != "constant" and self.max_tokens is not None:
             raise ValueError(
-                f"max_tokens goes with reduction=constant (dr_grpo) and with nothing else; found "
-                f"reduction={form.reduction}, max_tokens={self.max_tokens}"
+                f"max_tokens only applies to reduction=constant (dr_grpo), found reduction={form.reduction}, "
+                f"max_tokens={self.max_tokens}; drop it"
             )
         if self.cispo_cap < 1:
             raise ValueError(
@@ -153,10 +152,10 @@ class PolicyLoss(Objective):
             raise ValueError(f"delta must exceed 1 + clip_high = {1 + (form.high or form.low)}, found {self.delta}")
         if self.beta and self.kl_estimator == "k1" and self.kl_gradient == "plain":
             raise ValueError("k1 with kl_gradient=plain has no expected gradient; use kl_gradient=corrected or k2")
-        self._possible_mismatch()
+        self._check_mismatch()
         return self
 
-    def _possible_mismatch(self) -> None:
+    def _check_mismatch(self) -> None:
         if self.old == "current" and (self.mismatch != "off" or self.off_policy_max is not None):
             raise ValueError("mismatch and off_policy_max compare with column old_logp; set old=column")
         if self.mismatch_low >= self.mismatch_high:
@@ -169,13 +168,31 @@ class PolicyLoss(Objective):
             )
 
     @property
-    def form(self) -> Form:
-        """What the loss is made of, with this object's own changes."""
+    def form(self) -> PolicyForm:
+        """The row of `loss_type`, with what the other fields change."""
         base = FORMS[self.loss_type]
-        low = base.low if self.clip_low is None else self.clip_low
-        high = base.high if self.clip_high is None else self.clip_high
-        return Form(
-            self.surrogate or base.surrogate, self.ratio or base.ratio, self.reduction or base.reduction, low, high
+        return PolicyForm(
+            surrogate=base.surrogate if self.surrogate is None else surrogates()[self.surrogate],
+            ratio=self.ratio or base.ratio,
+            reduction=self.reduction or base.reduction,
+            low=base.low if self.clip_low is None else self.clip_low,
+            high=base.high if self.clip_high is None else self.clip_high,
+        )
+
+    @property
+    def options(self) -> PolicyOptions:
+        """The hyper-parameters of the surrogate."""
+        form = self.form
+        return PolicyOptions(
+            low=form.low,
+            high=form.low if form.high is None else form.high,
+            delta=self.delta,
+            cispo_floor=self.cispo_floor,
+            cispo_cap=self.cispo_cap,
+            sapo_positive=self.sapo_positive,
+            sapo_negative=self.sapo_negative,
+            vespo_positive=self.vespo_positive,
+            vespo_negative=self.vespo_negative,
         )
 
     @property
@@ -188,14 +205,14 @@ class PolicyLoss(Objective):
 
     @property
     def required_columns(self) -> frozenset[str]:
-        reads = {
+        optional = {
             "old_logp": self.old == "column",
             "ref_logp": self.beta > 0,
             "behaviour_logp": self.mismatch != "off",
             "truncated": self.mask_truncated,
             "injected": self.injected,
         }
-        return frozenset({"advantage", "mask"} | {name for name, read in reads.items() if read})
+        return frozenset({"advantage", "mask"} | {name for name, needed in optional.items() if needed})
 
     @property
     def policy_logprob_columns(self) -> frozenset[str]:
@@ -217,39 +234,41 @@ class PolicyLoss(Objective):
 
     def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
         mask = self._mask(batch)
-        pull = mask if self.beta or self.entropy else mask * batch.tok("advantage").abs()
-        return batch.sum(pull) == 0
+        gradient_weight = mask if self.beta or self.entropy else mask * batch.tok("advantage").abs()
+        return batch.sum(gradient_weight) == 0
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         x = self._inputs(outputs, batch)
         form = self.form
-        ratio = pieces.ratio(x.logp, x.old, x.mask, batch, form.ratio)
-        weight, sequence_weight = self._sampler_weight(x)
-        loss = self._surrogate(ratio, x, sequence_weight)
+        ratio = probability_ratio(x.logp, x.old, x.mask, batch, form.ratio)
+        log_weight, sequence_log_weight = self._sampler_log_weight(x)
+        tokens = PolicyTokens(ratio, x.logp, x.old, x.advantage, x.mask, batch, sequence_log_weight)
+        loss = form.surrogate.function(tokens, self.options)
         if self.off_policy_max is not None:
             drift = batch.sum((x.columns.get("behaviour_logp", x.old) - x.logp.detach()) * x.mask)
             near = drift / lengths(batch, x.mask) <= self.off_policy_max
             loss = loss * ((x.advantage >= 0) | near[batch.reply_of])
-        if weight is not None and form.surrogate != "vespo":
-            loss = loss * weight.exp()
+        if log_weight is not None and not form.surrogate.reads_sampler_weight:
+            loss = loss * log_weight.exp()
         if self.beta:
             loss = loss + self.beta * kl.penalty(
                 x.logp, x.columns["ref_logp"], ratio, self.kl_estimator, self.kl_gradient
             )
-        share = reply_mean(batch, x.mask) if form.reduction == "reply_mean" else x.mask
-        terms = {"policy": (loss * share).sum()}
+        token_weight = reply_mean(batch, x.mask) if form.reduction == "reply_mean" else x.mask
+        terms = {"policy": (loss * token_weight).sum()}
         metrics = self._metrics(ratio, x)
         if self.injected:
-            pull = share * x.advantage.abs()
-            metrics["policy/injected_share"] = ((pull * x.columns["injected"]).sum(), pull.sum())
+            gradient_weight = token_weight * x.advantage.abs()
+            injected = (gradient_weight * x.columns["injected"]).sum()
+            metrics["policy/injected_share"] = (injected, gradient_weight.sum())
         if outputs.entropy is not None:
             entropy = outputs.entropy.masked_fill(x.hidden, 0.0)
-            metrics["entropy"] = _mean(entropy, x.seen)
+            metrics["entropy"] = _mean(entropy, x.logged)
             if self.entropy:
                 terms["entropy"] = -self.entropy * (entropy * x.mask).sum()
-        if weight is not None:
-            metrics["mismatch/weight"] = _mean(weight.exp(), x.seen)
-            metrics["mismatch/gap"] = _mean((x.old - x.columns["behaviour_logp"]).abs(), x.seen)
+        if log_weight is not None:
+            metrics["mismatch/weight"] = _mean(log_weight.exp(), x.logged)
+            metrics["mismatch/gap"] = _mean((x.old - x.columns["behaviour_logp"]).abs(), x.logged)
         return Loss(terms=terms, metrics=metrics)
 
     def _mask(self, batch: Batch) -> Float[Tensor, " tok"]:
@@ -259,11 +278,12 @@ class PolicyLoss(Objective):
     def _inputs(self, outputs: Outputs, batch: Batch) -> _Inputs:
         assert outputs.logp is not None
         mask = self._mask(batch).to(outputs.logp)
-        idle = self.zero_gradient_mask(batch)[batch.reply_of]
-        hidden = (mask == 0) | idle
+        without_gradient = self.zero_gradient_mask(batch)[batch.reply_of]
+        hidden = (mask == 0) | without_gradient
+        # Fill instead of multiplying: what was not computed may be inf or NaN, and 0 times that is NaN.
         logp = outputs.logp.masked_fill(hidden, 0.0)
         columns = {name: batch.tok(name).to(logp).masked_fill(hidden, 0.0) for name in self.required_columns - {"mask"}}
-        seen = mask * ~idle
+        logged = mask * ~without_gradient
         return _Inputs(
             batch=batch,
             hidden=hidden,
@@ -272,44 +292,25 @@ class PolicyLoss(Objective):
             old=columns.get("old_logp", logp.detach()),
             advantage=columns["advantage"],
             columns=columns,
-            seen=seen * (1 - columns["injected"]) if self.injected else seen,
+            logged=logged * (1 - columns["injected"]) if self.injected else logged,
         )
 
-    @property
-    def _range(self) -> tuple[float, float]:
-        form = self.form
-        return form.low, form.low if form.high is None else form.high
-
-    def _surrogate(
-        self, ratio: Float[Tensor, " tok"], x: _Inputs, sequence_weight: Float[Tensor, " reply"] | None
-    ) -> Float[Tensor, " tok"]:
-        match self.form.surrogate:
-            case "clip":
-                return pieces.clip(ratio, x.advantage, *self._range, self.delta)
-            case "cispo":
-                return pieces.cispo(ratio, x.logp, x.advantage, self.cispo_floor, self.cispo_cap)
-            case "sapo":
-                return pieces.sapo(ratio, x.advantage, self.sapo_positive, self.sapo_negative)
-            case "vespo":
-                log_w = pieces.sequence_log_ratio(x.logp, x.old, x.mask, x.batch)
-                if sequence_weight is not None:
-                    log_w = log_w + sequence_weight
-                return pieces.vespo(x.logp, x.advantage, log_w, x.batch, self.vespo_positive, self.vespo_negative)
-
-    def _sampler_weight(self, x: _Inputs) -> tuple[Float[Tensor, " tok"], Float[Tensor, " reply"]] | tuple[None, None]:
+    def _sampler_log_weight(
+        self, x: _Inputs
+    ) -> tuple[Float[Tensor, " tok"], Float[Tensor, " reply"]] | tuple[None, None]:
         if self.mismatch == "off":
             return None, None
         gap = x.old - x.columns["behaviour_logp"]
         bounds = (self.mismatch_low, self.mismatch_high)
-        return pieces.mismatch(gap, x.mask, x.batch, self.mismatch, self.mismatch_action, bounds)
+        return sampler_log_weight(gap, x.mask, x.batch, self.mismatch, self.mismatch_action, bounds)
 
-    def _metrics(self, ratio: Float[Tensor, " tok"], x: _Inputs) -> dict[str, tuple[float | Tensor, float | Tensor]]:
-        metrics: dict[str, tuple[float | Tensor, float | Tensor]] = {"policy/ratio": _mean(ratio, x.seen)}
-        clips = {"clip": self._range, "cispo": (1 - self.cispo_floor, self.cispo_cap - 1)}
-        if self.form.surrogate in clips:
-            low, high = clips[self.form.surrogate]
-            metrics["policy/clip_low"] = _mean(((ratio < 1 - low) & (x.advantage < 0)).to(ratio), x.seen)
-            metrics["policy/clip_high"] = _mean(((ratio > 1 + high) & (x.advantage > 0)).to(ratio), x.seen)
+    def _metrics(self, ratio: Float[Tensor, " tok"], x: _Inputs) -> Metrics:
+        metrics: Metrics = {"policy/ratio": _mean(ratio, x.logged)}
+        clip_range = self.form.surrogate.clip_range
+        if clip_range is not None:
+            low, high = clip_range(self.options)
+            metrics["policy/clip_low"] = _mean(((ratio < 1 - low) & (x.advantage < 0)).to(ratio), x.logged)
+            metrics["policy/clip_high"] = _mean(((ratio > 1 + high) & (x.advantage > 0)).to(ratio), x.logged)
         if self.beta:
-            metrics["kl"] = _mean(kl.estimate(x.logp, x.columns["ref_logp"], self.kl_estimator), x.seen)
+            metrics["kl"] = _mean(kl.estimate(x.logp, x.columns["ref_logp"], self.kl_estimator), x.logged)
         return metrics

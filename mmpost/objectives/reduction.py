@@ -1,4 +1,4 @@
-"""How per-token losses become sums: each token's weight, and the count that the sum is divided by."""
+"""Weights that turn per-token losses into sums over replies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mmpost.types import Batch
 
 
 def lengths(batch: Batch, mask: Float[Tensor, " tok"]) -> Float[Tensor, " reply"]:
-    """Trained tokens of each reply; 1 where there are none, so that it can be divided by."""
+    """The number of trained tokens of each reply, but 1 where it is 0: the result is a divisor."""
     total = batch.sum(mask)
     return total.masked_fill(total == 0, 1.0)
 
 
 def reply_mean(batch: Batch, mask: Float[Tensor, " tok"]) -> Float[Tensor, " tok"]:
-    """Weights that sum to 1 over the trained tokens of each reply."""
+    """Token weights that sum to 1 over the trained tokens of each reply."""
     return mask / lengths(batch, mask)[batch.reply_of]

@@ -1,4 +1,4 @@
-"""Sampling on the model in process."""
+"""Sampling with the training model, in process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 from mmpost.errors import ConfigError
 from mmpost.types import GenerativeModel, Model, Reply, Sample, Sampling
 
-COMPACT = 0.75
-"""Finished replies leave the batch when no more than this share of it is alive: copying the cache has a price."""
+COMPACT_BELOW = 0.75
+"""Remove finished replies from the batch once at most this fraction is unfinished; each removal copies the KV cache."""
 
 
 class LocalRollout:
-    """Draws replies with the decoder of a model; `replies` of them side by side."""
+    """Samples replies with a model's decoder, at most `replies` at a time."""
 
     def __init__(self, model: Model | GenerativeModel, replies: int = 192) -> None:
         self.model, self.replies = model, replies
@@ -27,36 +27,38 @@ class LocalRollout:
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
         """Append `n` replies of origin "policy" to each sample.
 
-        Each has its token ids (end of turn included), columns `behaviour_logp` (per token, at the sampling
-        temperature), `temperature` and `truncated`. The draw depends on the weights, `seed` and the sample's uid, and
-        not on which other samples are in the batch. Raises ConfigError for a model that writes none.
+        Each has its token ids (end of turn included) and the columns `behaviour_logp` (per token, at the sampling
+        temperature), `temperature` and `truncated`. What is sampled depends on the weights, `seed` and the sample's
+        uid, but not on the other samples of the batch. Raises ConfigError for a model that does not generate.
         """
-        done = []
+        with_replies = []
         times: Counter[str] = Counter()
         keys = []
-        for sample in samples:  # a sample that is there twice draws twice
+        for sample in samples:  # copies of a sample get different replies
             keys.append(f"{sample.uid}/{times[sample.uid]}" if times[sample.uid] else sample.uid)
             times[sample.uid] += 1
         size = max(1, self.replies // n)
         for start in range(0, len(samples), size):
             chunk = samples[start : start + size]
-            replies = self._draw(chunk, keys[start : start + size], n, sampling, seed)
-            done += [replace(s, replies=(*s.replies, *replies[i * n : i * n + n])) for i, s in enumerate(chunk)]
-        return done
+            replies = self._sample(chunk, keys[start : start + size], n, sampling, seed)
+            with_replies += [replace(s, replies=(*s.replies, *replies[i * n : i * n + n])) for i, s in enumerate(chunk)]
+        return with_replies
 
-    def _draw(
+    def _sample(
         self, samples: Sequence[Sample], keys: Sequence[str], n: int, sampling: Sampling, seed: int
     ) -> list[Reply]:
+        """`n` replies to each sample, sample after sample."""
         if not isinstance(self.model, GenerativeModel):
             raise ConfigError(
-                f"wanted a model that writes replies, found {type(self.model).__name__}, which does not; take a chat "
-                "model, or a task and benches without replies"
+                f"wanted a model that writes replies, found {type(self.model).__name__}; use a chat model, or a task "
+                "and benches without replies"
             )
         decoder = self.model.decoder(samples, n)
         ends = torch.tensor(self.model.recipe.end)
         uniform = torch.cat([_uniform(seed, key, n, sampling.max_tokens) for key in keys])
         logits = decoder.start()
         logits = logits.repeat_interleave(n, 0)
+        # The reply that each row of the decoder's batch extends; -1 for a finished one that is still in the batch.
         live = torch.arange(len(uniform))
         tokens: list[list[int]] = [[] for _ in live]
         logps: list[list[float]] = [[] for _ in live]
@@ -73,7 +75,7 @@ class LocalRollout:
             alive = ~torch.isin(token.cpu(), ends) & (live >= 0)
             if not alive.any() or t + 1 == sampling.max_tokens:
                 break
-            if alive.sum() <= COMPACT * len(alive):
+            if alive.sum() <= COMPACT_BELOW * len(alive):
                 index = alive.nonzero().squeeze(1)
                 decoder.keep(index.to(token.device))
                 token, live = token[index.to(token.device)], live[index]
@@ -95,7 +97,10 @@ class LocalRollout:
 
 
 def _uniform(seed: int, uid: str, n: int, length: int) -> Float[Tensor, "n length"]:
-    """Uniform numbers for the n replies to one sample, from (seed, uid) alone."""
+    """Uniform random numbers for n replies to one sample, a function of (seed, uid) only.
+
+    float64: fp32 numbers are too coarse to hit the tail of a large vocabulary.
+    """
     digest = hashlib.sha256(f"{seed}/{uid}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return torch.rand(n, length, generator=generator, dtype=torch.float64)
@@ -104,7 +109,7 @@ def _uniform(seed: int, uid: str, n: int, length: int) -> Float[Tensor, "n lengt
 def _choose(
     logp: Float[Tensor, "live vocab"], sampling: Sampling, uniform: Float[Tensor, " live"]
 ) -> Int[Tensor, " live"]:
-    """The most likely token at temperature 0; else the token whose slice of the cumulative distribution is hit."""
+    """The next token of each reply: argmax at temperature 0, else by inverse transform sampling of top-k / top-p."""
     if sampling.temperature == 0:
         return logp.argmax(-1)
     if sampling.top_k == 0 and sampling.top_p == 1.0:
@@ -112,7 +117,7 @@ def _choose(
         hit = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
         return hit.squeeze(1).clamp(max=logp.shape[1] - 1)
     ordered, index = logp.double().exp().sort(-1, descending=True)
-    keep = ordered.cumsum(-1) - ordered < sampling.top_p
+    keep = ordered.cumsum(-1) - ordered < sampling.top_p  # probability before this token: the first is always kept
     if sampling.top_k:
         keep[:, sampling.top_k :] = False
     cumulative = ordered.masked_fill(~keep, 0.0).cumsum(-1)

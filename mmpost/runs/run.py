@@ -31,7 +31,7 @@ from mmpost.training.interrupts import Interrupted, StopSignal
 from mmpost.training.logprob_cache import LogprobCache
 from mmpost.training.media_probe import measure_media_use
 from mmpost.types import Bench, GenerativeModel, Sample, Split, Stage, Update
-from mmpost.updates.plain import Plain
+from mmpost.updates.adamw import AdamWUpdate
 
 
 class Run:
@@ -109,7 +109,7 @@ class Run:
 
     def _update(self, stage: Stage) -> Update:
         optim = run_config.stage_optim(self.config, stage.name, stage.optim)
-        return stage.update or Plain(optim)
+        return stage.update or AdamWUpdate(optim)
 
     def _run_stages(self) -> None:
         fractions = [(stage.name, self._fraction(stage)) for stage in self.stages]

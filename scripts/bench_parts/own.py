@@ -23,7 +23,7 @@ from mmpost.training.batches import RolloutBatcher
 from mmpost.training.interrupts import StopSignal
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Sampling, Stage
-from mmpost.updates.plain import Plain
+from mmpost.updates.adamw import AdamWUpdate
 
 
 class Bench(PolicyGradientTask):
@@ -78,7 +78,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
         if prepare is not None:
             prepare(model.module)
         (stage,) = task.stages()
-        update = Plain(run.config.optim)
+        update = AdamWUpdate(run.config.optim)
         update.start(model.module, model.parameter_groups(), order.steps)
         run.context.scope = stage.name
         clock = run.context.timer

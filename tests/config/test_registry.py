@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from mmpost.config import registry
 from mmpost.errors import PluginError
-from mmpost.types import Task
+from mmpost.types import Objective, Task, Update
+from tests.contracts.test_rewards import REWARDS
 
 TASK = '''
 """A task."""
@@ -133,3 +135,32 @@ def test_an_error_in_a_task_file_is_shown_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "outside_broken.py").write_text("import no_such_module_anywhere")
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
         registry.module(str(tmp_path / "outside_broken.py"), "mmpost.tasks")
+
+
+def test_the_listed_plugins_are_those_of_the_interface_and_no_helpers() -> None:
+    listed = {kind: list(registry.plugins(f"mmpost.{kind}")) for kind in registry.INTERFACES}
+    assert all(doc for plugins in listed.values() for _, _, doc in plugins)
+    for kind, base in (("objectives", Objective), ("updates", Update)):
+        classes = {
+            (name, value.__name__)
+            for name in registry.modules(f"mmpost.{kind}")
+            for value in vars(registry.module(name, f"mmpost.{kind}")).values()
+            if inspect.isclass(value) and issubclass(value, base) and value.__module__ == f"mmpost.{kind}.{name}"
+        }
+        assert {(module, name) for module, name, _ in listed[kind]} == classes
+    assert {f"{module}.{name}" for module, name, _ in listed["rewards"]} == {*REWARDS, "span.DualReward"}
+    assert "columns" not in {module for module, _, _ in listed["transforms"]}
+    assert {name for _, name, _ in listed["edits"]} == {"AddHead", "Freeze", "Lora", "Standardise"}
+
+
+def test_a_plugin_may_inherit_its_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "outside_package" / "transforms"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "mine.py").write_text(
+        "class _Base:\n    def __call__(self, samples, context): ...\n\n\n"
+        'class Mine(_Base):\n    """Does it."""\n\n\nclass Other: ...\n\n\ndef helper(samples): ...\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert list(registry.plugins("outside_package.transforms")) == [("mine", "Mine", "Does it.")]

@@ -11,7 +11,7 @@ from mmpost.config import registry
 from mmpost.config.settings import OptimSettings
 from mmpost.errors import ConfigError
 from mmpost.types import Update
-from mmpost.updates.plain import Plain, schedule
+from mmpost.updates.adamw import AdamWUpdate, schedule
 
 PARTS = {"body": ["0"], "head": ["1"]}
 OPTIM = OptimSettings(lr=0.1, weight_decay=0.1, schedule="cosine", warmup=3, lr_multipliers={"head": 0.5})
@@ -67,7 +67,7 @@ def test_saved_and_resumed_is_uninterrupted(kind: type[Update]) -> None:
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
-    module, update = make(Plain)
+    module, update = make(AdamWUpdate)
     before = [p.clone() for p in module.parameters()]
     (module(torch.ones(1, 3)).sum() * float("inf")).backward()
     assert not torch.isfinite(torch.tensor(update.step()["grad_norm"]))
@@ -75,8 +75,8 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
 
 def test_one_step_is_that_of_torch() -> None:
-    module, update = make(Plain)
-    other, _ = make(Plain)
+    module, update = make(AdamWUpdate)
+    other, _ = make(AdamWUpdate)
     oracle = torch.optim.AdamW(
         [
             {"params": [other[0].weight], "lr": 0.1 * 0.25, "weight_decay": 0.1},
@@ -109,6 +109,6 @@ def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
 
 
 def test_rates_of_parts_that_are_not_there_are_refused() -> None:
-    update = Plain(OptimSettings(lr_multipliers={"vison": 0.1}))
+    update = AdamWUpdate(OptimSettings(lr_multipliers={"vison": 0.1}))
     with pytest.raises(ConfigError, match=r"\['vison'\]; this model has \['body', 'head'\]"):
         update.start(torch.nn.Linear(2, 2), PARTS, 1)

@@ -235,7 +235,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
             Contrastive(**fields)  # type: ignore[arg-type]
     made = features(3)
     seen = batch({"image": [True] * 3, "text": [True] * 3})
-    with pytest.raises(ConfigError, match="tower for text"):
+    with pytest.raises(ConfigError, match="encoder for text"):
         Contrastive(modalities=("image", "text"))(outputs({"image": made["image"]}), seen)
     with pytest.raises(ConfigError, match="log_scale"):
         Contrastive(modalities=("image", "text"))(Outputs(embeddings=made), seen)

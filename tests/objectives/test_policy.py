@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmpost.objectives.policy import FORMS, PolicyLoss
+from mmpost.objectives.policy import PolicyLoss
+from mmpost.objectives.policy_forms import FORMS
 from mmpost.types import Outputs
 from tests.objectives.ragged import batch, flat, select, total
 

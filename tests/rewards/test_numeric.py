@@ -9,7 +9,7 @@ import pytest
 
 from mmpost.rewards import expression
 from mmpost.rewards.discrete import discrete_value
-from mmpost.rewards.expression import same, same_expression
+from mmpost.rewards.expression import equivalent, same_expression
 from mmpost.rewards.numeric import math_tolerance
 from tests.rewards.replies import answered, asked, reply
 
@@ -70,13 +70,13 @@ def test_expressions() -> None:
 
 def test_the_limit_holds_in_a_thread_and_the_next_comparison_works() -> None:
     """A power of powers is one call of C code: no alarm would end it, and threads have no alarms."""
-    same.cache_clear()
-    same("1", "2")  # starts the process
+    equivalent.cache_clear()
+    equivalent("1", "2")  # starts the process
     found: list[bool] = []
 
     def ask() -> None:
-        found.append(same("$9^{9^{9^{9}}} - 1$", "$9^{9^{9^{9}}} + 1$", seconds=1.0))
-        found.append(same("2/4", "1/2"))
+        found.append(equivalent("$9^{9^{9^{9}}} - 1$", "$9^{9^{9^{9}}} + 1$", seconds=1.0))
+        found.append(equivalent("2/4", "1/2"))
 
     start = time.perf_counter()
     thread = threading.Thread(target=ask)
@@ -87,11 +87,11 @@ def test_the_limit_holds_in_a_thread_and_the_next_comparison_works() -> None:
 
 
 def test_a_process_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    same.cache_clear()
-    assert same("2/4", "1/2")
+    equivalent.cache_clear()
+    assert equivalent("2/4", "1/2")
     process = expression._worker._process
     assert process is not None
     process.kill()
     process.wait()
-    assert not same("4/8", "1/2"), "its last question has no answer"
-    assert same("8/16", "1/2")
+    assert not equivalent("4/8", "1/2"), "its last question has no answer"
+    assert equivalent("8/16", "1/2")

@@ -44,7 +44,7 @@ TABLE = [
 def test_the_table_of_the_released_reward(
     text: str, form: float, overlap: float, reward: float, released: bool
 ) -> None:
-    dual = span.Dual(released=released)
+    dual = span.DualReward(released=released)
     terms = {name: term(WHEN, say(text)) for name, term in dual.terms().items()}
     assert terms == {"format": form, "semantic": None, "temporal": pytest.approx(overlap, abs=5e-5)}
     assert dual(WHEN, say(text)) == pytest.approx(reward, abs=5e-5)
@@ -59,7 +59,7 @@ def test_advantages_of_the_group_example() -> None:
 
 def test_a_number_with_two_points_is_a_time_to_the_released_format_alone() -> None:
     reply = say(when("1.2.3", "15"))
-    assert (span.span_form(WHEN, reply), span.released_form(WHEN, reply), span.overlap(WHEN, reply)) == (0, 1, 0)
+    assert (span.span_format(WHEN, reply), span.released_format(WHEN, reply), span.overlap(WHEN, reply)) == (0, 1, 0)
 
 
 @pytest.mark.parametrize(("a", "b"), [((0, 4), (2, 8)), ((0, 1), (2, 3)), ((1, 2), (0, 9)), ((5, 5), (5, 5))])
@@ -102,17 +102,21 @@ def both(answer: str, start: str = "10", end: str = "20") -> str:
 )
 def test_the_dual_reward_of_grounded_answers(change: Mapping[str, Any], text: str, reward: float) -> None:
     sample = Sample("q", (), truth=GROUNDED)
-    assert span.Dual.model_validate(dict(change))(sample, say(text)) == pytest.approx(reward)
+    assert span.DualReward.model_validate(dict(change))(sample, say(text)) == pytest.approx(reward)
 
 
 def test_each_kind_of_row_has_its_weights() -> None:
     asked = Sample("q", (), truth={**TRUTH, "spans": [], "answer": "7"})
-    assert [span.kind(s) for s in (asked, WHEN, Sample("q", (), truth=GROUNDED))] == ["qa", "grounding", "grounded"]
+    assert [span.question_type(s) for s in (asked, WHEN, Sample("q", (), truth=GROUNDED))] == [
+        "qa",
+        "grounding",
+        "grounded",
+    ]
     good, bad, bare = (say(f"<think>x</think><answer>{a}</answer>") for a in ("7", "8", ""))
-    assert [span.Dual()(asked, r) for r in (good, bad, bare, say("<answer>7</answer>"))] == [1.0, 0.5, 0.5, 0.5]
-    assert span.Dual(semantic=False)(asked, bad) == 1.0, "only the format is left"
-    assert span.Dual(temporal=False)(WHEN, say(when("40", "50"))) == 1.0
-    assert span.Dual(qa=(0, 1, 0), semantic=False)(asked, good) is None, "nothing is left to reward"
+    assert [span.DualReward()(asked, r) for r in (good, bad, bare, say("<answer>7</answer>"))] == [1.0, 0.5, 0.5, 0.5]
+    assert span.DualReward(semantic=False)(asked, bad) == 1.0, "only the format is left"
+    assert span.DualReward(temporal=False)(WHEN, say(when("40", "50"))) == 1.0
+    assert span.DualReward(qa=(0, 1, 0), semantic=False)(asked, good) is None, "nothing is left to reward"
 
 
 @pytest.mark.parametrize(
@@ -125,8 +129,8 @@ def test_each_kind_of_row_has_its_weights() -> None:
 def test_options_are_named_by_text_or_letter(said: str, found: float) -> None:
     for gold in ("B", "A dog"):
         sample = Sample("q", (), truth={**GROUNDED, "spans": [], "answer": gold})
-        assert span.right(sample, say(f"<answer>{said}</answer>")) == found
-        assert span.right(sample, say(f"<answer>{json.dumps({'answer': said})}</answer>")) == found
+        assert span.answer_accuracy(sample, say(f"<answer>{said}</answer>")) == found
+        assert span.answer_accuracy(sample, say(f"<answer>{json.dumps({'answer': said})}</answer>")) == found
 
 
 @pytest.mark.parametrize(
@@ -135,8 +139,8 @@ def test_options_are_named_by_text_or_letter(said: str, found: float) -> None:
 )
 def test_the_released_way_to_read_an_option(said: str, found: float) -> None:
     sample = Sample("q", (), truth={**GROUNDED, "spans": []})
-    assert span.released_right(sample, say(f"<answer>{said}</answer>")) == found
-    assert span.released_right(WHEN, say("<answer>B</answer>")) is None
+    assert span.released_answer_accuracy(sample, say(f"<answer>{said}</answer>")) == found
+    assert span.released_answer_accuracy(WHEN, say("<answer>B</answer>")) is None
 
 
 @pytest.mark.parametrize(
@@ -193,8 +197,8 @@ def test_the_summary_of_all_kinds() -> None:
 def test_what_is_no_span_is_none(text: str) -> None:
     assert span.parse(text).span is None
     assert span.overlap(WHEN, say(text)) == 0
-    assert span.unread(WHEN, say(text)) == 1
-    assert span.length(WHEN, say(text)) is None
+    assert span.parse_failure(WHEN, say(text)) == 1
+    assert span.relative_length(WHEN, say(text)) is None
 
 
 def test_gold_and_predicted_spans_are_marked_over_the_video() -> None:

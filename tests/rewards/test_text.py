@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmpost.rewards.text import answer, caption_format, inside, non_repeat, reasoning_steps, think_format
+from mmpost.rewards.text import answer, answer_or_text, caption_format, non_repeat, reasoning_steps, think_format
 from mmpost.types import Part, Reply, Sample
 
 SAMPLE = Sample("s", ())
@@ -48,8 +48,8 @@ def test_the_first_answer_counts() -> None:
 
 
 def test_inside_reads_over_lines_and_takes_all_where_there_are_no_tags() -> None:
-    assert inside("<think>2</think><answer>\n 1\n</answer>") == "1"
-    assert inside(" 1 \n") == "1"
+    assert answer_or_text("<think>2</think><answer>\n 1\n</answer>") == "1"
+    assert answer_or_text(" 1 \n") == "1"
 
 
 def test_caption_format() -> None:

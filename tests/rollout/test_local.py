@@ -157,7 +157,7 @@ def test_the_batch_does_not_matter(model: ChatModel, monkeypatch: pytest.MonkeyP
     assert together == ids([rollout.generate([s], 4, sampling, 5)[0] for s in mixed()])
     assert together == ids(LocalRollout(model, replies=9).generate(mixed(), 4, sampling, 5))
     for share in (-1.0, 1.0):
-        monkeypatch.setattr(local, "COMPACT", share)
+        monkeypatch.setattr(local, "COMPACT_BELOW", share)
         assert together == ids(rollout.generate(mixed(), 4, sampling, 5))
 
 

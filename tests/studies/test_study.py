@@ -93,7 +93,7 @@ def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: 
         "mmpost.training.trainer",
         "mmpost.models.chat.model",
         "mmpost.rollout.local",
-        "mmpost.updates.plain",
+        "mmpost.updates.adamw",
     } <= seen
     assert not [name for name in seen if name.startswith(code_hash.SILENT)]
     task = tmp_path / "task.py"

@@ -95,7 +95,7 @@ def train(phase: str, at: int, words: list[str]) -> int:
     from mmpost.rollout.local import LocalRollout
     from mmpost.runs import checkpoint, run
     from mmpost.training import trainer
-    from mmpost.updates.plain import Plain
+    from mmpost.updates.adamw import AdamWUpdate
 
     killer = Killer(phase, at)
     killer.within("evaluation", run, "run_benches")
@@ -103,7 +103,7 @@ def train(phase: str, at: int, words: list[str]) -> int:
     killer.within("update", trainer, "optimizer_step")
     killer.within("forward", ChatModel, "__call__", also="update")
     killer.within("backward", LocalEngine, "backward")
-    killer.within("optimiser", Plain, "step")
+    killer.within("optimiser", AdamWUpdate, "step")
     killer.within("weights", ChatModel, "save")
     killer.within("state", checkpoint.torch, "save")
     killer.within("renames", checkpoint, "_place")

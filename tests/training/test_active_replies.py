@@ -25,7 +25,7 @@ from mmpost.training.context import TrainingContext
 from mmpost.training.interrupts import StopSignal
 from mmpost.transforms.logprobs import OldLogprobs
 from mmpost.types import Context, Part, Sample, Stage
-from mmpost.updates.plain import Plain
+from mmpost.updates.adamw import AdamWUpdate
 
 
 def load(folder: str) -> ChatModel:
@@ -118,7 +118,7 @@ def test_moments_and_decay_go_on_where_every_reply_is_idle(case: str, tiny_folde
     for share in (True, False):
         model = load(tiny_folder)
         job, loss = TrainingContext(model, LocalRollout(model), 0, reuse=share), PolicyLoss()
-        update = Plain(OptimSettings(lr=1e-3, weight_decay=0.1))
+        update = AdamWUpdate(OptimSettings(lr=1e-3, weight_decay=0.1))
         update.start(model.module, model.parameter_groups(), 3)
         engine = LocalEngine(model.module, update)
         for step in range(2):
@@ -149,7 +149,7 @@ def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) 
     transforms = (replies, OldLogprobs()) if old else (replies,)
     bare = [replace(s, replies=()) for s in made.values()]
     stage = Stage("s", bare, PolicyLoss(old="column"), len(bare), transforms, epochs, minibatches)
-    update = Plain(OptimSettings(lr=1e-2))
+    update = AdamWUpdate(OptimSettings(lr=1e-2))
     update.start(model.module, model.parameter_groups(), stage.updates_per_batch)
     last: list[Sample] = []
 

@@ -76,7 +76,7 @@ def test_questions_with_and_without_options(folder: Path) -> None:
     assert both.truth == {"duration": 4.0, "spans": [[1.0, 2.0]], "answer": "B", "options": ["a cat", "a dog"]}
     for sample in (options, words, both):
         reply = Reply((Part("text", answer_text(sample.truth)),))
-        assert span.Dual()(sample, reply) == pytest.approx(1.0)
+        assert span.DualReward()(sample, reply) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from mmpost.data.formats.temporal import answer_text
 from mmpost.data.worlds.clips import FPS, KINDS, Clips
 from mmpost.errors import ConfigError
-from mmpost.rewards.span import Dual
+from mmpost.rewards.span import DualReward
 from mmpost.types import Part, Reply
 
 
@@ -61,7 +61,7 @@ def test_the_truth_is_what_is_seen(kind: str) -> None:
                 inner = frames[:, 9:].mean((1, 2, 3))
                 assert inner[seen].min() > 4 * inner[hidden].max(initial=0)
         reply = Reply((Part("text", answer_text(sample.truth)),))
-        assert Dual()(sample, reply) == pytest.approx(1.0)
+        assert DualReward()(sample, reply) == pytest.approx(1.0)
 
 
 def test_loose_labels_hold_the_true_span() -> None:

@@ -23,7 +23,7 @@ from mmpost.rollout.local import LocalRollout
 from mmpost.training.context import TrainingContext
 from mmpost.training.trainer import denominators, optimizer_step
 from mmpost.types import Part, Sample, Sampling
-from mmpost.updates.plain import Plain
+from mmpost.updates.adamw import AdamWUpdate
 from tests.models.families import FAMILIES, build
 from tests.models.samples import ODD, medium, mixed, picture, scenes
 
@@ -150,7 +150,7 @@ def test_greedy_replies_are_those_of_transformers(folders: dict[str, Path], name
 def learn(model: ChatModel, samples: list[Sample], steps: int = 2, **settings: Any) -> list[float]:
     """Supervised steps; the losses."""
     objective = Likelihood()
-    update = Plain(OptimSettings(lr=1e-3, **settings))
+    update = AdamWUpdate(OptimSettings(lr=1e-3, **settings))
     update.start(model.module, model.parameter_groups(), steps)
     context, engine = job(model), LocalEngine(model.module, update)
     losses = []

@@ -1,4 +1,4 @@
-"""AdamW over everything that trains, with a schedule and a rate per part of the model."""
+"""AdamW over all trainable parameters, with a learning-rate schedule and a rate for each part of the model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from mmpost.errors import ConfigError
 from mmpost.types import Update
 
 
-class Plain(Update):
-    """AdamW as torch has it; decay on matrices only; the gradient norm is clipped over all parts together."""
+class AdamWUpdate(Update):
+    """`torch.optim.AdamW`; the update of stages with `Stage.update=None` (Loshchilov & Hutter 2019, arXiv 1711.05101).
+
+    Only tensors with at least two dimensions decay: not biases, norms and scalars. The gradient norm is clipped over
+    all parameters together.
+    """
 
     def __init__(self, optim: OptimSettings) -> None:
         self.optim = optim
 
     def start(self, module: torch.nn.Module, parts: Mapping[str, Sequence[str]], steps: int) -> None:
+        """Create the optimizer; raises ConfigError for an unknown part in lr_multipliers, or if nothing trains."""
         unknown = sorted(set(self.optim.lr_multipliers) - set(parts))
         if unknown:
             raise ConfigError(f"optim.lr_multipliers names the parts {unknown}; this model has {sorted(parts)}")
@@ -29,7 +34,7 @@ class Plain(Update):
             if p.requires_grad:
                 groups.setdefault((owner(name, parts), p.dim() >= 2), []).append(p)
         if not groups:
-            raise ConfigError("nothing trains: every part of the model is frozen (model.freeze)")
+            raise ConfigError("nothing trains: every part of the model is frozen (model.freeze); unfreeze one")
         o = self.optim
         self._optimizer = torch.optim.AdamW(
             [
@@ -47,12 +52,14 @@ class Plain(Update):
         self._steps, self._done = steps, 0
 
     def step(self) -> Mapping[str, float]:
+        """Clip, step and clear the gradients; returns "grad_norm" (before clipping) and "lr"."""
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf))
         rate = self.optim.lr * schedule(self.optim, self._done, self._steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        if math.isfinite(norm):  # otherwise the trainer stops the run, and the weights must be those of the last step
+        # With a non-finite norm the trainer stops the run: the weights must remain those of the last good step.
+        if math.isfinite(norm):
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._done += 1
@@ -67,10 +74,14 @@ class Plain(Update):
 
 
 def schedule(optim: OptimSettings, step: int, steps: int) -> float:
-    """The factor on the peak rate at `step` (from 0) of `steps`: linear warm-up, then the chosen fall to the floor."""
+    """The learning rate at `step` (from 0) of `steps`, as a fraction of the peak.
+
+    Linear warmup, then constant, linear or cosine decay to `min_lr_ratio`. `optim.warmup` is a number of steps, or
+    below 1 a fraction of `steps`. The first step already moves: its factor is 1 / (warmup + 1), not 0.
+    """
     warmup = optim.warmup if optim.warmup >= 1 else optim.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
-    fall = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}[optim.schedule]
-    return 1 - (1 - optim.min_lr_ratio) * fall
+    decay = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}[optim.schedule]
+    return 1 - (1 - optim.min_lr_ratio) * decay
