@@ -28,6 +28,8 @@ class Problem(NamedTuple):
 class Counting(Drawn):
     """`n` problems on scenes of one look; kinds take turns. The truth is the number as text; meta has the thought."""
 
+    seed_prefix = "Counting"
+
     def __init__(
         self, split: Split = "train", kinds: Sequence[str] = KINDS, look: str = "plain", n: int = 1000, seed: int = 0
     ) -> None:

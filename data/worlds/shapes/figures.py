@@ -37,6 +37,8 @@ def draw(width: int, height: int, corner: tuple[int, int], colour: str, look: st
 class Figures(Drawn):
     """`n` questions about rectangles; kinds and looks take turns. The truth is the number as text."""
 
+    seed_prefix = "Figures"
+
     def __init__(
         self,
         split: Split = "train",

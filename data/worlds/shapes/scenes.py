@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from PIL import Image, ImageDraw
 
@@ -194,6 +194,9 @@ def look_of(name: str) -> Look:
 class Drawn(Indexed):
     """`n` samples made from random numbers; sample i depends on the arguments and i alone."""
 
+    seed_prefix: ClassVar[str]
+    """Seeds every sample of the source: changing it changes the data."""
+
     def __init__(self, split: Split, n: int, seed: int) -> None:
         if split not in ("train", "val", "test"):
             raise ConfigError(f"split must be train, val or test; found {split!r}; choose one of them.")
@@ -205,11 +208,11 @@ class Drawn(Indexed):
 
     def rng(self, index: int) -> random.Random:
         """Random numbers of sample `index`."""
-        return random.Random(f"{type(self).__name__} {self.split} {self.seed} {index}")
+        return random.Random(f"{self.seed_prefix} {self.split} {self.seed} {index}")
 
     def uid(self, index: int) -> str:
         """The name of sample `index`."""
-        return f"{type(self).__name__.lower()}-{self.split}-{self.seed}-{index}"
+        return f"{self.seed_prefix.lower()}-{self.split}-{self.seed}-{index}"
 
     def scene(self, make: Callable[[], list[Thing]]) -> list[Thing]:
         """The first scene from `make` that belongs to the split."""
@@ -228,6 +231,7 @@ class Shapes(Drawn):
     """
 
     KINDS = ("name", "second", "count", "sum")
+    seed_prefix = "Shapes"
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class Transformation(Drawn):
     The prompt lists the objects before with their numbers and cells; `meta["cot"]` lists them after.
     """
 
+    seed_prefix = "Transformation"
+
     def __init__(
         self,
         split: Split = "train",
