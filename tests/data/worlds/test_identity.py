@@ -10,9 +10,9 @@ import pytest
 
 from mmpost.data.worlds.aerial.questions import Aerial
 from mmpost.data.worlds.chest.questions import Questions
-from mmpost.data.worlds.chest.studies import Phantoms
+from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.data.worlds.clips import Clips
-from mmpost.data.worlds.digits.pairs import Rivals
+from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import Scenes
 from mmpost.data.worlds.shapes.counting import Counting
 from mmpost.data.worlds.shapes.figures import Figures
@@ -28,13 +28,13 @@ PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
     "counting": (Counting("val", n=16, seed=3), "counting-plain-val-3-1", "df60eab40d2e3559"),
     "digits": (Scenes("val", n=16, seed=3), "digits-val-3-1", "aa0eaf8d96f13841"),
     "figures": (Figures("val", n=16, seed=3), "figures-plain-val-3-1", "2986b5126ac653bd"),
-    "preferences": (Rivals("val", ("single",), 16, 3), "digits-val-3-1", "2a56693eade8afeb"),
+    "preferences": (PreferencePairs("val", ("single",), 16, 3), "digits-val-3-1", "2a56693eade8afeb"),
     "shapes": (Shapes("val", n=16, seed=3), "shapes-val-3-1", "5901f68ece2c5484"),
     "sounds": (Sounds("val", n=16, seed=3), "val-3-1", "19a2ca0450895878"),
     "stars": (Stars("val", n=16, seed=3), "val-3-1", "c03bf785f493dff1"),
     "transformation": (Transformation("val", n=16, seed=3), "transformation-plain-front-val-3-1", "e5d51696d9081c22"),
     "x-ray questions": (Questions("val", n=16, seed=3), "question-val-500003-1-presence", "43e9c53ba1ba5845"),
-    "x-rays": (Phantoms("val", n=16, seed=3), "phantom-val-3-1", "64782bdeb4d71e0a"),
+    "x-rays": (SyntheticStudies("val", n=16, seed=3), "phantom-val-3-1", "64782bdeb4d71e0a"),
 }
 """Source, uid of its second sample, digest of text, truth and meta of its first four samples.
 
