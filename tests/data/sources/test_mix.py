@@ -101,7 +101,7 @@ def test_turns_of_one_conversation_stay_together(tmp_path: Path) -> None:
 def test_contradicting_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"leave out data\.val and data\.test"):
         user_data(DataSettings(train="x", test="y", split=(0.8, 0.1, 0.1)), "train")
-    with pytest.raises(ConfigError, match=r"say data\.train=FILE"):
+    with pytest.raises(ConfigError, match=r"set data\.train=FILE"):
         user_data(DataSettings(split=(0.8, 0.1, 0.1)), "train")
     few = write(tmp_path / "few.jsonl", 2)
     with pytest.raises(DataError, match=r"few\.jsonl: data\.split wants 0\.0001 of it for test, found no row of 2"):
