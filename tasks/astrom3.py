@@ -44,7 +44,7 @@ class Astrom3(Task):
     """What the classifier reads: the embeddings that were compared, averaged or side by side, or (auto) of a single
     modality the vector before its projection, as published, and of several the average."""
     labels: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the training labels; every class is class_balanced_subset alike, so that small classes keep theirs."""
+    """Share of the training labels; all classes have the same cap, so that small classes keep theirs."""
     contrast_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
     """Share of the run's steps that goes to pre-training; 1: nothing else, to start others from what comes out."""
     batch_size: int = Field(default=512, ge=2)
