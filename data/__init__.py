@@ -1,4 +1,4 @@
-"""mmpost.data"""
+"""Datasets: media, signals, sources, readers of user data, formats of published datasets, synthetic worlds."""
 
 if __name__ != "mmpost.data":
     raise ModuleNotFoundError(

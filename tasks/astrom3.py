@@ -7,9 +7,9 @@ from pydantic import Field
 
 from mmpost.data.formats.stars import PublishedStars, load
 from mmpost.data.media.limits import Limits
-from mmpost.data.signals.preprocess import capped
+from mmpost.data.signals.preprocess import class_balanced_subset
 from mmpost.data.sources.base import Subset
-from mmpost.data.worlds.stars.catalogue import CLASSES, KINDS, Stars
+from mmpost.data.worlds.stars.catalogue import CLASSES, MODALITIES, Stars
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
@@ -32,11 +32,11 @@ class Astrom3(Task):
 
     best_metric = "class/accuracy"
 
-    modalities: tuple[str, ...] = KINDS
+    modalities: tuple[str, ...] = MODALITIES
     """What the classifier sees: light_curve, spectrum, record, or several."""
     pretrain: bool = True
     """Compare modalities first, without labels; false: classify from scratch, with all steps."""
-    contrast: Contrastive = Contrastive(modalities=KINDS, half=False, reduce="sum")
+    contrast: Contrastive = Contrastive(modalities=MODALITIES, half=False, reduce="sum")
     """The loss of pre-training, and by its `kinds` the modalities that it compares."""
     classify: Classify = Classify()
     """The loss of the classifier."""
@@ -44,7 +44,7 @@ class Astrom3(Task):
     """What the classifier reads: the embeddings that were compared, averaged or side by side, or (auto) of a single
     modality the vector before its projection, as published, and of several the average."""
     labels: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the training labels; every class is capped alike, so that small classes keep theirs."""
+    """Share of the training labels; all classes have the same cap, so that small classes keep theirs."""
     contrast_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
     """Share of the run's steps that goes to pre-training; 1: nothing else, to start others from what comes out."""
     batch_size: int = Field(default=512, ge=2)
@@ -108,13 +108,13 @@ class Astrom3(Task):
     def _kinds(self) -> tuple[str, ...]:
         """What is read of a star: no more than somebody looks at."""
         wanted = {*self.modalities, *(self.contrast.modalities if self.pretrain else ())}
-        return tuple(kind for kind in KINDS if kind in wanted)
+        return tuple(kind for kind in MODALITIES if kind in wanted)
 
     def _labelled(self, most: int | None = None) -> Subset:
         """Training stars whose labels are known; of `most` too, every class gives as many as it can."""
         source = self._source("train")
         total = round(self.labels * len(source))
-        kept = capped(source.labels, total if most is None else min(most, total), self.draw)
+        kept = class_balanced_subset(source.labels, total if most is None else min(most, total), self.draw)
         if not kept:
             raise ConfigError(
                 f"task.labels={self.labels} of {len(source)} stars leaves not one of each class; raise it, or take more"

@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mmpost.data.formats.chest.sections import INDICATED, PROMPT
-from mmpost.data.formats.chest.studies import UNASKED, ReportRows, Section, Studies
+from mmpost.data.formats.chest.studies import NO_QUESTION, ReportRows, Section, Studies
 from mmpost.data.media.limits import Limits
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.chest.questions import Questions
-from mmpost.data.worlds.chest.studies import Phantoms
+from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.edits.freeze import Freeze
 from mmpost.errors import DataError
 from mmpost.judges.base import Judge
@@ -117,7 +117,7 @@ class CxrPreference(PreferenceTask):
         benches = [
             Bench(name, source, (DropReplies(), write, *steps), report_summary) for name, write in written.items()
         ]
-        if isinstance(source, Phantoms):
+        if isinstance(source, SyntheticStudies):
             asked = Questions(split, n=self.bench_studies, seed=5)
             score = Score(rewards={"accuracy": bare_accuracy})
             benches.append(Bench("questions", asked, (DropReplies(), self._greedy(), score), choice_summary))
@@ -135,8 +135,8 @@ class CxrPreference(PreferenceTask):
         if self.official:
             limits = Limits.of(self.data)
             return Studies(self.official, split, self.section, self.prompt, self.indicated, limits)
-        rows = own(self.data, split, loss="last", prompt=UNASKED)
-        return Phantoms(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indicated)
+        rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
+        return SyntheticStudies(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indicated)
 
 
 def reference(sample: Sample) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mmpost.config import registry
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import ConfigError
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.transforms.answers import DropReplies
@@ -22,13 +22,13 @@ class Grpo(PolicyGradientTask):
     """Rewards (`mmpost list` shows them, or a.module:function) and their weights."""
 
     def stages(self) -> Iterator[Stage]:
-        source = own(self.data, "train", loss="last")
+        source = user_data(self.data, "train", loss="last")
         if source is None:
             raise ConfigError("task=grpo learns from your own data: say data.train=FILE (README, Your own data)")
         yield self.rl_stage("rl", source, self._score(), gold=(Gold(plain), Gold(tagged, name="tagged")))
 
     def benches(self, split: Split) -> list[Bench]:
-        source = own(self.data, split, loss="last")
+        source = user_data(self.data, split, loss="last")
         if source is None:
             return []
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)

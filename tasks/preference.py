@@ -5,8 +5,8 @@ Without data of your own it learns on the built-in scenes to prefer the right di
 
 from collections.abc import Iterator
 
-from mmpost.data.readers.user_data import own
-from mmpost.data.worlds.digits.pairs import Rivals
+from mmpost.data.readers.user_data import user_data
+from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import answer_text
 from mmpost.methods.preference import PreferenceTask, pair_bench
 from mmpost.rewards.box import detection, detection_summary
@@ -44,18 +44,18 @@ class OwnPreferences(PreferenceTask):
     """Built-in pairs to evaluate on."""
 
     def stages(self) -> Iterator[Stage]:
-        rows = own(self.data, "train", loss="last")
+        rows = user_data(self.data, "train", loss="last")
         if rows is not None:
             yield self.preference_stage("preference", rows, gold=(Gold(preferred),))
             return
-        source = Rivals("train", self.question_types, self.scenes, seed=0)
+        source = PreferencePairs("train", self.question_types, self.scenes, seed=0)
         yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(right),))
 
     def benches(self, split: Split) -> list[Bench]:
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         if rows is not None:
             return [pair_bench("pairs", rows)]
-        source: Source = Rivals(split, self.question_types, self.bench_scenes, seed=5)
+        source: Source = PreferencePairs(split, self.question_types, self.bench_scenes, seed=5)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
         answers = (DropReplies(), greedy, Score(rewards=detection))
         return [pair_bench("pairs", source, BUILT_IN), Bench("target", source, answers, detection_summary)]

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from mmpost.data.formats.choices import UNASKED, Choices
-from mmpost.data.formats.spoken_digits import Spoken
-from mmpost.data.readers.user_data import own
+from mmpost.data.formats.choices import NO_QUESTION, Choices
+from mmpost.data.formats.spoken_digits import SpokenDigits
+from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.blanked import Blanked
 from mmpost.data.worlds.sounds import Sounds
 from mmpost.methods.policy_gradient import PolicyGradientTask
@@ -116,10 +116,10 @@ class R1Aqa(PolicyGradientTask):
         return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
-        rows = own(self.data, split, loss="last", prompt=UNASKED)
+        rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
         if rows is not None:
             return Choices(rows, self.template(), self.channel)
         if self.speech:
             speakers = {"test": self.test_speaker, "val": self.val_speaker}
-            return Spoken(self.speech, split, speakers, template=self.template())
+            return SpokenDigits(self.speech, split, speakers, template=self.template())
         return Sounds(split, kinds, n, seed, (self.template(),), self.noise)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.reasoning import Family, Reasoning
-from mmpost.data.readers.user_data import Own, own
+from mmpost.data.readers.user_data import UserData, user_data
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.shapes.counting import Counting
 from mmpost.data.worlds.shapes.figures import Figures
@@ -120,7 +120,7 @@ class ReasonRFT(PolicyGradientTask):
         yield self.rl_stage("rl", rest, score, share=1 - self.sft_fraction, gold=self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         sources: dict[str, Source] = {}
         if rows is not None:
             sources["id"] = Reasoning(rows, self.family, self.prompt)
@@ -157,7 +157,7 @@ class ReasonRFT(PolicyGradientTask):
     def _sources(self) -> tuple[Source, Source]:
         """What the supervised stage learns, and what is reinforced."""
         reuse = self.family == "structure" if self.reuse is None else self.reuse
-        rows = own(self.data, "train", loss="last")
+        rows = user_data(self.data, "train", loss="last")
         taught: Source
         if rows is None:
             taught, rest = self._drawn("train", self.cot, seed=1), self._drawn("train", self.problems, seed=0)
@@ -198,9 +198,9 @@ class ReasonRFT(PolicyGradientTask):
         return Bench(name, source, (Generate(n=1, sampling=greedy), Score(rewards=measures)), summary)
 
 
-def _file(data: DataSettings, path: str) -> Own:
+def _file(data: DataSettings, path: str) -> UserData:
     """The rows of one more file, read with the settings of the others."""
-    rows = own(data.model_copy(update={"train": path, "split": None}), "train", loss="last")
+    rows = user_data(data.model_copy(update={"train": path, "split": None}), "train", loss="last")
     if rows is None:
         raise ConfigError(f"wanted a file of rows, found {path!r}; name one")
     return rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.transforms.answers import EncodeReplies
@@ -21,13 +21,13 @@ class Sft(Task):
     """How tokens are averaged."""
 
     def stages(self) -> Iterator[Stage]:
-        source = own(self.data, "train")
+        source = user_data(self.data, "train")
         if source is None:
             raise ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
         yield Stage("sft", source, self.objective, self.prompts_per_step, (EncodeReplies(),), gold=(Gold(said),))
 
     def benches(self, split: Split) -> list[Bench]:
-        source = own(self.data, split)
+        source = user_data(self.data, split)
         if source is None:
             return []
         return [Bench("data", source, (EncodeReplies(), ScoreLogprobs()), likelihood)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from mmpost.data.formats.temporal import Temporal, answer_text
 from mmpost.data.media.limits import Limits
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.clips import Clips
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.policy import PolicyLoss
@@ -53,7 +53,7 @@ class TemporalR1(PolicyGradientTask):
         return (Gold(_thoughtful, name="label", is_parseable=readable),)
 
     def _source(self, split: Split, n: int, seed: int) -> Source:
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         if rows is not None:
             return Temporal(rows, self.instructions, self.system)
         return Clips(split, self.question_types, n=n, seed=seed, limits=Limits.of(self.data))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pydantic import Field
 
 from mmpost.data.formats.short_answers import ShortAnswers
-from mmpost.data.readers.user_data import own
-from mmpost.data.sources.curriculum import Curriculum, replayed
+from mmpost.data.readers.user_data import user_data
+from mmpost.data.sources.curriculum import Curriculum, with_replay
 from mmpost.data.sources.tiles import Tiled, Tiles
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
 from mmpost.methods.policy_gradient import PolicyGradientTask
@@ -77,7 +77,7 @@ class UavVlR1(PolicyGradientTask):
         )
         for name in parts:
             share = (1 - self.sft_fraction) / len(parts)
-            source = replayed(parts, name, self.replay)
+            source = with_replay(parts, name, self.replay)
             stage = self.rl_stage(name, source, self._score(), share=share, gold=self.gold())
             yield replace(stage, reference=self.reference)
 
@@ -109,7 +109,7 @@ class UavVlR1(PolicyGradientTask):
         return Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)
 
     def _pool(self, split: Split, n: int, seed: int) -> Curriculum:
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         types = [kind for kinds in self.curriculum.values() for kind in kinds if kind in TYPES]
         source = Aerial(split, types, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
         return Curriculum(source, self.curriculum, self.row_stage)

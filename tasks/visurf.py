@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mmpost.data.formats.grounding import Grounding
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.digits.scenes import Scenes, answer_text
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
@@ -60,7 +60,7 @@ class ViSurf(PolicyGradientTask):
     def benches(self, split: Split) -> list[Bench]:
         sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
         scored = (Generate(n=1, sampling=sampling), Score(rewards=detection))
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         kinds = {"target": self.target} if rows else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, k, self.bench_scenes, seed=5) for name, k in kinds.items()}
         return [Bench(name, source, scored, detection_summary) for name, source in sources.items()]
@@ -77,7 +77,7 @@ class ViSurf(PolicyGradientTask):
         return label, Gold(thoughtful, 7.0, "label with a thought", is_parseable=readable)
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
-        rows = own(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last")
         return Scenes(split, kinds, n=n, seed=seed) if rows is None else Grounding(rows, self.prompt)
 
 

@@ -1,1 +1,1 @@
-"""Readers of published datasets, as released."""
+"""Adapters from rows of published datasets, in their released form, to samples with a prompt and a truth."""

@@ -1,4 +1,4 @@
-"""Multiple-choice questions about sound: rows of AVQA (R1-AQA's training set), of MMAU, and any with `choices`."""
+"""Multiple-choice questions about audio: rows of AVQA (the training set of R1-AQA), MMAU, or any with `choices`."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import replace
 from typing import Any
 
 from mmpost.data.media.media import Media
-from mmpost.data.readers.user_data import Own
+from mmpost.data.readers.user_data import UserData
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
 
 TEMPLATE = "{question} {choices}"
-"""Where the question and the options, as Python writes a list of texts, go into the prompt."""
+"""The prompt: {question} and {choices} are replaced by the question and by the Python list of the options."""
 
-UNASKED = "{question}"
-"""What rows whose question stands in a column of another name are read with (`own(..., prompt=UNASKED)`)."""
+NO_QUESTION = "{question}"
+"""Prompt that marks rows without a question in a standard column: `user_data(..., prompt=NO_QUESTION)`."""
 
-PATHS = ("audio_path", "audio_id")
-"""Columns of R1-AQA's and MMAU's rows that hold the path of the clip."""
+AUDIO_COLUMNS = ("audio_path", "audio_id")
+"""Columns with the path of the clip in rows of R1-AQA and MMAU."""
 
 
 def choice_sample(
     uid: str,
-    sound: Media,
+    audio: Media,
     question: str,
     choices: Sequence[str],
     answer: str,
     template: str,
     meta: Mapping[str, Any],
 ) -> Sample:
-    """Sound, then text in one turn. The truth is the text of the right option; `meta` gains question and choices."""
+    """Build a sample: audio, then text. The truth is the right option's text; `meta` gains question and choices."""
     text = template.replace("{choices}", str(list(choices))).replace("{question}", question)
     return Sample(
         uid,
-        (Part("audio", sound), Part("text", text)),
+        (Part("audio", audio), Part("text", text)),
         truth=answer,
         meta={**meta, "question": question, "choices": list(choices)},
     )
 
 
 class Choices(Indexed):
-    """Rows with a clip, a question, options and the right one, as its text or its index from 0.
+    """Rows with an audio clip, a question, options, and the right option as its text or its index from 0.
 
     | | clip | question | options | answer |
     |---|---|---|---|---|
@@ -50,16 +50,16 @@ class Choices(Indexed):
     | MMAU | `audio_id` | `question` | `choices` | text |
     | yours | `audio`, or any of these | any form of rows | `choices` | either |
 
-    AVQA asks about videos: "video" in its questions becomes "audio", as R1-AQA has it. `meta["kind"]` is MMAU's `task`
-    or AVQA's `question_type`. `channel` is what becomes of several channels: their mean, or the first (R1-AQA).
-    Raises DataError, naming file and row, for a row that lacks one of them.
+    AVQA asks about videos: "video" in its questions becomes "audio", as in R1-AQA. `meta["kind"]` is the question type:
+    MMAU's `task` or AVQA's `question_type`. `channel` selects how audio with several channels becomes mono: their mean,
+    or the first channel (R1-AQA). Reading a row that lacks one of these raises DataError with file and row.
     """
 
-    def __init__(self, rows: Own, template: str = TEMPLATE, channel: str = "mean") -> None:
+    def __init__(self, rows: UserData, template: str = TEMPLATE, channel: str = "mean") -> None:
         self.rows, self.template, self.channel = rows, template, channel
 
     def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
+        """File and row of a sample, for messages."""
         return self.rows.where(index)
 
     def __len__(self) -> int:
@@ -70,9 +70,9 @@ class Choices(Indexed):
         question = row.meta.get("question_text")
         if question is None:
             question = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
-            if question in ("", UNASKED):
+            if question in ("", NO_QUESTION):
                 raise DataError(
-                    f"{where}: wanted a question, found none; add `question`, or say data.prompt for all rows"
+                    f"{where}: wanted a question, found none; add `question`, or set data.prompt for all rows"
                 )
         else:
             question = str(question).replace("video", "audio").replace("Video", "Audio")
@@ -82,22 +82,23 @@ class Choices(Indexed):
                 f"{where}: wanted `choices` (AVQA: `multi_choice`) as a list of two or more texts, "
                 f"found {choices!r:.200}"
             )
-        kind = row.meta.get("task", row.meta.get("question_type", "own"))
-        made = choice_sample(
+        question_type = row.meta.get("task", row.meta.get("question_type", "own"))
+        sample = choice_sample(
             row.uid,
-            self._sound(index, row),
+            self._audio(index, row),
             question,
             choices,
             _answer(row.truth, choices, where),
             self.template,
-            {"kind": str(kind), **row.meta},
+            {"kind": str(question_type), **row.meta},
         )
-        return replace(made, prompt=(*(p for p in row.prompt if p.role == "system"), *made.prompt))
+        system = tuple(p for p in row.prompt if p.role == "system")
+        return replace(sample, prompt=(*system, *sample.prompt))
 
-    def _sound(self, index: int, row: Sample) -> Media:
-        found = [p.value for p in row.prompt if p.modality == "audio"]
-        if not found:
-            path = next((row.meta[name] for name in PATHS if row.meta.get(name)), None)
+    def _audio(self, index: int, row: Sample) -> Media:
+        clips = [p.value for p in row.prompt if p.modality == "audio"]
+        if not clips:
+            path = next((row.meta[name] for name in AUDIO_COLUMNS if row.meta.get(name)), None)
             if path is None and row.meta.get("video_name"):
                 path = f"{row.meta['video_name']}.wav"
             if path is None:
@@ -105,10 +106,10 @@ class Choices(Indexed):
                     f"{self.where(index)}: wanted a clip, found none; add the column `audio` (AVQA: `audio_path`, "
                     "MMAU: `audio_id`) with its path"
                 )
-            found = [self.rows.medium(index, path, "audio")]
-        if len(found) > 1:
-            raise DataError(f"{self.where(index)}: wanted one clip, found {len(found)}; make them several rows")
-        return found[0] if self.channel == "mean" else replace(found[0], options=(("channel", self.channel),))
+            clips = [self.rows.medium(index, path, "audio")]
+        if len(clips) > 1:
+            raise DataError(f"{self.where(index)}: wanted one clip, found {len(clips)}; make them several rows")
+        return clips[0] if self.channel == "mean" else replace(clips[0], options=(("channel", self.channel),))
 
 
 def _answer(truth: Any, choices: Sequence[str], where: str) -> str:

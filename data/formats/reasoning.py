@@ -1,4 +1,4 @@
-"""Rows of visual reasoning sets in the formats of Reason-RFT: CLEVR-Math, Super-CLEVR, GeoMath, Geometry3K, TRANCE."""
+"""Visual reasoning rows in the formats of Reason-RFT: CLEVR-Math, Super-CLEVR, GeoMath, Geometry3K, TRANCE."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from mmpost.data.readers.user_data import Own
+from mmpost.data.readers.user_data import UserData
 from mmpost.data.sources.base import Indexed
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample
@@ -33,30 +33,30 @@ PROMPTS: Mapping[str, str] = {
         + " Example: <think>...</think><answer>change_color(3, 'red'), change_size(0, 'large')</answer>"
     ),
 }
-"""What is asked, by family; {question} is the row's own text. Structure has two: one for choices, one for numbers."""
+"""Prompts by family; {question} is the text of the row. The family "structure" has two: "choice" and "structure"."""
 
 
 class Reasoning(Indexed):
-    """Rows with pictures, a question and its solution, asked in the way of their family.
+    """Rows with images, a question and its solution, with the prompt of their family.
 
     | file | keys |
     |---|---|
-    | training by reward | `id`, `image` (a path or a list), `problem`, `solution`; GeoMath also `answer` |
+    | reinforcement learning | `id`, `image` (a path or a list), `problem`, `solution`; GeoMath also `answer` |
     | meta | `id`, `image`, `problem`, `cot`, `answer` |
-    | supervised (ShareGPT) | `messages`, `image`: the assistant's turn is learnt as it stands |
+    | supervised (ShareGPT) | `messages`, `image`: the assistant's turn is the target |
 
-    The truth is the solution (else the answer) as text, without tags; a structure row is a choice iff it is one of A
-    to D. A question that asks for <answer> itself stays as it is. Raises DataError, naming the row, where a picture or
-    the solution is missing.
+    The truth is the solution (else the answer) as text, without tags; a structure row is a choice if it is one of A to
+    D. A question that itself asks for <answer> is not changed. Reading a row without an image or a solution raises
+    DataError with its name.
     """
 
-    def __init__(self, rows: Own, family: Family, prompt: str = "", part: slice = slice(None)) -> None:
-        """`prompt` takes the place of the family's own; `part` of the rows are used, cut to what there is."""
+    def __init__(self, rows: UserData, family: Family, prompt: str = "", part: slice = slice(None)) -> None:
+        """`prompt` replaces the prompt of the family; `part` selects rows, as in `rows[part]`."""
         self.rows, self.family, self.prompt, self.name = rows, family, prompt, rows.name
         self.part = range(*part.indices(len(rows)))
 
     def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
+        """File and row of a sample, for messages."""
         return self.rows.where(self.part[index])
 
     def __len__(self) -> int:
@@ -64,27 +64,27 @@ class Reasoning(Indexed):
 
     def sample(self, index: int) -> Sample:
         row = self.rows[self.part[index]]
-        pictures = [p for p in row.prompt if p.modality == "image"]
-        least = 2 if self.family == "transformation" else 1
-        if len(pictures) < least:
+        images = [p for p in row.prompt if p.modality == "image"]
+        minimum = 2 if self.family == "transformation" else 1
+        if len(images) < minimum:
             raise DataError(
-                f"{row.uid}: wanted {least} picture{'s' * (least > 1)} for task.family={self.family}, found "
-                f"{len(pictures)}; correct the column `image`"
+                f"{row.uid}: wanted {minimum} image{'s' * (minimum > 1)} for task.family={self.family}, found "
+                f"{len(images)}; correct the column `image`"
             )
         truth = row.meta.get("answer") if row.truth is None else row.truth
-        if not isinstance(truth, str | int | float) or not _bare(str(truth)):
+        if not isinstance(truth, str | int | float) or not _strip_tags(str(truth)):
             raise DataError(f"{row.uid}: wanted a solution as text or number, found {truth!r:.200}; add `solution`")
-        truth = _bare(str(truth))
-        said = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
-        kind = "choice" if self.family == "structure" and truth in ("A", "B", "C", "D") else self.family
+        truth = _strip_tags(str(truth))
+        question = "".join(p.value for p in row.prompt if p.modality == "text" and p.role == "user").strip()
+        question_type = "choice" if self.family == "structure" and truth in ("A", "B", "C", "D") else self.family
         prompt = row.prompt
-        if "<answer>" not in said:
-            asked = Part("text", (self.prompt or PROMPTS[kind]).replace("{question}", said))
-            prompt = (*(p for p in row.prompt if p.role == "system"), *pictures, asked)
-        return replace(row, prompt=prompt, truth=truth, meta={**row.meta, "family": self.family, "kind": kind})
+        if "<answer>" not in question:
+            instruction = Part("text", (self.prompt or PROMPTS[question_type]).replace("{question}", question))
+            prompt = (*(p for p in row.prompt if p.role == "system"), *images, instruction)
+        return replace(row, prompt=prompt, truth=truth, meta={**row.meta, "family": self.family, "kind": question_type})
 
 
-def _bare(solution: str) -> str:
-    """A solution without its tags and the white space around it."""
-    found = re.search(r"<answer>(.*?)</answer>", solution, re.DOTALL)
-    return (found[1] if found else solution).strip()
+def _strip_tags(solution: str) -> str:
+    """A solution without <answer> tags and surrounding white space."""
+    tagged = re.search(r"<answer>(.*?)</answer>", solution, re.DOTALL)
+    return (tagged[1] if tagged else solution).strip()

@@ -1,12 +1,12 @@
-"""The official files of temporal grounding and grounded QA, as rows in the form that `temporal.py` reads.
+"""Official annotation files of temporal grounding and grounded QA, as rows in the form that `temporal.py` reads.
 
-| file | what lies beside it |
+| file | companion files in the same folder |
 |---|---|
 | Charades-STA: .txt of `VIDEO START END##SENTENCE` | durations: Charades_v1_*.csv (`id`, `length`) or durations.json |
 | ActivityNet Captions: .json {video: {duration, timestamps, sentences}} | |
 | NExT-GQA: .csv (video_id, qid, question, answer, a0 to a4) | gsub_*.json of the same split, map_vid_vidorID.json |
 
-Spans are seconds. What is missing of durations is read from the videos.
+Spans are in seconds. Missing durations are read from the videos.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _LINE = re.compile(r"\s*(\S+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s*##\s*(.*\S)\s*")
 
 
 def charades(path: Path) -> list[dict[str, Any]]:
-    """The lines of Charades-STA. Raises DataError, naming the line, for one of another form."""
+    """Read the lines of Charades-STA. Raises DataError with the line number for a malformed line."""
     durations = _durations(path.parent)
-    found = []
+    rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         parts = _LINE.fullmatch(line)
         if parts is None:
             raise DataError(
-                f"{path.name}:{number}: wanted VIDEO START END##SENTENCE, found {line!r:.100}. Mend the line."
+                f"{path.name}:{number}: wanted VIDEO START END##SENTENCE, found {line!r:.100}. Correct the line."
             )
         video, start, end, sentence = parts.groups()
         row = _row(f"{video}#{number}", "charades_sta", video, sentence, durations.get(video))
-        found.append({**row, "solution": {"spans": [[_number(start, path, number), _number(end, path, number)]]}})
-    return found
+        rows.append({**row, "solution": {"spans": [[_number(start, path, number), _number(end, path, number)]]}})
+    return rows
 
 
 def activitynet(path: Path) -> list[dict[str, Any]]:
-    """A row for each sentence of ActivityNet Captions. Raises DataError, naming the video, for another form."""
+    """Read ActivityNet Captions, one row per sentence. Raises DataError with the video for a malformed entry."""
     videos, name = json.loads(path.read_text(encoding="utf-8-sig")), path.name
-    found = []
+    rows = []
     for video, entry in videos.items():
         known = isinstance(entry, Mapping) and {"duration", "timestamps", "sentences"} <= entry.keys()
         if not known or len(entry["timestamps"]) != len(entry["sentences"]):
@@ -56,32 +56,32 @@ def activitynet(path: Path) -> list[dict[str, Any]]:
         pairs = zip(entry["timestamps"], entry["sentences"], strict=True)
         for number, (span, sentence) in enumerate(pairs):
             row = _row(f"{video}#{number}", "activitynet_captions", video, sentence.strip(), entry["duration"])
-            found.append({**row, "solution": {"spans": [span]}})
-    return found
+            rows.append({**row, "solution": {"spans": [span]}})
+    return rows
 
 
 def nextgqa(path: Path) -> list[dict[str, Any]]:
-    """The questions of NExT-GQA with their spans; without a gsub file beside it, plain multiple choice (NExT-QA)."""
+    """Read NExT-GQA questions with their spans; without a gsub file, plain multiple choice (NExT-QA)."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        columns, rows = reader.fieldnames or (), list(reader)
+        columns, questions = reader.fieldnames or (), list(reader)
     if not {"question", "answer", "qid", "a0", "a1"} <= set(columns):
         raise DataError(
             f"{path.name}: wanted a CSV of NExT-GQA (video_id, qid, question, answer, a0 to a4), found the columns "
             f"{', '.join(columns) or 'none'}. Write other data as JSON Lines."
         )
-    grounds, places = _beside(path, f"gsub_{path.stem}.json"), _beside(path, "map_vid_vidorID.json")
-    found = []
-    for number, row in enumerate(rows, 2):
+    grounds, places = _companion(path, f"gsub_{path.stem}.json"), _companion(path, "map_vid_vidorID.json")
+    rows = []
+    for number, row in enumerate(questions, 2):
         video = row.get("video_id") or row.get("video") or ""
         options = [row[f"a{i}"] for i in range(5) if row.get(f"a{i}")]
         ground = grounds.get(video, {})
         spans = ground.get("location", {}).get(row["qid"], [])
         solution = {"answer": _letter(row["answer"], options, f"{path.name}:{number}"), "spans": spans}
         name = f"{video}_{row['qid']}"
-        made = _row(name, "nextgqa", places.get(video, video), row["question"].strip(), ground.get("duration"))
-        found.append({**made, "solution": solution, "options": options, "type": row.get("type")})
-    return found
+        base = _row(name, "nextgqa", places.get(video, video), row["question"].strip(), ground.get("duration"))
+        rows.append({**base, "solution": solution, "options": options, "type": row.get("type")})
+    return rows
 
 
 def _row(uid: str, dataset: str, video: str, question: str, duration: float | None) -> dict[str, Any]:
@@ -89,31 +89,31 @@ def _row(uid: str, dataset: str, video: str, question: str, duration: float | No
 
 
 def _letter(answer: str, options: list[str], where: str) -> str:
-    """The letter of the right option, which a file gives as its text (NExT-GQA) or its number (NExT-QA)."""
-    at = options.index(answer) if answer in options else int(answer) if answer.isdigit() else -1
-    if not 0 <= at < len(options):
-        raise DataError(f"{where}: wanted an answer among the options {options}, found {answer!r}. Mend the row.")
-    return chr(ord("A") + at)
+    """The letter of the right option, which the file names by its text (NExT-GQA) or index (NExT-QA)."""
+    index = options.index(answer) if answer in options else int(answer) if answer.isdigit() else -1
+    if not 0 <= index < len(options):
+        raise DataError(f"{where}: wanted an answer among the options {options}, found {answer!r}. Correct the row.")
+    return chr(ord("A") + index)
 
 
 def _number(text: str, path: Path, line: int) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DataError(f"{path.name}:{line}: wanted seconds, found {text!r}. Mend the line.") from error
+        raise DataError(f"{path.name}:{line}: wanted seconds, found {text!r}. Correct the line.") from error
 
 
 def _durations(folder: Path) -> dict[str, float]:
-    """Seconds by video, from the files beside an annotation."""
-    found: dict[str, float] = {}
+    """Durations in seconds by video, from the files next to an annotation file."""
+    durations: dict[str, float] = {}
     for file in sorted(folder.glob("Charades_v1_*.csv")):
         with file.open(encoding="utf-8", newline="") as lines:
-            found |= {r["id"]: float(r["length"]) for r in csv.DictReader(lines) if r.get("id") and r.get("length")}
+            durations |= {r["id"]: float(r["length"]) for r in csv.DictReader(lines) if r.get("id") and r.get("length")}
     listed = folder / "durations.json"
-    return found | (json.loads(listed.read_text()) if listed.exists() else {})
+    return durations | (json.loads(listed.read_text()) if listed.exists() else {})
 
 
-def _beside(path: Path, name: str) -> dict[str, Any]:
+def _companion(path: Path, name: str) -> dict[str, Any]:
     file = path.with_name(name)
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 

@@ -1,1 +1,1 @@
-"""Opening, decoding, hashing and previewing images, videos, audio and other media."""
+"""Lazy media: images, video and audio, their modalities, limits, codecs and caches."""

@@ -1,6 +1,6 @@
-"""Video and audio through PyAV: `media.py` registers what is here, and everything else goes through `Media`.
+"""Video and audio via PyAV. Use `Media.open` instead of these functions: `media.py` registers them as modalities.
 
-The frames of a video may be decoded by another library (`decoders.py`); what they are and when, the container says.
+Another library may decode the frames of a video (`video_backends.py`); their number and times come from the container.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mmpost.data.media.frame_sampling import sample_frames
 from mmpost.errors import DataError
 
 CHANNELS = ("mean", "first")
-"""What becomes of several channels of sound."""
+"""How audio with several channels becomes mono."""
 
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames with the time at which each is shown."""
+    """Decoded frames with their presentation times."""
 
     frames: UInt8[np.ndarray, "frame height width 3"]
     times: Float64[np.ndarray, " frame"]
-    """Seconds from the first frame of the file."""
+    """Seconds since the first frame of the file."""
     indices: Int64[np.ndarray, " frame"]
-    """Which frames of the file these are."""
+    """Indices of the frames in the file."""
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +49,7 @@ class Audio:
 
     wave: Float32[np.ndarray, " sample"]
     rate: int
-    """Hz."""
+    """Sampling rate in Hz."""
 
     @property
     def nbytes(self) -> int:
@@ -61,24 +61,25 @@ class Audio:
 
 @contextmanager
 def _container(file: BinaryIO, kind: str) -> Iterator[tuple[InputContainer, Any]]:
-    """The open file and its first stream of `kind`; a play list may lead neither to other files nor to hosts."""
+    """Open the file and its first stream of `kind`; playlists may not refer to other files or hosts."""
     file.seek(0)
     with av.open(file, options={"protocol_whitelist": "none"}) as container:
         streams = [s for s in container.streams if s.type == kind]
         if not streams:
-            found = ", ".join(sorted({s.type for s in container.streams})) or "none"
+            types = ", ".join(sorted({s.type for s in container.streams})) or "none"
             cut = "" if container.streams else " If it is cut short, copy it again."
-            raise DataError(f"Wanted a {kind} stream, found {found} in a {container.format.name} file.{cut}")
+            raise DataError(f"Wanted a {kind} stream, found {types} in a {container.format.name} file.{cut}")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
-def _packets(container: InputContainer, stream: Stream, wanted: str = "") -> list[tuple[int, int]]:
-    """(time, duration) of the packets of `stream` in display order, in its time base, by reading without decoding.
+def _packets(container: InputContainer, stream: Stream, expected: str = "") -> list[tuple[int, int]]:
+    """(time, duration) of each packet in display order, in units of the stream's time base, without decoding.
 
-    `wanted` is what a file that is whole, but has no packet, is told that it should hold.
+    `expected` describes the content for the message if a complete file has no packet. Raises DataError for such a file,
+    and for one that is truncated.
     """
-    found: list[tuple[int, int]] = []
+    packets: list[tuple[int, int]] = []
     end = 0.0
     for packet in container.demux():
         time = packet.dts if packet.pts is None else packet.pts
@@ -86,28 +87,28 @@ def _packets(container: InputContainer, stream: Stream, wanted: str = "") -> lis
             continue
         end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index == stream.index and not packet.is_discard:
-            found.append((time, packet.duration or 0))
+            packets.append((time, packet.duration or 0))
     declared = (container.duration or 0) / 1e6
-    # Durations of these two are guessed from the bit rate.
-    guessed = container.format.name in ("mp3", "aac")
-    if not found and not declared:
+    # The container estimates the duration of these formats from the bit rate.
+    estimated = container.format.name in ("mp3", "aac")
+    if not packets and not declared:
         empty = f"a {stream.type} stream with something in it, found an empty one. Replace the file."
-        raise DataError(f"Wanted {wanted or empty}")
-    if not found or (not guessed and end < 0.9 * declared):
+        raise DataError(f"Wanted {expected or empty}")
+    if not packets or (not estimated and end < 0.9 * declared):
         raise DataError(f"The file is cut short: wanted {declared:.2f} s, found {end:.2f} s. Copy it again.")
-    return sorted(found)
+    return sorted(packets)
 
 
 class _Index(NamedTuple):
-    """What is known of a video without its frames but one."""
+    """What the container and one decoded frame tell about a video."""
 
     header: dict[str, float]
     ticks: list[int]
-    """The time of each frame in units of the time base."""
+    """Presentation time of each frame in units of `base`."""
     base: Fraction
-    """Seconds."""
-    turned: bool
-    """Whether the file asks for its frames to be turned."""
+    """The time base in seconds."""
+    rotated: bool
+    """Whether the file has rotation metadata."""
 
 
 def _video_index(file: BinaryIO) -> _Index:
@@ -118,7 +119,7 @@ def _video_index(file: BinaryIO) -> _Index:
     fps = declared if abs(declared - measured) < 0.01 * measured else measured
     with _container(file, "video") as (container, stream):
         limits.frame(stream.width, stream.height)
-        # The rotation is only told with a decoded frame.
+        # PyAV reports the rotation only on decoded frames.
         first = next(container.decode(stream))
     width, height = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
     header = {"width": width, "height": height, "frames": len(ticks), "fps": fps, "duration": span + 1 / fps}
@@ -126,6 +127,7 @@ def _video_index(file: BinaryIO) -> _Index:
 
 
 def video_header(file: BinaryIO) -> dict[str, float]:
+    """Width and height (upright), number of frames, fps, and duration in seconds."""
     return _video_index(file).header
 
 
@@ -137,43 +139,47 @@ def open_video(
     factor: int = 1,
     frames: tuple[int, ...] | None = None,
 ) -> Video:
-    """All frames, those that `sample_frames` chooses, or the ones named; turned as the file asks."""
-    header, ticks, base, turned = _video_index(file)
+    """Decode upright frames: those at the indices `frames`, or else those that `sample_frames` selects by the options.
+
+    Raises DataError for indices outside the file, and for more pixels than the limit.
+    """
+    header, ticks, base, rotated = _video_index(file)
     options = (fps, max_frames, min_frames, factor)
-    chosen = sorted(set(frames)) if frames is not None else sample_frames(header, *options)
-    if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(ticks):
-        raise DataError(f"Wanted frames {chosen}, found frames 0 to {len(ticks) - 1}.")
+    indices = sorted(set(frames)) if frames is not None else sample_frames(header, *options)
+    if not indices or not 0 <= indices[0] <= indices[-1] < len(ticks):
+        raise DataError(f"Wanted frames {indices}, found frames 0 to {len(ticks) - 1}.")
     width, height = int(header["width"]), int(header["height"])
-    found = f"{len(chosen)} frames of {width} x {height}"
-    limits.total(len(chosen) * width * height, found, "Open it with fewer frames (fps, max_frames)")
+    content = f"{len(indices)} frames of {width} x {height}"
+    limits.total(len(indices) * width * height, content, "Open it with fewer frames (fps, max_frames)")
     times = np.array([float((tick - ticks[0]) * base) for tick in ticks])
-    wanted = video_backends.Wanted(chosen, times, (height, width), turned)
-    decoded = video_backends.decode(file, wanted, lambda: _decode(file, ticks, [ticks[i] for i in chosen]))
-    return Video(decoded, times[chosen], np.array(chosen, np.int64))
+    request = video_backends.FrameRequest(indices, times, (height, width), rotated)
+    decoded = video_backends.decode(file, request, lambda: _decode(file, ticks, [ticks[i] for i in indices]))
+    return Video(decoded, times[indices], np.array(indices, np.int64))
 
 
-def _decode(file: BinaryIO, times: list[int], wanted: list[int]) -> np.ndarray:
-    """The frames shown at `wanted`; for one that the decoder drops, the next that it gives, or else the last."""
-    found: list[np.ndarray] = []
+def _decode(file: BinaryIO, times: list[int], targets: list[int]) -> np.ndarray:
+    """Decode the frames at the times `targets`; the next frame, or else the last, replaces a dropped one."""
+    frames: list[np.ndarray] = []
     dropped = 0
     with _container(file, "video") as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             now = times[min(number, len(times) - 1)] if frame.pts is None else frame.pts
-            if now < wanted[len(found)]:
+            if now < targets[len(frames)]:
                 continue
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            while len(found) < len(wanted) and wanted[len(found)] <= now:
-                dropped += wanted[len(found)] < now
-                found.append(pixels)
-            if len(found) == len(wanted):
+            while len(frames) < len(targets) and targets[len(frames)] <= now:
+                dropped += targets[len(frames)] < now
+                frames.append(pixels)
+            if len(frames) == len(targets):
                 break
-    dropped += len(wanted) - len(found)
-    if not found or dropped > 1 + len(wanted) // 10:
-        raise DataError(f"Wanted {len(wanted)} frames, found {len(wanted) - dropped} that can be decoded.")
-    return np.stack(found + [found[-1]] * (len(wanted) - len(found)))
+    dropped += len(targets) - len(frames)
+    if not frames or dropped > 1 + len(targets) // 10:
+        raise DataError(f"Wanted {len(targets)} frames, found {len(targets) - dropped} that can be decoded.")
+    return np.stack(frames + [frames[-1]] * (len(targets) - len(frames)))
 
 
 def audio_header(file: BinaryIO) -> dict[str, float]:
+    """Sampling rate in Hz and duration in seconds."""
     with _container(file, "audio") as (container, stream):
         packets = _packets(container, stream, "sound, found an empty stream. Replace the file or drop the row.")
         ticks = max(time + duration for time, duration in packets) - packets[0][0]
@@ -181,9 +187,9 @@ def audio_header(file: BinaryIO) -> dict[str, float]:
 
 
 def open_audio(file: BinaryIO, rate: int | None = None, channel: str = "mean") -> Audio:
-    """One channel at `rate` or the file's own: the mean of all, or with channel "first" the first alone.
+    """Decode mono audio, resampled to `rate` Hz if given; `channel` "mean" averages all channels, "first" takes one.
 
-    Raises DataError for a stream without a sample, and for samples that are not finite numbers.
+    Raises DataError for an empty stream, for samples that are not finite, and for more samples than the limit.
     """
     if channel not in CHANNELS:
         raise DataError(f"Wanted a channel among {', '.join(CHANNELS)}; found {channel!r}. Correct the option.")
@@ -192,19 +198,19 @@ def open_audio(file: BinaryIO, rate: int | None = None, channel: str = "mean") -
         samples = round(header["duration"] * stream.rate) * stream.channels
         limits.total(samples, f"{header['duration']:.0f} s of {stream.channels} channels", "Cut it")
         rate = int(rate or stream.rate)
-        # Channels are averaged below: the library's own way to mono adds them up to 1.4 times as loud.
+        # Channels are averaged below: FFmpeg's downmix to mono is up to 1.4 times louder.
         mixer = av.AudioResampler(format="fltp", rate=rate)
         pieces = [p.to_ndarray() for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
         pieces += [piece.to_ndarray() for piece in mixer.resample(None)]
     if not sum(piece.shape[1] for piece in pieces):
         raise DataError("Wanted sound, found no sample. Replace the file or drop the row.")
-    found = np.concatenate(pieces, axis=1)
-    wave = found[0] if channel == "first" else found.mean(0, dtype=np.float32)
+    channels = np.concatenate(pieces, axis=1)
+    wave = channels[0] if channel == "first" else channels.mean(0, dtype=np.float32)
     return Audio(wave, rate)
 
 
 def _finite(frame: Any) -> Any:
-    """The frame, whose samples must be numbers; looked at here because a resampler spreads one that is none."""
+    """Return the frame if its samples are finite, else raise DataError; checked here since resampling spreads a NaN."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame
     broken = ~np.isfinite(frame.to_ndarray())

@@ -1,4 +1,4 @@
-"""Decoded media, kept by content and bounded by bytes."""
+"""A thread-safe LRU cache that is bounded by bytes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from typing import Any
 
 
 class Cache:
-    """Least recently used values go first once `limit` bytes are exceeded.
+    """An LRU cache: once the values exceed `limit` bytes, the least recently used ones are evicted.
 
-    A value that several threads want at once is made by one of them. A value larger than the limit is not kept.
+    If several threads need the same missing value, one computes it and the others wait. A value larger than the limit
+    is not cached.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._making: dict[Hashable, Future[Any]] = {}
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._pending: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
-        """The kept value of `key`, else `make()`; what that raises reaches every thread that waits, and is not kept."""
+        """Return the cached value of `key`, else compute it by `make()`; `size` gives its bytes.
+
+        An exception of `make` propagates to every waiting thread and is not cached.
+        """
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][0]
-            waiting = self._making.get(key)
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
+            waiting = self._pending.get(key)
             if waiting is None:
-                mine = self._making[key] = Future()
+                future = self._pending[key] = Future()
         if waiting is not None:
             return waiting.result()
         try:
@@ -38,29 +42,29 @@ class Cache:
             cost = size(value)
         except BaseException as error:
             with self._lock:
-                del self._making[key]
-            mine.set_exception(error)
+                del self._pending[key]
+            future.set_exception(error)
             raise
         with self._lock:
-            del self._making[key]
-            self._keep(key, value, cost)
-        mine.set_result(value)
+            del self._pending[key]
+            self._store(key, value, cost)
+        future.set_result(value)
         return value
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
-            return key in self._kept
+            return key in self._values
 
-    def _keep(self, key: Hashable, value: Any, cost: int) -> None:
+    def _store(self, key: Hashable, value: Any, cost: int) -> None:
         if cost > self.limit:
             return
-        self._kept[key] = (value, cost)
+        self._values[key] = (value, cost)
         self.used += cost
         while self.used > self.limit:
-            self.used -= self._kept.popitem(last=False)[1][1]
+            self.used -= self._values.popitem(last=False)[1][1]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         with self._lock:
-            self._kept.clear()
+            self._values.clear()
             self.used = 0

@@ -1,6 +1,7 @@
-"""Media in memory as the content of a file, so that every medium has bytes, a hash and a copy on disk alike.
+"""Encodes values in memory as file contents, so that every medium has bytes, a hash and a file format.
 
-Lossless: PNG for images, FFV1 in Matroska for frames, 32-bit float WAV for sound. `h264` alone is as films are.
+Lossless: PNG for images, FFV1 in Matroska for videos, 32-bit float WAV for audio. Only `h264` is lossy, like real
+videos.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmpost.errors import DataError
 
 
 def image(value: Any) -> bytes:
-    """A PIL image, or an array of bytes [height, width] or [height, width, 1, 3 or 4], as PNG."""
+    """Encode a PIL image, or a uint8 array [height, width] or [height, width, 1, 3 or 4], as PNG."""
     if not isinstance(value, Image.Image):
         pixels = np.asarray(value)
         if (
@@ -39,7 +40,7 @@ def image(value: Any) -> bytes:
 
 
 def video(value: Any) -> bytes:
-    """Frames (PIL images or uint8 arrays), at one per second unless given as {"frames": ..., "fps": ...}; a `Video`."""
+    """Encode as FFV1: a `Video`, {"frames": ..., "fps": ...}, or PIL images or uint8 arrays at one per second."""
     fps = 1.0
     if isinstance(value, Video):
         value, fps = value.frames, (len(value.times) - 1) / float(np.ptp(value.times)) if len(value.times) > 1 else fps
@@ -66,12 +67,12 @@ def video(value: Any) -> bytes:
 
 
 def h264(frames: np.ndarray, fps: float) -> bytes:
-    """Frames [frame, height, width, 3] with even sides as a small MP4 with loss; always the same bytes.
+    """Encode frames [frame, height, width, 3] with even sides as a lossy MP4; the bytes are deterministic.
 
-    In memory a video is kept without loss (`video`); this is for data sets that are to be decoded like real ones.
+    For synthetic datasets that are to be decoded like real videos; `video` is lossless.
     """
     buffer = io.BytesIO()
-    # With its tree of macroblocks, x264 writes other bytes on some runs.
+    # Macroblock-tree rate control makes x264 nondeterministic between runs.
     options = {"crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options=options)

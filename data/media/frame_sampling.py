@@ -1,4 +1,4 @@
-"""Which frames of a video a model looks at, and how many pixels each may have: rules of sizes, without a decoder."""
+"""Frame sampling: which frames of a video a model sees, and the pixel budget of each; arithmetic without decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 SLACK = 1e-6
-"""Frames and a fraction that rounding took are whole frames."""
+"""Tolerance for rounding errors when frames are counted."""
 
 
 def sample_frames(
@@ -18,19 +18,19 @@ def sample_frames(
     min_frames: int | None = None,
     factor: int = 1,
 ) -> list[int]:
-    """Which frames `open` returns with these options: evenly spaced, the first and the last among them.
+    """Indices of the frames that `Media.open` returns with these options: evenly spaced, first and last included.
 
-    As many as `fps` asks for over the file's length (all without it), at least `min_frames`, at most `max_frames` and
-    those there are, then down to a multiple of `factor`; the two bounds are multiples too. With fps=2, min_frames=4,
-    max_frames=768 and factor=2 this is the rule of qwen-vl-utils, which refuses a file of fewer than `factor` frames:
-    here all of them are returned.
+    Their number is duration times `fps` (without fps all frames), clamped to `min_frames` and `max_frames` and to the
+    length of the file, then rounded down to a multiple of `factor`; the two bounds are rounded to multiples, too. With
+    fps=2, min_frames=4, max_frames=768 and factor=2 this is the rule of qwen-vl-utils, except that files with fewer
+    than `factor` frames, which qwen-vl-utils rejects, give all their frames.
     """
     total = int(header["frames"])
-    wanted = float(total) if fps is None else total / header["fps"] * fps
+    target = float(total) if fps is None else total / header["fps"] * fps
     low = math.ceil((min_frames or 1) / factor) * factor
     high = total if max_frames is None else max(1, max_frames // factor * factor)
-    wanted = min(max(wanted, low), high, total)
-    count = math.floor((wanted + SLACK) / factor) * factor
+    target = min(max(target, low), high, total)
+    count = math.floor((target + SLACK) / factor) * factor
     return np.linspace(0, total - 1, count or min(total, factor)).round().astype(int).tolist()
 
 
@@ -41,9 +41,10 @@ def frame_pixels(
     max_pixels: int = 768 * 28 * 28,
     factor: int = 2,
 ) -> float:
-    """Most pixels of one frame, where `frames` frames share `total_pixels` (Temporal-R1; the rule of qwen-vl-utils).
+    """Maximum pixels per frame when `frames` frames share a budget of `total_pixels`, as in qwen-vl-utils
+    (Temporal-R1).
 
-    `factor` frames become one grid of patches, so that a frame may have that many times its share; never less than 5%
-    above `min_pixels`, which lets a long clip exceed the total.
+    `factor` frames are merged into one grid of patches, so each may have `factor` times its part of the budget. The
+    result is never less than 1.05 times `min_pixels`, so that long clips exceed the budget.
     """
     return max(min(max_pixels, total_pixels / frames * factor), int(min_pixels * 1.05))

@@ -1,8 +1,8 @@
-"""How large a medium may be, and what decodes it: from the `data` section of the run that reads it.
+"""Limits on the size of media, and the choice of the video backend, from the `data` section of a run.
 
-Limits travel with each medium. While it is read, its limits are those of the context: a kind asks them (`frame`,
-`total`) with the sizes of the header, before it decodes. They are not global, so that two runs in one process, or a
-thread, can differ.
+Each medium carries its limits. While it is read, they are those of the current context: modalities call `frame` and
+`total` with the sizes from the header, before they decode. They are a context variable rather than a global, so that
+two runs in one process, or two threads, can have different limits.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ class Limits:
     """The limits of one medium."""
 
     bytes: int = _SETTINGS.max_bytes
-    """Of its file."""
+    """Maximum size of the file in bytes."""
     frame: int = _SETTINGS.max_frame_pixels
-    """Pixels of a picture, or of one frame."""
+    """Maximum pixels of an image or of one video frame."""
     total: int = _SETTINGS.max_media_pixels
-    """Pixels of all frames that are decoded, or samples of sound."""
+    """Maximum pixels of all decoded frames together, or samples of audio."""
     video_backend: str = _SETTINGS.video_backend
-    """What decodes the frames of a video."""
+    """Name of the video backend, or "auto" (`video_backends.py`)."""
 
     @staticmethod
     def of(data: DataSettings) -> Limits:
-        """Those of a run's `data` section."""
+        """The limits in the `data` section of a run."""
         return Limits(data.max_bytes, data.max_frame_pixels, data.max_media_pixels, data.video_backend)
 
 
 DEFAULT = Limits()
-_now: ContextVar[Limits] = ContextVar("limits", default=DEFAULT)
+_current: ContextVar[Limits] = ContextVar("limits", default=DEFAULT)
 
 
 @contextmanager
 def under(limits: Limits) -> Iterator[None]:
-    """What is read in the body is read under these limits."""
-    token = _now.set(limits)
+    """Apply `limits` to everything that is read in the body."""
+    token = _current.set(limits)
     try:
         yield
     finally:
-        _now.reset(token)
+        _current.reset(token)
 
 
 def size(count: int) -> None:
-    """Raise DataError if a file of `count` bytes is too large."""
-    limit = _now.get().bytes
+    """Raise DataError if a file of `count` bytes exceeds the limit."""
+    limit = _current.get().bytes
     if count > limit:
         raise DataError(
             f"Wanted a file of at most {limit:,} bytes, found {count:,}. Shrink it, or raise data.max_bytes."
@@ -61,25 +61,28 @@ def size(count: int) -> None:
 
 
 def frame(width: float, height: float) -> None:
-    """Raise DataError if a picture or frame of this size is too large to be decoded."""
-    limit, found = _now.get().frame, int(width) * int(height)
-    if found > limit:
+    """Raise DataError if an image or frame of this size exceeds the limit."""
+    limit, pixels = _current.get().frame, int(width) * int(height)
+    if pixels > limit:
         raise DataError(
-            f"Wanted a picture of at most {limit:,} pixels, found {width:.0f} x {height:.0f}, which is {found:,}. "
+            f"Wanted an image of at most {limit:,} pixels, found {width:.0f} x {height:.0f}, which is {pixels:,}. "
             "Shrink it, or raise data.max_frame_pixels."
         )
 
 
-def total(count: int, found: str, fewer: str) -> None:
-    """Raise DataError if a medium of `found` is decoded to too much; `fewer` says how to ask for less."""
-    limit = _now.get().total
+def total(count: int, content: str, remedy: str) -> None:
+    """Raise DataError if decoding `count` pixels or samples exceeds the limit.
+
+    The message describes the `content` and suggests a `remedy`.
+    """
+    limit = _current.get().total
     if count > limit:
         raise DataError(
-            f"Wanted at most {limit:,} pixels or samples of sound in one medium, found {found}, which is {count:,}. "
-            f"{fewer}, or raise data.max_media_pixels."
+            f"Wanted at most {limit:,} pixels or samples of sound in one medium, found {content}, which is {count:,}. "
+            f"{remedy}, or raise data.max_media_pixels."
         )
 
 
 def video_backend() -> str:
-    """The back end that decodes videos here: "auto", or one of `decoders.py`."""
-    return _now.get().video_backend
+    """The video backend of the current context: "auto", "pyav" or one of `video_backends.READERS`."""
+    return _current.get().video_backend

@@ -1,4 +1,4 @@
-"""Where a medium is: a path, a data URL or a dict of a row becomes a file or its bytes. Nothing is opened here."""
+"""Resolves references to media: a path, data URL or dict of a row becomes a file path or bytes. Nothing is opened."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KEYS = ("bytes", "path", "url", "base64")
 
 
 def locate(value: Any, root: str | Path | None, folder: str | Path | None) -> tuple[Path | bytes, str] | None:
-    """(file or content, name for messages) of a path, URL, bytes or dict of these; None for any other value.
+    """Resolve a path, URL, bytes or dict of these to (file or content, name for messages); None for any other value.
 
-    Relative paths start from `root`, or else from `folder`. With a root, paths that leave it are refused, also
-    through symbolic links; but the links of a Hugging Face cache, from snapshots/ to blobs/, are followed.
+    Relative paths start from `root`, or else from `folder`. With a root, paths that leave it raise DataError, also via
+    symbolic links; but links of a Hugging Face cache, from snapshots/ to blobs/, are followed.
     """
     if isinstance(value, Mapping) and value and set(value) <= set(_KEYS):
         return _from_dict(value, root, folder)
@@ -51,7 +51,7 @@ def _from_dict(
         return _path(str(place), root, folder)
     if isinstance(place, str):
         return _from_text(place, root, folder)
-    raise DataError(f"A medium needs bytes or a path; found {dict(value)!r}. Fill one of them in, or drop the medium.")
+    raise DataError(f"A medium needs bytes or a path; found {dict(value)!r}. Set one of them, or drop the medium.")
 
 
 def _from_text(text: str, root: str | Path | None, folder: str | Path | None) -> tuple[Path | bytes, str]:
@@ -63,7 +63,7 @@ def _from_text(text: str, root: str | Path | None, folder: str | Path | None) ->
     if scheme[1].lower() == "file":
         parts = urllib.parse.urlsplit(text)
         if parts.netloc not in ("", "localhost"):
-            raise DataError(f"A file:// URL names a file of this machine; found host {parts.netloc!r} in {text}.")
+            raise DataError(f"A file:// URL names a file on this machine; found host {parts.netloc!r} in {text}.")
         return _path(urllib.request.url2pathname(parts.path), root, folder)
     if not text[len(scheme[0]) :].startswith("//"):
         return _path(text, root, folder)

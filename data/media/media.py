@@ -1,7 +1,7 @@
 """Lazy references to media, and the only module that opens images, video and audio.
 
-`media(value, kind)` makes a `Media` from whatever a row may hold; nothing is read until it is asked for. Decoded values
-are kept by content hash in `cache`, so a picture that serves several replies or rows is decoded once.
+`media(value, modality)` makes a `Media` from any form of reference in a row; nothing is read before it is needed.
+Decoded values are cached by content hash, so that an image in several replies or rows is decoded once.
 """
 
 from __future__ import annotations
@@ -40,81 +40,87 @@ T = TypeVar("T")
 Blob = bytes
 
 cache = Cache(limit=512 * 2**20)
-"""Decoded media by content and options; `cache.limit` is in bytes."""
+"""Decoded media by content hash and options; `cache.limit` is in bytes."""
 
 _BROKEN = (FFmpegError, OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error)
-"""What decoders raise for files that are missing, cut short or not what they should be."""
+"""What decoders raise for missing, truncated or otherwise unreadable files."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Media:
-    """A medium that has not been read yet. Equal, and hashed, by kind and content. Make one with `media(...)`."""
+    """A lazy reference to a medium, compared and hashed by modality and content. Create it with `media(...)`."""
 
     modality: str
     source: Path | Blob
-    """A file, or the content of one."""
+    """A file path, or the content of a file."""
     name: str
-    """What messages call it: its path, or a few words on the bytes."""
+    """Name for messages: the path, or a short description of the bytes."""
     limits: Limits = DEFAULT
-    """How large it may be; larger raises before it is decoded."""
+    """Size limits; a larger medium raises DataError before it is decoded."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Options with which it is opened, unless it is asked for with others; a part of its hash."""
+    """Default options of `open`; part of the hash."""
     blanked: bool = False
-    """Opened, it is one of the same sizes that says nothing."""
+    """Whether `open` returns an uninformative medium of the same size."""
 
     def open(self, **options: Any) -> Any:
-        """The decoded medium: a PIL image (RGB, upright), `Video`, `Audio`, or what a registered kind makes of it.
+        """Decode the medium: a PIL image (RGB, upright), `Video`, `Audio`, or the type of another registered modality.
 
-        Options are those of the kind (of a video `fps`, `min_frames`, `max_frames`, `factor` as in `sample_frames`, or
-        `frames`; of audio `rate`, and `channel`: "mean" of all, the default, or "first"). The caller may change what
-        it gets: the cache keeps its own copy. Raises DataError, naming the file, for what cannot be read.
+        `options` are those of the modality: for video `fps`, `min_frames`, `max_frames` and `factor` as in
+        `sample_frames`, or the indices `frames`; for audio `rate` in Hz and `channel`, "mean" (default) or "first". The
+        caller may modify the value: it is a copy of the cached one. Raises DataError, naming the file, for unreadable
+        media.
         """
-        kind = find_modality(self.modality)
-        asked = {**dict(self.options), **options}
-        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items() if v is not None}
-        key = (kind.open, self.hash, self.limits, tuple(sorted(chosen.items())))
-        blank = kind.blank if self.blanked else None
-        shown = kind.open if blank is None else lambda file, **asked: blank(kind.open(file, **asked))
-        return copy(cache.get(key, lambda: self._use(lambda file: shown(file, **chosen)), kind.size))
+        modality = find_modality(self.modality)
+        merged = {**dict(self.options), **options}
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items() if v is not None}
+        # The opener is part of the key: a modality that is registered again must not return values of the old one.
+        key = (modality.open, self.hash, self.limits, tuple(sorted(options.items())))
+
+        def decode(file: BinaryIO) -> Any:
+            value = modality.open(file, **options)
+            return modality.blank(value) if self.blanked and modality.blank else value
+
+        return copy(cache.get(key, lambda: self._use(decode), modality.size))
 
     def header(self) -> dict[str, float]:
-        """Sizes without decoding: width, height (upright); frames, fps, duration (s); rate (Hz), duration (s)."""
+        """Sizes without decoding.
+
+        Images: width, height (upright); video: also frames, fps, duration (s); audio: rate (Hz), duration (s).
+        """
         return dict(self._header)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content, in hexadecimal; with options of its own, of both."""
+        """Hexadecimal SHA-256 of the content, combined with the options and `blanked` if set."""
         if isinstance(self.source, Path):
             content = self._use(lambda _: _file_hash(self.source, *self._stamp()))
         else:
             content = hashlib.sha256(self.source).hexdigest()
-        own = f" {self.options}" * bool(self.options) + " blanked" * self.blanked
-        return hashlib.sha256(f"{content}{own}".encode()).hexdigest() if own else content
+        suffix = f" {self.options}" * bool(self.options) + " blanked" * self.blanked
+        return hashlib.sha256(f"{content}{suffix}".encode()).hexdigest() if suffix else content
 
     def bytes(self) -> Blob:
-        """The content as it is on disk; of a blanked one, as it would be."""
+        """The content of the file; for a blanked medium, the encoded blank."""
         return find_modality(self.modality).encode(self.open()) if self.blanked else self._use(lambda file: file.read())
 
     def preview(self) -> Blob:
         """A small PNG for reports."""
-        kind = find_modality(self.modality)
-        return (kind.preview or preview.array)(self.open(**(kind.preview_options or {})))
+        modality = find_modality(self.modality)
+        return (modality.preview or preview.array)(self.open(**(modality.preview_options or {})))
 
     def sketch(self) -> str:
-        """One line that shows it in a terminal; empty for a kind that has none."""
-        kind = find_modality(self.modality)
-        return "" if kind.sketch is None else kind.sketch(self.open(**(kind.preview_options or {})))
+        """One line of text for terminals; empty if the modality defines none."""
+        modality = find_modality(self.modality)
+        return "" if modality.sketch is None else modality.sketch(self.open(**(modality.preview_options or {})))
 
     def blank(self) -> Media | None:
-        """A medium of the same sizes that says nothing; None for a kind that has no such thing."""
-        return (
-            None
-            if find_modality(self.modality).blank is None
-            else replace(self, blanked=True, name=f"{self.name}, blanked")
-        )
+        """An uninformative medium of the same size; None if the modality defines none."""
+        if find_modality(self.modality).blank is None:
+            return None
+        return replace(self, blanked=True, name=f"{self.name}, blanked")
 
     def describe(self) -> str:
-        """One line: kind, sizes, name."""
+        """One line: modality, sizes and name."""
         sizes = " ".join(f"{name}={value:g}" for name, value in self._header.items())
         return f"{self.modality} {sizes} {self.name}"
 
@@ -142,7 +148,7 @@ class Media:
         return stat.st_mtime_ns, stat.st_size
 
     def _use(self, read: Callable[[BinaryIO], T]) -> T:
-        """Call `read` with the open file; every failure that the file can cause becomes a DataError that names it."""
+        """Call `read` on the open file; all errors that a broken file can cause become a DataError with its name."""
         try:
             with (
                 limits.under(self.limits),
@@ -152,7 +158,7 @@ class Media:
                 return read(file)
         except FileNotFoundError as error:
             raise DataError(
-                f"Wanted a file of kind {self.modality}, found nothing at {self.name[:300]}: "
+                f"Wanted a file of modality {self.modality}, found nothing at {self.name[:300]}: "
                 "correct the path, or set data.root to the folder that relative paths start from."
             ) from error
         except DataError as error:
@@ -183,103 +189,104 @@ def _file_header(
 
 def media(
     value: Any,
-    kind: str,
+    modality: str,
     root: str | Path | None = None,
     *,
     folder: str | Path | None = None,
     limits: Limits = DEFAULT,
     **options: Any,
 ) -> Media:
-    """Refer to a medium: a path, file:// or data URL, bytes, {"bytes", "path"}, or a value in memory (see `encode.py`).
+    """Create a lazy reference to a medium.
 
-    Relative paths start from `root`, which no path may leave; without a root they start from `folder`, else from the
-    working directory, and may go anywhere. Files are not opened yet; values in memory are encoded at once. `options`
-    are those with which the medium will be opened (`Media.open`).
+    `value` is a path, file:// or data URL, bytes, {"bytes", "path"}, or a value in memory (`encode.py`).
+    Relative paths start from `root`, which no path may leave; without a root they start from `folder` or the working
+    directory and may lead anywhere. Files are not opened yet; values in memory are encoded at once. `options` become
+    the default options of `Media.open`. Raises DataError for unusable references.
     """
     if isinstance(value, Media):
-        if value.modality != kind:
-            raise DataError(f"Wanted a medium of kind {kind}, found {value!r} of kind {value.modality}.")
+        if value.modality != modality:
+            raise DataError(f"Wanted a medium of modality {modality}, found {value!r} of modality {value.modality}.")
         return value
-    wanted = find_modality(kind)
-    found = locate(value, root, folder)
-    if found is None:
+    encoder = find_modality(modality).encode
+    located = locate(value, root, folder)
+    if located is None:
         try:
-            content = wanted.encode(value)
+            content = encoder(value)
         except (TypeError, ValueError, FFmpegError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(
-                f"Wanted {kind} as a path, bytes, data URL or value in memory; "
+                f"Wanted {modality} as a path, bytes, data URL or value in memory; "
                 f"found {type(value).__name__}, which cannot be stored ({error})."
             ) from error
-        found = content, f"<{kind} in memory, {len(content)} bytes>"
-    return Media(kind, *found, limits, tuple(sorted(options.items())))
+        located = content, f"<{modality} in memory, {len(content)} bytes>"
+    return Media(modality, *located, limits, tuple(sorted(options.items())))
 
 
 _ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations whose width and height are swapped."""
+_SWAPS_SIDES = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
-_opening = threading.Lock()
+_max_pixels_lock = threading.Lock()
 
 
 @contextmanager
 def _image(file: BinaryIO) -> Iterator[Image.Image]:
-    # PIL has one limit for the whole process, and no other way to open a larger image than to lift it; which only reads
-    # the header here. Decoding comes after the medium's own limit.
-    with _opening:
-        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    # PIL's limit is global to the process and must be lifted to open a larger image. This reads only the header here;
+    # the limit of the medium applies before decoding.
+    with _max_pixels_lock:
+        previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             opened = Image.open(file)
         finally:
-            Image.MAX_IMAGE_PIXELS = theirs
+            Image.MAX_IMAGE_PIXELS = previous
     with opened:
         limits.frame(opened.width, opened.height)
         yield opened
 
 
 def _open_image(file: BinaryIO) -> Image.Image:
-    """Upright RGB; transparent pixels become white, 16 bits keep their upper 8, DICOM films are windowed."""
-    if (films := _dicom_reader(file)) is not None:
-        return films.picture(file)
+    """Upright RGB: transparency becomes white, 16 bits are reduced to the upper 8, DICOM is windowed."""
+    if (dicom := _dicom_module(file)) is not None:
+        return dicom.image(file)
     with _image(file) as stored:
-        found = ImageOps.exif_transpose(stored)
-        if found.mode.startswith("I"):
-            grey = np.asarray(found)
-            if grey.min() < 0 or grey.max() > 0xFFFF:
-                raise DataError("A grey image of 32 bits has no fixed range; store it with 8 or 16 bits.")
-            found = Image.fromarray((grey >> 8).astype(np.uint8))
-        if found.mode == "F":
+        image = ImageOps.exif_transpose(stored)
+        if image.mode.startswith("I"):
+            gray = np.asarray(image)
+            if gray.min() < 0 or gray.max() > 0xFFFF:
+                raise DataError("A grayscale image of 32 bits has no fixed range; store it with 8 or 16 bits.")
+            image = Image.fromarray((gray >> 8).astype(np.uint8))
+        if image.mode == "F":
             raise DataError("An image of real numbers has no fixed range; store it with 8 or 16 bits.")
-        if found.has_transparency_data:
-            clear = found.convert("RGBA")
-            found = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        return found.convert("RGB")
+        if image.has_transparency_data:
+            transparent = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
+        return image.convert("RGB")
 
 
-def _dicom_reader(file: BinaryIO) -> Any:
-    """The module that reads DICOM, if the file is such: by its preamble, because its import is not free."""
+def _dicom_module(file: BinaryIO) -> Any:
+    """The module that reads DICOM files if this is one, else None; imported on demand, since that is slow."""
     head = file.read(132)
     file.seek(0)
     return import_module("mmpost.data.media.dicom") if head[128:] == b"DICM" else None
 
 
 def _image_header(file: BinaryIO) -> dict[str, float]:
-    if (films := _dicom_reader(file)) is not None:
-        return films.header(file)
-    with _image(file) as found:
-        # PngImageFile.getexif decodes all pixels, in case the chunk comes late.
-        early = found.format == "PNG" and not _late_exif(file)
-        exif = Image.Image.getexif(found) if early else found.getexif()
-        width, height = found.size
-        if exif.get(_ORIENTATION) in _TURNED:
+    if (dicom := _dicom_module(file)) is not None:
+        return dicom.header(file)
+    with _image(file) as image:
+        # PngImageFile.getexif decodes all pixels in case the EXIF chunk follows them, so use it only for such files.
+        before_pixels = image.format == "PNG" and not _late_exif(file)
+        exif = Image.Image.getexif(image) if before_pixels else image.getexif()
+        width, height = image.size
+        if exif.get(_ORIENTATION) in _SWAPS_SIDES:
             width, height = height, width
         return {"width": width, "height": height}
 
 
 def _late_exif(file: BinaryIO) -> bool:
-    """Whether a PNG has a chunk after its pixels that may hold an orientation."""
+    """Whether a PNG has a chunk after its pixels that may hold an EXIF orientation."""
     place = file.tell()
     file.seek(8)
     pixels = late = False
@@ -297,7 +304,7 @@ register(
         "image",
         _open_image,
         _image_header,
-        preview=preview.picture,
+        preview=preview.thumbnail,
         encode=encode.image,
         size=lambda image: 3 * image.width * image.height,
         blank=lambda image: Image.new("RGB", image.size, (128, 128, 128)),

@@ -1,8 +1,7 @@
-"""The registry of media kinds: what mmpost can open is what is registered here.
+"""The registry of modalities: it defines which media mmpost can open.
 
-A new sensor is one call, from anywhere: `register(Modality("spectrum", open=..., header=...))`. From then on rows
-may hold
-`<spectrum>` placeholders with a `spectrum` or `spectrums` column, and parts of `{"type": "spectrum"}`.
+Adding a sensor takes one call, from any module: `register(Modality("spectrum", open=..., header=...))`. Rows may then
+hold `<spectrum>` placeholders with a column `spectrum` or `spectrums`, and parts of `{"type": "spectrum"}`.
 """
 
 from __future__ import annotations
@@ -30,49 +29,52 @@ def _nbytes(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Modality:
-    """How one kind of medium is read. Files are handed over as seekable binary streams, whatever they came from."""
+    """How media of one modality are read. Functions get a seekable binary stream, whether of a file or of bytes."""
 
     name: str
-    """Lower-case word: the `kind` of a Part, the placeholder `<name>` and the column `name` or `names` of a row."""
+    """Lower-case word: the `modality` of a Part, the placeholder `<name>` and the column `name` or `names` of a row."""
     open: Callable[..., Any]
     """(file, **options) -> the decoded value; the options are those of `Media.open`."""
     header: Callable[[BinaryIO], Mapping[str, float]]
-    """Sizes by name, without decoding."""
+    """Sizes by name, without decoding the medium."""
     preview: Callable[[Any], bytes] | None = None
-    """Decoded value -> small PNG for reports; None draws arrays of one to three axes."""
+    """Decoded value -> small PNG for reports; None plots arrays with one to three axes."""
     encode: Callable[[Any], bytes] = _encode_array
-    """A value in memory -> what a file of it would hold; by default the .npy format of an array."""
+    """Value in memory -> content of a file; by default an array in .npy format."""
     size: Callable[[Any], int] = _nbytes
-    """Bytes that a decoded value takes, for the bound of the cache; by default its `nbytes`."""
+    """Decoded value -> its size in bytes for the cache; by default its `nbytes`."""
     blank: Callable[[Any], Any] | None = None
-    """Decoded value -> a decoded one of the same sizes that says nothing; probes put it in a medium's place."""
+    """Decoded value -> an uninformative value of the same size, which probes substitute for the medium."""
     sketch: Callable[[Any], str] | None = None
     """Decoded value (opened with `preview_options`) -> one line for terminals."""
     preview_options: Mapping[str, Any] | None = None
-    """Options with which a medium is opened for its preview, over those of its own."""
+    """Options that previews add to those of the medium."""
 
 
-_kinds: dict[str, Modality] = {}
+_registry: dict[str, Modality] = {}
 
 
 def register(new: Modality) -> Modality:
-    """Add a kind; the same name again replaces it (so that a module may be reloaded)."""
+    """Register a modality. The same name again replaces it, so that a module can be reloaded.
+
+    Raises PluginError for an invalid name.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", new.name) or new.name == "text":
-        raise PluginError(f'A kind needs a lower-case name other than "text"; found {new.name!r}. Rename it.')
-    _kinds[new.name] = new
+        raise PluginError(f'A modality needs a lower-case name other than "text"; found {new.name!r}. Rename it.')
+    _registry[new.name] = new
     return new
 
 
 def modality(name: str) -> Modality:
-    """Look a kind up by name."""
-    if name not in _kinds:
+    """Look up a modality by name. Raises DataError for an unknown one."""
+    if name not in _registry:
         raise DataError(
-            f"Wanted a registered kind of media ({', '.join(_kinds)}), found {name!r}: "
+            f"Wanted a registered modality ({', '.join(_registry)}), found {name!r}: "
             "register it with mmpost.data.media.modalities.register(Modality(...)), or correct the name."
         )
-    return _kinds[name]
+    return _registry[name]
 
 
 def modalities() -> tuple[Modality, ...]:
-    """All registered kinds, the first registered first."""
-    return tuple(_kinds.values())
+    """All registered modalities, in order of registration."""
+    return tuple(_registry.values())

@@ -1,4 +1,4 @@
-"""Small pictures of decoded media, for reports and terminals."""
+"""Thumbnails and plots of decoded media, for reports and terminals."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ SIDE = 256
 
 
 def png(image: Image.Image, level: int = 6) -> bytes:
-    """An image as PNG bytes."""
+    """Encode an image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=level)
     return buffer.getvalue()
 
 
-def picture(image: Image.Image) -> bytes:
-    """A thumbnail."""
+def thumbnail(image: Image.Image) -> bytes:
+    """A PNG of the image, reduced to at most `SIDE` pixels per side."""
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     return png(small)
 
 
 def strip(frames: Sequence[np.ndarray]) -> bytes:
-    """Up to four frames [height, width, 3] beside each other."""
+    """A PNG of up to four frames [height, width, 3] side by side."""
     shown = [Image.fromarray(frames[i]) for i in np.unique(np.linspace(0, len(frames) - 1, 4).round().astype(int))]
     for image in shown:
         image.thumbnail((SIDE // 2, SIDE))
@@ -41,7 +41,7 @@ def strip(frames: Sequence[np.ndarray]) -> bytes:
 
 
 def curve(values: np.ndarray) -> bytes:
-    """A line [samples] as the lowest and highest value of each column of pixels."""
+    """A PNG plot of a signal [samples] as the range (minimum to maximum) in each column of pixels."""
     columns = np.array_split(np.nan_to_num(np.asarray(values, np.float64)), min(SIDE, max(1, len(values))))
     low, high = np.array([c.min(initial=0) for c in columns]), np.array([c.max(initial=0) for c in columns])
     height = SIDE // 4
@@ -55,17 +55,17 @@ def curve(values: np.ndarray) -> bytes:
 
 
 def array(value: Any) -> bytes:
-    """Numbers with one axis as a curve, with two as grey levels, RGB bytes as they are; anything else as its shape."""
+    """A PNG of an array: a curve for one axis, gray levels for two, an image for uint8 RGB, else its shape."""
     numbers = np.asarray(value)
     if numbers.dtype.kind in "biuf" and numbers.size:
         if numbers.ndim == 1:
             return curve(numbers)
         if numbers.ndim == 3 and numbers.shape[2] == 3 and numbers.dtype == np.uint8:
-            return picture(Image.fromarray(numbers))
+            return thumbnail(Image.fromarray(numbers))
         if numbers.ndim == 2:
-            grey = np.nan_to_num(numbers.astype(np.float64))
-            grey = (grey - grey.min()) / ((grey.max() - grey.min()) or 1.0)
-            return picture(Image.fromarray((grey * 255).astype(np.uint8)))
+            gray = np.nan_to_num(numbers.astype(np.float64))
+            gray = (gray - gray.min()) / ((gray.max() - gray.min()) or 1.0)
+            return thumbnail(Image.fromarray((gray * 255).astype(np.uint8)))
     card = Image.new("RGB", (SIDE, 24), "white")
     ImageDraw.Draw(card).text((4, 6), f"{type(value).__name__} {numbers.shape}", fill="black")
     return png(card)

@@ -1,1 +1,1 @@
-"""From the user's files and rows to samples."""
+"""Readers of user data: files and folders, rows in common formats, conversations with media."""

@@ -1,7 +1,7 @@
-"""Files and folders of rows as Samples: `read(path)`.
+"""Opens files and folders of rows as samples: `open_dataset(path)`.
 
-A source is told apart by its ending or, for folders, by what lies in it. Rows are parsed when they are asked for; on
-opening, one pass over the rows without their media counts the samples.
+The format follows from the suffix or, for folders, from their content. Rows are parsed on demand; opening takes one
+pass over the rows, without their media, to count the samples.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from mmpost.data.sources.base import Indexed, Subset
 from mmpost.errors import DataError
 from mmpost.types import Sample
 
-_IN_USE: WeakValueDictionary[tuple[Any, ...], Rows] = WeakValueDictionary()
-"""Sources that somebody holds: stages and benches that ask for the same unchanged files share one, counted once."""
+_OPEN: WeakValueDictionary[tuple[Any, ...], Rows] = WeakValueDictionary()
+"""Datasets in use: stages and benches that open the same unchanged files share one, which is scanned once."""
 
 
-def read(
+def open_dataset(
     path: str | Path,
     root: str | Path | None = None,
     loss: Literal["all", "last"] = "all",
     prompt: str = "",
     limits: Limits = DEFAULT,
 ) -> Rows:
-    """The samples of a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of these or `datasets`.
+    """Open a .jsonl, .json or .parquet file, a glob pattern of Parquet files, or a folder of these or of `datasets`.
 
-    A folder may also hold media files, whose truth is the name of the folder in it that they lie in. `prompt` is what
-    rows without a question ask. Relative media paths start from `root`, which they may not leave, or without one from
-    the folder of the data. Media beyond `limits` raise when they are looked at. Raises DataError for a source that
-    cannot be opened; a broken row raises when it is read, with file and number.
+    A folder may also hold media files; their truth is the name of the subfolder they are in. Rows without a question
+    ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
+    paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
+    raise when they are read. Raises DataError for a source that cannot be opened; a broken row raises it when the row
+    is read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
     key = (place, None if root is None else str(root), loss, prompt, limits, _stamp(place))
-    found = _IN_USE.get(key)
-    if found is None:
-        found = _IN_USE[key] = Rows(open_table(path), root, loss, prompt, limits)
-    return found
+    dataset = _OPEN.get(key)
+    if dataset is None:
+        dataset = _OPEN[key] = Rows(open_table(path), root, loss, prompt, limits)
+    return dataset
 
 
 class Rows(Indexed):
-    """A table as samples: one for each row, or with loss "all" one for each turn of the assistant."""
+    """The rows of a table as samples: one per row, or with loss "all" one per assistant turn."""
 
     def __init__(
         self,
@@ -65,9 +66,9 @@ class Rows(Indexed):
         self.root = root
         self.loss: Literal["all", "last"] = loss
         self._counts = array("q")
-        self._places = array("d")
-        self._again: set[int] = set()
-        self._survey()
+        self._positions = array("d")
+        self._repeated_ids: set[int] = set()
+        self._scan()
         self._ends = array("q", accumulate(self._counts))
 
     def __len__(self) -> int:
@@ -79,58 +80,64 @@ class Rows(Indexed):
         return self._samples(row)[turn]
 
     def where(self, index: int) -> str:
-        """File and row of a sample, as its messages name them."""
+        """File and row of a sample, for messages."""
         return f"{self.table.name}:{self.table.number(bisect_right(self._ends, index))}"
 
-    def medium(self, index: int, value: Any, kind: str) -> Media:
-        """What a column of a name of its own says about a medium of sample `index`, found as those of the rows are."""
-        return self._media(value, kind)
+    def medium(self, index: int, value: Any, modality: str) -> Media:
+        """Resolve a medium that a row names in a non-standard column, like those in standard columns."""
+        return self._media(value, modality)
 
     def between(self, low: float, high: float) -> Subset:
-        """The samples whose rows fall in [low, high) of [0, 1), by a hash of their id (without one: their number)."""
+        """The samples of rows whose hash (of the id, else the row number) falls in [low, high) of [0, 1)."""
         ends = [0, *self._ends]
         return Subset(
-            self, [i for row, at in enumerate(self._places) if low <= at < high for i in range(*ends[row : row + 2])]
+            self,
+            [
+                i
+                for row, position in enumerate(self._positions)
+                if low <= position < high
+                for i in range(*ends[row : row + 2])
+            ],
         )
 
-    def _asking(self, row: Any) -> Any:
-        """`row`, with the prompt where it has no question of its own."""
+    def _with_prompt(self, row: Any) -> Any:
+        """`row`, with the prompt added if it has no question."""
         if not self.prompt or not isinstance(row, Mapping):
             return row
-        asks = any(row.get(name) is not None for name in (*rows.TURNS, *rows.ASKS, "chosen"))
-        return row if asks else {**row, rows.ASKS[-1]: self.prompt}
+        has_question = any(row.get(name) is not None for name in (*rows.TURN_KEYS, *rows.QUESTION_KEYS, "chosen"))
+        return row if has_question else {**row, rows.QUESTION_KEYS[-1]: self.prompt}
 
     def _samples(self, row: int) -> list[Sample]:
         where = f"{self.table.name}:{self.table.number(row)}"
         try:
-            parsed = rows.parse(self._asking(self.table.row(row)))
+            parsed = rows.parse(self._with_prompt(self.table.row(row)))
             uid = parsed.uid if parsed.uid is not None else where
-            uid = f"{uid}@{self.table.number(row)}" if row in self._again else uid
+            uid = f"{uid}@{self.table.number(row)}" if row in self._repeated_ids else uid
             return rows.samples(parsed, uid, self.loss, self._media)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
 
-    def _media(self, value: Any, kind: str) -> Media:
-        return media(value, kind, self.root, folder=self.table.folder, limits=self.limits)
+    def _media(self, value: Any, modality: str) -> Media:
+        return media(value, modality, self.root, folder=self.table.folder, limits=self.limits)
 
-    def _survey(self) -> None:
-        """Count the samples of each row, and note the rows whose id came before: uids must differ."""
+    def _scan(self) -> None:
+        """Count the samples of each row, and find rows with repeated ids, since uids must be unique."""
         seen: set[str] = set()
         for number, row in enumerate(self.table.light()):
             count = 1
             try:
-                parsed = rows.parse(self._asking(row)) if row is not None else None
+                parsed = rows.parse(self._with_prompt(row)) if row is not None else None
             except DataError:
-                # The row raises when it is read, with its place.
+                # Reading the row will raise again, with file and row number.
                 parsed = None
             if parsed is not None:
                 count = self._count(parsed)
                 if parsed.uid in seen:
-                    self._again.add(number)
+                    self._repeated_ids.add(number)
                 elif parsed.uid is not None:
                     seen.add(parsed.uid)
             self._counts.append(count)
-            self._places.append(_place(parsed.uid if parsed and parsed.uid is not None else str(number)))
+            self._positions.append(_hash_position(parsed.uid if parsed and parsed.uid is not None else str(number)))
 
     def _count(self, parsed: rows.Row) -> int:
         try:
@@ -140,7 +147,7 @@ class Rows(Indexed):
 
 
 def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:
-    """Path, time of change and size of each file of a source; empty where there is none."""
+    """Path, modification time and size of each file of a source; empty if there is none."""
     if "*" in place.name:
         files = sorted(place.parent.glob(place.name))
     else:
@@ -149,6 +156,6 @@ def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
-def _place(name: str) -> float:
-    """A number in [0, 1) that depends on `name` alone."""
+def _hash_position(name: str) -> float:
+    """Hash `name` to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48

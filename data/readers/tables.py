@@ -1,4 +1,4 @@
-"""Files and folders as tables of rows, read by index."""
+"""Files and folders as tables with random access to their rows."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ _OPENERS: dict[str, Opener] = {}
 
 
 def register_opener(suffix: str, rows: Opener) -> None:
-    """Read files that end in `suffix` by `rows`, the released form of some dataset.
+    """Register `rows` as the reader of files that end in `suffix`, for the released form of some dataset.
 
-    For ".json" this applies to files that hold a mapping: lists of rows need no opener. A later call replaces an
-    earlier one for the same suffix.
+    For ".json" it applies to files that hold a mapping: lists of rows need no opener. A later call for the same suffix
+    replaces an earlier one.
     """
     _OPENERS[suffix] = rows
 
 
 class Table(Protocol):
-    """Rows by index, read on demand. A row that cannot be read raises DataError without its place."""
+    """Random access to rows, read on demand. A broken row raises DataError without file and row number."""
 
     name: str
     folder: Path
-    """Where relative media paths start."""
+    """The folder that relative media paths start from."""
 
     def __len__(self) -> int: ...
 
     def row(self, index: int) -> Mapping[str, Any]: ...
 
     def number(self, index: int) -> int:
-        """What a person would call the row, counted from 1."""
+        """The row number for messages, counted from 1 (the line number, where rows are lines)."""
         ...
 
     def light(self) -> Iterator[Mapping[str, Any] | None]:
-        """All rows in order, without media where that saves reading them; None for a row that cannot be read."""
+        """Iterate over all rows, without media where that is faster; None for a row that cannot be read."""
         ...
 
 
 def open_table(path: str | Path) -> Table:
-    """A .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media.
+    """Open a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media.
 
-    Other endings are read by whoever registered them (`register_opener`).
+    Other suffixes are read by registered openers (`register_opener`). Raises DataError for anything else.
     """
     place = Path(path).expanduser()
     if "*" in place.name:
@@ -74,7 +74,7 @@ def open_table(path: str | Path) -> Table:
     if suffix in openers:
         return openers[suffix](place)
     if suffix in _OPENERS:
-        return Listed(_OPENERS[suffix](place), place.name, place.parent)
+        return RowList(_OPENERS[suffix](place), place.name, place.parent)
     raise DataError(
         f"Wanted a file that ends in {', '.join([*openers, *_OPENERS])}, or a folder; found {place}. Convert it, or "
         "train a task that reads the released files of its dataset (.csv and .txt: task=temporal_r1)."
@@ -82,7 +82,7 @@ def open_table(path: str | Path) -> Table:
 
 
 class JsonLines:
-    """One JSON object a line; blank lines are passed over. Only the places of the lines are held in memory."""
+    """One JSON object per line; blank lines are skipped. Only the offsets of the lines are kept in memory."""
 
     def __init__(self, path: Path) -> None:
         self.name, self.folder, self._path = path.name, path.parent, path
@@ -101,7 +101,7 @@ class JsonLines:
     def row(self, index: int) -> Mapping[str, Any]:
         with self._path.open("rb") as file:
             file.seek(self._starts[index])
-            return _parsed(file.readline())
+            return _parse_line(file.readline())
 
     def number(self, index: int) -> int:
         return self._numbers[index]
@@ -111,17 +111,17 @@ class JsonLines:
             for line in file:
                 if line.strip():
                     try:
-                        yield _parsed(line)
+                        yield _parse_line(line)
                     except DataError:
-                        # Raised again, with its place, when the row is read.
+                        # Reading the row will raise again, with file and row number.
                         yield None
 
 
-class Listed:
+class RowList:
     """Rows in memory."""
 
-    def __init__(self, found: Sequence[Any], name: str, folder: Path) -> None:
-        self.name, self.folder, self._rows = name, folder, found
+    def __init__(self, rows: Sequence[Any], name: str, folder: Path) -> None:
+        self.name, self.folder, self._rows = name, folder, rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -136,13 +136,13 @@ class Listed:
         return iter(self._rows)
 
 
-class Arrow:
-    """A `datasets` table, mapped from disk. Rows are taken before its features decode anything."""
+class ArrowTable:
+    """A memory-mapped `datasets` table. Rows are read as Arrow data, before `datasets` would decode media features."""
 
     def __init__(self, data: Dataset, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
         self._data = data.with_format("arrow")
-        known = {*rows.TURNS, *rows.ASKS, "chosen"}
+        known = {*rows.TURN_KEYS, *rows.QUESTION_KEYS, "chosen"}
         if not known & set(data.column_names):
             raise DataError(
                 f"{name}: wanted a column of one of the known formats: {rows.FORMATS}. "
@@ -159,47 +159,49 @@ class Arrow:
         return index + 1
 
     def light(self) -> Iterator[Mapping[str, Any] | None]:
-        heavy = {name for kind in modalities() for name in (kind.name, f"{kind.name}s")}
-        kept = self._data.select_columns([name for name in self._data.column_names if name not in heavy])
-        for batch in kept.iter(batch_size=1000):
+        media_columns = {name for m in modalities() for name in (m.name, f"{m.name}s")}
+        light = self._data.select_columns([name for name in self._data.column_names if name not in media_columns])
+        for batch in light.iter(batch_size=1000):
             yield from self._pylist(batch)
 
     @staticmethod
     def _pylist(table: Any) -> list[dict[str, Any]]:
-        """`datasets` says mapping, and hands out a pyarrow table."""
+        """With the format "arrow", `datasets` returns pyarrow tables, which its annotations do not say."""
         return table.to_pylist()
 
 
-def _parsed(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"Wanted one JSON object on the line, found {line[:60]!r} ({error}). Mend the line.") from error
+        raise DataError(
+            f"Wanted one JSON object on the line, found {line[:60]!r} ({error}). Correct the line."
+        ) from error
 
 
 def _json(path: Path) -> Table:
-    """A list of rows; a file of JSON Lines under this ending is read as such."""
+    """Read a JSON list of rows, or JSON Lines with the suffix .json."""
     text = path.read_bytes()
     try:
-        found = json.loads(text.decode("utf-8-sig"))
+        content = json.loads(text.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         if text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and getattr(error, "msg", "") == "Extra data":
             return JsonLines(path)
         raise DataError(
-            f"{path}: wanted a JSON list of rows, found a file that is not JSON ({error}). Mend it."
+            f"{path}: wanted a JSON list of rows, found a file that is not JSON ({error}). Correct it."
         ) from error
-    if isinstance(found, dict) and ".json" in _OPENERS:
-        return Listed(_OPENERS[".json"](path), path.name, path.parent)
-    if not isinstance(found, list):
+    if isinstance(content, dict) and ".json" in _OPENERS:
+        return RowList(_OPENERS[".json"](path), path.name, path.parent)
+    if not isinstance(content, list):
         raise DataError(
-            f"{path}: wanted a JSON list of rows, found {type(found).__name__}. "
+            f"{path}: wanted a JSON list of rows, found {type(content).__name__}. "
             "Store the rows as a list, or one a line in a .jsonl file."
         )
-    return Listed(found, path.name, path.parent)
+    return RowList(content, path.name, path.parent)
 
 
 def _folder(place: Path) -> Table:
-    """A folder that `Dataset.save_to_disk` made, or one that holds Parquet files of one split."""
+    """Open a folder written by `Dataset.save_to_disk`, or one with media files or Parquet files of a single split."""
     import datasets
 
     if (place / "dataset_dict.json").exists():
@@ -215,11 +217,11 @@ def _folder(place: Path) -> Table:
                 f"{place}: wanted a folder of `datasets`, found one that does not load ({error})."
             ) from error
         assert not isinstance(data, datasets.DatasetDict)
-        return Arrow(data, place.name, place)
+        return ArrowTable(data, place.name, place)
     files = sorted(place.rglob("*.parquet"))
     media = [] if files else _media_rows(place)
     if media:
-        return Listed(media, place.name, place)
+        return RowList(media, place.name, place)
     if not files:
         found = ", ".join(sorted(p.name for p in place.iterdir())[:10]) or "nothing"
         raise DataError(
@@ -236,29 +238,29 @@ def _folder(place: Path) -> Table:
 
 
 def _media_rows(place: Path) -> list[dict[str, Any]]:
-    """A row for each file in `place`, or in a folder in it, whose ending is that of a registered kind of media.
+    """One row per file in `place` and its subfolders whose MIME type is that of a registered modality.
 
-    Its id is the path within `place`; files in a folder have that folder's name as solution.
+    The id is the path relative to `place`; files in a subfolder have its name as solution.
     """
-    names = {kind.name for kind in modalities()}
-    found = []
+    names = {modality.name for modality in modalities()}
+    media = []
     for file in sorted(place.rglob("*")):
-        kind = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
-        if kind in names and file.is_file():
-            inner = file.relative_to(place)
-            row = {"id": inner.as_posix(), kind: str(file.absolute())}
-            found.append({**row, "solution": inner.parts[0]} if len(inner.parts) > 1 else row)
-    return found
+        modality = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+        if modality in names and file.is_file():
+            relative = file.relative_to(place)
+            row = {"id": relative.as_posix(), modality: str(file.absolute())}
+            media.append({**row, "solution": relative.parts[0]} if len(relative.parts) > 1 else row)
+    return media
 
 
 def _parquet(files: Sequence[Path], place: Path) -> Table:
-    """Through `datasets`, which maps a copy in its cache: rows of any index are cheap, whatever the row groups."""
+    """Open Parquet files via `datasets`, whose memory-mapped copy gives fast random access whatever the row groups."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
     if not files:
         raise DataError(f"Wanted Parquet files, found none that fit {place}.")
-    shown = datasets.are_progress_bars_disabled()
+    was_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         data = datasets.Dataset.from_parquet([str(file) for file in files])
@@ -269,7 +271,7 @@ def _parquet(files: Sequence[Path], place: Path) -> Table:
             f"({type(reason).__name__}: {reason}). Write the files again."
         ) from error
     finally:
-        if not shown:
+        if not was_disabled:
             datasets.enable_progress_bars()
     folder = place if place.is_dir() else place.parent
-    return Arrow(data, place.name, folder)
+    return ArrowTable(data, place.name, folder)

@@ -1,1 +1,1 @@
-"""Measured signals: time series, spectra and records of named numbers."""
+"""Measured signals as modalities: time series, spectra and records of named numbers."""

@@ -1,7 +1,8 @@
-"""Kinds of media that are numbers: a light curve, a spectrum, a record (a row of named numbers).
+"""Modalities made of numbers: light curves, spectra, and records (rows of named numbers).
 
-Opened plainly they are as measured; with `length`, `grid` or `names` they are what an encoder reads (`scaled.py`).
-They are registered by importing this module, so that a column of that name means nothing to tasks that do not.
+By default they open as measured; with `length`, `grid` or `names` they become the input of an encoder
+(`preprocess.py`). Importing this module registers them, so that tasks without them may use columns of these names for
+other purposes.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ def open_light_curve(
     fold: bool = False,
     start: int | None = None,
 ) -> Any:
-    """Points as measured; with `length`, the array [length, channel] of `scaled.light_curve`.
+    """Read points as measured; with `length`, the array [length, channel] of `preprocess.light_curve`.
 
-    `channels` names what is known of the whole curve and goes with each point, with `catalogue` as `scaled.record`
-    makes it; `fold` asks for phases of its "period".
+    `channels` names numbers about the whole curve that become channels of every point, preprocessed by
+    `preprocess.record` if `catalogue`; `fold` replaces times by phases of its "period". Raises DataError if the file
+    lacks one of these numbers.
     """
     points = read_points(file, TIMES)
     if not length:
@@ -42,7 +44,7 @@ def open_light_curve(
     if missing:
         raise DataError(
             f"Wanted {', '.join(missing)} beside the points of the light curve, found "
-            f"{', '.join(points.about) or 'none'}. Add it to the file, or leave it out of the channels."
+            f"{', '.join(points.about) or 'none'}. Add it to the file, or remove it from the channels."
         )
     about = preprocess.record(points.about) if catalogue else points.about
     extra = [about[name] for name in channels]
@@ -50,23 +52,24 @@ def open_light_curve(
 
 
 def open_spectrum(file: BinaryIO, grid: tuple[float, float, float] | None = None) -> Any:
-    """Points as measured; with `grid` (first, end, step), the array [3, point] of `scaled.spectrum`."""
+    """Read points as measured; with `grid` (first, end, step), the array [3, point] of `preprocess.spectrum`."""
     points = read_points(file, WAVES)
     return points if grid is None else preprocess.spectrum(points.table, (grid[0], grid[1], grid[2]))
 
 
 def open_record(file: BinaryIO, names: Sequence[str] = (), catalogue: bool = False) -> Any:
-    """Numbers by name; with `names`, those as an array, NaN for unknown ones, with `catalogue` as `scaled.record`.
+    """Read numbers by name; with `names`, an array of these, NaN where unknown.
 
-    Raises DataError where the record lacks one of the names.
+    `catalogue` applies `preprocess.record`.
+    Raises DataError if the record lacks one of the names.
     """
-    found = read_numbers(file)
-    missing = [name for name in names if name not in found]
+    record = read_numbers(file)
+    missing = [name for name in names if name not in record]
     if missing:
-        raise DataError(f"Wanted the numbers {', '.join(missing)} in the record, found {', '.join(found)}. Add them.")
-    limits.total(len(found), f"{len(found)} numbers", "Drop some")
-    made = preprocess.record(found) if catalogue and names else found
-    return np.array([made[name] for name in names], np.float32) if names else made
+        raise DataError(f"Wanted the numbers {', '.join(missing)} in the record, found {', '.join(record)}. Add them.")
+    limits.total(len(record), f"{len(record)} numbers", "Drop some")
+    values = preprocess.record(record) if catalogue and names else record
+    return np.array([values[name] for name in names], np.float32) if names else values
 
 
 def _span(file: BinaryIO, names: Sequence[Sequence[str]], count: str) -> dict[str, float]:
@@ -74,28 +77,28 @@ def _span(file: BinaryIO, names: Sequence[Sequence[str]], count: str) -> dict[st
     return {count: len(table), "from": float(table[:, 0].min()), "to": float(table[:, 0].max())}
 
 
-def _flat(points: Points) -> Points:
-    """The same places and errors, the same value everywhere."""
+def _blank_points(points: Points) -> Points:
+    """The blank of points: the mean value everywhere, with the same x and errors."""
     table = points.table.copy()
     table[:, 1] = table[:, 1].mean()
     return Points(table, dict.fromkeys(points.about, np.nan))
 
 
-def _folded(points: Points) -> float | None:
+def _period(points: Points) -> float | None:
     period = points.about.get("period", 0.0)
     return period if period > 0 else None
 
 
 def _curve_sketch(points: Points) -> str:
-    """One period of it, where that is known."""
-    x, period = points.table[:, 0], _folded(points)
+    """A sketch of one period, if the period is known."""
+    x, period = points.table[:, 0], _period(points)
     line = plots.sketch(plots.binned(np.mod(x, period) if period else x, points.table[:, 1], plots.COLUMNS))
     return f"{line}  {'one period' if period else 'in time'}"
 
 
 def _write_record(value: Mapping[str, Any]) -> bytes:
-    found = {k: None if np.isnan(v) else v for k, v in numbers(value).items()}
-    return json.dumps(found, allow_nan=False).encode()
+    record = {k: None if np.isnan(v) else v for k, v in numbers(value).items()}
+    return json.dumps(record, allow_nan=False).encode()
 
 
 register(
@@ -103,9 +106,9 @@ register(
         "light_curve",
         open_light_curve,
         lambda file: _span(file, TIMES, "epochs"),
-        preview=lambda points: plots.light_curve(points.table, _folded(points)),
+        preview=lambda points: plots.light_curve(points.table, _period(points)),
         encode=lambda value: write_points(value, TIMES),
-        blank=_flat,
+        blank=_blank_points,
         sketch=_curve_sketch,
         preview_options={"length": 0},
     )
@@ -117,7 +120,7 @@ register(
         lambda file: _span(file, WAVES, "points"),
         preview=lambda points: plots.spectrum(points.table),
         encode=lambda value: write_points(value, WAVES),
-        blank=_flat,
+        blank=_blank_points,
         sketch=lambda points: plots.sketch(plots.binned(points.table[:, 0], points.table[:, 1], plots.COLUMNS)),
         preview_options={"grid": None},
     )
@@ -129,8 +132,8 @@ register(
         lambda file: {"numbers": len(read_numbers(file))},
         preview=plots.numbers,
         encode=_write_record,
-        size=lambda found: found.nbytes if isinstance(found, np.ndarray) else 64 * len(found),
-        blank=lambda found: dict.fromkeys(found, np.nan),
+        size=lambda value: value.nbytes if isinstance(value, np.ndarray) else 64 * len(value),
+        blank=lambda record: dict.fromkeys(record, np.nan),
         sketch=plots.row,
         preview_options={"names": ()},
     )

@@ -1,1 +1,1 @@
-"""Sources made of other sources: mixtures, subsets, curricula, tiles."""
+"""Composition of sources: base classes, mixtures, subsets, curricula, tiled images."""

@@ -1,42 +1,42 @@
-"""Samples of several types, cut into the stages of a curriculum, with earlier stages mixed into later ones."""
+"""Curricula: samples sorted into stages by question type, with replay of earlier stages in later ones."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mmpost.data.sources.base import Indexed, Wrapped
+from mmpost.data.sources.base import Indexed, Subset, Wrapped
 from mmpost.data.sources.mix import Mix
 from mmpost.errors import DataError
 from mmpost.types import Sample, Source
 
 
 class Typed(Indexed):
-    """A source that can tell the type of a sample, and its own word for its stage, without opening its media."""
+    """A source that knows a sample's question type, and its stage if the data give one, without opening its media."""
 
     @abstractmethod
-    def type_of(self, index: int) -> str:
-        """The type of the sample at `index`."""
+    def question_type(self, index: int) -> str:
+        """The question type of the sample at `index`."""
 
     def stage_of(self, index: int) -> str | int | None:
-        """What the sample itself says of its stage; None where it does not."""
+        """The stage that the data assign to the sample: a name, a number from 1, or None."""
         return None
 
 
 class Curriculum(Wrapped):
     """The samples of `source`, each with the name of its stage in `meta["stage"]`.
 
-    `stages`: names of the stages in order, with the types of each. Where `own`, what a sample itself says of its stage
-    (a name, or a number from 1) comes first. Raises DataError for a sample that belongs to no stage.
+    `stages` maps the name of each stage, in training order, to its question types. With `use_sample_stage`, a stage
+    that the sample itself names takes precedence. Reading a sample that belongs to no stage raises DataError.
     """
 
-    def __init__(self, source: Typed, stages: Mapping[str, Iterable[str]], own: bool = True) -> None:
+    def __init__(self, source: Typed, stages: Mapping[str, Iterable[str]], use_sample_stage: bool = True) -> None:
         super().__init__(source)
-        self.typed, self.own = source, own
+        self.typed, self.use_sample_stage = source, use_sample_stage
         self.names = tuple(stages)
-        self._stage = {_plain(kind): name for name, kinds in stages.items() for kind in kinds}
+        self._stage = {_normalized(t): name for name, types in stages.items() for t in types}
 
     def sample(self, index: int) -> Sample:
         sample = self.source[index]
@@ -44,66 +44,52 @@ class Curriculum(Wrapped):
 
     def stage_of(self, index: int) -> str:
         """The name of a sample's stage."""
-        said = self.typed.stage_of(index) if self.own else None
-        if said is not None:
-            return self._named(said)
-        kind = self.typed.type_of(index)
-        if _plain(kind) not in self._stage:
+        stage = self.typed.stage_of(index) if self.use_sample_stage else None
+        if stage is not None:
+            return self._by_name_or_number(stage)
+        question_type = self.typed.question_type(index)
+        if _normalized(question_type) not in self._stage:
             raise DataError(
-                f"wanted a type of question that a stage names, found {kind!r}; the stages have "
+                f"wanted a question type that a stage names, found {question_type!r}; the stages have "
                 f"{', '.join(self._stage)}: add it to one, or leave such rows out (data.on_error=skip)"
             )
-        return self._stage[_plain(kind)]
+        return self._stage[_normalized(question_type)]
 
-    def _named(self, said: str | int) -> str:
-        by_word = {**{_plain(name): name for name in self.names}, **{str(i): n for i, n in enumerate(self.names, 1)}}
-        if _plain(str(said)) not in by_word:
+    def _by_name_or_number(self, stage: str | int) -> str:
+        known = {_normalized(name): name for name in self.names}
+        known |= {str(number): name for number, name in enumerate(self.names, 1)}
+        if _normalized(str(stage)) not in known:
             raise DataError(
-                f"wanted a stage among {', '.join(self.names)} (or 1 to {len(self.names)}), found {said!r}; correct it "
-                "or let the type of question decide (task.row_stage=false)"
+                f"wanted a stage among {', '.join(self.names)} (or 1 to {len(self.names)}), found {stage!r}; correct "
+                "it or let the question type decide (task.row_stage=false)"
             )
-        return by_word[_plain(str(said))]
+        return known[_normalized(str(stage))]
 
     def parts(self) -> dict[str, Source]:
-        """The samples of each stage. One that belongs to none, or cannot be read, raises when the first is drawn."""
-        found: dict[str, array[int]] = {name: array("q") for name in self.names}
+        """The samples of each stage, by its name."""
+        indices: dict[str, array[int]] = {name: array("q") for name in self.names}
         for index in range(len(self)):
             try:
                 stage = self.stage_of(index)
             except DataError:
+                # Kept in the first stage, so that reading it raises (or data.on_error skips and counts it).
                 stage = self.names[0]
-            found[stage].append(index)
-        return {name: Chosen(self, indices) for name, indices in found.items()}
+            indices[stage].append(index)
+        return {name: Subset(self, places) for name, places in indices.items()}
 
 
-class Chosen(Wrapped):
-    """Some samples of a source, by their indices there."""
+def with_replay(parts: Mapping[str, Source], name: str, fraction: float) -> Source:
+    """The samples of stage `name`, of which a `fraction` is replaced by samples of earlier stages.
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        super().__init__(source)
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def where(self, index: int) -> str:
-        return super().where(self.indices[index])
-
-    def sample(self, index: int) -> Sample:
-        return self.source[self.indices[index]]
-
-
-def replayed(parts: Mapping[str, Source], name: str, share: float) -> Source:
-    """The samples of stage `name`; a `share` of them are of the stages before it, each by its size.
-
-    Without earlier stages that have samples, or with a share of 0, it is the part itself.
+    Earlier stages contribute in proportion to their sizes. Without earlier samples, or with a fraction of 0, the result
+    is `parts[name]` itself.
     """
     earlier = [part for part in list(parts.values())[: list(parts).index(name)] if len(part)]
-    whole = sum(map(len, earlier))
-    if not whole or not share:
+    total = sum(map(len, earlier))
+    if not total or not fraction:
         return parts[name]
-    return Mix([parts[name], *earlier], [1 - share, *(share * len(part) / whole for part in earlier)])
+    return Mix([parts[name], *earlier], [1 - fraction, *(fraction * len(part) / total for part in earlier)])
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.casefold().split())

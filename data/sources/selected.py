@@ -1,4 +1,4 @@
-"""Some samples of a source, as verdicts by uid and a few settings say."""
+"""Subsets of a source that selectors kept, dropped, or a random subset of the same size to compare with."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from mmpost.errors import ConfigError
 from mmpost.types import SampleRecord, Source
 
 
-def chosen(source: Source, entries: Sequence[SampleRecord], data: DataSettings, seed: int) -> Subset:
-    """The samples of `source` that `data.subset` and `data.max_samples` ask for, in the order of `entries`.
+def select_subset(source: Source, entries: Sequence[SampleRecord], data: DataSettings, seed: int) -> Subset:
+    """The subset of `source` that `data.subset` and `data.max_samples` ask for, in the order of `entries`.
 
-    `entries` say where in the source each sample stands, and in their column "kept" whether to keep it; one that was
-    lost is never chosen. What is drawn at random follows from the seed and the uids. Raises ConfigError where nothing
-    is left.
+    Each entry names a sample by its index in the source; its column "kept" holds the decision of the selector. Entries
+    with a `drop_reason` are never part of a subset. Random choices depend only on `seed` and the uids. Raises
+    ConfigError if the subset would be empty.
     """
-    there = [e for e in entries if not e.drop_reason]
-    kept = [e for e in there if e.columns.get("kept", 1.0) > 0]
-    dropped = [e for e in there if not e.columns.get("kept", 1.0) > 0]
-    pool = {"kept": kept, "dropped": dropped, "random": there}[data.subset]
-    number = len(kept) if data.subset == "random" else len(pool)
-    number = min(number, data.max_samples or number)
-    if not number:
+    usable = [e for e in entries if not e.drop_reason]
+    kept = [e for e in usable if e.columns.get("kept", 1.0) > 0]
+    dropped = [e for e in usable if not e.columns.get("kept", 1.0) > 0]
+    pool = {"kept": kept, "dropped": dropped, "random": usable}[data.subset]
+    # A random subset has as many samples as the kept one: it is the baseline of the same size.
+    size = len(kept) if data.subset == "random" else len(pool)
+    size = min(size, data.max_samples or size)
+    if not size:
         raise ConfigError(
             f"data.subset={data.subset} leaves nothing to train on: of {len(entries)} samples {len(kept)} are kept and "
-            f"{len(entries) - len(there)} cannot be used; select with other bounds"
+            f"{len(entries) - len(usable)} cannot be used; select with other bounds"
         )
-    drawn = {e.uid for e in drawn_by(pool, seed)[:number]} if number < len(pool) else None
-    return Subset(source, [e.index for e in pool if drawn is None or e.uid in drawn])
+    uids = {e.uid for e in shuffled_by_uid(pool, seed)[:size]} if size < len(pool) else None
+    return Subset(source, [e.index for e in pool if uids is None or e.uid in uids])
 
 
-def drawn_by(entries: Sequence[SampleRecord], seed: int) -> list[SampleRecord]:
-    """The entries in an order that follows from the seed and each one's uid: a first part of it is a fair draw."""
+def shuffled_by_uid(entries: Sequence[SampleRecord], seed: int) -> list[SampleRecord]:
+    """The entries in a pseudo-random order that depends only on `seed` and the uids.
+
+    Unlike a shuffle by position, adding or removing entries does not change the relative order of the others.
+    """
     return sorted(entries, key=lambda e: hashlib.sha256(f"{seed}/{e.uid}".encode()).digest())

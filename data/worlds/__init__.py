@@ -1,1 +1,1 @@
-"""Synthetic datasets, generated on demand from a seed."""
+"""Synthetic datasets that need no download; for tests, examples and the tiny models."""

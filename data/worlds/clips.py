@@ -1,6 +1,6 @@
-"""Short videos of real handwritten digits that come, drift and go, with questions about which and when.
+"""Short videos of handwritten digits that appear, drift and disappear, with questions about which and when.
 
-Each is encoded as H.264 for real. The scans are those of `digits.py`: train, val and test clips use different ones.
+Clips are real H.264 files. They show the scans of `digits/scenes.py`: train, val and test clips use different ones.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from mmpost.data.media.encode import h264
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import media
-from mmpost.data.sources.base import Indexed
-from mmpost.data.worlds.digits.scenes import Digit, Scenes, draw
+from mmpost.data.sources.base import GeneratedQuestions
+from mmpost.data.worlds.digits.scenes import Digit, Scenes, render
 from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
-KINDS = ("some", "first", "last", "when", "flash", "some when", "first when", "last when")
-"""Which digit there is (one, the first, the last), when one is there or the square flashes, or which and when."""
+QUESTION_TYPES = ("some", "first", "last", "when", "flash", "some when", "first when", "last when")
+"""Which digit is shown (any, the first, the last), when a digit is shown or the square flashes, or which and when."""
 
 QUESTIONS = {
     "some": "which digit is there?",
@@ -36,51 +36,54 @@ QUESTIONS = {
 }
 
 FPS = 2
-"""Frames of a clip per second: times are multiples of half a second."""
+"""Frames per second: times are multiples of half a second."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that is seen from frame `start` up to, not including, frame `end`, and moves meanwhile."""
+    """An object that is visible in frames start <= frame < end, and moves meanwhile."""
 
     digit: Digit | None
-    """None: the white square in a corner."""
+    """None: the white square in the upper left corner."""
     start: int
     end: int
     speed: tuple[int, int] = (0, 0)
-    """Pixels to the right and down in three frames."""
+    """Displacement to the right and down, in pixels per three frames."""
 
     def at(self, frame: int) -> Digit | None:
-        """The digit where it is in that frame; None where it is not seen."""
+        """The digit at its position in `frame`; None where it is not visible."""
         if self.digit is None or not self.start <= frame < self.end:
             return None
-        gone = (frame - self.start) // 3
-        return replace(self.digit, x=self.digit.x + gone * self.speed[0], y=self.digit.y + gone * self.speed[1])
+        steps = (frame - self.start) // 3
+        return replace(self.digit, x=self.digit.x + steps * self.speed[0], y=self.digit.y + steps * self.speed[1])
 
     @property
     def span(self) -> list[float]:
-        """Seconds."""
+        """Start and end in seconds."""
         return [self.start / FPS, self.end / FPS]
 
 
 class Clip(NamedTuple):
-    """The digits of one clip in the order in which they come, perhaps a square, and what the question means."""
+    """The digits of one clip in order of appearance, an optional square, and the event that the question refers to."""
 
     digits: list[Event]
     square: Event | None
     asked: Event
 
 
-class Clips(Indexed):
-    """`n` questions about clips; sample i depends on the arguments and i alone, and is encoded once, on demand.
+class Clips(GeneratedQuestions):
+    """Synthetic questions about clips with alternating question types. Each clip is encoded once, on demand.
 
-    The truth is that of `rewards/span.py`: seconds from the start of the clip.
+    The truth is that of `rewards/span.py`, with spans in seconds from the start of the clip.
     """
+
+    uid_prefix = "clips"
+    cache_size = 65_536  # clips take a few KB each, and encoding is slow
 
     def __init__(
         self,
         split: Split = "train",
-        kinds: Sequence[str] = ("first", "when", "first when"),
+        question_types: Sequence[str] = ("first", "when", "first when"),
         n: int = 1000,
         seed: int = 0,
         size: int = 56,
@@ -88,100 +91,98 @@ class Clips(Indexed):
         loose: float = 0.0,
         limits: Limits = DEFAULT,
     ) -> None:
-        """`kinds` take turns; `loose` seconds at most are added to each end of a true span, as careless labels are.
+        """`size` is the side of the square frames in pixels, `frames` their number.
 
-        Raises ConfigError for a kind or split that is unknown.
+        `loose` simulates careless labels: up to that many seconds are added to each end of a true span. Raises
+        ConfigError for an unknown question type or split, and for clips that are too small or too short.
         """
-        unknown = sorted(set(kinds) - set(KINDS))
-        if unknown or not kinds:
-            raise ConfigError(
-                f"kinds must be some of {', '.join(KINDS)}; found {', '.join(unknown) or 'none'}; name only those."
-            )
+        super().__init__(split, n, seed, question_types, QUESTION_TYPES)
         if size < 48 or size % 2 or frames < 8:
             raise ConfigError(
                 f"a clip needs an even size of at least 48 pixels and 8 frames; found {size} and {frames}."
             )
-        self.split, self.kinds, self.n, self.seed = split, tuple(kinds), n, seed
         self.size, self.frames, self.loose, self.limits = size, frames, loose, limits
         self._scenes = Scenes(split, n=n, seed=seed, size=size, heights=(size * 5 // 14, size * 3 // 7))
-        self._files: dict[int, bytes] = {}
 
-    def __len__(self) -> int:
-        return self.n
-
-    def sample(self, index: int) -> Sample:
-        kind, clip = self.kinds[index % len(self.kinds)], self.clip(index)
-        if index not in self._files:
-            self._files[index] = h264(self.draw(clip), FPS)
+    def generate(self, index: int) -> Sample:
+        question_type, clip = self.question_type(index), self.clip(index)
+        file = h264(self.render(clip), FPS)
         value = clip.asked.digit.value if clip.asked.digit else None
-        question = QUESTIONS[kind].format(value=value)
-        spans = [self._span(index, clip.asked)] if kind in ("when", "flash") or kind.endswith(" when") else []
+        question = QUESTIONS[question_type].format(value=value)
+        spans = (
+            [self._span(index, clip.asked)]
+            if question_type in ("when", "flash") or question_type.endswith(" when")
+            else []
+        )
         return Sample(
-            uid=f"clips-{self.split}-{self.seed}-{index}",
-            prompt=(Part("video", media(self._files[index], "video", limits=self.limits)), Part("text", question)),
+            uid=self.uid(index),
+            prompt=(Part("video", media(file, "video", limits=self.limits)), Part("text", question)),
             truth={
                 "duration": self.frames / FPS,
                 "spans": spans,
-                "answer": None if kind in ("when", "flash") else str(value),
+                "answer": None if question_type in ("when", "flash") else str(value),
                 "options": [],
             },
-            meta={"kind": kind, "question": question, "digits": [e.digit.value for e in clip.digits if e.digit]},
+            meta={
+                "kind": question_type,
+                "question": question,
+                "digits": [e.digit.value for e in clip.digits if e.digit],
+            },
         )
 
-    def clip(self, i: int) -> Clip:
-        """What happens in sample i, without drawing it."""
-        kind = self.kinds[i % len(self.kinds)]
-        rng = random.Random(f"{self.split} {self.seed} {i}")
+    def clip(self, index: int) -> Clip:
+        """The events of sample `index`, without rendering the clip."""
+        rng = self.rng(index)
         for _ in range(1000):
-            clip = self._happening(rng, kind)
+            clip = self._sample_clip(rng, self.question_type(index))
             if clip is not None:
                 return clip
         raise ConfigError(f"found no room for the digits of a clip in {self.size} pixels; raise size.")
 
-    def draw(self, clip: Clip) -> np.ndarray:
-        """uint8 [frame, height, width, 3]."""
-        shown = []
+    def render(self, clip: Clip) -> np.ndarray:
+        """Render the frames: uint8 [frame, height, width, 3]."""
+        images = []
         for frame in range(self.frames):
             digits = [digit for event in clip.digits if (digit := event.at(frame)) is not None]
-            picture = np.array(draw(digits, self.size))
+            image = np.array(render(digits, self.size))
             if clip.square is not None and clip.square.start <= frame < clip.square.end:
-                picture[: self.size // 7, : self.size // 7] = 255
-            shown.append(picture)
-        return np.stack(shown)
+                image[: self.size // 7, : self.size // 7] = 255
+            images.append(image)
+        return np.stack(images)
 
-    def _happening(self, rng: random.Random, kind: str) -> Clip | None:
-        """One try; None where digits touch, or nothing tells which comes first."""
-        many = 2 if kind.startswith(("first", "last")) else rng.randint(1, 2)
-        placed = self._scenes.some(rng, rng.sample(range(10), many))
+    def _sample_clip(self, rng: random.Random, question_type: str) -> Clip | None:
+        """Sample one clip; None where digits touch or appear at almost the same time, so that the order is unclear."""
+        count = 2 if question_type.startswith(("first", "last")) else rng.randint(1, 2)
+        placed = self._scenes.place_any_height(rng, rng.sample(range(10), count))
         if placed is None:
             return None
-        quarters = rng.sample(((1, 0), (0, 1), (1, 1)), many)
-        digits = [self._event(rng, self._into(rng, *pair)) for pair in zip(placed, quarters, strict=True)]
+        quadrants = rng.sample(((1, 0), (0, 1), (1, 1)), count)
+        digits = [self._event(rng, self._move_into(rng, *pair)) for pair in zip(placed, quadrants, strict=True)]
         digits.sort(key=lambda e: e.start)
         if any(b.start - a.start < 2 for a, b in pairwise(digits)) or not self._apart(digits):
             return None
         start = rng.randrange(self.frames - 2)
-        flashing = kind == "flash" or rng.random() < 0.2
+        flashing = question_type == "flash" or rng.random() < 0.2
         square = Event(None, start, start + rng.randint(2, min(5, self.frames - start))) if flashing else None
-        if kind == "flash":
+        if question_type == "flash":
             assert square is not None
             return Clip(digits, square, square)
-        which = {"first": 0, "last": -1}.get(kind.split()[0], rng.randrange(many))
+        which = {"first": 0, "last": -1}.get(question_type.split()[0], rng.randrange(count))
         return Clip(digits, square, digits[which])
 
     def _event(self, rng: random.Random, digit: Digit) -> Event:
-        lasting = rng.randint(3, self.frames - 4)
-        start = rng.randint(0, self.frames - lasting)
-        return Event(digit, start, start + lasting, (rng.randint(-1, 1), rng.randint(-1, 1)))
+        length = rng.randint(3, self.frames - 4)
+        start = rng.randint(0, self.frames - length)
+        return Event(digit, start, start + length, (rng.randint(-1, 1), rng.randint(-1, 1)))
 
-    def _into(self, rng: random.Random, digit: Digit, quarter: tuple[int, int]) -> Digit:
-        """The digit in that quarter (column, row) of the picture, where it is learnt soon: a patch sees it whole."""
+    def _move_into(self, rng: random.Random, digit: Digit, quadrant: tuple[int, int]) -> Digit:
+        """Move the digit into a quadrant (column, row) of the frame, where one vision patch can cover it."""
         half = self.size // 2
-        x, y = (half * at + rng.randint(1, max(1, half // 7)) for at in quarter)
+        x, y = (half * offset + rng.randint(1, max(1, half // 7)) for offset in quadrant)
         return replace(digit, x=x, y=y)
 
     def _apart(self, digits: Sequence[Event]) -> bool:
-        """Whether all digits stay in the picture, out of the square's corner, and clear of one another."""
+        """Whether all digits stay inside the frame, outside the corner of the square, and apart from each other."""
         for frame in range(self.frames):
             boxes = [digit.box for event in digits if (digit := event.at(frame)) is not None]
             if any(min(b[:2]) < 0 or max(b[2:]) > self.size or max(b[:2]) < self.size // 7 for b in boxes):

@@ -1,7 +1,7 @@
 """Multiple-choice questions about synthetic sounds: which came first, how many, rising or falling.
 
-Clips are made on demand, 1 to 1.5 s at 16 kHz: some events with silence between them. Train, val and test clips are
-drawn from different random numbers, so that none is in two of them.
+Clips are synthesized on demand: 1 to 1.5 s at 16 kHz with a few events, separated by silence. Train, val and test clips
+come from different random streams, so that no clip is in two splits.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from jaxtyping import Float32
 
 from mmpost.data.formats.choices import TEMPLATE, choice_sample
 from mmpost.data.media.media import media
-from mmpost.data.sources.base import Indexed
-from mmpost.errors import ConfigError
+from mmpost.data.sources.base import GeneratedQuestions
 from mmpost.types import Sample, Split
 
 RATE = 16_000
-"""Hz."""
+"""Sampling rate in Hz."""
 GAP = 0.06
-"""Seconds of silence between two events, at least."""
+"""Minimum silence between two events in seconds."""
 
 NAMES: tuple[str, ...] = ("beep", "buzz", "hiss", "knock", "bell", "siren")
-"""What can be heard: a tone, a low rough tone, a burst of noise, a dull stroke, a tone that dies away, a tone that
-goes up and down."""
+"""Kinds of events: a tone, a low rough tone, a noise burst, a dull stroke, a decaying tone, a tone with rising and
+falling pitch."""
 NUMBERS: tuple[str, ...] = ("one", "two", "three", "four")
 DIRECTIONS: tuple[str, ...] = ("rising", "falling", "flat")
 
@@ -40,16 +39,16 @@ class Event:
     name: str
     seconds: float
     pitch: float
-    """Hz at its start."""
+    """Pitch at the start in Hz."""
     glide: float = 1.0
-    """Pitch at its end, as a multiple."""
+    """Ratio of the pitch at the end to that at the start."""
     level: float = 0.5
     """Amplitude, at most 1."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a maker draws: the events of a clip in their order, and a question with its options."""
+class Question:
+    """The events of a clip in order, and a question about them with its options."""
 
     events: list[Event]
     question: str
@@ -57,45 +56,45 @@ class Asked:
     choices: list[str]
 
 
-def synthesise(event: Event, rng: np.random.Generator) -> Wave:
-    """The event as a waveform at `RATE`, with soft edges."""
+def synthesize(event: Event, rng: np.random.Generator) -> Wave:
+    """Synthesize the event as a waveform at `RATE`, with 5 ms fades at both ends."""
     n = round(event.seconds * RATE)
     time = np.arange(n) / RATE
-    share = np.arange(n) / n
-    pitch = event.pitch * event.glide**share
+    position = np.arange(n) / n
+    pitch = event.pitch * event.glide**position
     if event.name == "siren":
-        pitch = event.pitch * 2 ** (0.7 * np.sin(2 * np.pi * 2.5 * share))
+        pitch = event.pitch * 2 ** (0.7 * np.sin(2 * np.pi * 2.5 * position))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    shapes: Mapping[str, Callable[[], np.ndarray]] = {
+    waveforms: Mapping[str, Callable[[], np.ndarray]] = {
         "buzz": lambda: np.sign(np.sin(phase)) * 0.6,
         "hiss": lambda: rng.normal(0, 0.4, n),
         "knock": lambda: np.exp(-time / 0.03) * (np.sin(phase) + rng.normal(0, 0.3, n)),
         "bell": lambda: np.exp(-time / 0.06) * (np.sin(phase) + 0.5 * np.sin(2.76 * phase)),
     }
-    wave = shapes.get(event.name, lambda: np.sin(phase))()
-    edge = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.005)
-    return (event.level * edge * np.clip(wave, -1.5, 1.5)).astype(np.float32)
+    wave = waveforms.get(event.name, lambda: np.sin(phase))()
+    fade = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.005)
+    return (event.level * fade * np.clip(wave, -1.5, 1.5)).astype(np.float32)
 
 
 def clip(events: Sequence[Event], rng: random.Random, noise: float = 0.0) -> Wave:
-    """The events in their order, at random places of 1 to 1.5 s, over white noise of that amplitude."""
+    """Place the events in order, at random times of a 1 to 1.5 s clip with white noise of amplitude `noise`."""
     generator = np.random.default_rng(rng.getrandbits(64))
-    sounds = [synthesise(event, generator) for event in events]
-    taken = sum(len(s) for s in sounds) / RATE + GAP * (len(sounds) - 1)
-    length = max(rng.uniform(1.0, 1.5), taken + 0.04)
-    # Cuts of the free time, sorted, keep the order and the least gap.
-    cuts = sorted(rng.uniform(0, length - taken - 0.02) for _ in sounds)
+    sounds = [synthesize(event, generator) for event in events]
+    occupied = sum(len(s) for s in sounds) / RATE + GAP * (len(sounds) - 1)
+    length = max(rng.uniform(1.0, 1.5), occupied + 0.04)
+    # Sorted cuts of the free time keep the order of the events and the minimum gap between them.
+    cuts = sorted(rng.uniform(0, length - occupied - 0.02) for _ in sounds)
     wave = generator.normal(0, noise, round(length * RATE)).astype(np.float32)
     start = 0.0
     for cut, sound in zip(cuts, sounds, strict=True):
-        at = round((start + cut) * RATE)
-        wave[at : at + len(sound)] += sound
+        first = round((start + cut) * RATE)
+        wave[first : first + len(sound)] += sound
         start += len(sound) / RATE + GAP
     return wave
 
 
 def _event(rng: random.Random, name: str, level: tuple[float, float]) -> Event:
-    """One event with pitch, length and level drawn from what its name allows."""
+    """Sample pitch, length and level of an event from the ranges of its kind."""
     low, high = {"buzz": (90, 180), "knock": (90, 200), "bell": (700, 1500), "siren": (600, 1100)}.get(
         name, (500, 1800)
     )
@@ -104,60 +103,61 @@ def _event(rng: random.Random, name: str, level: tuple[float, float]) -> Event:
     return Event(name, seconds, pitch, level=rng.uniform(*level))
 
 
-Draw = Callable[[random.Random, tuple[float, float]], Asked]
+QuestionSampler = Callable[[random.Random, tuple[float, float]], Question]
+"""(rng, range of levels) -> a question with its events."""
 
 
-def _which(rng: random.Random, level: tuple[float, float]) -> Asked:
+def _which(rng: random.Random, level: tuple[float, float]) -> Question:
     name = rng.choice(NAMES)
     others = rng.sample([n for n in NAMES if n != name], 3)
-    return Asked([_event(rng, name, level)], "which sound?", name, [name, *others])
+    return Question([_event(rng, name, level)], "which sound?", name, [name, *others])
 
 
-def _ordered(place: int, question: str) -> Draw:
-    """Two or three different sounds, of which the one at `place` is asked for; the options hold them all."""
+def _ordered(place: int, question: str) -> QuestionSampler:
+    """A question about the one at `place` of two or three different sounds; the options hold all of them."""
 
-    def draw(rng: random.Random, level: tuple[float, float]) -> Asked:
+    def sample_question(rng: random.Random, level: tuple[float, float]) -> Question:
         names = rng.sample(NAMES, 4)
         heard = names[: rng.randint(2, 3)]
-        return Asked([_event(rng, n, level) for n in heard], question, heard[place], names)
+        return Question([_event(rng, n, level) for n in heard], question, heard[place], names)
 
-    return draw
+    return sample_question
 
 
-def _absent(rng: random.Random, level: tuple[float, float]) -> Asked:
+def _absent(rng: random.Random, level: tuple[float, float]) -> Question:
     names = rng.sample(NAMES, 4)
-    return Asked([_event(rng, n, level) for n in names[1:]], "which was not heard?", names[0], names)
+    return Question([_event(rng, n, level) for n in names[1:]], "which was not heard?", names[0], names)
 
 
-def _count(rng: random.Random, level: tuple[float, float]) -> Asked:
+def _count(rng: random.Random, level: tuple[float, float]) -> Question:
     n = rng.randint(1, 4)
     one = _event(rng, rng.choice(NAMES[:5]), level)
-    return Asked([one] * n, "how many sounds?", NUMBERS[n - 1], list(NUMBERS))
+    return Question([one] * n, "how many sounds?", NUMBERS[n - 1], list(NUMBERS))
 
 
-def _pitch(rng: random.Random, level: tuple[float, float]) -> Asked:
-    way = rng.choice(DIRECTIONS)
+def _pitch(rng: random.Random, level: tuple[float, float]) -> Question:
+    direction = rng.choice(DIRECTIONS)
     ratio = rng.uniform(1.6, 2.5)
     tone = Event(
         "beep",
         rng.uniform(0.3, 0.6),
-        pitch=rng.uniform(600, 1200) * (ratio if way == "falling" else 1),
-        glide={"rising": ratio, "falling": 1 / ratio, "flat": 1.0}[way],
+        pitch=rng.uniform(600, 1200) * (ratio if direction == "falling" else 1),
+        glide={"rising": ratio, "falling": 1 / ratio, "flat": 1.0}[direction],
         level=rng.uniform(*level),
     )
-    return Asked([tone], "rising or falling?", way, list(DIRECTIONS))
+    return Question([tone], "rising or falling?", direction, list(DIRECTIONS))
 
 
-def _higher(rng: random.Random, level: tuple[float, float]) -> Asked:
+def _higher(rng: random.Random, level: tuple[float, float]) -> Question:
     """Two tones; which is the higher one?"""
     low = rng.uniform(500, 900)
     pair = [low, low * rng.uniform(1.5, 2.2)]
     rng.shuffle(pair)
     tones = [Event("beep", rng.uniform(0.12, 0.2), p, level=rng.uniform(*level)) for p in pair]
-    return Asked(tones, "which tone was high?", "first" if pair[0] > pair[1] else "second", ["first", "second"])
+    return Question(tones, "which tone was high?", "first" if pair[0] > pair[1] else "second", ["first", "second"])
 
 
-_DRAW: Mapping[str, Draw] = {
+_SAMPLERS: Mapping[str, QuestionSampler] = {
     "which": _which,
     "first": _ordered(0, "which came first?"),
     "last": _ordered(-1, "which came last?"),
@@ -166,17 +166,16 @@ _DRAW: Mapping[str, Draw] = {
     "pitch": _pitch,
     "higher": _higher,
 }
-KINDS = tuple(_DRAW)
-"""What a question can ask: the sound, the first or last of several, the one that is missing, how many, which way the
-pitch goes, which of two tones is higher."""
+QUESTION_TYPES = tuple(_SAMPLERS)
+"""Which sound, the first or last one, the missing one, how many, the direction of the pitch, the higher of two."""
 
 
-class Sounds(Indexed):
-    """`n` clips with a question each; kinds of question take turns, and templates after each round of kinds.
+class Sounds(GeneratedQuestions):
+    """Synthetic clips with a question each; question types alternate, and templates after each round of types.
 
-    Truth and meta are those of `data.choices`; `meta["thought"]` names what is heard, in its order: the one thing that
-    may be thought before the answer. `noise` and `level` are ranges of amplitudes, of the noise behind a clip and of
-    its events. Raises ConfigError for a kind that does not exist.
+    Truth and meta are those of `formats/choices.py`; `meta["thought"]` lists the sounds in order, as a chain of
+    thought. `noise` and `level` are ranges of amplitudes, of the background noise and of the events. Raises ConfigError
+    for an unknown question type.
     """
 
     name = "sounds"
@@ -184,41 +183,34 @@ class Sounds(Indexed):
     def __init__(
         self,
         split: Split,
-        kinds: Sequence[str] = KINDS,
+        question_types: Sequence[str] = QUESTION_TYPES,
         n: int = 1024,
         seed: int = 0,
         templates: Sequence[str] = (TEMPLATE,),
         noise: tuple[float, float] = (0.0, 0.0),
         level: tuple[float, float] = (0.2, 0.8),
     ) -> None:
-        unknown = [kind for kind in kinds if kind not in _DRAW]
-        if unknown or not kinds:
-            raise ConfigError(
-                f"wanted kinds of question among {', '.join(KINDS)}, found {', '.join(unknown) or 'none'}"
-            )
-        self.split, self.kinds, self.n, self.seed = split, tuple(kinds), n, seed
+        super().__init__(split, n, seed, question_types, QUESTION_TYPES)
         self.templates, self.noise, self.level = tuple(templates), noise, level
 
-    def __len__(self) -> int:
-        return self.n
-
-    def draw(self, index: int) -> tuple[str, Asked, Wave]:
-        """The kind, the question and the clip of sample `index`."""
-        kind = self.kinds[index % len(self.kinds)]
-        rng = random.Random(f"{self.split} {self.seed} {index}")
-        asked = _DRAW[kind](rng, self.level)
+    def question(self, index: int) -> tuple[Question, Wave]:
+        """The question and the waveform of sample `index`."""
+        rng = self.rng(index)
+        asked = _SAMPLERS[self.question_type(index)](rng, self.level)
         rng.shuffle(asked.choices)
-        return kind, asked, clip(asked.events, rng, rng.uniform(*self.noise))
+        return asked, clip(asked.events, rng, rng.uniform(*self.noise))
 
-    def sample(self, index: int) -> Sample:
-        kind, asked, wave = self.draw(index)
-        heard = list(dict.fromkeys(e.name for e in asked.events)) if kind == "count" else [e.name for e in asked.events]
+    def generate(self, index: int) -> Sample:
+        question_type, (asked, wave) = self.question_type(index), self.question(index)
+        sounds = [event.name for event in asked.events]
+        if question_type == "count":
+            sounds = list(dict.fromkeys(sounds))
         return choice_sample(
-            f"{self.split}-{self.seed}-{index}",
+            self.uid(index),
             media((wave, RATE), "audio"),
             asked.question,
             asked.choices,
             asked.answer,
-            self.templates[index // len(self.kinds) % len(self.templates)],
-            {"kind": kind, "thought": " ".join(heard)},
+            self.templates[index // len(self.question_types) % len(self.templates)],
+            {"kind": question_type, "thought": " ".join(sounds)},
         )

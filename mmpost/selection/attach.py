@@ -10,7 +10,7 @@ from typing import Any
 from mmpost.config import registry, run_config
 from mmpost.config.settings import DataSettings, Settings
 from mmpost.data.sources.base import Subset
-from mmpost.data.sources.selected import chosen
+from mmpost.data.sources.selected import select_subset
 from mmpost.errors import ConfigError, DataError
 from mmpost.selection.manifest import Manifest, ordered, read
 from mmpost.selection.selectors import SELECTORS
@@ -102,7 +102,7 @@ def _measured_first(
 
 
 def _recorded(data: DataSettings, seed: int, source: Source, recording: GeneratedDataset) -> Source:
-    return chosen(source, ordered(recording.records), data, seed)
+    return select_subset(source, ordered(recording.records), data, seed)
 
 
 def _by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> Iterator[Stage]:
@@ -146,7 +146,7 @@ def _part(stage: Stage, manifest: Manifest, places: Mapping[str, int], data: Dat
         )
     # A file made by hand may name only what it keeps.
     others = [SampleRecord(uid, places[uid], {"kept": 0.0}) for uid in strange]
-    return chosen(stage.source, [*mine, *others], data, seed)
+    return select_subset(stage.source, [*mine, *others], data, seed)
 
 
 def _places(source: Source, named: Mapping[str, SampleRecord], skips: bool) -> dict[str, int]:
@@ -165,7 +165,7 @@ def _at_most(stage: Stage, data: DataSettings, seed: int) -> Stage:
     if len(stage.source) <= data.max_samples:
         return stage
     entries = [SampleRecord(str(index), index) for index in range(len(stage.source))]
-    return replace(stage, source=chosen(stage.source, entries, data, seed))
+    return replace(stage, source=select_subset(stage.source, entries, data, seed))
 
 
 def _few(uids: Sequence[str]) -> str:

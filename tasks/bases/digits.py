@@ -22,11 +22,11 @@ class DigitsBase(Task):
     """Scenes per step."""
 
     def stages(self) -> Iterator[Stage]:
-        source = Scenes(split="train", kinds=self.question_types, n=self.scenes, seed=1)
+        source = Scenes(split="train", question_types=self.question_types, n=self.scenes, seed=1)
         yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
 
     def benches(self, split: Split) -> list[Bench]:
-        source = Scenes(split=split, kinds=self.question_types, n=256, seed=2)
+        source = Scenes(split=split, question_types=self.question_types, n=256, seed=2)
         greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
         return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.chest.questions import Questions
-from mmpost.data.worlds.chest.studies import Phantoms
+from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
@@ -33,7 +33,7 @@ class ReportsBase(Task):
         yield Stage(
             "questions", questions, Likelihood(), self.prompts_per_step, learn, fraction=self.questions_fraction
         )
-        mixed = Mix([Phantoms("train", self.studies - asked, seed=1), Questions("train", n=asked, seed=1)])
+        mixed = Mix([SyntheticStudies("train", self.studies - asked, seed=1), Questions("train", n=asked, seed=1)])
         yield Stage("sft", mixed, Likelihood(), self.prompts_per_step, learn, fraction=1 - self.questions_fraction)
 
     def benches(self, split: Split) -> list[Bench]:
@@ -41,7 +41,7 @@ class ReportsBase(Task):
         score = Score(rewards={"accuracy": bare_accuracy})
         return [
             Bench("questions", Questions(split, n=256, seed=2), (greedy, score), choice_summary),
-            Bench("reports", Phantoms(split, n=256, seed=2), (greedy, ReportScores()), report_summary),
+            Bench("reports", SyntheticStudies(split, n=256, seed=2), (greedy, ReportScores()), report_summary),
         ]
 
 

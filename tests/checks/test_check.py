@@ -22,7 +22,7 @@ from mmpost.checks.model import held
 from mmpost.checks.report import Report
 from mmpost.cli import main
 from mmpost.config.settings import ModelSettings
-from mmpost.data.readers.dataset import read
+from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 from mmpost.models.chat.model import ChatModel
 from mmpost.models.chat.prompt_lengths import PromptLengths
@@ -127,7 +127,7 @@ def test_long_lists_of_broken_rows_are_cut_but_counted(own: Path) -> None:
     file = write(own / "many.jsonl", [row("none.jpg")] * 30)
     out = io.StringIO()
     report = Report(Console(file=out))
-    check_data([Reading("train", read(file), True)], report, skips=False)
+    check_data([Reading("train", open_dataset(file), True)], report, skips=False)
     assert report.errors == 30
     assert out.getvalue().count("error ") == 10
     assert "and 20 more" in out.getvalue()
@@ -201,7 +201,7 @@ def test_header_sizes_tell_the_lengths_that_the_processor_makes(
 ) -> None:
     picture(own / "odd.png", 1, size)
     write(own / "odd.jsonl", [row("odd.png")])
-    sample = read(own / "odd.jsonl")[0]
+    sample = open_dataset(own / "odd.jsonl")[0]
     lengths = PromptLengths(tiny_folder, ModelSettings(name=tiny_folder))
     assert lengths.estimate(sample) == lengths.exact(sample)
     assert lengths.exact(sample).media > 1
@@ -213,7 +213,7 @@ def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, t
         build(name, tmp_path / name)
         lengths = PromptLengths(str(tmp_path / name), ModelSettings(name=name))
         out = io.StringIO()
-        reading = Reading("train", read(own / "good.jsonl"), True, good=[0, 1, 2, 3])
+        reading = Reading("train", open_dataset(own / "good.jsonl"), True, good=[0, 1, 2, 3])
         check_lengths([reading], lengths, 10, Report(Console(file=out)), skips=False)
         found[name] = "exact on 4" in out.getvalue()
         assert ("processor, on 4" in out.getvalue()) is not found[name]
@@ -230,7 +230,7 @@ def job(folder: str) -> tuple[TrainingContext, ChatModel]:
 
 def seen(own: Path) -> list[Sample]:
     said = Reply((Part("text", "Three.", "assistant"),))
-    return [Sample(s.uid, s.prompt, (said,)) for s in read(own / "good.jsonl")]
+    return [Sample(s.uid, s.prompt, (said,)) for s in open_dataset(own / "good.jsonl")]
 
 
 def test_the_probe_tells_a_model_that_looks_from_one_that_does_not(own: Path, tiny_folder: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import mmpost.rewards
 from mmpost.data.formats import temporal
 from mmpost.data.worlds import clips
-from mmpost.data.worlds.digits.scenes import KINDS, Scenes, answer_text
+from mmpost.data.worlds.digits.scenes import QUESTION_TYPES, Scenes, answer_text
 from mmpost.errors import DataError
 from mmpost.types import Part, Reply, Reward, Sample
 
@@ -50,12 +50,12 @@ def rewards() -> dict[str, Reward]:
 REWARDS = rewards()
 BOX = importlib.import_module("mmpost.rewards.box")
 SAMPLES: dict[str, Sequence[Sample]] = {
-    "boxes": Scenes("val", KINDS, n=24, none=0.3),
+    "boxes": Scenes("val", QUESTION_TYPES, n=24, none=0.3),
     "text": [Sample("t", ASKED, truth="A  Cat"), Sample("u", ASKED, truth="<answer>7</answer>")],
     "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
     "calls": [Sample("c", ASKED, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", ASKED)],
-    "spans": clips.Clips("val", clips.KINDS[::-1], n=16),
+    "spans": clips.Clips("val", clips.QUESTION_TYPES[::-1], n=16),
 }
 """Samples by what their truth is."""
 
@@ -114,7 +114,7 @@ def test_any_reply_scores_the_same_finite_number_twice(name: str) -> None:
     assert len({value for value in values if value is not None}) > 1, f"{name} tells no reply from another"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_the_label_earns_all_but_the_thought(kind: str) -> None:
     for sample in Scenes("train", (kind,), n=20, none=0.3):
         sample = Sample(sample.uid, sample.prompt, truth=json.loads(json.dumps(sample.truth)))

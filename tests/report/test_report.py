@@ -240,7 +240,7 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
 
     monkeypatch.setattr("mmpost.core.annotations._readers", {"times": times})
     monkeypatch.setitem(
-        modalities._kinds, "spectrum", modalities.Modality("spectrum", np.load, lambda file: {"bins": 64})
+        modalities._registry, "spectrum", modalities.Modality("spectrum", np.load, lambda file: {"bins": 64})
     )
     sound = Part("spectrum", media(np.sin(np.arange(64.0)), "spectrum"))
     reply = Reply((Part("text", "loud"), Part("spectrum", sound.value, "assistant")), "policy", None)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mmpost.config.settings import DataSettings, Settings
-from mmpost.data.sources.selected import chosen
+from mmpost.data.sources.selected import select_subset
 from mmpost.errors import ConfigError, DataError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.selection import manifest, recorder, recording
@@ -156,7 +156,7 @@ def test_one_seed_has_one_mask_and_another_has_its_own(tmp_path: Path) -> None:
 def test_a_later_stage_draws_from_what_was_recorded(tmp_path: Path) -> None:
     record = whole(stage(Difficulty()), tmp_path)
     reads = ReadsFrom(
-        "measure", lambda source, found: chosen(source, manifest.ordered(found.records), DataSettings(), 0)
+        "measure", lambda source, found: select_subset(source, manifest.ordered(found.records), DataSettings(), 0)
     )
     later = Stage("rl", SOURCE, Likelihood(), 3, reads_from=reads, order="given")
     source = reads.build(later.source, record)

@@ -18,7 +18,7 @@ from mmpost.checks import check
 from mmpost.checks.report import Report
 from mmpost.config import run_config
 from mmpost.data.worlds.chest.questions import Questions
-from mmpost.data.worlds.chest.studies import Phantoms
+from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.errors import DataError
 from mmpost.judges.base import Verdict
 from mmpost.judges.radiology.rules import RuleJudge
@@ -239,7 +239,7 @@ def test_train_and_bench_studies_are_not_those_of_the_base() -> None:
     source = checked_stages(task)[0].source
     asked, mixed = (stage.source for stage in ReportsBase().stages())
     met = {mixed[i].uid.partition("/")[2] for i in range(64)}
-    assert isinstance(source, Phantoms)
+    assert isinstance(source, SyntheticStudies)
     assert any(uid.startswith("phantom-train-1-") for uid in met)
     assert not {s.uid for s in source} & met
     # Questions are asked about films of their own.

@@ -15,8 +15,8 @@ from small_runs import QUICK, lines
 import mmpost
 from mmpost.config import run_config
 from mmpost.config.settings import ComputeSettings, ModelSettings
-from mmpost.data.readers.dataset import read
-from mmpost.data.worlds.digits.pairs import Rivals
+from mmpost.data.readers.dataset import open_dataset
+from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import Scenes
 from mmpost.methods.preference import ordered
 from mmpost.models.chat.model import ChatModel
@@ -119,7 +119,7 @@ def test_rows_of_preferences_become_replies_in_the_role_of_the_assistant(tiny_fo
     )
     model = load(tiny_folder, "auto")
     job = TrainingContext(model, LocalRollout(model), 0)
-    found = EncodePairs(unpaired=True)(list(read(file, loss="last")), job)
+    found = EncodePairs(unpaired=True)(list(open_dataset(file, loss="last")), job)
     assert [[r.columns["chosen"] for r in s.replies] for s in found] == [[1, 0], [1, 0], [1, 0], [0], [1]]
     whole = [(model.prompt(s).ids.tolist(), [r.token_ids for r in s.replies]) for s in found]
     this, that = (model.encode_reply(text, "data").token_ids for text in ("this", "that"))
@@ -132,13 +132,13 @@ def test_rows_of_preferences_become_replies_in_the_role_of_the_assistant(tiny_fo
 
 
 def test_a_rival_is_another_digit_of_the_picture() -> None:
-    pairs = Rivals("train", ("last from the top",), n=30, seed=0)
+    pairs = PreferencePairs("train", ("last from the top",), n=30, seed=0)
     for i in range(30):
         sample, scene = pairs[i], pairs.scenes.scene(i)
         rival = sample.meta["rival"]["boxes"][0]
         assert rival not in sample.truth["boxes"]
         assert not scene.digits or rival in [d.box for d in scene.digits]
-    assert pairs[3].meta == Rivals("train", ("last from the top",), n=30, seed=0)[3].meta
+    assert pairs[3].meta == PreferencePairs("train", ("last from the top",), n=30, seed=0)[3].meta
 
 
 def test_how_the_policy_orders_replies() -> None:

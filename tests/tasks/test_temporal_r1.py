@@ -14,7 +14,7 @@ import pytest
 import mmpost
 from mmpost.config import run_config
 from mmpost.data.media.media import media
-from mmpost.data.worlds.clips import KINDS, Clips
+from mmpost.data.worlds.clips import QUESTION_TYPES, Clips
 from mmpost.errors import DataError
 from mmpost.runs.configured_task import make_task
 from mmpost.tasks.temporal_r1 import TemporalR1
@@ -23,7 +23,7 @@ from mmpost.types import Part, Reply
 
 
 def task(**fields: Any) -> TemporalR1:
-    return TemporalR1.model_validate({"question_types": KINDS, "clips": 16, "bench_clips": 16, **fields})
+    return TemporalR1.model_validate({"question_types": QUESTION_TYPES, "clips": 16, "bench_clips": 16, **fields})
 
 
 def reward(made: TemporalR1) -> Score:

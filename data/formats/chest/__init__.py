@@ -1,1 +1,1 @@
-"""Published collections of chest X-rays and reports."""
+"""Published collections of chest X-rays with radiology reports."""

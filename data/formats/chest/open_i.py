@@ -1,4 +1,4 @@
-"""Open-i (IU X-Ray): chest X-ray reports as XML, one file per study, with the MeSH terms of human indexers."""
+"""Open-i (IU X-Ray): chest X-ray reports as XML, one file per study, with MeSH terms by human indexers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SECTIONS = ("findings", "impression", "indication", "comparison")
 
 @dataclass(frozen=True)
 class Report:
-    """One study. Words that were removed for privacy read XXXX; a section that is missing is empty."""
+    """One study. Words removed for privacy read XXXX; missing sections are empty."""
 
     uid: str
-    """CXR and the number of the study."""
+    """The study: CXR followed by its number."""
     findings: str = ""
     impression: str = ""
     indication: str = ""
     comparison: str = ""
     mesh: tuple[str, ...] = ()
-    """What indexers found, terms with qualifiers: `Pleural Effusion/right/small`; `normal` where they found nothing."""
+    """Findings as MeSH terms with qualifiers, `Pleural Effusion/right/small`; `normal` if there are none."""
     images: tuple[str, ...] = ()
-    """Names of the study's images, without folder and ending."""
+    """File names of the images, without folder and suffix."""
 
     @property
     def text(self) -> str:
@@ -35,7 +35,7 @@ class Report:
 
 
 def parse(xml: bytes, where: str) -> Report:
-    """The report in one file's XML; raises DataError naming `where`."""
+    """Parse the XML of one report. Raises DataError, naming `where`, for malformed files."""
     try:
         root = ET.fromstring(xml)
     except ET.ParseError as e:
@@ -43,29 +43,29 @@ def parse(xml: bytes, where: str) -> Report:
     uid = root.find("uId")
     if uid is None or not uid.get("id"):
         raise DataError(f"{where}: wanted an Open-i report with <uId id=...>, found <{root.tag}> without one")
-    said: dict[str, str] = {}
+    sections: dict[str, str] = {}
     for part in root.iter("AbstractText"):
         name = (part.get("Label") or "").lower()
         text = " ".join("".join(part.itertext()).split())
         if name in SECTIONS and text:
-            said[name] = f"{said[name]} {text}" if name in said else text
+            sections[name] = f"{sections[name]} {text}" if name in sections else text
     return Report(
         uid=str(uid.get("id")),
         mesh=tuple(" ".join(term.text.split()) for term in root.iterfind("MeSH/major") if term.text),
         images=tuple(str(image.get("id")) for image in root.iter("parentImage") if image.get("id")),
-        **said,
+        **sections,
     )
 
 
 def reports(path: Path) -> Iterator[Report]:
-    """The reports of a file, of a folder with everything below it, or of a .tgz, by the numbers of their studies.
+    """Read the reports in a file, a folder (recursively) or a .tgz, ordered by study number.
 
-    Raises DataError where there is none.
+    Raises DataError if there are none.
     """
-    found = sorted((parse(xml, where) for where, xml in _files(path)), key=lambda r: (len(r.uid), r.uid))
-    if not found:
+    parsed = sorted((parse(xml, where) for where, xml in _files(path)), key=lambda r: (len(r.uid), r.uid))
+    if not parsed:
         raise DataError(f"{path}: wanted Open-i reports (.xml, a folder or .tgz of them), found none")
-    yield from found
+    yield from parsed
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:

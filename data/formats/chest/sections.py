@@ -1,4 +1,4 @@
-"""Sections of a free-text radiology report: findings, impression, indication."""
+"""Splits free-text radiology reports into sections: findings, impression, indication."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ LUNGS LUNG AIRWAYS AIRWAY PLEURA PLEURAL SPACES SPACE HEART CARDIAC CARDIOMEDIAS
 PULMONARY VASCULATURE VESSELS BONES OSSEOUS STRUCTURES RIBS SPINE SOFT TISSUES DIAPHRAGM UPPER ABDOMEN SUPPORT DEVICES
 LINES TUBES AND OTHER
 """
-"""Words of headings inside the findings: LUNGS AND PLEURA: ..."""
+"""Words of subheadings inside the findings, such as LUNGS AND PLEURA: ..."""
 _SECTION = {title: name for name, titles in _NAMES.items() for title in titles}
 
 
 def sections(report: str) -> dict[str, str]:
-    """The sections by name, white space collapsed; one that is missing or empty is left out.
+    """The sections by name, with collapsed white space; missing or empty ones are left out.
 
-    A title stands at the start of a line, in capitals, before a colon; what precedes the first is no section, and parts
-    of the body ("LUNGS: clear") are headings inside one. Where a section comes twice (a wet read, an addendum), the
-    last one that says something counts.
+    A title is in capitals, at the start of a line and before a colon. Text before the first title belongs to no
+    section, and names of organs ("LUNGS: clear") are subheadings within one. If a section occurs several times (a wet
+    read, an addendum), the last non-empty one counts.
     """
-    within = set(PARTS.split())
-    titles = [t for t in _TITLE.finditer(report) if not set(re.findall(r"[A-Z]+", t[1])) <= within]
-    found: dict[str, str] = {}
+    organs = set(PARTS.split())
+    titles = [t for t in _TITLE.finditer(report) if not set(re.findall(r"[A-Z]+", t[1])) <= organs]
+    result: dict[str, str] = {}
     for number, title in enumerate(titles):
         end = titles[number + 1].start() if number + 1 < len(titles) else len(report)
         name, text = _SECTION.get(" ".join(title[1].split())), " ".join(report[title.end() : end].split())
         if name is not None and text:
-            found[name] = text
-    return found
+            result[name] = text
+    return result
 
 
 PROMPT = "Write the findings section of the report on this chest film."
@@ -45,5 +45,5 @@ INDICATED = 'Given the indication "{indication}", write the findings section of 
 
 
 def prompt_text(indication: str, prompt: str = PROMPT, indicated: str = INDICATED) -> str:
-    """The instruction that follows the film; without an indication it asks for the findings alone."""
+    """The instruction that follows the X-ray: `indicated` with the indication if there is one, else `prompt`."""
     return indicated.replace("{indication}", indication) if indication else prompt

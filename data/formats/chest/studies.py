@@ -1,4 +1,4 @@
-"""Chest film studies as samples: at most two films and the indication in the prompt, the report as the truth."""
+"""Chest X-ray studies as samples: at most two images and the indication in the prompt, the report as the truth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mmpost.data.formats.chest.files import Filed, studies
+from mmpost.data.formats.chest.files import StudyFiles, studies
 from mmpost.data.formats.chest.sections import INDICATED, PROMPT, prompt_text
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import media
-from mmpost.data.readers.user_data import Own
+from mmpost.data.readers.user_data import UserData
 from mmpost.data.sources.base import Indexed, Wrapped
 from mmpost.errors import DataError
 from mmpost.types import Part, Sample, Split
@@ -19,10 +19,10 @@ Section = Literal["findings", "impression", "both"]
 
 
 class Studies(Indexed):
-    """The studies of one split of an official set (report_files.py).
+    """The studies of one split of an official collection (`files.py`).
 
-    Studies whose report lacks the section are left out where the list says so, and raise when they are drawn where the
-    report is a file of its own. `meta` holds the indication and the views.
+    Studies whose report lacks the section are skipped if the table holds the reports; if reports are separate files,
+    such studies raise DataError when they are read. `meta` holds the indication and the views.
     """
 
     def __init__(
@@ -35,71 +35,73 @@ class Studies(Indexed):
         limits: Limits = DEFAULT,
     ) -> None:
         self.name, self.section, self.prompt, self.indicated, self.limits = folder, section, prompt, indicated, limits
-        mine = [s for s in studies(folder) if s.split == split]
-        self.studies = [s for s in mine if s.said is None or self._truth(s.said)]
+        in_split = [s for s in studies(folder) if s.split == split]
+        self.studies = [s for s in in_split if s.report_sections is None or self._truth(s.report_sections)]
         if not self.studies:
-            raise DataError(f"{folder}: wanted studies of the split {split} with {section}, found none of {len(mine)}")
+            raise DataError(
+                f"{folder}: wanted studies of the split {split} with {section}, found none of {len(in_split)}"
+            )
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def where(self, index: int) -> str:
-        """Where a study stands, as messages call it."""
+        """File and row of a study, for messages."""
         return self.studies[index].where
 
     def sample(self, index: int) -> Sample:
         study = self.studies[index]
-        said = study.sections()
-        truth = self._truth(said)
+        sections = study.sections()
+        truth = self._truth(sections)
         if not truth:
             raise DataError(
                 f"{study.where}: wanted a report with {self.section} at {study.report}, found the sections "
-                f"{', '.join(said) or 'none'}; data.on_error=skip leaves such studies out"
+                f"{', '.join(sections) or 'none'}; data.on_error=skip leaves such studies out"
             )
-        return self._sample(study, truth, said.get("indication", ""))
+        return self._sample(study, truth, sections.get("indication", ""))
 
-    def _sample(self, study: Filed, truth: str, indication: str) -> Sample:
-        films = [Part("image", media(path, "image", limits=self.limits)) for path in study.images]
+    def _sample(self, study: StudyFiles, truth: str, indication: str) -> Sample:
+        images = [Part("image", media(path, "image", limits=self.limits)) for path in study.images]
         text = prompt_text(indication, self.prompt, self.indicated)
         meta = {"indication": indication, "views": list(study.views)}
-        return Sample(study.uid, (*films, Part("text", text)), truth=truth, meta=meta)
+        return Sample(study.uid, (*images, Part("text", text)), truth=truth, meta=meta)
 
-    def _truth(self, said: Mapping[str, str]) -> str:
+    def _truth(self, sections: Mapping[str, str]) -> str:
         names: Sequence[str] = ("findings", "impression") if self.section == "both" else (self.section,)
-        return " ".join(said[name] for name in names if said.get(name))
+        return " ".join(sections[name] for name in names if sections.get(name))
 
 
 class ReportRows(Wrapped):
-    """The user's rows: films, and the report as the solution or the assistant's reply; `indication` where there is one.
+    """Rows of the user: images, the report as solution or assistant reply, and optionally an `indication`.
 
-    At most the first two films stay; a row's own question is asked as it stands. Raises DataError for a row without
-    film or report.
+    At most the first two images are used; a row with its own question keeps it. Reading a row without an image or
+    report raises DataError.
     """
 
-    def __init__(self, rows: Own, prompt: str = PROMPT, indicated: str = INDICATED) -> None:
+    def __init__(self, rows: UserData, prompt: str = PROMPT, indicated: str = INDICATED) -> None:
         super().__init__(rows)
         self.prompt, self.indicated = prompt, indicated
 
     def sample(self, index: int) -> Sample:
         row = self.source[index]
-        said = row.truth if isinstance(row.truth, str) and row.truth.strip() else None
-        report = said if said is not None else next((r.text for r in row.replies if r.text.strip()), "")
-        films = [part for part in row.prompt if part.modality == "image"]
-        if not films or not report.strip():
+        solution = row.truth if isinstance(row.truth, str) and row.truth.strip() else None
+        report = solution if solution is not None else next((r.text for r in row.replies if r.text.strip()), "")
+        images = [part for part in row.prompt if part.modality == "image"]
+        if not images or not report.strip():
             raise DataError(
                 f"{self.where(index)}: wanted an image and a report (`solution`, or an assistant's turn), found "
-                f"{len(films)} images and {'a' if report.strip() else 'no'} report"
+                f"{len(images)} images and {'a' if report.strip() else 'no'} report"
             )
-        asked = [
-            part for part in row.prompt if part.modality == "text" and part.role == "user" and part.value != UNASKED
+        question = [
+            part for part in row.prompt if part.modality == "text" and part.role == "user" and part.value != NO_QUESTION
         ]
         indication = str(row.meta.get("indication") or "")
-        if not "".join(part.value for part in asked).strip():
-            asked = [Part("text", prompt_text(indication, self.prompt, self.indicated))]
+        if not "".join(part.value for part in question).strip():
+            question = [Part("text", prompt_text(indication, self.prompt, self.indicated))]
         system = [part for part in row.prompt if part.role == "system"]
         meta = {**row.meta, "indication": indication}
-        return replace(row, prompt=(*system, *films[:2], *asked), replies=(), truth=report, meta=meta)
+        return replace(row, prompt=(*system, *images[:2], *question), replies=(), truth=report, meta=meta)
 
 
-UNASKED = "{report}"
-"""What rows without a question are read with (`own(..., prompt=UNASKED)`)."""
+NO_QUESTION = "{report}"
+"""Prompt that marks rows without a question: `user_data(..., prompt=NO_QUESTION)`."""

@@ -1,1 +1,1 @@
-"""Synthetic aerial images and questions about them."""
+"""Synthetic aerial images and visual questions about them."""

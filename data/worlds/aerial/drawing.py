@@ -1,4 +1,4 @@
-"""Things seen from above, drawn with PIL at any size: what `mmpost.data.worlds.aerial.questions` asks about."""
+"""Renders objects seen from above with PIL, at any image size: the scenes of `mmpost.data.worlds.aerial.questions`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RGB: dict[str, tuple[int, int, int]] = {
 }  # fmt: skip
 
 EXTENT = {"small": 0.17, "medium": 0.28, "large": 0.42, "": 0.3}
-"""Half the width of a thing, as a share of its cell."""
+"""Half the width of an object by its size, as a fraction of its cell; "" is the default of objects without a size."""
 
 
 class Drawable(Protocol):
-    """What is asked of a thing."""
+    """The attributes of a scene object that rendering reads."""
 
     @property
     def kind(self) -> str: ...
@@ -42,7 +42,7 @@ class Drawable(Protocol):
 
 
 class Pen:
-    """Draws in shares of a cell, (0, 0) at the centre of the thing, y downwards."""
+    """Draws in units of one cell, with the origin at the center of the object and y pointing down."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, centre: tuple[float, float], cell: float) -> None:
         self.draw, self.centre, self.cell = draw, centre, cell
@@ -54,48 +54,54 @@ class Pen:
         self.draw.polygon(self._at(points), fill=RGB[color])
 
     def box(self, color: str, x: float, y: float, width: float, height: float) -> None:
-        """A rectangle around (x, y)."""
+        """Fill a rectangle centered at (x, y)."""
         low, high = self._at([(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)])
         self.draw.rectangle([low, high], fill=RGB[color])
 
     def disc(self, color: str, x: float, y: float, radius: float, flat: float = 1.0) -> None:
-        """An ellipse around (x, y), `radius` wide and `flat` times that high."""
+        """Fill an ellipse centered at (x, y) with horizontal radius `radius` and vertical radius `radius * flat`."""
         low, high = self._at([(x - radius, y - radius * flat), (x + radius, y + radius * flat)])
         self.draw.ellipse([low, high], fill=RGB[color])
 
     def frame(self, color: str, x: float, y: float, width: float, height: float, line: float = 0.035) -> None:
-        """The outline of a rectangle."""
+        """Outline a rectangle centered at (x, y)."""
         low, high = self._at([(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)])
         self.draw.rectangle([low, high], outline=RGB[color], width=max(1, round(line * self.cell)))
 
     def ring(self, color: str, radius: float, line: float = 0.035, flat: float = 1.0) -> None:
-        """The outline of an ellipse around the centre."""
+        """Outline an ellipse centered on the object."""
         low, high = self._at([(-radius, -radius * flat), (radius, radius * flat)])
         self.draw.ellipse([low, high], outline=RGB[color], width=max(1, round(line * self.cell)))
 
 
-def picture(things: Sequence[Drawable], cells: int, size: int, rng: random.Random) -> Image.Image:
-    """The scene from above as RGB of `size` x `size` pixels; `rng` decides places within cells, and the ground."""
-    # Small pictures are drawn larger and reduced, which smooths their edges.
-    finer = 2 if size < 512 else 1
-    canvas = Image.new("RGB", (size * finer, size * finer), RGB["grass"])
-    draw, cell = ImageDraw.Draw(canvas), size * finer / cells
-    for thing in sorted(things, key=lambda t: _FIRST.index(t.kind) if t.kind in _FIRST else len(_FIRST)):
+def render(things: Sequence[Drawable], cells: int, size: int, rng: random.Random) -> Image.Image:
+    """Render the scene as an RGB image of `size` x `size` pixels.
+
+    `rng` decides where each object lies within its cell, and the texture of the ground. The order of the calls to it is
+    part of the data: objects are drawn in the order given, after those of `_DRAWN_FIRST`.
+    """
+    # Small images are rendered at twice the size and downsampled, which anti-aliases their edges.
+    supersampling = 2 if size < 512 else 1
+    canvas = Image.new("RGB", (size * supersampling, size * supersampling), RGB["grass"])
+    draw, cell = ImageDraw.Draw(canvas), size * supersampling / cells
+    layer = {kind: number for number, kind in enumerate(_DRAWN_FIRST)}
+    for thing in sorted(things, key=lambda t: layer.get(t.kind, len(layer))):
         if thing.kind == "road":
             _road(draw, thing, cell, cells)
             continue
-        room = max(0.0, 0.47 - EXTENT[thing.size]) if thing.kind not in _WHOLE else 0.0
-        x, y = (rng.uniform(-room, room) / 2 for _ in range(2))
+        margin = max(0.0, 0.47 - EXTENT[thing.size]) if thing.kind not in _FILLS_CELL else 0.0
+        x, y = (rng.uniform(-margin, margin) / 2 for _ in range(2))
         pen = Pen(draw, ((thing.column + 0.5 + x) * cell, (thing.row + 0.5 + y) * cell), cell)
         _DRAW[thing.kind](pen, thing)
-    small = canvas.reduce(finer) if finer > 1 else canvas
-    return Image.fromarray(_grained(np.asarray(small), rng))
+    image = canvas.reduce(supersampling) if supersampling > 1 else canvas
+    return Image.fromarray(_add_grain(np.asarray(image), rng))
 
 
 def _road(draw: ImageDraw.ImageDraw, thing: Drawable, cell: float, cells: int) -> None:
-    """A strip from edge to edge along the line before the thing's row or column."""
-    for color, half, ends in (("asphalt", 0.06, [(0.0, cells)]), ("line", 0.008, [(i, i + 0.5) for i in range(cells)])):
-        for start, end in ends:
+    """Draw a strip from edge to edge along the upper (left) border of the road's row (column)."""
+    dashes = [(i, i + 0.5) for i in range(cells)]
+    for color, half, segments in (("asphalt", 0.06, [(0.0, cells)]), ("line", 0.008, dashes)):
+        for start, end in segments:
             across = thing.shape == "across"
             middle = thing.row if across else thing.column
             low, high = (start, middle - half), (end, middle + half)
@@ -105,11 +111,11 @@ def _road(draw: ImageDraw.ImageDraw, thing: Drawable, cell: float, cells: int) -
 
 @cache
 def _grain() -> np.ndarray:
-    """Soil and grass: [256, 256, 1] of -3..3."""
+    """Texture of soil and grass: [256, 256, 1] with values in -3..3."""
     return np.random.default_rng(0).integers(-3, 4, (256, 256, 1), dtype=np.int16)
 
 
-def _grained(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
+def _add_grain(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
     side = pixels.shape[0]
     place = np.roll(_grain(), (rng.randrange(256), rng.randrange(256)), (0, 1))
     times = -(-side // 256)
@@ -233,12 +239,12 @@ def _block(pen: Pen, thing: Drawable) -> None:
     pen.box(thing.color, 0, 0, 0.3, 0.3)
 
 
-_WHOLE = ("sea", "runway", "block", "boat", "bus", "train", "plane", "tennis", "soccer", "baseball", "basketball",
+_FILLS_CELL = ("sea", "runway", "block", "boat", "bus", "train", "plane", "tennis", "soccer", "baseball", "basketball",
           "running")  # fmt: skip
-"""Kinds that fill their cell and stay in its middle."""
+"""Objects that fill their cell and stay centered in it."""
 
-_FIRST = ("sea", "road", "runway")
-"""Kinds that lie under the others."""
+_DRAWN_FIRST = ("sea", "road", "runway")
+"""Objects that lie below all others, in drawing order."""
 
 _DRAW: dict[str, Callable[[Pen, Drawable], None]] = {
     "house": _house, "tree": _tree, "pond": _pond, "field": _field, "car": _car, "bus": _bus, "train": _train,

@@ -1,7 +1,8 @@
-"""Chest films drawn from a list of findings: lungs, heart, ribs and diaphragm, with the pose and exposure of the day.
+"""Renders schematic chest X-rays from a list of findings, in random pose and exposure.
 
-A scheme, not anatomy: enough is there that each finding is seen where a radiologist would look for it. The patient's
-right side is on the left of the film. Pixels are dense = bright.
+Lungs, heart, ribs and diaphragm are schematic rather than anatomical: each finding appears where a radiologist would
+look for it. The patient's right side is on the left of the image, and dense tissue is bright. Coordinates run from -1
+to 1 (left to right, top to bottom).
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ import numpy as np
 from PIL import Image
 
 Grid = np.ndarray
-"""Brightness [size, size], or a part of it that broadcasts to that."""
+"""Brightness or distance, [size, size] or broadcastable to it."""
 
 SIDES = {"right": (-1.0,), "left": (1.0,), "bilateral": (-1.0, 1.0)}
 ZONES = {"upper": -0.34, "middle": -0.04, "lower": 0.24}
-"""Height of the middle of each third of a lung; -1 is the top of the film, 1 its bottom."""
+"""Vertical center of each third of a lung."""
 
 HEART = {"": 0.29, "mild": 0.39, "moderate": 0.48, "severe": 0.58}
-"""Half the width of the heart."""
+"""Half the width of the heart, by severity of cardiomegaly."""
 LEVEL = {"small": 0.38, "moderate": 0.13, "large": -0.2}
-"""Height of the upper edge of a pleural effusion."""
+"""Vertical position of the upper edge of a pleural effusion."""
 RIM = {"small": 0.2, "moderate": 0.34, "large": 0.5}
-"""Share of the lung's radius that is free air in a pneumothorax."""
+"""Fraction of the lung's radius that is free air in a pneumothorax."""
 
 
-class Seen(Protocol):
-    """What is asked of a finding."""
+class FindingLike(Protocol):
+    """The attributes of a finding that rendering reads."""
 
     @property
     def name(self) -> str: ...
@@ -42,12 +43,12 @@ class Seen(Protocol):
     def severity(self) -> str: ...
 
 
-def film(findings: Sequence[Seen], view: str, size: int, rng: random.Random) -> Image.Image:
-    """The film as greyscale of `size` x `size` pixels; `rng` decides build, pose, exposure and grain."""
+def render_xray(findings: Sequence[FindingLike], view: str, size: int, rng: random.Random) -> Image.Image:
+    """Render a grayscale X-ray of `size` x `size` pixels; `rng` decides build, pose, exposure and grain."""
     chest = _Chest(findings, view, size, rng)
     chest.anatomy()
     for finding in findings:
-        _DRAW.get(finding.name, _nothing)(chest, finding)
+        _DRAW.get(finding.name, _part_of_anatomy)(chest, finding)
     return chest.exposed()
 
 
@@ -64,15 +65,15 @@ def _grain(size: int) -> Grid:
 
 
 class _Chest:
-    """A film in the making."""
+    """Composes one X-ray."""
 
-    def __init__(self, findings: Sequence[Seen], view: str, size: int, rng: random.Random) -> None:
+    def __init__(self, findings: Sequence[FindingLike], view: str, size: int, rng: random.Random) -> None:
         self.findings, self.view, self.size, self.rng = findings, view, size, rng
         self.x, self.y = _axis(size)
         self.width = rng.uniform(0.34, 0.39)
         """Half the width of a lung."""
         self.base = rng.uniform(0.48, 0.58)
-        """Height of the top of the diaphragm."""
+        """Vertical position of the top of the diaphragm."""
         self.lung = {side: self.edge(0.47 * side, -0.08, self.width, 0.72) for side in (-1.0, 1.0)}
         dome = {side: self.base + (0.04 if side > 0 else 0.0) + 0.9 * (self.x - 0.45 * side) ** 2 for side in self.lung}
         self.above = {side: _ramp((top - self.y) * 14) for side, top in dome.items()}
@@ -80,30 +81,30 @@ class _Chest:
         self.pixels = np.zeros((size, size), np.float32)
 
     def ellipse(self, x: float, y: float, wide: float, high: float) -> Grid:
-        """Distance from (x, y), 1 on the ellipse."""
+        """Normalized distance from (x, y): 0 at the center, 1 on the ellipse."""
         return np.sqrt(((self.x - x) / wide) ** 2 + ((self.y - y) / high) ** 2)
 
     def edge(self, x: float, y: float, wide: float, high: float, soft: float = 0.12) -> Grid:
-        """1 inside the ellipse, 0 outside."""
+        """Soft mask of an ellipse: 1 inside, 0 outside."""
         return _ramp((1 - self.ellipse(x, y, wide, high)) / soft)
 
     def blob(self, x: float, y: float, wide: float, high: float) -> Grid:
-        """A cloud around (x, y)."""
+        """A soft cloud around (x, y), from 1 at its center to 0."""
         return np.clip(1 - self.ellipse(x, y, 1.7 * wide, 1.7 * high) ** 2, 0, None) ** 2
 
     def line(self, start: tuple[float, float], end: tuple[float, float], thick: float) -> Grid:
-        """A straight line."""
+        """Soft mask of a straight line."""
         (x, y), (dx, dy) = start, (end[0] - start[0], end[1] - start[1])
         along = np.clip(((self.x - x) * dx + (self.y - y) * dy) / (dx * dx + dy * dy), 0, 1)
         away = np.sqrt((self.x - x - along * dx) ** 2 + (self.y - y - along * dy) ** 2)
         return np.clip(1.5 - away / thick, 0, 1)
 
     def cover(self, where: Grid, value: float) -> None:
-        """Brightness `value` at least, where `where` is 1."""
+        """Raise the brightness to at least `value` where the mask `where` is 1."""
         self.pixels = np.maximum(self.pixels, value * where)
 
     def anatomy(self) -> None:
-        """The chest without findings but for the size of the heart, which is its own finding."""
+        """Render the chest without findings, except for the size of the heart (cardiomegaly)."""
         body = _ramp((1 - np.sqrt((self.x / 0.96) ** 2 + (np.clip(-self.y - 0.55, 0, None) / 0.5) ** 2)) * 10)
         both = self.air[-1.0] + self.air[1.0]
         self.pixels = body * (0.62 + 0.1 * self.y) - 0.44 * both
@@ -123,18 +124,18 @@ class _Chest:
         for side in self.air:
             self.air[side] = self.air[side] * (1 - heart)
 
-    def sides(self, finding: Seen) -> tuple[float, ...]:
+    def sides(self, finding: FindingLike) -> tuple[float, ...]:
         return SIDES[finding.side or "right"]
 
     def exposed(self) -> Image.Image:
-        """Turned, moved, exposed and grainy."""
+        """Apply pose (rotation, shift), exposure and grain."""
         rng, size = self.rng, self.size
         noise = _grain(size)[rng.randrange(3 * size) :, rng.randrange(3 * size) :][:size, :size]
         shown = self.pixels * rng.uniform(0.88, 1.12) + rng.uniform(-0.04, 0.04)
-        grey = np.clip(shown, 0, 1) * 225 + noise * rng.uniform(2, 6)
-        turned = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+        gray = np.clip(shown, 0, 1) * 225 + noise * rng.uniform(2, 6)
+        turned = Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))
         move = (rng.uniform(-0.03, 0.03) * size, rng.uniform(-0.03, 0.03) * size)
-        # Fractions of pixels are fine; the annotation says otherwise.
+        # PIL accepts fractional shifts; only its annotation says int.
         return turned.rotate(rng.gauss(0, 1.8), Image.Resampling.BILINEAR, translate=move)  # pyright: ignore[reportArgumentType]
 
 
@@ -142,21 +143,21 @@ def _ramp(value: Grid) -> Grid:
     return np.clip(value + 0.5, 0, 1)
 
 
-def _nothing(chest: _Chest, finding: Seen) -> None:
-    """Drawn with the anatomy."""
+def _part_of_anatomy(chest: _Chest, finding: FindingLike) -> None:
+    """Findings that `anatomy` renders (cardiomegaly)."""
 
 
-def _effusion(chest: _Chest, finding: Seen) -> None:
+def _effusion(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
-        # The edge rises towards the wall of the chest.
+        # The fluid rises toward the chest wall (meniscus sign).
         level = LEVEL[finding.severity] + chest.rng.uniform(-0.07, 0.07) - 0.3 * (chest.x * side - 0.47)
         chest.cover(chest.lung[side] * _ramp((chest.y - level) * 12), 0.74)
 
 
-def _pneumothorax(chest: _Chest, finding: Seen) -> None:
+def _pneumothorax(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
         left = 1 - RIM[finding.severity] * chest.rng.uniform(0.85, 1.15)
-        # The lung falls towards the hilum and down.
+        # The lung collapses toward the hilum and downward.
         inner = chest.ellipse(
             (0.47 - 0.5 * (1 - left) * chest.width) * side, 0.1, left * chest.width, 0.72 * left + 0.1
         )
@@ -166,21 +167,21 @@ def _pneumothorax(chest: _Chest, finding: Seen) -> None:
         chest.pixels += 0.1 * (1 - outside) * chest.air[side]
 
 
-def _consolidation(chest: _Chest, finding: Seen) -> None:
+def _consolidation(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
         x, y = side * chest.rng.uniform(0.4, 0.54), ZONES[finding.zone] + chest.rng.uniform(-0.05, 0.05)
         cloud = chest.blob(x, y, chest.rng.uniform(0.15, 0.2), chest.rng.uniform(0.13, 0.18))
         chest.cover(np.clip(1.4 * cloud, 0, 1) * chest.air[side], chest.rng.uniform(0.6, 0.7))
 
 
-def _nodule(chest: _Chest, finding: Seen) -> None:
+def _nodule(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
         x, y = side * chest.rng.uniform(0.38, 0.6), ZONES[finding.zone] + chest.rng.uniform(-0.07, 0.07)
         radius = chest.rng.uniform(0.055, 0.08)
         chest.cover(chest.edge(x, y, radius, radius, 0.3), 0.78)
 
 
-def _atelectasis(chest: _Chest, finding: Seen) -> None:
+def _atelectasis(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
         for up in (0.06, 0.15, 0.24)[: chest.rng.choice((2, 3))]:
             y = chest.base - up
@@ -188,7 +189,7 @@ def _atelectasis(chest: _Chest, finding: Seen) -> None:
             chest.pixels += 0.34 * band * chest.air[side]
 
 
-def _edema(chest: _Chest, finding: Seen) -> None:
+def _edema(chest: _Chest, finding: FindingLike) -> None:
     strength = {"mild": 0.2, "moderate": 0.3, "severe": 0.42}[finding.severity]
     for side in (-1.0, 1.0):
         haze = chest.blob(0.36 * side, 0.06, 0.26, 0.34)
@@ -196,7 +197,7 @@ def _edema(chest: _Chest, finding: Seen) -> None:
         chest.pixels += strength * haze * streaks * chest.air[side]
 
 
-def _fracture(chest: _Chest, finding: Seen) -> None:
+def _fracture(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
         x, y = side * 0.76, chest.rng.choice((-0.3, -0.1, 0.1))
         chest.pixels -= 0.35 * chest.line((x - 0.05, y - 0.07), (x + 0.05, y + 0.07), 0.03)
@@ -204,18 +205,18 @@ def _fracture(chest: _Chest, finding: Seen) -> None:
         chest.cover(chest.line((x, y + 0.08), (x + 0.07 * side, y - 0.03), 0.03), 0.85)
 
 
-def _pacemaker(chest: _Chest, finding: Seen) -> None:
+def _pacemaker(chest: _Chest, finding: FindingLike) -> None:
     chest.cover(chest.edge(0.6, -0.55, 0.13, 0.1, 0.2), 1.0)
     chest.cover(chest.line((0.5, -0.6), (0.08, -0.5), 0.022), 1.0)
     chest.cover(chest.line((0.08, -0.5), (0.16, 0.34), 0.022), 1.0)
 
 
-def _line(chest: _Chest, finding: Seen) -> None:
+def _line(chest: _Chest, finding: FindingLike) -> None:
     chest.cover(chest.line((-0.3, -0.98), (-0.13, -0.6), 0.024), 1.0)
     chest.cover(chest.line((-0.13, -0.6), (-0.11, -0.02), 0.024), 1.0)
 
 
-def _tube(chest: _Chest, finding: Seen) -> None:
+def _tube(chest: _Chest, finding: FindingLike) -> None:
     for x in (-0.025, 0.06):
         chest.cover(chest.line((x, -1.0), (x, -0.3 + chest.rng.uniform(-0.04, 0.04)), 0.02), 1.0)
 

@@ -1,6 +1,6 @@
-"""Multiple-choice questions about drawn chest films: the view, what is there, on which side, how large.
+"""Multiple-choice questions about synthetic chest X-rays: view, presence, side and severity of findings.
 
-What a model that writes reports should not forget while it is trained on them.
+A held-out skill: they measure what a model that is trained to write reports forgets.
 """
 
 from __future__ import annotations
@@ -9,87 +9,88 @@ import random
 from collections.abc import Callable, Sequence
 
 from mmpost.data.media.media import media
-from mmpost.data.sources.base import Indexed
-from mmpost.data.worlds.chest.studies import GRADES, KEPT, SIZES, Phantoms, Study, described
-from mmpost.errors import ConfigError
+from mmpost.data.sources.base import GeneratedQuestions
+from mmpost.data.worlds.chest.studies import GRADES, SIZES, Study, SyntheticStudies, study_metadata
 from mmpost.types import Part, Sample, Split
 
-KINDS = ("view", "presence", "side", "severity")
+QUESTION_TYPES = ("view", "presence", "side", "severity")
 
-Asked = tuple[str, tuple[str, ...], str]
-"""Question, options and the right one."""
+Question = tuple[str, tuple[str, ...], str]
+"""Question, options and the right option."""
 
 NAMES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "nodule", "edema", "pacemaker")
-"""Findings whose presence is asked for."""
+"""Findings that questions about presence ask for."""
+
+_STUDIES_PER_QUESTION = 64
+"""Each question has a block of studies and uses the first that it applies to, so that no two share a study."""
+_SEED_OFFSET = 500_000
+"""Keeps the studies of questions apart from those of reports with the same seed."""
 
 
-class Questions(Indexed):
-    """`n` questions, kinds in turn, about studies of their own; sample i depends on the arguments and i alone.
+class Questions(GeneratedQuestions):
+    """Synthetic questions with alternating types, each about its own study.
 
-    The truth is the text of the right option; `meta` holds the options as `choices` and the `kind`, besides what
-    `Phantoms` say. Raises ConfigError for a kind that is unknown.
+    The truth is the text of the right option. `meta` holds the options as `choices`, the question type as `kind`, and
+    the metadata of `SyntheticStudies`. Raises ConfigError for an unknown question type.
     """
 
+    uid_prefix = "question"
+    cache_size = SyntheticStudies.cache_size
+
     def __init__(
-        self, split: Split = "train", kinds: Sequence[str] = KINDS, n: int = 1000, seed: int = 0, size: int = 84
+        self,
+        split: Split = "train",
+        question_types: Sequence[str] = QUESTION_TYPES,
+        n: int = 1000,
+        seed: int = 0,
+        size: int = 84,
     ) -> None:
-        unknown = sorted(set(kinds) - set(KINDS))
-        if unknown or not kinds:
-            raise ConfigError(
-                f"kinds must be some of {', '.join(KINDS)}; found {', '.join(unknown) or 'none'}; name only those"
-            )
-        # More studies than questions: each question takes the next that it can be asked of.
-        self.kinds, self.n = tuple(kinds), n
-        self._made: dict[int, Sample] = {}
-        self.studies = Phantoms(split, n=64 * n, seed=seed + 500_000, size=size)
+        super().__init__(split, n, seed + _SEED_OFFSET, question_types, QUESTION_TYPES)
+        self.studies = SyntheticStudies(split, n=_STUDIES_PER_QUESTION * n, seed=self.seed, size=size)
 
-    def __len__(self) -> int:
-        return self.n
-
-    def sample(self, index: int) -> Sample:
-        made = self._made.get(index) or self._sample(index)
-        if len(self._made) < KEPT:
-            self._made[index] = made
-        return made
-
-    def _sample(self, index: int) -> Sample:
-        kind = self.kinds[index % len(self.kinds)]
-        rng = random.Random(f"question {kind} {self.studies.split} {self.studies.seed} {index}")
-        place = 64 * index
-        while (asked := _ASK[kind](self.studies.study(place), rng)) is None:
+    def generate(self, index: int) -> Sample:
+        question_type = self.question_type(index)
+        rng = self.rng(index, f"question {question_type}")
+        place = _STUDIES_PER_QUESTION * index
+        while (asked := _GENERATORS[question_type](self.studies.study(place), rng)) is None:
             place += 1
         question, options, answer = asked
         study = self.studies.study(place)
         text = f"{question} Options: {', '.join(options)}."
         return Sample(
-            uid=f"question-{self.studies.split}-{self.studies.seed}-{index}-{kind}",
-            prompt=(Part("image", media(self.studies.film(place, study), "image")), Part("text", text)),
+            uid=f"{self.uid(index)}-{question_type}",
+            prompt=(Part("image", media(self.studies.render(place, study), "image")), Part("text", text)),
             truth=answer,
-            meta={**described(study), "kind": kind, "question": question, "choices": list(options)},
+            meta={
+                **study_metadata(study),
+                "kind": question_type,
+                "question": question,
+                "choices": list(options),
+            },
         )
 
 
-def _view(study: Study, rng: random.Random) -> Asked:
+def _view(study: Study, rng: random.Random) -> Question:
     return "Which view is this?", ("PA", "AP"), study.view
 
 
-def _presence(study: Study, rng: random.Random) -> Asked:
-    there = [f.name for f in study.findings if f.name in NAMES]
-    wanted = there if there and rng.random() < 0.5 else [name for name in NAMES if name not in there]
-    name = rng.choice(wanted)
+def _presence(study: Study, rng: random.Random) -> Question:
+    present = [f.name for f in study.findings if f.name in NAMES]
+    absent = [name for name in NAMES if name not in present]
+    name = rng.choice(present if present and rng.random() < 0.5 else absent)
     article = "a " if name in ("nodule", "pneumothorax", "pacemaker", "pleural effusion") else ""
-    return f"Is there {article}{name}?", ("yes", "no"), "yes" if name in there else "no"
+    return f"Is there {article}{name}?", ("yes", "no"), "yes" if name in present else "no"
 
 
-def _side(study: Study, rng: random.Random) -> Asked | None:
-    sided = [f for f in study.findings if f.side and f.name not in ("pacemaker", "central line")]
-    if not sided:
+def _side(study: Study, rng: random.Random) -> Question | None:
+    lateral = [f for f in study.findings if f.side and f.name not in ("pacemaker", "central line")]
+    if not lateral:
         return None
-    finding = rng.choice(sided)
+    finding = rng.choice(lateral)
     return f"On which side is the {finding.name}?", ("right", "left", "bilateral"), finding.side
 
 
-def _severity(study: Study, rng: random.Random) -> Asked | None:
+def _severity(study: Study, rng: random.Random) -> Question | None:
     graded = [f for f in study.findings if f.severity]
     if not graded:
         return None
@@ -98,9 +99,10 @@ def _severity(study: Study, rng: random.Random) -> Asked | None:
     return f"How severe is the {finding.name}?", options, finding.severity
 
 
-_ASK: dict[str, Callable[[Study, random.Random], Asked | None]] = {
+_GENERATORS: dict[str, Callable[[Study, random.Random], Question | None]] = {
     "view": _view,
     "presence": _presence,
     "side": _side,
     "severity": _severity,
 }
+"""By question type; None where the study has no finding to ask about."""

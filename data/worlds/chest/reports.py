@@ -1,11 +1,11 @@
-"""Sentences about drawn chest films, worded as radiologists do, and reports made of them."""
+"""Sentences about findings, worded as radiologists do, and reports composed of them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 
-from mmpost.data.worlds.chest.drawing import Seen
+from mmpost.data.worlds.chest.drawing import FindingLike
 
 FINDINGS: Mapping[str, tuple[str, ...]] = {
     "cardiomegaly": (
@@ -44,7 +44,7 @@ FINDINGS: Mapping[str, tuple[str, ...]] = {
     "central line": ("A right central line is in place", "Right central venous catheter in place"),
     "endotracheal tube": ("An endotracheal tube is in place", "The endotracheal tube is in good position"),
 }
-"""What may be said of a finding."""
+"""Templates by finding."""
 
 BOTH: Mapping[str, tuple[str, ...]] = {
     "pleural effusion": (
@@ -58,7 +58,7 @@ BOTH: Mapping[str, tuple[str, ...]] = {
         "Atelectasis is seen at both lung bases",
     ),
 }
-"""The same of both sides."""
+"""Templates for bilateral findings."""
 
 ABSENT: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("cardiomegaly",): (
@@ -78,46 +78,46 @@ ABSENT: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("edema",): ("There is no pulmonary edema", "No pulmonary edema"),
     ("fracture",): ("The bones are intact", "No acute bony abnormality", "No rib fracture is seen"),
 }
-"""What may be said where none of these is there."""
+"""Sentences that rule findings out, for reports in which none of the key's findings is present."""
 
 ORDER = ("endotracheal tube", "central line", "pacemaker", "cardiomegaly", "edema", "consolidation", "nodule",
          "atelectasis", "pleural effusion", "pneumothorax", "fracture")  # fmt: skip
-"""What is usually spoken of first."""
+"""The usual order in a report."""
 
 CLOSING = ("No acute disease", "No acute cardiopulmonary abnormality")
-"""How the report of a film without findings may end."""
+"""Closing sentences of a report without findings."""
 
 THOROUGH = {"short": 0.25, "usual": 0.6, "full": 0.95}
-"""How often a thing that is not there is mentioned, by the manner of the report."""
+"""Probability that an absent finding is mentioned, by the thoroughness of the report."""
 
 
-def report(findings: Sequence[Seen], rng: random.Random) -> str:
-    """Every finding in a sentence, and some of what is not there, in more or less the usual order."""
-    often = THOROUGH[rng.choices(tuple(THOROUGH), (0.25, 0.5, 0.25))[0]]
-    seen = {finding.name for finding in findings}
-    said = [(ORDER.index(f.name), sentence(f, rng)) for f in findings]
-    told: set[str] = set()
-    for names, ways in ABSENT.items():
-        if not seen & {*names, *_also(names)} and not set(names) <= told and rng.random() < often:
-            told |= set(names)
-            said.append((ORDER.index(names[0]), rng.choice(ways)))
+def report(findings: Sequence[FindingLike], rng: random.Random) -> str:
+    """Compose a report: every finding in a sentence, some negative findings, in roughly the usual order."""
+    thoroughness = THOROUGH[rng.choices(tuple(THOROUGH), (0.25, 0.5, 0.25))[0]]
+    present = {finding.name for finding in findings}
+    sentences = [(ORDER.index(f.name), sentence(f, rng)) for f in findings]
+    negated: set[str] = set()
+    for names, templates in ABSENT.items():
+        if not present & {*names, *_also_excluded(names)} and not set(names) <= negated and rng.random() < thoroughness:
+            negated |= set(names)
+            sentences.append((ORDER.index(names[0]), rng.choice(templates)))
     if rng.random() < 0.3:
-        said = [(place + rng.uniform(-4, 4), text) for place, text in said]
-    said.sort(key=lambda pair: pair[0])
-    texts = [text for _, text in said]
+        sentences = [(order + rng.uniform(-4, 4), text) for order, text in sentences]
+    sentences.sort(key=lambda pair: pair[0])
+    texts = [text for _, text in sentences]
     if not texts or (not findings and rng.random() < 0.3):
         texts.append(rng.choice(CLOSING) if not findings else "The mediastinum is normal")
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
 
-def _also(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Clear lungs are lungs without fluid or air around them."""
+def _also_excluded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Findings that rule out the sentence as well: "the lungs are clear" also denies fluid or air around them."""
     return ("pleural effusion", "pneumothorax") if "nodule" in names else ()
 
 
-def sentence(finding: Seen, rng: random.Random) -> str:
-    """One of the ways to say it, without a full stop."""
-    ways = BOTH if finding.side == "bilateral" else FINDINGS
-    return rng.choice(ways[finding.name]).format(
+def sentence(finding: FindingLike, rng: random.Random) -> str:
+    """Describe a finding in a random wording, without a full stop."""
+    templates = BOTH if finding.side == "bilateral" else FINDINGS
+    return rng.choice(templates[finding.name]).format(
         severity=finding.severity, side=finding.side, zone={"middle": "mid"}.get(finding.zone, finding.zone)
     )

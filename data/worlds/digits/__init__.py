@@ -1,1 +1,1 @@
-"""Scenes of handwritten digits."""
+"""Synthetic scenes of handwritten digits, with referring expressions."""

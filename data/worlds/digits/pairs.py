@@ -1,38 +1,36 @@
-"""Questions about digits with a right answer and a plausible wrong one: preference pairs for the tiny models."""
+"""Preference pairs about digits: a right answer and a plausible wrong one, for the tiny models."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
-from mmpost.data.sources.base import Indexed
-from mmpost.data.worlds.digits.scenes import Scenes, item
+from mmpost.data.sources.base import Wrapped
+from mmpost.data.worlds.digits.scenes import Scenes, answer_item
 from mmpost.types import Sample, Split
 
 
-class Rivals(Indexed):
-    """The scenes of `Scenes`; `meta["rival"]` is a truth of the same form about another digit of the picture.
+class PreferencePairs(Wrapped):
+    """The samples of `Scenes` with a rejected answer: `meta["rival"]` has the form of the truth but is wrong.
 
-    Where the picture has no other, it is a place where there is no digit at all.
+    It marks another digit of the image or, where the image has no other, a random box.
     """
 
-    def __init__(self, split: Split, kinds: Sequence[str], n: int, seed: int) -> None:
-        self.scenes = Scenes(split, kinds, n=n, seed=seed)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
+    def __init__(self, split: Split, question_types: Sequence[str], n: int, seed: int) -> None:
+        self.scenes = Scenes(split, question_types, n=n, seed=seed)
+        super().__init__(self.scenes)
 
     def sample(self, index: int) -> Sample:
         sample, scene = self.scenes[index], self.scenes.scene(index)
-        rng = random.Random(f"rival {sample.uid}")
+        rng = Random(f"rival {sample.uid}")
         others = [d for d in scene.digits if d not in scene.answer]
         if others:
-            found = item(rng.choice(others))
+            item = answer_item(rng.choice(others))
         else:
             size = self.scenes.size
             x, y = rng.randrange(size // 2), rng.randrange(size // 2)
-            found = {"bbox_2d": [x, y, x + size // 4, y + size // 4], "point_2d": [x + size // 8, y + size // 8]}
-        rival: dict[str, Any] = {"boxes": [found["bbox_2d"]], "points": [found["point_2d"]]}
-        return replace(sample, meta={**sample.meta, "rival": {**rival, "frame": sample.truth["frame"]}})
+            item = {"bbox_2d": [x, y, x + size // 4, y + size // 4], "point_2d": [x + size // 8, y + size // 8]}
+        rejected: dict[str, Any] = {"boxes": [item["bbox_2d"]], "points": [item["point_2d"]]}
+        return replace(sample, meta={**sample.meta, "rival": {**rejected, "frame": sample.truth["frame"]}})

@@ -10,19 +10,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from mmpost.data.media.media import media
-from mmpost.data.sources.base import Indexed
+from mmpost.data.sources.base import GeneratedQuestions, check_names
 from mmpost.errors import ConfigError
-from mmpost.types import CoordinateFrame, Part, Sample
+from mmpost.types import CoordinateFrame, Part, Sample, Split
 
-Split = Literal["train", "val", "test"]
-
-KINDS = (
+QUESTION_TYPES = (
     "single",
     "all",
     "others",
@@ -39,7 +37,7 @@ KINDS = (
     "above",
     "below",
 )
-"""What a question can ask: a digit by its value, all of a value, all but one, an extreme, or a neighbour of a digit."""
+"""What a question can refer to: one digit by its value, all of a value, all but one, an extreme, or a neighbor."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -47,20 +45,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "far": ("last from the left", "last from the top"),
     "relation": ("left", "right", "above", "below"),
 }
-"""Names for several kinds at once."""
+"""Names for several question types at once."""
 
 RELATION = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
-WAYS: dict[str, tuple[int, int]] = {
+DIRECTION: dict[str, tuple[int, int]] = {
     "left": (0, -1), "leftmost": (0, -1), "right": (0, 1), "rightmost": (0, 1),
     "above": (1, -1), "top": (1, -1), "below": (1, 1), "bottom": (1, 1),
     "last from the left": (0, 1), "last from the top": (1, 1),
 }  # fmt: skip
-"""Axis and direction of a word."""
+"""Axis (0: x, 1: y) and sign of each spatial word; y points down."""
 
 
 @dataclass(frozen=True)
 class Digit:
-    """One scan on the canvas: its value, which scan, and its box of ink in pixels."""
+    """One scan on the canvas: its value, its index in the dataset, and the box of its ink in pixels."""
 
     value: int
     scan: int
@@ -74,12 +72,12 @@ class Digit:
         return [self.x, self.y, self.x + self.width, self.y + self.height]
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         return self.x + self.width / 2, self.y + self.height / 2
 
 
 class Scene(NamedTuple):
-    """The digits of one picture, and which of them the question means (none where there is no such object)."""
+    """The digits of one image, and those that the question refers to (none where no such digit exists)."""
 
     digits: list[Digit]
     question: str
@@ -88,96 +86,102 @@ class Scene(NamedTuple):
 
 @cache
 def _scans() -> tuple[list[np.ndarray], np.ndarray]:
-    """Every scan cut to its ink, values 0..255, and what it shows."""
+    """Every scan cropped to its ink, with values 0..255, and its label."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    cut = []
+    crops = []
     for image in bunch.images:
         ink = image > 2
         rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-        tight = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cut.append((tight * (255 / 16)).astype(np.uint8))
-    return cut, bunch.target
+        crop = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        crops.append((crop * (255 / 16)).astype(np.uint8))
+    return crops, bunch.target
 
 
 @cache
 def _by_value(split: Split) -> list[list[int]]:
-    """Indices of the scans of each value in `split`: of ten in a row, eight train, one validates, one tests."""
+    """Indices of the scans of each digit in `split`: of every ten, eight are train, one val and one test."""
     tens = {"train": range(8), "val": (8,), "test": (9,)}[split]
     _, values = _scans()
-    # Neighbours in the file are often by one hand; a fixed shuffle keeps the splits alike.
+    # Neighboring scans often come from the same writer; a fixed shuffle spreads writers over the splits.
     order = np.random.default_rng(0).permutation(len(values))
     return [[int(i) for place, i in enumerate(order) if values[i] == v and place % 10 in tens] for v in range(10)]
 
 
 @cache
-def _drawn(scan: int, height: int) -> Image.Image:
-    """The scan at a height in pixels, width in proportion."""
-    cut, _ = _scans()
-    rows, columns = cut[scan].shape
+def _resized(scan: int, height: int) -> Image.Image:
+    """The scan resized to `height` pixels, keeping its aspect ratio."""
+    crops, _ = _scans()
+    rows, columns = crops[scan].shape
     size = (max(3, round(height * columns / rows)), height)
-    return Image.fromarray(cut[scan]).resize(size, Image.Resampling.BILINEAR)
+    return Image.fromarray(crops[scan]).resize(size, Image.Resampling.BILINEAR)
 
 
-def draw(digits: Sequence[Digit], size: int) -> Image.Image:
-    """White digits on a black square of `size` pixels."""
+def render(digits: Sequence[Digit], size: int) -> Image.Image:
+    """Render white digits on a black square of `size` x `size` pixels."""
     canvas = Image.new("L", (size, size))
     for digit in digits:
-        canvas.paste(_drawn(digit.scan, digit.height), (digit.x, digit.y))
+        canvas.paste(_resized(digit.scan, digit.height), (digit.x, digit.y))
     return canvas.convert("RGB")
 
 
-def item(digit: Digit) -> dict[str, list[int]]:
-    """A digit as the answer names it."""
-    x, y = digit.centre
+def answer_item(digit: Digit) -> dict[str, list[int]]:
+    """The entry of the answer that marks `digit`, in pixels of the canvas."""
+    x, y = digit.center
     return {"bbox_2d": digit.box, "point_2d": [int(x), int(y)]}
 
 
 EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
-"""Shown in the prompt, written exactly as the answers are."""
+"""The example in the prompt, in exactly the format of the answers."""
 
 
 def prompt_text(question: str) -> str:
-    """The instruction that follows the picture."""
-    like = json.dumps(EXAMPLE)
-    return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {like}'
+    """The instruction that follows the image."""
+    example = json.dumps(EXAMPLE)
+    return f'find "{question.lower()}" with box and point; think in <think>, answer in <answer>, like {example}'
 
 
 def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, thought: str | None = None) -> str:
-    """The one way an answer is written, in whole units of `frame` (by default the truth's own).
+    """Format the truth as a reply, with coordinates rounded to units of `frame` (default: the frame of the truth).
 
-    Without a thought it is the bare answer: a label carries no reasoning, so it earns nothing for its thinking format.
+    Without a thought it is the bare answer: labels contain no reasoning, so they earn no reward for the think format.
     """
-    own = CoordinateFrame(*truth["frame"])
-    to = frame or own
+    source = CoordinateFrame(*truth["frame"])
+    target = frame or source
     pairs = zip(truth["boxes"], truth["points"], strict=True)
     items = [
-        {"bbox_2d": [round(v) for v in own.convert(to, box)], "point_2d": [round(v) for v in own.convert(to, point)]}
+        {
+            "bbox_2d": [round(v) for v in source.convert(target, box)],
+            "point_2d": [round(v) for v in source.convert(target, point)],
+        }
         for box, point in pairs
     ]
     answer = f"<answer>{json.dumps(items)}</answer>"
     return answer if thought is None else f"<think>{thought}</think>{answer}"
 
 
-def where(truth: Mapping[str, Any]) -> str:
-    """A thought before the answer: the part of the picture in which each point lies, or "none"."""
+def location_thought(truth: Mapping[str, Any]) -> str:
+    """A thought to precede the answer: which ninth of the image each point lies in, or "none"."""
     width, height = truth["frame"]
     rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
     parts = [f"{rows[min(2, int(3 * y / height))]} {columns[min(2, int(3 * x / width))]}" for x, y in truth["points"]]
     return ", ".join(parts) or "none"
 
 
-class Scenes(Indexed):
-    """`n` questions about scenes of digits; sample i depends on the arguments and i alone, drawn on demand.
+class Scenes(GeneratedQuestions):
+    """Synthetic questions about scenes of digits, with alternating question types.
 
-    The truth holds `boxes` (x1, y1, x2, y2) and `points` (x, y), left to right, and their `frame`: canvas pixels.
+    The truth holds `boxes` (x1, y1, x2, y2) and `points` (x, y), ordered from left to right, and their `frame` (width
+    and height of the canvas), all in pixels.
     """
+
+    uid_prefix = "digits"
 
     def __init__(
         self,
         split: Split = "train",
-        kinds: Sequence[str] = ("single", "all"),
+        question_types: Sequence[str] = ("single", "all"),
         n: int = 1000,
         seed: int = 0,
         size: int = 84,
@@ -185,63 +189,53 @@ class Scenes(Indexed):
         heights: tuple[int, int] = (20, 32),
         none: float = 0.1,
     ) -> None:
-        """`kinds` take turns (repeat one to see more of it); `count` digits of `heights` pixels a scene, inclusive.
+        """`size` is the side of the canvas; each scene has `count` digits of `heights` pixels (both ranges inclusive).
 
-        `none` is the share of questions with no such object. Raises ConfigError for a kind or split that is unknown.
+        `question_types` may use the names of `GROUPS`. A fraction `none` of the questions refers to no digit of the
+        scene. Raises ConfigError for an unknown question type or split.
         """
-        self.kinds = [k for name in kinds for k in GROUPS.get(name, (name,))]
-        unknown = sorted(set(self.kinds) - set(KINDS))
-        if unknown or not self.kinds:
-            known = ", ".join((*KINDS, *GROUPS))
-            raise ConfigError(f"kinds must be some of {known}; found {', '.join(unknown) or 'none'}; name only those.")
-        if split not in ("train", "val", "test"):
-            raise ConfigError(f"split must be train, val or test; found {split!r}; choose one of them.")
-        self.split, self.n, self.seed, self.size, self.none = split, n, seed, size, none
-        self.many, self.heights = count, heights
+        check_names("question_types", question_types, (*QUESTION_TYPES, *GROUPS))
+        expanded = [t for name in question_types for t in GROUPS.get(name, (name,))]
+        super().__init__(split, n, seed, expanded, QUESTION_TYPES)
+        self.size, self.count, self.heights, self.none = size, count, heights, none
 
-    def __len__(self) -> int:
-        return self.n
-
-    def sample(self, index: int) -> Sample:
-        kind = self.kinds[index % len(self.kinds)]
-        scene = self.scene(index)
-        chosen = [item(d) for d in sorted(scene.answer, key=lambda d: (d.x, d.y))]
+    def generate(self, index: int) -> Sample:
+        question_type, scene = self.question_type(index), self.scene(index)
+        items = [answer_item(d) for d in sorted(scene.answer, key=lambda d: (d.x, d.y))]
         return Sample(
-            uid=f"digits-{self.split}-{self.seed}-{index}",
+            uid=self.uid(index),
             prompt=(
-                Part("image", media(draw(scene.digits, self.size), "image")),
+                Part("image", media(render(scene.digits, self.size), "image")),
                 Part("text", prompt_text(scene.question)),
             ),
             truth={
-                "boxes": [c["bbox_2d"] for c in chosen],
-                "points": [c["point_2d"] for c in chosen],
+                "boxes": [item["bbox_2d"] for item in items],
+                "points": [item["point_2d"] for item in items],
                 "frame": [self.size, self.size],
             },
-            meta={"kind": kind, "question": scene.question, "digits": [d.value for d in scene.digits]},
+            meta={"kind": question_type, "question": scene.question, "digits": [d.value for d in scene.digits]},
         )
 
-    def scene(self, i: int) -> Scene:
-        """The digits and the question of sample i, without drawing it."""
-        kind = self.kinds[i % len(self.kinds)]
-        rng = random.Random(f"{self.split} {self.seed} {i}")
+    def scene(self, index: int) -> Scene:
+        """The digits and the question of sample `index`, without rendering the image."""
+        question_type, rng = self.question_type(index), self.rng(index)
         none = rng.random() < self.none
-        make = _MAKERS[kind]
-        # Placing can fail, and some layouts leave the question open: draw again until one is clear.
+        # Placement can fail, and some layouts make the question ambiguous: retry until one is clear.
         for _ in range(1000):
-            scene = make(self, rng, kind, none)
+            scene = _GENERATORS[question_type](self, rng, question_type, none)
             if scene is not None:
                 return scene
         raise ConfigError(
-            f"found no room for {self.many[1]} digits of {self.heights} pixels in {self.size}; "
+            f"found no room for {self.count[1]} digits of {self.heights} pixels in {self.size}; "
             "lower count or heights, or raise size."
         )
 
     def place(self, rng: random.Random, values: Sequence[int], heights: Sequence[int]) -> list[Digit] | None:
-        """Scans of `values` at free places two pixels apart, or None where they do not fit."""
+        """Place scans of `values` at random, at least two pixels apart; None if they do not fit."""
         placed: list[Digit] = []
         for value, height in zip(values, heights, strict=True):
             scan = rng.choice(_by_value(self.split)[value])
-            width = _drawn(scan, height).width
+            width = _resized(scan, height).width
             for _ in range(20):
                 x, y = rng.randint(0, self.size - width), rng.randint(0, self.size - height)
                 digit = Digit(value, scan, x, y, width, height)
@@ -252,8 +246,8 @@ class Scenes(Indexed):
                 return None
         return placed
 
-    def some(self, rng: random.Random, values: Sequence[int]) -> list[Digit] | None:
-        """`place` with heights drawn freely."""
+    def place_any_height(self, rng: random.Random, values: Sequence[int]) -> list[Digit] | None:
+        """`place` with heights sampled uniformly from `heights`."""
         return self.place(rng, values, [rng.randint(*self.heights) for _ in values])
 
 
@@ -268,36 +262,36 @@ def _touch(a: Digit, b: Digit, gap: int = 2) -> bool:
 
 
 def _others(rng: random.Random, n: int, than: int) -> list[int]:
-    """`n` values other than `than`."""
+    """Sample `n` values other than `than`."""
     return [rng.choice([v for v in range(10) if v != than]) for _ in range(n)]
 
 
-def _single(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.many)
-    digits = scenes.some(rng, [value] * (not none) + _others(rng, n - (not none), value))
+def _single(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    digits = scenes.place_any_height(rng, [value] * (not none) + _others(rng, n - (not none), value))
     return Scene(digits, f"the {value}", [d for d in digits if d.value == value]) if digits else None
 
 
-def _all(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.many)
-    alike = 0 if none else rng.randint(1, min(n, 3))
-    digits = scenes.some(rng, [value] * alike + _others(rng, n - alike, value))
+def _all(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    repeats = 0 if none else rng.randint(1, min(n, 3))
+    digits = scenes.place_any_height(rng, [value] * repeats + _others(rng, n - repeats, value))
     return Scene(digits, f"all the {value}s", [d for d in digits if d.value == value]) if digits else None
 
 
-def _others_than(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
-    digits = scenes.some(rng, [value] + ([] if none else _others(rng, n - 1, value)))
+def _others_than(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    value, n = rng.randrange(10), rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    digits = scenes.place_any_height(rng, [value] + ([] if none else _others(rng, n - 1, value)))
     return Scene(digits, f"all digits but the {value}", digits[1:]) if digits else None
 
 
-def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    question = f"the {kind} digit"
+def _by_size(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    question = f"the {question_type} digit"
     if none:
         return Scene([], question, [])
-    n, (low, high) = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1])), scenes.heights
-    # The winner is a quarter larger or smaller than every other digit, so the answer is plain to see.
-    if kind == "largest":
+    n, (low, high) = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1])), scenes.heights
+    # The answer is at least a quarter larger or smaller than every other digit, so that it is visibly the extreme one.
+    if question_type == "largest":
         best = rng.randint(min(high, round(low * 1.25) + 1), high)
         rest = [rng.randint(low, max(low, int(best / 1.25))) for _ in range(n - 1)]
     else:
@@ -307,38 +301,38 @@ def _by_size(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene
     return Scene(digits, question, digits[:1]) if digits else None
 
 
-def _by_side(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
-    question = f"the digit {kind}" if kind in GROUPS["far"] else f"the {kind} digit"
+def _by_side(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    question = f"the digit {question_type}" if question_type in GROUPS["far"] else f"the {question_type} digit"
     if none:
         return Scene([], question, [])
-    n = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
-    digits = scenes.some(rng, [rng.randrange(10) for _ in range(n)])
+    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
     if digits is None:
         return None
-    axis, sign = WAYS[kind]
-    order = sorted(digits, key=lambda d: -sign * d.centre[axis])
-    clear = abs(order[0].centre[axis] - order[1].centre[axis]) >= scenes.size / 12
+    axis, sign = DIRECTION[question_type]
+    order = sorted(digits, key=lambda d: -sign * d.center[axis])
+    clear = abs(order[0].center[axis] - order[1].center[axis]) >= scenes.size / 12
     return Scene(digits, question, order[:1]) if clear else None
 
 
-def _relation(scenes: Scenes, rng: random.Random, kind: str, none: bool) -> Scene | None:
+def _relation(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
     value = rng.randrange(10)
-    question = f"the digit {RELATION[kind]} the {value}"
-    n = rng.randint(max(2, scenes.many[0]), max(2, scenes.many[1]))
+    question = f"the digit {RELATION[question_type]} the {value}"
+    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
     absent = none and rng.random() < 0.5
-    digits = scenes.some(rng, [value] * (not absent) + _others(rng, n - (not absent), value))
+    digits = scenes.place_any_height(rng, [value] * (not absent) + _others(rng, n - (not absent), value))
     if digits is None:
         return None
     if absent:
         return Scene(digits, question, [])
-    axis, sign = WAYS[kind]
-    ahead = [sign * (d.centre[axis] - digits[0].centre[axis]) for d in digits[1:]]
+    axis, sign = DIRECTION[question_type]
+    ahead = [sign * (d.center[axis] - digits[0].center[axis]) for d in digits[1:]]
     hits = [d for d, a in zip(digits[1:], ahead, strict=True) if a > 0]
     clear = all(abs(a) >= scenes.size / 12 for a in ahead) and len(hits) == (not none)
     return Scene(digits, question, hits) if clear else None
 
 
-_MAKERS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] = {
+_GENERATORS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] = {
     "single": _single,
     "all": _all,
     "others": _others_than,

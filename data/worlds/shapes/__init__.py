@@ -1,1 +1,1 @@
-"""Scenes and figures of simple shapes."""
+"""Synthetic scenes and figures of simple shapes, with questions about them."""

@@ -1,6 +1,6 @@
-"""Counting on rendered scenes, in the manner of CLEVR-Math: some objects are taken away or added; how many then?
+"""Counting problems on rendered scenes in the style of CLEVR-Math: objects are removed or added; how many then?
 
-Each sample brings a chain of thought that is read off the scene: counts first, then the sum.
+Each sample has a chain of thought that is derived from the scene: first the counts, then the arithmetic.
 """
 
 from __future__ import annotations
@@ -9,76 +9,89 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmpost.data.worlds.shapes.scenes import ASK, Drawn, Filter, Look, Thing, look_of, picture, place, some
-from mmpost.errors import ConfigError
+from mmpost.data.sources.base import GeneratedQuestions
+from mmpost.data.worlds.shapes.scenes import (
+    ASK,
+    Filter,
+    Look,
+    ShapeSource,
+    Thing,
+    image_part,
+    look_of,
+    place,
+    random_filter,
+)
 from mmpost.types import Part, Sample, Split
 
-KINDS = ("subtraction", "addition", "adversarial")
-"""Take some away and count what is left; add some and count all; take some away and count some others."""
+QUESTION_TYPES = ("subtraction", "addition", "adversarial")
+"""Remove objects and count the rest; add objects and count all; remove some objects and count others."""
 
 
 class Problem(NamedTuple):
-    """A question, what is thought on the way, and the answer."""
+    """A question, its chain of thought and its answer."""
 
     question: str
     cot: str
     answer: int
 
 
-class Counting(Drawn):
-    """`n` problems on scenes of one look; kinds take turns. The truth is the number as text; meta has the thought."""
+class Counting(ShapeSource, GeneratedQuestions):
+    """Counting problems in one look, with alternating types.
+
+    The truth is the number as text; `meta["cot"]` is the chain of thought.
+    """
+
+    seed_prefix = "Counting"
 
     def __init__(
-        self, split: Split = "train", kinds: Sequence[str] = KINDS, look: str = "plain", n: int = 1000, seed: int = 0
+        self,
+        split: Split = "train",
+        question_types: Sequence[str] = QUESTION_TYPES,
+        look: str = "plain",
+        n: int = 1000,
+        seed: int = 0,
     ) -> None:
-        """Raises ConfigError for an unknown kind, look or split."""
-        super().__init__(split, n, seed)
-        unknown = sorted(set(kinds) - set(KINDS))
-        if unknown or not kinds:
-            raise ConfigError(f"kinds must be some of {', '.join(KINDS)}; found {unknown or 'none'}; name those.")
-        self.kinds, self.look, self.domain = tuple(kinds), look_of(look), look
-
-    def uid(self, index: int) -> str:
-        return f"counting-{self.domain}-{self.split}-{self.seed}-{index}"
+        """Raises ConfigError for an unknown question type, look or split."""
+        super().__init__(split, n, seed, question_types, QUESTION_TYPES)
+        self.look, self.uid_prefix = look_of(look), f"counting-{look}"
 
     def problem(self, index: int) -> tuple[list[Thing], Problem]:
-        """The scene and what is asked of it, without drawing it."""
+        """The scene and the problem of sample `index`, without rendering the image."""
         rng = self.rng(index)
         things = self.scene(lambda: place(rng, self.look, rng.randint(2, 7)))
-        return things, _MAKERS[self.kinds[index % len(self.kinds)]](rng, self.look, things)
+        return things, _GENERATORS[self.question_type(index)](rng, self.look, things)
 
-    def sample(self, index: int) -> Sample:
+    def generate(self, index: int) -> Sample:
         things, problem = self.problem(index)
-        prompt = (picture(things, self.look), Part("text", f"{problem.question} {ASK}"))
-        kind = self.kinds[index % len(self.kinds)]
-        meta = {"family": "counting", "kind": kind, "cot": problem.cot}
+        prompt = (image_part(things, self.look), Part("text", f"{problem.question} {ASK}"))
+        meta = {"family": "counting", "kind": self.question_type(index), "cot": problem.cot}
         return Sample(self.uid(index), prompt, truth=str(problem.answer), meta=meta)
 
 
 def _subtraction(rng: random.Random, look: Look, things: Sequence[Thing]) -> Problem:
-    gone = some(rng, look, things)
-    n, k = len(things), sum(map(gone, things))
-    question = f"subtract all {gone.words}. how many objects are left?"
-    return Problem(question, f"objects={n};{gone.words}={k};{n}-{k}={n - k}", n - k)
+    removed = random_filter(rng, look, things)
+    n, k = len(things), sum(map(removed, things))
+    question = f"subtract all {removed.phrase}. how many objects are left?"
+    return Problem(question, f"objects={n};{removed.phrase}={k};{n}-{k}={n - k}", n - k)
 
 
 def _addition(rng: random.Random, look: Look, things: Sequence[Thing]) -> Problem:
-    more = Filter(rng.choice(look.colours), rng.choice(look.shapes))
+    added = Filter(rng.choice(look.colours), rng.choice(look.shapes))
     n, k = len(things), rng.randint(1, 5)
-    question = f"add {k} {more.words}. how many objects are there?"
+    question = f"add {k} {added.phrase}. how many objects are there?"
     return Problem(question, f"objects={n};{n}+{k}={n + k}", n + k)
 
 
 def _adversarial(rng: random.Random, look: Look, things: Sequence[Thing]) -> Problem:
-    """What is taken away and what is counted overlap in part: one is a colour, the other a shape."""
-    seen, other = rng.choice(things), rng.choice(things)
-    gone, kept = Filter(seen.color), Filter(shape=other.shape)
+    """The removed and the counted objects may overlap: one filter is a color, the other a shape."""
+    first, second = rng.choice(things), rng.choice(things)
+    removed, counted = Filter(first.color), Filter(shape=second.shape)
     if rng.random() < 0.5:
-        gone, kept = Filter(shape=other.shape), Filter(seen.color)
-    both = Filter(seen.color, other.shape)
-    n, k = sum(map(kept, things)), sum(map(both, things))
-    question = f"subtract all {gone.words}. how many {kept.words} are left?"
-    return Problem(question, f"{kept.words}={n};{both.words}={k};{n}-{k}={n - k}", n - k)
+        removed, counted = Filter(shape=second.shape), Filter(first.color)
+    both = Filter(first.color, second.shape)
+    n, k = sum(map(counted, things)), sum(map(both, things))
+    question = f"subtract all {removed.phrase}. how many {counted.phrase} are left?"
+    return Problem(question, f"{counted.phrase}={n};{both.phrase}={k};{n}-{k}={n - k}", n - k)
 
 
-_MAKERS = {"subtraction": _subtraction, "addition": _addition, "adversarial": _adversarial}
+_GENERATORS = {"subtraction": _subtraction, "addition": _addition, "adversarial": _adversarial}

@@ -1,4 +1,4 @@
-"""Two pictures of a scene, before and after some edits: which calls lead from one to the other? After TRANCE."""
+"""Images of a scene before and after edits: which function calls lead from one to the other? After TRANCE."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mmpost.data.sources.base import check_names
 from mmpost.data.worlds.shapes.scenes import (
     ASK,
     CELLS,
     MATERIALS,
     SIZES,
-    Drawn,
     Look,
+    ShapeSource,
     Thing,
     View,
+    image_part,
     look_of,
     names,
-    picture,
     place,
     split_of,
 )
-from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
 ATTRIBUTES = ("size", "color", "material", "shape", "position")
-"""What an edit changes: change_size, change_color, ..."""
+"""Attributes that edits change: change_size, change_color, ..."""
 
 Edit = tuple[str, int, str]
-"""Attribute, number of the object (from 1), its new value."""
+"""Attribute, number of the object (from 1) and the new value."""
 
 
-class Transformation(Drawn):
-    """`n` pairs of pictures; the one after is taken from `view`. The truth is the calls, by object, as text.
+class Transformation(ShapeSource):
+    """`n` pairs of images, the second rendered from `view`. The truth is the list of calls as text, in object order.
 
-    The prompt lists the objects before with their numbers and cells; `meta["cot"]` lists them after.
+    The prompt lists the objects of the first image with their numbers and cells; `meta["cot"]` those of the second.
     """
+
+    seed_prefix = "Transformation"
 
     def __init__(
         self,
@@ -46,61 +48,58 @@ class Transformation(Drawn):
         n: int = 1000,
         seed: int = 0,
     ) -> None:
-        """`attributes` that edits may change; size and material are told, and materials differ, only where they may.
+        """`attributes` are those that edits may change.
 
-        Raises ConfigError for one that is unknown, or an unknown look.
+        Size and material appear in the text, and materials differ, only where an edit may change size or material.
+        Raises ConfigError for an unknown attribute, look or split.
         """
         super().__init__(split, n, seed)
-        unknown = sorted(set(attributes) - set(ATTRIBUTES))
-        if unknown or not attributes:
-            known = ", ".join(ATTRIBUTES)
-            raise ConfigError(f"attributes must be some of {known}; found {unknown or 'none'}; name only those.")
-        self.attributes, self.look, self.domain = tuple(attributes), look_of(look), look
+        check_names("attributes", attributes, ATTRIBUTES)
+        self.attributes, self.look = tuple(attributes), look_of(look)
         self.view: View = view
         self.full = bool({"size", "material"} & set(attributes))
-
-    def uid(self, index: int) -> str:
-        return f"transformation-{self.domain}-{self.view}-{self.split}-{self.seed}-{index}"
+        self.uid_prefix = f"transformation-{look}-{view}"
 
     def problem(self, index: int) -> tuple[list[Thing], list[Thing], list[Edit]]:
-        """The objects before, the objects after, and what was done; both scenes belong to the split."""
+        """The objects before and after the edits, and the edits; both scenes belong to the split."""
         rng = self.rng(index)
         while True:
             before = self.scene(lambda: place(rng, self.look, rng.randint(2, 3), MATERIALS[: 1 + self.full]))
-            after, edits = self._edited(rng, before)
+            after, edits = self._edit(rng, before)
             if split_of(after) == self.split:
                 return before, after, edits
 
-    def sample(self, index: int) -> Sample:
+    def generate(self, index: int) -> Sample:
         before, after, edits = self.problem(index)
         text = f"objects ({self._numbered(before)}). which calls lead from picture 1 to picture 2? {ASK}"
-        prompt = (picture(before, self.look), picture(after, self.look, self.view), Part("text", text))
+        prompt = (image_part(before, self.look), image_part(after, self.look, self.view), Part("text", text))
         calls = ", ".join(f"change_{attribute}({number}, '{value}')" for attribute, number, value in edits)
         meta = {"family": "transformation", "kind": str(len(edits)), "cot": self._numbered(after)}
         return Sample(self.uid(index), prompt, truth=calls, meta=meta)
 
     def _numbered(self, things: Sequence[Thing]) -> str:
-        """Objects with their numbers, then each with its cell."""
+        """List the objects with their numbers and cells."""
         return ";".join(f"{number}:{names([thing], self.full)}" for number, thing in enumerate(things, 1))
 
-    def _edited(self, rng: random.Random, before: Sequence[Thing]) -> tuple[list[Thing], list[Edit]]:
-        """One or two edits, of different objects or attributes; they are listed by object and attribute."""
-        chances = [(number, attribute) for number in range(len(before)) for attribute in self.attributes]
+    def _edit(self, rng: random.Random, before: Sequence[Thing]) -> tuple[list[Thing], list[Edit]]:
+        """Apply one or two edits to different objects or attributes; they are ordered by object and attribute."""
+        candidates = [(number, attribute) for number in range(len(before)) for attribute in self.attributes]
         picked = sorted(
-            rng.sample(chances, min(len(chances), rng.choice((1, 1, 2)))), key=lambda c: (c[0], ATTRIBUTES.index(c[1]))
+            rng.sample(candidates, min(len(candidates), rng.choice((1, 1, 2)))),
+            key=lambda c: (c[0], ATTRIBUTES.index(c[1])),
         )
         after, edits = list(before), []
         for number, attribute in picked:
-            taken = {str(thing.position) for thing in after}
-            value = rng.choice([v for v in _values(attribute, self.look, after[number]) if v not in taken])
-            changed = int(value) if attribute == "position" else value
-            after[number] = replace(after[number], **{attribute: changed})
+            occupied = {str(thing.position) for thing in after}
+            value = rng.choice([v for v in _values(attribute, self.look, after[number]) if v not in occupied])
+            new = int(value) if attribute == "position" else value
+            after[number] = replace(after[number], **{attribute: new})
             edits.append((attribute, number + 1, value))
         return after, edits
 
 
 def _values(attribute: str, look: Look, thing: Thing) -> list[str]:
-    """What the attribute could become."""
+    """The values to which the attribute can change."""
     cells = [str(n) for n in range(1, CELLS + 1)]
     known = {
         "size": SIZES,

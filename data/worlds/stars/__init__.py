@@ -1,1 +1,1 @@
-"""Synthetic stars: light curves, spectra and catalogue records."""
+"""Synthetic variable stars: light curves, spectra and catalog records."""

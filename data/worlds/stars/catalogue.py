@@ -1,7 +1,7 @@
-"""Made-up variable stars of ten classes, each with a light curve, a spectrum and a record of its catalogue entries.
+"""Synthetic variable stars of ten classes, each with a light curve, a spectrum and a record of catalog entries.
 
-Each modality alone tells the class imperfectly, and not of the same stars: spectra know temperatures but not periods,
-light curves a shape behind noise and gaps, the record colours and a period that is sometimes an alias.
+Each modality alone identifies the class imperfectly, and of different stars: spectra show temperatures but no periods,
+light curves a shape behind noise and gaps, records colors and a period that is sometimes an alias.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.random import Generator
 
 from mmpost.data.media.media import media
 from mmpost.data.signals import preprocess
-from mmpost.data.signals.modalities import TIMES  # noqa: F401  (registers the kinds)
+from mmpost.data.signals.modalities import TIMES  # noqa: F401  (registers the modalities)
 from mmpost.data.signals.points import Points
-from mmpost.data.sources.base import Indexed
-from mmpost.data.worlds.stars import physics as starlight
+from mmpost.data.sources.base import Generated, check_names
+from mmpost.data.worlds.stars import physics
 from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
@@ -27,32 +27,30 @@ COUNTS: Mapping[str, int] = {
     "EW": 6168, "SR": 4590, "EA": 2916, "RRAB": 2351, "EB": 1976,
     "ROT": 1839, "RRC": 796, "HADS": 281, "M": 268, "DSCT": 255,
 }  # fmt: skip
-"""Objects of each class in the AstroM3 data set, which made-up stars share out in the same way."""
+"""Objects per class in the AstroM3 dataset; synthetic stars have the same class proportions."""
 CLASSES = tuple(COUNTS)
-KINDS = ("light_curve", "spectrum", "record")
+MODALITIES = ("light_curve", "spectrum", "record")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-KEPT = 4096
-"""Stars of a source that stay in memory (about 30 kB each), so that several passes draw each once."""
 
 
 @dataclass(frozen=True)
 class Type:
-    """Where the stars of a class lie: means and standard deviations."""
+    """Physical parameters of a class: pairs are means and standard deviations."""
 
     period: tuple[float, float]
-    """log10 of days."""
+    """log10 of the period in days."""
     amplitude: tuple[float, float]
-    """log10 of magnitudes."""
+    """log10 of the amplitude in magnitudes."""
     kelvin: tuple[float, float]
     bright: tuple[float, float]
-    """Absolute magnitude in V at the mean period; it falls by `slope` per dex of period."""
+    """Absolute V magnitude at the mean period; it decreases by `slope` per dex of period."""
     slope: float = 0.0
     metals: tuple[float, float] = (-0.2, 0.25)
     dwarf: float = 1.0
     active: float = 0.0
-    """Emission in hydrogen lines, at most."""
+    """Maximum emission in hydrogen lines."""
     speed: float = 35.0
-    """Spread of the velocities, km/s."""
+    """Standard deviation of the radial velocity in km/s."""
 
 
 TYPES: Mapping[str, Type] = {
@@ -71,20 +69,20 @@ BANDS = {
     "phot_g": 6220, "phot_bp": 5110, "phot_rp": 7770, "j": 12350, "h": 16620, "k": 21590,
     "w1": 33526, "w2": 46028, "w3": 115608, "w4": 220883,
 }  # fmt: skip
-"""Wavelengths in Angstrom."""
+"""Wavelengths of the photometric bands in Angstrom."""
 DUST = np.array([0.85, 1.06, 0.63, 0.28, 0.18, 0.12, 0.07, 0.05, 0.04, 0.03])
-"""Extinction in the bands, relative to V."""
+"""Extinction in the bands relative to V."""
 
 
 @dataclass(frozen=True)
 class Star:
-    """What is true of one star; what is observed of it follows, with noise of its own."""
+    """The true parameters of one star; each modality observes them with its own noise."""
 
     name: str
     shape: str
-    """How its light curve runs: its class, unless it is odd."""
+    """The shape of the light curve: that of the class, or "odd"."""
     looks: str
-    """Of which class its spectrum and colours are: its own, unless it is odd."""
+    """The class whose spectrum and colors the star has; another one for some anomalies."""
     period: float
     amplitude: float
     kelvin: float
@@ -93,23 +91,23 @@ class Star:
     emission: float
     speed: float
     bright: float
-    """Apparent V, between the survey's limits."""
+    """Apparent V magnitude, within the limits of the survey."""
     extinction: float
     latitude: float
     longitude: float
 
 
-def draw(name: str, rng: Generator, odd: bool = False) -> Star:
-    """A star of class `name`. An odd one has the light curve of no class, or spectrum and colours of another class."""
+def sample_star(name: str, rng: Generator, odd: bool = False) -> Star:
+    """Sample a star of class `name`. If `odd`, its light curve fits no class, or its spectrum fits another."""
     strange = odd and rng.random() < 0.5
     others = [c for c in CLASSES if abs(TYPES[c].kelvin[0] - TYPES[name].kelvin[0]) > 1200]
     looks = str(rng.choice(others)) if odd and not strange else name
-    t, seen = TYPES[name], TYPES[looks]
+    t, appearance = TYPES[name], TYPES[looks]
     dex = float(rng.normal(0, t.period[1]))
-    wide = 2.0 if looks in ("RRAB", "RRC") else 1.0
-    latitude = float(np.degrees(np.arcsin(np.clip(rng.laplace(0, 0.22 * wide), -0.98, 0.98))))
-    absolute = float(rng.normal(*seen.bright) - t.slope * dex)
-    bright = float(np.clip(rng.normal(14.0 if seen.dwarf > 0.2 else 12.3, 1.2), 10.5, 16.8))
+    spread = 2.0 if looks in ("RRAB", "RRC") else 1.0
+    latitude = float(np.degrees(np.arcsin(np.clip(rng.laplace(0, 0.22 * spread), -0.98, 0.98))))
+    absolute = float(rng.normal(*appearance.bright) - t.slope * dex)
+    bright = float(np.clip(rng.normal(14.0 if appearance.dwarf > 0.2 else 12.3, 1.2), 10.5, 16.8))
     extinction = float(rng.gamma(2.0, 0.25) * (0.4 + np.exp(-abs(latitude) / 15)))
     return Star(
         name=name,
@@ -117,11 +115,11 @@ def draw(name: str, rng: Generator, odd: bool = False) -> Star:
         looks=looks,
         period=10 ** (t.period[0] + dex),
         amplitude=float(np.clip(10 ** rng.normal(*t.amplitude), 0.04, 6.0)) * (1.5 if strange else 1.0),
-        kelvin=float(np.clip(rng.normal(*seen.kelvin), 2500, 16000)),
+        kelvin=float(np.clip(rng.normal(*appearance.kelvin), 2500, 16000)),
         absolute=absolute,
-        metals=float(rng.normal(*seen.metals)),
-        emission=float(seen.active * rng.random() ** 2),
-        speed=float(rng.normal(0, seen.speed)),
+        metals=float(rng.normal(*appearance.metals)),
+        emission=float(appearance.active * rng.random() ** 2),
+        speed=float(rng.normal(0, appearance.speed)),
         bright=bright,
         extinction=extinction,
         latitude=latitude,
@@ -129,36 +127,36 @@ def draw(name: str, rng: Generator, odd: bool = False) -> Star:
     )
 
 
-def colours(kelvin: float) -> np.ndarray:
-    """Magnitudes in `BANDS` less V of a black body, 0 for one of 9,600 K."""
+def colors(kelvin: float) -> np.ndarray:
+    """Magnitudes in `BANDS` minus V of a black body, relative to one of 9,600 K (as for the Vega system)."""
     wave = np.array([*BANDS.values(), 5500.0])
-    magnitudes = -2.5 * np.log10(starlight.planck(wave, kelvin) / starlight.planck(wave, 9600.0))
+    magnitudes = -2.5 * np.log10(physics.planck(wave, kelvin) / physics.planck(wave, 9600.0))
     return magnitudes[:-1] - magnitudes[-1]
 
 
 ALIASES = (0.5, 2.0, 0.0)
-"""A wrong period is half, twice, or (0) the alias with one cycle a day."""
+"""A wrong period is half or twice the true one, or (0) its alias with one cycle per sidereal day."""
 
 
 def catalogue(star: Star, rng: Generator, wrong: float = 0.12) -> dict[str, float]:
-    """The 38 numbers that surveys list of a star, before any preprocessing; `wrong` is the share of wrong periods."""
-    far = 10 ** ((star.bright - star.absolute - star.extinction + 10) / 5)
+    """The 38 numbers that surveys list for a star, before preprocessing; `wrong` is the fraction of wrong periods."""
+    distance = 10 ** ((star.bright - star.absolute - star.extinction + 10) / 5)
     parallax_error = float(0.02 + 0.02 * 10 ** (0.25 * (star.bright - 15))) * rng.uniform(0.8, 1.6)
-    parallax = 1000 / far + rng.normal(0, 1.5 * parallax_error)
+    parallax = 1000 / distance + rng.normal(0, 1.5 * parallax_error)
     glow = np.array([0, 0, 0, 0, 0.05, 0.15, 0.25, 0.35, 1.1, 1.6]) * (star.kelvin < 3400) * rng.uniform(0.3, 1.5)
-    bands = star.bright - star.extinction * (1 - DUST) + colours(star.kelvin) - glow
+    bands = star.bright - star.extinction * (1 - DUST) + colors(star.kelvin) - glow
     errors = np.hypot([0.002, 0.006, 0.004, 0.022, 0.024, 0.022, 0.023, 0.021, 0.05, 0.2], 0.002 * rng.random(10))
     errors = errors * np.exp(0.15 * (star.bright - 14)) * (1 + 1.5 * star.amplitude * np.array([1, 1, 1, *[0] * 7]))
-    # One epoch in the infrared, any phase; catalogues of long means in the optical.
+    # Infrared magnitudes come from one epoch at a random phase, optical ones are means over many.
     m = bands + errors * rng.standard_normal(10) + star.amplitude * 0.15 * rng.standard_normal()
-    pm = np.hypot(abs(star.speed) + 30, 20) / 4.74 / far * 1000 * rng.standard_normal(2)
+    pm = np.hypot(abs(star.speed) + 30, 20) / 4.74 / distance * 1000 * rng.standard_normal(2)
     pm_error = parallax_error * rng.uniform(0.9, 1.5, 2)
     pm = pm + pm_error * rng.standard_normal(2)
-    found = dict(zip((f"{b}_mag" if len(b) < 4 else f"{b}_mean_mag" for b in BANDS), m.tolist(), strict=True))
-    found |= {
-        f"e_{name}": float(e) for name, e in zip(list(found), errors, strict=True) if name not in ("w3_mag", "w4_mag")
+    record = dict(zip((f"{b}_mag" if len(b) < 4 else f"{b}_mean_mag" for b in BANDS), m.tolist(), strict=True))
+    record |= {
+        f"e_{name}": float(e) for name, e in zip(list(record), errors, strict=True) if name not in ("w3_mag", "w4_mag")
     }
-    found |= {
+    record |= {
         "mean_vmag": star.bright + rng.normal(0, 0.03),
         "bp_rp": m[1] - m[2],
         "parallax": parallax,
@@ -176,12 +174,12 @@ def catalogue(star: Star, rng: Generator, wrong: float = 0.12) -> dict[str, floa
         "l": star.longitude,
         "b": star.latitude,
     }
-    found |= _variability(star, rng, wrong)
-    return {name: float(found[name]) for name in (*preprocess.META, *preprocess.PHOTO)}
+    record |= _variability(star, rng, wrong)
+    return {name: float(record[name]) for name in (*preprocess.META, *preprocess.PHOTO)}
 
 
 def _variability(star: Star, rng: Generator, wrong: float) -> dict[str, float]:
-    """Amplitude, period, string length and fit score, as a period search would find them."""
+    """Amplitude, period, string length (Lafler-Kinman) and fit score, as a period search would report them."""
     period = star.period
     if rng.random() < wrong:
         factor = ALIASES[rng.integers(len(ALIASES))]
@@ -189,8 +187,8 @@ def _variability(star: Star, rng: Generator, wrong: float) -> dict[str, float]:
     irregular = {"SR": 0.25, "ROT": 0.15, "M": 0.05, "DSCT": 0.12}.get(star.name, 0.0)
     period *= 10 ** rng.normal(0, 0.12 * irregular)
     noise = 0.012 + 0.03 * 10 ** (0.4 * (star.bright - 15))
-    share = noise**2 / (noise**2 + (star.amplitude / 3) ** 2)
-    unclear = float(np.clip(share + irregular * rng.random() + (star.shape == "odd") * 0.4, 0, 1))
+    noise_fraction = noise**2 / (noise**2 + (star.amplitude / 3) ** 2)
+    unclear = float(np.clip(noise_fraction + irregular * rng.random() + (star.shape == "odd") * 0.4, 0, 1))
     return {
         "amplitude": star.amplitude * np.exp(rng.normal(0, 0.12)) + 2 * noise,
         "period": float(np.clip(period, 0.03, 900)),
@@ -199,107 +197,94 @@ def _variability(star: Star, rng: Generator, wrong: float) -> dict[str, float]:
     }
 
 
-def shared(n: int, least: int = 1) -> dict[str, int]:
-    """How many of `n` stars are of each class: in the proportions of `COUNTS`, at least `least` of each."""
+def class_counts(n: int, minimum: int = 1) -> dict[str, int]:
+    """Split `n` stars over the classes in the proportions of `COUNTS`, with at least `minimum` of each."""
     exact = np.array(list(COUNTS.values())) * n / sum(COUNTS.values())
-    found = np.maximum(np.floor(exact), least).astype(int)
-    found[0] += n - found.sum()
-    return dict(zip(CLASSES, found.tolist(), strict=True))
+    counts = np.maximum(np.floor(exact), minimum).astype(int)
+    counts[0] += n - counts.sum()
+    return dict(zip(CLASSES, counts.tolist(), strict=True))
 
 
-class Stars(Indexed):
-    """`n` stars without replies: parts of the `kinds` asked for, the class as truth and as column "label".
+class Stars(Generated):
+    """`n` synthetic stars without replies: parts of the requested `modalities`; the class is the truth.
 
-    Shares: `missing` of the parts are left out (never all), `mislabelled` stars have a wrong label (column "wrong" 1,
-    the truth is still right), `odd` ones are anomalies (column "odd" 1). Values are as measured.
+    The column "label" holds the class by number. Fractions: `missing` of the parts are left out (never all of a star),
+    `mislabelled` stars have a wrong label (column "wrong" is 1; the truth stays right), `odd` ones are anomalies
+    (column "odd" is 1). Values are as measured, without preprocessing.
     """
 
     name = "stars"
+    cache_size = 4096  # a star takes about 30 kB
 
     def __init__(
         self,
         split: Split,
         n: int = 2048,
         seed: int = 0,
-        kinds: Sequence[str] = KINDS,
+        modalities: Sequence[str] = MODALITIES,
         missing: float = 0.0,
         mislabelled: float = 0.0,
         odd: float = 0.0,
     ) -> None:
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown or not kinds:
-            raise ConfigError(f"wanted kinds among {', '.join(KINDS)}, found {', '.join(unknown) or 'none'}")
+        super().__init__(split, n, seed)
+        check_names("modalities", modalities, MODALITIES)
         if n < len(CLASSES):
             raise ConfigError(f"wanted at least one star of each of {len(CLASSES)} classes, found n={n}")
-        self.split, self.n, self.seed, self.kinds = split, n, seed, tuple(kinds)
+        self.modalities = tuple(modalities)
         self.missing, self.mislabelled, self.odd = missing, mislabelled, odd
-        self._kept: dict[int, Sample] = {}
-
-    def __len__(self) -> int:
-        return self.n
 
     @cached_property
     def classes(self) -> np.ndarray:
-        """The class of each star, by its number; a fixed shuffle of the unbalanced classes."""
-        numbers = np.repeat(np.arange(len(CLASSES)), list(shared(self.n).values()))
-        return self._rng(-1, 0).permutation(numbers)
+        """The class of each star by number, in a fixed shuffle."""
+        numbers = np.repeat(np.arange(len(CLASSES)), list(class_counts(self.n).values()))
+        return self._generator(-1, 0).permutation(numbers)
 
     @cached_property
     def labels(self) -> list[int]:
-        """The label of each star; wrong for a share."""
-        rng = self._rng(-1, 1)
+        """The label of each star by number; wrong for a fraction `mislabelled`."""
+        rng = self._generator(-1, 1)
         wrong = rng.random(self.n) < self.mislabelled
         other = (self.classes + rng.integers(1, len(CLASSES), self.n)) % len(CLASSES)
         return np.where(wrong, other, self.classes).tolist()
 
     def star(self, index: int) -> Star:
-        """What is true of star `index`."""
-        rng = self._rng(index, 0)
+        """The true parameters of star `index`."""
+        rng = self._generator(index, 0)
         odd = bool(rng.random() < self.odd)
-        return draw(CLASSES[self.classes[index]], rng, odd)
+        return sample_star(CLASSES[self.classes[index]], rng, odd)
 
-    def sample(self, index: int) -> Sample:
-        found = self._kept.get(index)
-        if found is None:
-            found = self._made(index)
-            if len(self._kept) < KEPT:
-                self._kept[index] = found
-        return found
-
-    def _made(self, index: int) -> Sample:
+    def generate(self, index: int) -> Sample:
         star = self.star(index)
-        record = catalogue(star, self._rng(index, 1))
+        record = catalogue(star, self._generator(index, 1))
         about = {name: record[name] for name in preprocess.PHOTO}
         label = self.labels[index]
         odd = star.shape == "odd" or star.looks != star.name
         columns = {"label": float(label), "odd": float(odd), "wrong": float(label != self.classes[index])}
-        parts = tuple(
-            Part(kind, media(self._value(kind, star, index, record, about), kind)) for kind in self._present(index)
-        )
-        return Sample(
-            f"{self.split}-{self.seed}-{index}", parts, truth=star.name, meta={"class": star.name}, columns=columns
-        )
+        parts = tuple(Part(m, media(self._value(m, star, index, record, about), m)) for m in self._present(index))
+        return Sample(self.uid(index), parts, truth=star.name, meta={"class": star.name}, columns=columns)
 
-    def _value(self, kind: str, star: Star, index: int, record: Mapping[str, float], about: Mapping[str, float]) -> Any:
-        if kind == "light_curve":
-            rng = self._rng(index, 2)
-            return Points(starlight.observed(star.shape, star.period, star.amplitude, star.bright, rng), about)
-        if kind == "spectrum":
-            rng = self._rng(index, 3)
+    def _value(
+        self, modality: str, star: Star, index: int, record: Mapping[str, float], about: Mapping[str, float]
+    ) -> Any:
+        if modality == "light_curve":
+            rng = self._generator(index, 2)
+            return Points(physics.observed(star.shape, star.period, star.amplitude, star.bright, rng), about)
+        if modality == "spectrum":
+            rng = self._generator(index, 3)
             snr = float(np.clip(60 * 10 ** (-0.28 * (star.bright - 12.5)) * rng.uniform(0.3, 1.0), 3, 100))
             dwarf = TYPES[star.looks].dwarf
-            physics = (star.kelvin, star.metals, dwarf, star.emission, star.speed, star.extinction)
-            return starlight.spectrum(*physics, snr, rng).astype(np.float32)
+            parameters = (star.kelvin, star.metals, dwarf, star.emission, star.speed, star.extinction)
+            return physics.spectrum(*parameters, snr, rng).astype(np.float32)
         return record
 
     def _present(self, index: int) -> Sequence[str]:
         if not self.missing:
-            return self.kinds
-        rng = self._rng(index, 4)
-        kept = [kind for kind in self.kinds if rng.random() >= self.missing]
-        return kept or [self.kinds[rng.integers(len(self.kinds))]]
+            return self.modalities
+        rng = self._generator(index, 4)
+        present = [m for m in self.modalities if rng.random() >= self.missing]
+        return present or [self.modalities[rng.integers(len(self.modalities))]]
 
-    def _rng(self, index: int, what: int) -> Generator:
-        # A key, because to stretch a seed into a state takes longer than to draw a star.
-        key = (self.seed * 3 + SPLITS.index(self.split)) % 2**64 << 64 | (index + 1) * 8 + what
+    def _generator(self, index: int, stream: int) -> Generator:
+        # Philox takes a key as it is; expanding a seed (SeedSequence) would take longer than sampling a star.
+        key = (self.seed * 3 + SPLITS.index(self.split)) % 2**64 << 64 | (index + 1) * 8 + stream
         return np.random.Generator(np.random.Philox(key=key))

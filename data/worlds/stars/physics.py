@@ -1,7 +1,7 @@
-"""What a telescope sees of a variable star: when it is observed, brightness by class and phase, a spectrum with lines.
+"""Observations of variable stars: sampling in time, brightness by class and phase, and spectra with absorption lines.
 
-Shapes, periods and temperatures are those of the classes of ASAS-SN's catalogue in outline, not models of single stars.
-Times are in days, wavelengths in Angstrom, magnitudes in V, fluxes in mJy (light curve) or relative (spectrum).
+Shapes, periods and temperatures follow the classes of the ASAS-SN catalog in outline; they do not model single stars.
+Times are in days, wavelengths in Angstrom, magnitudes in V, fluxes in mJy (light curves) or relative (spectra).
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from scipy.special import expit
 
 Series = Float64[np.ndarray, " epoch"]
 ZERO = 3.636e6
-"""Flux of magnitude 0 in V, in mJy."""
+"""Flux of V magnitude 0 in mJy."""
 FIRST = 2_456_600.0
-"""The first night, HJD."""
+"""The first night as heliocentric Julian date (HJD)."""
 NIGHTS = 1600
 
 
 def epochs(rng: Generator) -> Series:
-    """Times of observation: a season of each year, weather in spells, none at full moon, one or two a night."""
+    """Sample observation times: yearly seasons, clear of bad weather, no full moon, one or two exposures a night."""
     night = np.cumsum(rng.integers(1, 6, NIGHTS // 3))
     year, month, season = rng.random(), rng.random(), rng.uniform(0.55, 0.85)
-    spells = rng.random(len(night) // 3 + 1).repeat(3)[: len(night)] < rng.uniform(0.5, 0.95)
+    clear = rng.random(len(night) // 3 + 1).repeat(3)[: len(night)] < rng.uniform(0.5, 0.95)
     dark = np.abs((night / 29.53 + month) % 1 - 0.5) < 0.45
-    seen = night[((night / 365.25 + year) % 1 < season) & spells & dark]
-    start = seen + 0.35 + 0.3 * rng.random(len(seen))
-    exposures = rng.integers(1, 3, len(seen))
+    observed_nights = night[((night / 365.25 + year) % 1 < season) & clear & dark]
+    start = observed_nights + 0.35 + 0.3 * rng.random(len(observed_nights))
+    exposures = rng.integers(1, 3, len(observed_nights))
     number = np.arange(exposures.sum()) - np.repeat(exposures.cumsum() - exposures, exposures)
     return FIRST + np.repeat(start, exposures) + 0.0013 * number
 
 
 def bump(phase: Series, at: float, width: float) -> Series:
-    """A dip of depth 1 around `at` (in phase, round the circle)."""
-    away = np.abs(np.mod(phase - at + 0.5, 1) - 0.5)
-    return np.exp(-0.5 * (away / width) ** 4)
+    """A dip of depth 1 centered at phase `at` (phases wrap around at 1)."""
+    distance = np.abs(np.mod(phase - at + 0.5, 1) - 0.5)
+    return np.exp(-0.5 * (distance / width) ** 4)
 
 
 def saw(phase: Series, rise: float) -> Series:
-    """0 at maximum light to 1 at minimum: a slow decline, then a rise within the share `rise` of the period."""
+    """Sawtooth from 0 (maximum light) to 1: a slow decline, then a rise within the fraction `rise` of the period."""
     p = np.mod(phase, 1)
     falling = 1 - np.exp(-3.2 * p / (1 - rise))
     rising = 1 - (p - (1 - rise)) / rise
@@ -108,7 +108,7 @@ def _mira(t: Series, phase: Series, rng: Generator) -> Series:
 
 
 def _odd(t: Series, phase: Series, rng: Generator) -> Series:
-    """No class: deep, aperiodic dips of a few weeks on a slow decline."""
+    """An anomaly of no class: deep aperiodic dips of a few weeks on a slow decline."""
     when = rng.uniform(t[0], t[-1], rng.integers(3, 7))
     dips = sum(rng.uniform(0.4, 1) * np.exp(-0.5 * ((t - w) / rng.uniform(8, 40)) ** 2) for w in when)
     return np.asarray(dips + 0.3 * (t - t[0]) / (t[-1] - t[0]))
@@ -118,18 +118,18 @@ SHAPES: Mapping[str, Callable[[Series, Series, Generator], Series]] = {
     "EW": _contact, "SR": _semiregular, "EA": _detached, "RRAB": _saw(0.13, 0.22), "EB": _close,
     "ROT": _spots, "RRC": _overtone, "HADS": _saw(0.25, 0.38), "M": _mira, "DSCT": _modes, "odd": _odd,
 }  # fmt: skip
-"""How far a star is dimmed, nominally from 0 at its brightest to 1, from times and phases."""
+"""Dimming as a function of times and phases by class, nominally from 0 (brightest) to 1."""
 
 
 def observed(
     name: str, period: float, amplitude: float, bright: float, rng: Generator
 ) -> Float64[np.ndarray, "epoch 3"]:
-    """HJD, flux and its error of a star whose mean V magnitude is `bright`; the noise has a floor of 1.2 %."""
+    """Observe a star with mean V magnitude `bright`: HJD, flux and its error (mJy), with a noise floor of 1.2 %."""
     t = epochs(rng)
     dim = SHAPES[name](t, (t - FIRST) / period + rng.random(), rng)
     flux = ZERO * 10 ** (-0.4 * (bright + amplitude * (dim - 0.5)))
     error = np.hypot(0.012 * flux, rng.uniform(0.06, 0.12))
-    # A few exposures are bad, and do not know it.
+    # One percent of the exposures are outliers whose reported error does not show it.
     noise = rng.standard_normal(len(t)) * np.where(rng.random(len(t)) < 0.01, 6.0, 1.0)
     return np.column_stack([t, flux + error * noise, error])
 
@@ -141,19 +141,19 @@ LINES: tuple[tuple[float, float, str], ...] = (
     (5889.9, 6, "Na"), (5175.0, 14, "Mg"), (4304.0, 14, "CH"), (5270.0, 9, "Fe"), (4383.0, 8, "Fe"),
     (4226.7, 6, "CaI"), (4471.5, 6, "He"), (5875.6, 5, "He"), (4026.2, 5, "He"),
 )  # fmt: skip
-"""Wavelength, width (standard deviation) and what makes it."""
+"""Wavelength and width (standard deviation) in Angstrom, and the species that absorbs."""
 BANDS = (4761.0, 4954.0, 5167.0, 5448.0, 5847.0, 6158.0, 6651.0, 7053.0, 7589.0, 8206.0, 8432.0)
-"""Heads of the bands of titanium oxide, degraded to the red."""
-MAKERS = ("H", "Ca", "Ca3", "Na", "Mg", "CH", "Fe", "CaI", "He", "TiO")
+"""Heads of the titanium oxide bands, which extend to the red."""
+SPECIES = ("H", "Ca", "Ca3", "Na", "Mg", "CH", "Fe", "CaI", "He", "TiO")
 
 
 @cache
 def _profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Wavelengths, optical depths per unit of strength of each maker, of the air's bands and of dust, and sky noise."""
+    """Wavelengths; optical depth per unit of strength of each species; of air and of dust; relative sky noise."""
     wave = np.geomspace(3840.0, 9060.0, POINTS)
-    depth = np.zeros((len(MAKERS), POINTS))
-    for at, width, maker in LINES:
-        depth[MAKERS.index(maker)] += np.exp(-0.5 * ((wave - at) / width) ** 2)
+    depth = np.zeros((len(SPECIES), POINTS))
+    for at, width, species in LINES:
+        depth[SPECIES.index(species)] += np.exp(-0.5 * ((wave - at) / width) ** 2)
     for head in BANDS:
         past = wave - head
         depth[-1] += np.exp(-np.maximum(past, 0) / 130) * expit(past / 4)
@@ -162,8 +162,8 @@ def _profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndar
     return wave, depth, air, 0.92 * ((5500 / wave) ** 1.3 - 1), sky
 
 
-def strengths(kelvin: float, metals: float, dwarf: float) -> Float64[np.ndarray, " maker"]:
-    """Optical depth at the centre of the lines of each maker; `metals` is [Fe/H]; `dwarf` 1: high gravity, 0: low."""
+def strengths(kelvin: float, metals: float, dwarf: float) -> Float64[np.ndarray, " species"]:
+    """Central optical depth of each species' lines; `metals` is [Fe/H], `dwarf` is 1 (high gravity) to 0 (low)."""
     t = kelvin / 1000
     rich = 10 ** (0.6 * metals)
     cool = 1 / (1 + np.exp((t - 6.3) / 0.55))
@@ -187,7 +187,7 @@ def strengths(kelvin: float, metals: float, dwarf: float) -> Float64[np.ndarray,
 
 
 def planck(wave: np.ndarray | float, kelvin: float) -> np.ndarray:
-    """A black body's radiance per wavelength (Angstrom), in arbitrary units."""
+    """Planck's law: black-body radiance per wavelength (Angstrom), in arbitrary units."""
     x = np.asarray(wave)
     return np.asarray(1e20 / (x * x * x * x * x) / np.expm1(1.4388e8 / (x * kelvin)))
 
@@ -202,17 +202,17 @@ def spectrum(
     snr: float,
     rng: Generator,
 ) -> Float64[np.ndarray, "point 3"]:
-    """Wavelength, flux (1 at its median) and error of a star that recedes with `speed` km/s.
+    """Wavelength, flux (median 1) and error of a star that recedes at `speed` km/s.
 
-    `emission` takes from the depth of the hydrogen lines; `reddening` is A_V; noise grows in the far red, where the sky
-    shines, and at the blue end.
+    `emission` is subtracted from the optical depth of the hydrogen lines, `reddening` is A_V, `snr` the signal-to-noise
+    ratio. Noise grows at the blue end, and in the far red because of the night sky.
     """
     wave, depth, air, dust, sky = _profiles()
     lines = strengths(kelvin, metals, dwarf)
     lines[0] -= emission
     flux = planck(wave, kelvin) * np.exp(-np.minimum(lines @ depth, 4.0))
     flux = np.interp(wave * (1 - speed / 299_792.458), wave, flux)
-    # Dust takes the blue; the calibration of the continuum errs by some per cent.
+    # Dust absorbs the blue; the flux calibration has a tilt of a few percent.
     tilt = rng.normal(0, 0.06) * (wave - 6400) / 2500
     flux = flux * np.exp(-reddening * dust - air * rng.uniform(0.5, 1.2) + tilt)
     flux /= np.median(flux)

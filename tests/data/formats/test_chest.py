@@ -15,8 +15,8 @@ from PIL import Image
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.chest.files import studies
 from mmpost.data.formats.chest.sections import sections
-from mmpost.data.formats.chest.studies import UNASKED, ReportRows, Studies
-from mmpost.data.readers.user_data import own
+from mmpost.data.formats.chest.studies import NO_QUESTION, ReportRows, Studies
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import DataError
 from mmpost.types import Sample
 
@@ -155,12 +155,12 @@ def test_open_i_reports_meet_their_pictures(tmp_path: Path, packed: bool, capsys
     whole = [s for split in ("train", "val", "test") for s in Studies(str(tmp_path), split)]
     assert sorted(s.truth for s in whole) == sorted(f"Report {n}." for n in range(1, 31))
     assert all([p.modality for p in s.prompt] == ["image", "text"] and s.meta["indication"] == "cough" for s in whole)
-    assert f"30 of the 60 pictures that reports name are not in {tmp_path}" in capsys.readouterr().err
+    assert f"30 of the 60 images that reports name are not in {tmp_path}" in capsys.readouterr().err
 
 
 def test_open_i_without_pictures_says_where_they_belong(tmp_path: Path) -> None:
     (tmp_path / "1.xml").write_text(XML.format(1))
-    with pytest.raises(DataError, match=r"wanted the pictures of CXR1 \(CXR1_IM-1\.png\)"):
+    with pytest.raises(DataError, match=r"wanted the images of CXR1 \(CXR1_IM-1\.png\)"):
         studies(str(tmp_path))
 
 
@@ -183,7 +183,7 @@ def test_own_rows_are_asked_for_a_report(tmp_path: Path) -> None:
         '{"images": ["a.png", "a.png", "a.png"], "problem": "Report?", "solution": "Clear."}\n'
         '{"image": "a.png", "problem": "Report?"}\n'
     )
-    rows = own(DataSettings(train=str(tmp_path / "rows.jsonl")), "train", "last", UNASKED)
+    rows = user_data(DataSettings(train=str(tmp_path / "rows.jsonl")), "train", "last", NO_QUESTION)
     assert rows is not None
     found = ReportRows(rows)
     assert (found[0].truth, found[0].replies) == ("Clear lungs.", ())

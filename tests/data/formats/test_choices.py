@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mmpost.config.settings import DataSettings
-from mmpost.data.formats.choices import UNASKED, Choices
+from mmpost.data.formats.choices import NO_QUESTION, Choices
 from mmpost.data.media.media import media
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import DataError
 
 AVQA = {
@@ -52,7 +52,7 @@ def rows(tmp_path: Path) -> Any:
             (tmp_path / name).write_bytes(sound)
         file = tmp_path / "rows.json"
         file.write_text(json.dumps(found))
-        samples = own(DataSettings(train=str(file)), "train", loss="last", prompt=UNASKED)
+        samples = user_data(DataSettings(train=str(file)), "train", loss="last", prompt=NO_QUESTION)
         assert samples is not None
         return Choices(samples, **options)
 
@@ -123,7 +123,7 @@ def test_a_path_of_a_part_or_of_a_mix_starts_from_its_own_file(tmp_path: Path) -
         (tmp_path / name / "rows.jsonl").write_text("\n".join(lines))
     files = tuple(str(tmp_path / name / "rows.jsonl") for name in ("a", "b"))
     for data in (DataSettings(train=files), DataSettings(train=files, split=(0.5, 0.25, 0.25))):
-        samples = own(data, "train", loss="last")
+        samples = user_data(data, "train", loss="last")
         assert samples is not None
         for sample in Choices(samples):
             level = 0.1 if "a" in sample.uid else 0.2

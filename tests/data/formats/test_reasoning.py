@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.reasoning import Family, Reasoning
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import DataError
 from mmpost.types import Sample
 
@@ -21,7 +21,7 @@ def read(folder: Path, rows: list[dict[str, Any]], family: Family, **more: Any) 
         Image.new("RGB", (28, 28), "red").save(folder / name)
     file = folder / "rows.json"
     file.write_text(json.dumps(rows))
-    found = own(DataSettings(train=str(file)), "train", loss="last")
+    found = user_data(DataSettings(train=str(file)), "train", loss="last")
     assert found is not None
     return Reasoning(found, family, **more)
 
@@ -67,7 +67,7 @@ def test_a_transformation_row_has_two_pictures(tmp_path: Path) -> None:
     assert "(0, cube, ...)" in asked(sample)
     for function in ("size", "color", "material", "shape", "position"):
         assert f"change_{function}(" in asked(sample)
-    with pytest.raises(DataError, match=r"trance-1: wanted 2 pictures .* found 1"):
+    with pytest.raises(DataError, match=r"trance-1: wanted 2 images .* found 1"):
         read(tmp_path, [{**row, "image": "a.png"}], "transformation")[0]
 
 
@@ -105,5 +105,5 @@ def test_a_row_without_a_solution_is_named(tmp_path: Path, row: dict[str, Any]) 
 
 
 def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"wanted 1 picture for task.family=structure, found 0"):
+    with pytest.raises(DataError, match=r"wanted 1 image for task.family=structure, found 0"):
         read(tmp_path, [{"id": "x", "problem": "?", "solution": "1"}], "structure")[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpost.data.formats.spoken_digits import WORDS, Spoken
+from mmpost.data.formats.spoken_digits import WORDS, SpokenDigits
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 
@@ -25,19 +25,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def heard(source: Spoken) -> set[str]:
+def heard(source: SpokenDigits) -> set[str]:
     return {sample.meta["speaker"] for sample in source}
 
 
 def test_who_is_tested_is_heard_nowhere_else(folder: Path) -> None:
-    assert heard(Spoken(folder, "train")) == {"ann", "bea"}
-    assert heard(Spoken(folder, "test")) == {"cid"}
+    assert heard(SpokenDigits(folder, "train")) == {"ann", "bea"}
+    assert heard(SpokenDigits(folder, "test")) == {"cid"}
     held = {"test": "ann", "val": "bea"}
-    assert [heard(Spoken(folder, split, held)) for split in ("train", "val", "test")] == [{"cid"}, {"bea"}, {"ann"}]
+    assert [heard(SpokenDigits(folder, split, held)) for split in ("train", "val", "test")] == [
+        {"cid"},
+        {"bea"},
+        {"ann"},
+    ]
 
 
 def test_a_recording_with_its_options(folder: Path) -> None:
-    source = Spoken(folder, "test", template="{question} {choices}")
+    source = SpokenDigits(folder, "test", template="{question} {choices}")
     assert len(source) == 6
     for index, sample in enumerate(source):
         choices = sample.meta["choices"]
@@ -46,12 +50,12 @@ def test_a_recording_with_its_options(folder: Path) -> None:
         assert source.where(index).startswith(f"{WORDS.index(sample.truth)}_cid_")
         assert sample.prompt[1].value == f"which digit? {choices}"
         assert sample.prompt[0].value.open().rate == 8000
-    assert source[0] == Spoken(folder, "test", template="{question} {choices}")[0]
+    assert source[0] == SpokenDigits(folder, "test", template="{question} {choices}")[0]
 
 
-def test_each_recording_is_trained_on_at_several_paces(folder: Path) -> None:
-    source = Spoken(folder, "train", paces=3)
-    assert len(source) == 3 * len(Spoken(folder, "train", paces=1)) == 36
+def test_each_recording_is_trained_on_at_several_speeds(folder: Path) -> None:
+    source = SpokenDigits(folder, "train", speeds=3)
+    assert len(source) == 3 * len(SpokenDigits(folder, "train", speeds=1)) == 36
     assert len({sample.uid for sample in source}) == 36
     lengths = [sample.prompt[0].value.header()["duration"] for sample in source]
     assert lengths[:12] == [0.1] * 12
@@ -60,7 +64,7 @@ def test_each_recording_is_trained_on_at_several_paces(folder: Path) -> None:
     for one, other in ((source[2], source[14]), (source[2], source[26])):
         assert (one.truth, one.meta["speaker"]) == (other.truth, other.meta["speaker"])
     assert source.where(14) == source.where(2)
-    assert len(Spoken(folder, "test")) == 6, "who is tested is heard as recorded"
+    assert len(SpokenDigits(folder, "test")) == 6, "who is tested is heard as recorded"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,9 @@ def test_each_recording_is_trained_on_at_several_paces(folder: Path) -> None:
 )
 def test_speakers_who_cannot_be_told_apart(folder: Path, speakers: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        Spoken(folder, "train", speakers)
+        SpokenDigits(folder, "train", speakers)
 
 
 def test_a_folder_without_recordings_says_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="DIGIT_SPEAKER_NUMBER"):
-        Spoken(tmp_path, "train")
+        SpokenDigits(tmp_path, "train")

@@ -14,7 +14,7 @@ from mmpost.data.signals import preprocess
 from mmpost.data.worlds.stars.catalogue import CLASSES, Stars
 from mmpost.errors import ConfigError, DataError
 
-KINDS = ("light_curve", "spectrum", "record")
+MODALITIES = ("light_curve", "spectrum", "record")
 
 
 def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
     (tmp_path / "hub" / "full_42").mkdir(parents=True)
     data.to_parquet(str(tmp_path / "hub" / "full_42" / "validation-00000-of-00001.parquet"))
     for place in ("saved", "hub"):
-        source = PublishedStars(load(str(tmp_path / place), "full_42", "val"), CLASSES, KINDS)
+        source = PublishedStars(load(str(tmp_path / place), "full_42", "val"), CLASSES, MODALITIES)
         mine = Stars("train", 64)
         assert len(source) == 6
         assert source.labels == [int(c) for c in mine.classes[:6]]
@@ -41,7 +41,7 @@ def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
 
 def test_missing_modalities_are_missing_parts() -> None:
     row = rows(1)[0]
-    source = PublishedStars(datasets.Dataset.from_list([row, {**row, "photometry": None}]), CLASSES, KINDS)
+    source = PublishedStars(datasets.Dataset.from_list([row, {**row, "photometry": None}]), CLASSES, MODALITIES)
     assert [p.modality for p in source[1].prompt] == ["spectrum", "record"]
     alone = PublishedStars(datasets.Dataset.from_list([{**row, "spectra": []}]), CLASSES, ("spectrum",))
     with pytest.raises(DataError, match="AstroM3:1: Wanted one of spectrum, found none"):
@@ -59,7 +59,7 @@ def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> Non
         ["spectrum", "record"],
     ]
     names = sorted(CLASSES)
-    numbered = PublishedStars(data.cast_column("label", datasets.ClassLabel(names=names)), CLASSES, KINDS)
+    numbered = PublishedStars(data.cast_column("label", datasets.ClassLabel(names=names)), CLASSES, MODALITIES)
     assert numbered.labels == source.labels
     assert numbered[0].truth == row["label"]
 
@@ -67,7 +67,7 @@ def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> Non
 def test_a_set_that_is_preprocessed_already_is_refused() -> None:
     flat = datasets.Dataset.from_list([{**rows(1)[0], "metadata": [0.1, 0.2]}])
     with pytest.raises(DataError, match=r"AstroM3:1: Wanted metadata with meta_cols.*found a list"):
-        PublishedStars(flat, CLASSES, KINDS)[0]
+        PublishedStars(flat, CLASSES, MODALITIES)[0]
 
 
 def test_configurations_are_not_mixed(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_broken_rows_are_named() -> None:
     wrong = {**row, "label": "QSO"}
     nan = {**row, "photometry": [[1.0, float("nan"), 0.1]]}
     narrow = {**row, "spectra": [[1.0], [2.0]]}
-    source = PublishedStars(datasets.Dataset.from_list([wrong]), CLASSES, KINDS)
+    source = PublishedStars(datasets.Dataset.from_list([wrong]), CLASSES, MODALITIES)
     with pytest.raises(DataError, match="AstroM3:1: wanted a label among EW"):
         _ = source.labels
     for bad, said in ((nan, "NaN or infinity in 1 of 1"), (narrow, r"shape \[2, 1\]")):
         with pytest.raises(DataError, match=said):
-            PublishedStars(datasets.Dataset.from_list([bad]), CLASSES, KINDS)[0]
+            PublishedStars(datasets.Dataset.from_list([bad]), CLASSES, MODALITIES)[0]
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.temporal import Temporal, answer_text
 from mmpost.data.media.media import media
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.user_data import user_data
 from mmpost.errors import DataError
 from mmpost.rewards import span
 from mmpost.types import Part, Reply
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def source(file: Path, **more: Any) -> Temporal:
-    rows = own(DataSettings(train=str(file), **more), "train")
+    rows = user_data(DataSettings(train=str(file), **more), "train")
     assert rows is not None
     return Temporal(rows, PROMPTS, "think")
 

@@ -71,7 +71,7 @@ def test_a_table_of_values(tmp_path: Path) -> None:
 
 def test_what_is_no_film_says_so_with_the_files_name(tmp_path: Path) -> None:
     several = film(tmp_path / "several.dcm", NumberOfFrames=2, PixelData=STORED.tobytes() * 2)
-    with pytest.raises(DataError, match=r"several\.dcm: wanted one grey film, found 2 of MONOCHROME2"):
+    with pytest.raises(DataError, match=r"several\.dcm: wanted one grayscale image, found 2 of MONOCHROME2"):
         media(several, "image").open()
     short = film(tmp_path / "short.dcm", PixelData=STORED.tobytes()[:4])
     with pytest.raises(DataError, match=r"short\.dcm: wanted a readable image.*4 vs 12 bytes"):

@@ -73,7 +73,7 @@ def test_media_stand_for_their_content(tmp_path):
         assert hash(again) == hash(one)
     assert str(content) not in repr(two)
     assert media(one, "image") is one
-    with pytest.raises(DataError, match="kind video"):
+    with pytest.raises(DataError, match="modality video"):
         media(one, "video")
 
 
@@ -94,7 +94,7 @@ def counting(monkeypatch, name):
         return old.open(file, **options)
 
     monkeypatch.setattr(
-        modalities, "_kinds", {**modalities._kinds, name: Modality(name, opened, old.header, size=old.size)}
+        modalities, "_registry", {**modalities._registry, name: Modality(name, opened, old.header, size=old.size)}
     )
     return made
 

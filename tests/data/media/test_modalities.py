@@ -15,7 +15,7 @@ from mmpost.errors import DataError, PluginError
 @pytest.fixture
 def registry(monkeypatch):
     """Kinds that a test registers are gone after it."""
-    monkeypatch.setattr(modalities, "_kinds", dict(modalities._kinds))
+    monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
 
 
 def test_a_new_sensor_is_one_registration(registry, tmp_path):

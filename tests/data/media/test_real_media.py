@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpost.data.media.media import media
-from mmpost.data.readers.dataset import read
+from mmpost.data.readers.dataset import open_dataset
 
 
 def test_tables(real):
@@ -49,14 +49,14 @@ def test_spoken_digits(real):
 
 
 def test_annotations_of_others_become_rows(real, tmp_path):
-    samples = read(real("mmau/mmau-test-mini.json")[0])
+    samples = open_dataset(real("mmau/mmau-test-mini.json")[0])
     assert len(samples) == 1000
     assert samples[0].truth == "Man"
     assert samples[0].meta["choices"] == ["Man", "Woman", "Child", "Robot"]
-    prompts = read(real("geneval/evaluation_metadata.jsonl")[0])
+    prompts = open_dataset(real("geneval/evaluation_metadata.jsonl")[0])
     assert prompts[0].prompt[0].value == "a photo of a bench"
     tables = real("pubtabnet/*.png")
     lines = [{"messages": [{"role": "user", "content": "<image>Read."}], "images": [p.name]} for p in tables]
     (tmp_path / "tables.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = read(tmp_path / "tables.jsonl", root=tables[0].parent)
+    found = open_dataset(tmp_path / "tables.jsonl", root=tables[0].parent)
     assert [s.prompt[0].value.open().width for s in found] == [media(p, "image").open().width for p in tables]

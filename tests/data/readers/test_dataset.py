@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmpost.data.media.media import Media
-from mmpost.data.readers.dataset import read
+from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 
 
@@ -54,7 +54,7 @@ PROMPT = [("user", "Why?")]
 def test_broken_lines_raise_when_they_are_read(folder):
     path = folder / "data.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"query": "a"}\n\n{"query": \r\n{"query": "\xff"}\n   \n{"query": "b"}')
-    samples = read(path)
+    samples = open_dataset(path)
     assert [samples[0].uid, samples[3].uid] == ["data.jsonl:1", "data.jsonl:6"]
     for index, number in ((1, 3), (2, 4)):
         with pytest.raises(DataError, match=rf"data\.jsonl:{number}: .*JSON object"):
@@ -65,12 +65,12 @@ def test_media_are_found_from_the_root_and_may_not_leave_it(folder):
     data = folder / "notes"
     data.mkdir()
     path = written(data, {"query": "x", "image": "a.png"}, {"query": "x", "image": "../a.png"})
-    assert read(path, root=folder)[0].prompt[0].value.open().width == 10
+    assert open_dataset(path, root=folder)[0].prompt[0].value.open().width == 10
     with pytest.raises(DataError, match=r"data\.jsonl:2: .*inside the folder"):
-        read(path, root=folder)[1]
-    assert read(path)[1].prompt[0].value.open().width == 10
+        open_dataset(path, root=folder)[1]
+    assert open_dataset(path)[1].prompt[0].value.open().width == 10
     with pytest.raises(DataError, match=r"notes/a\.png.*data\.root"):
-        read(path)[0].prompt[0].value.open()
+        open_dataset(path)[0].prompt[0].value.open()
 
 
 def test_files_that_are_no_table(folder):
@@ -89,11 +89,13 @@ def test_files_that_are_no_table(folder):
         "x*.parquet": "none that fit",
     }.items():
         with pytest.raises(DataError, match=message):
-            read(folder / name)
+            open_dataset(folder / name)
 
 
 def test_json_lines_under_the_wrong_ending(folder):
-    assert [s.prompt[0].value for s in read(written(folder, {"query": "a"}, {"query": "b"}, name="x.json"))] == [
+    assert [
+        s.prompt[0].value for s in open_dataset(written(folder, {"query": "a"}, {"query": "b"}, name="x.json"))
+    ] == [
         "a",
         "b",
     ]
@@ -123,20 +125,20 @@ def check_table(samples):
 def test_parquet_files_patterns_and_folders(folder):
     (folder / "data").mkdir()
     pq.write_table(table(), folder / "one.parquet")
-    check_table(read(folder / "one.parquet"))
+    check_table(open_dataset(folder / "one.parquet"))
     pq.write_table(table().slice(0, 1), folder / "data" / "train-00000-of-00002.parquet")
     pq.write_table(table().slice(1), folder / "data" / "train-00001-of-00002.parquet")
-    check_table(read(folder / "data", root=folder))
+    check_table(open_dataset(folder / "data", root=folder))
     pq.write_table(table(), folder / "data" / "test-00000-of-00001.parquet")
     with pytest.raises(DataError, match=r"one split, found test, train.*test\*\.parquet"):
-        read(folder / "data")
-    check_table(read(folder / "data" / "train*.parquet", root=folder))
+        open_dataset(folder / "data")
+    check_table(open_dataset(folder / "data" / "train*.parquet", root=folder))
 
 
 def test_parquet_without_a_known_column(folder):
     pq.write_table(pa.table({"foo": [1], "image": [b""]}), folder / "x.parquet")
     with pytest.raises(DataError, match=r"x\.parquet: .*messages.*Found the columns foo, image"):
-        read(folder / "x.parquet")
+        open_dataset(folder / "x.parquet")
 
 
 def test_parquet_files_of_different_columns(folder):
@@ -144,7 +146,7 @@ def test_parquet_files_of_different_columns(folder):
     pq.write_table(pa.table({"query": ["a"]}), folder / "mixed" / "a.parquet")
     pq.write_table(pa.table({"query": [1], "more": ["b"]}), folder / "mixed" / "b.parquet")
     with pytest.raises(DataError, match=r"mixed: wanted Parquet files with the same columns"):
-        read(folder / "mixed")
+        open_dataset(folder / "mixed")
 
 
 def test_folders_saved_by_datasets(folder):
@@ -156,23 +158,23 @@ def test_folders_saved_by_datasets(folder):
     made.save_to_disk(folder / "saved")
     datasets.DatasetDict({"train": made}).save_to_disk(folder / "dict")
     for name in ("saved", "dict", "dict/train"):
-        samples = read(folder / name)
+        samples = open_dataset(folder / name)
         assert shown(samples[0].prompt) == [("user", 33), ("user", "Where?")]
         assert (samples[0].truth, samples[1].truth) == ("there", None)
         assert shown(samples[1].prompt) == [("user", "Who?")]
     datasets.DatasetDict({"train": made, "test": made}).save_to_disk(folder / "both")
     with pytest.raises(DataError, match="splits test, train"):
-        read(folder / "both")
+        open_dataset(folder / "both")
     with pytest.raises(DataError, match="does not load"):
         (folder / "dict" / "train" / "state.json").write_text("{}")
-        read(folder / "dict" / "train")
+        open_dataset(folder / "dict" / "train")
 
 
 def test_a_hundred_thousand_rows_open_quickly(folder):
     line = json.dumps({"id": 1, "messages": [USER, SAID], "images": ["a.png"]}).replace('"id": 1', '"id": %d')
     (folder / "big.jsonl").write_text("\n".join(line % i for i in range(100_000)))
     start = time.process_time()
-    samples = read(folder / "big.jsonl")
+    samples = open_dataset(folder / "big.jsonl")
     assert len(samples) == 100_000
     assert time.process_time() - start < 20, "seconds of processor time"
     assert samples[77_777].uid == "77777"
@@ -181,13 +183,13 @@ def test_a_hundred_thousand_rows_open_quickly(folder):
 
 def test_a_source_that_somebody_holds_is_opened_once_while_its_files_stay(folder):
     path = written(folder, {"query": "a", "response": "b"})
-    held = read(path)
-    assert read(str(path)) is held
-    assert read(path, loss="last") is not held
-    assert read(path, prompt="what?") is not held
-    assert read(path, root=folder) is not held
+    held = open_dataset(path)
+    assert open_dataset(str(path)) is held
+    assert open_dataset(path, loss="last") is not held
+    assert open_dataset(path, prompt="what?") is not held
+    assert open_dataset(path, root=folder) is not held
     written(folder, {"query": "a", "response": "b"}, {"query": "c", "response": "d"})
-    again = read(path)
+    again = open_dataset(path)
     assert (len(held), len(again)) == (1, 2)
     told = []
     finalize(again, told.append, "gone")
@@ -196,7 +198,7 @@ def test_a_source_that_somebody_holds_is_opened_once_while_its_files_stay(folder
 
 
 def test_a_folder_of_files_is_opened_again_when_one_is_new(folder):
-    one = read(folder, prompt="what?")
-    assert read(folder, prompt="what?") is one
+    one = open_dataset(folder, prompt="what?")
+    assert open_dataset(folder, prompt="what?") is one
     Image.new("RGB", (9, 5)).save(folder / "d.png")
-    assert [len(one), len(read(folder, prompt="what?"))] == [3, 4]
+    assert [len(one), len(open_dataset(folder, prompt="what?"))] == [3, 4]

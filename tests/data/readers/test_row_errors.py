@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from mmpost.data.readers.dataset import read
+from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 
 
@@ -70,7 +70,7 @@ SAID = {"role": "assistant", "content": "So."}
     ],
 )
 def test_errors_name_file_and_row_and_say_what_was_wanted(folder, row, message):
-    samples = read(written(folder, {"query": "fine"}, row))
+    samples = open_dataset(written(folder, {"query": "fine"}, row))
     assert len(samples) == 2
     assert samples[0].uid == "data.jsonl:1"
     with pytest.raises(DataError, match=r"^data\.jsonl:2: .*" + message):

@@ -11,7 +11,7 @@ from PIL import Image
 from mmpost.data.media import modalities
 from mmpost.data.media.media import Media
 from mmpost.data.media.modalities import Modality
-from mmpost.data.readers.dataset import read
+from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 
 
@@ -36,7 +36,7 @@ def written(folder, *rows, name="data.jsonl"):
 
 
 def one(folder, row, **options):
-    samples = read(written(folder, row), **options)
+    samples = open_dataset(written(folder, row), **options)
     assert len(samples) == 1
     return samples[0]
 
@@ -97,13 +97,13 @@ def test_alpaca_joins_instruction_and_input_after_the_history(folder):
     row = {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Hi", "Hello"]]}
     sample = one(folder, row, loss="last")
     assert shown(sample.prompt) == [("user", "Hi"), ("assistant", "Hello"), ("user", "Translate.\nHund")]
-    assert [s.truth for s in read(folder / "data.jsonl")] == ["Hello", "dog"]
+    assert [s.truth for s in open_dataset(folder / "data.jsonl")] == ["Hello", "dog"]
 
 
 def test_ms_swift_multimodal_rows(folder):
     """In shape from the standard data format of its documentation."""
     sound = str(folder / "x.wav")
-    samples = read(
+    samples = open_dataset(
         written(
             folder,
             {"messages": [USER, SAID]},
@@ -188,7 +188,7 @@ def test_llama_factory_and_llava_rows(folder):
         },
     ]
     (folder / "demo.json").write_text(json.dumps(rows))
-    samples = read(folder / "demo.json")
+    samples = open_dataset(folder / "demo.json")
     assert [s.uid for s in samples] == ["demo.json:1", "000000033471", "demo.json:3", "demo.json:4"]
     assert shown(samples[0].prompt) == [("user", 10), ("user", "Who are they?")]
     assert shown(samples[1].prompt) == [("user", 11), ("user", "\nWhat colour is the bus?")]
@@ -252,7 +252,7 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
         {"messages": [USER, SAID, USER]},
     ]
     path = written(folder, *rows)
-    samples = read(path)
+    samples = open_dataset(path)
     assert [s.uid for s in samples] == ["data.jsonl:1#1", "data.jsonl:1#2", "7", "data.jsonl:3"]
     assert shown(samples[0].prompt) == [("user", 10), ("user", "One?")]
     assert shown(samples[1].prompt) == [
@@ -268,7 +268,7 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
     assert [dict(s.meta) for s in samples[:2]] == [{"note": 5}] * 2
     assert shown(samples[3].prompt) == [*PROMPT, ("assistant", "So."), *PROMPT]
     assert samples[3].replies == ()
-    last = read(path, loss="last")
+    last = open_dataset(path, loss="last")
     assert [s.uid for s in last] == ["data.jsonl:1", "7", "data.jsonl:3"]
     assert last[0] == type(last[0])(**{**vars(samples[1]), "uid": "data.jsonl:1"})
     assert samples[-1] == samples[3]
@@ -360,12 +360,12 @@ def test_reinforcement_rows(folder, key):
 
 def test_repeated_ids_give_different_uids(folder):
     row = {"id": "same", "messages": [USER, SAID]}
-    samples = read(written(folder, row, {**row, "id": "other"}, row, row))
+    samples = open_dataset(written(folder, row, {**row, "id": "other"}, row, row))
     assert [s.uid for s in samples] == ["same", "other", "same@3", "same@4"]
 
 
 def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
-    monkeypatch.setattr(modalities, "_kinds", dict(modalities._kinds))
+    monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
     modalities.register(Modality("spectrum", np.load, lambda _: {}))
     np.save(folder / "s.npy", np.arange(3.0))
     for row in (

@@ -96,7 +96,7 @@ def test_a_missing_error_is_zero() -> None:
         (b"time,flux\n1,2\n3\n", "equal length"),
         (b"time,flux\n1,two\n", "found text"),
         (b"time,price\n1,2\n", "Wanted the columns"),
-        (b"{not json", "Mend the file"),
+        (b"{not json", "Correct the file"),
         (b"\xff\xfe\x00\x01", "found none of these"),
         (json.dumps({"time": [1, 2], "flux": [1]}).encode(), "one length"),
     ],

@@ -131,8 +131,8 @@ def test_water_filling() -> None:
 
 def test_capped_labels() -> None:
     labels = [0] * 10 + [1] * 6 + [2] * 2
-    chosen = preprocess.capped(labels, 9, seed=3)
+    chosen = preprocess.class_balanced_subset(labels, 9, seed=3)
     assert [sum(labels[i] == c for i in chosen) for c in range(3)] == [3, 3, 2]
-    assert chosen == sorted(set(chosen)) == preprocess.capped(labels, 9, seed=3)
-    assert chosen != preprocess.capped(labels, 9, seed=4)
-    assert preprocess.capped(labels, 18, seed=0) == list(range(18))
+    assert chosen == sorted(set(chosen)) == preprocess.class_balanced_subset(labels, 9, seed=3)
+    assert chosen != preprocess.class_balanced_subset(labels, 9, seed=4)
+    assert preprocess.class_balanced_subset(labels, 18, seed=0) == list(range(18))

@@ -11,8 +11,8 @@ import pytest
 
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.short_answers import ShortAnswers
-from mmpost.data.readers.user_data import own
-from mmpost.data.sources.curriculum import Curriculum, replayed
+from mmpost.data.readers.user_data import user_data
+from mmpost.data.sources.curriculum import Curriculum, with_replay
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
 from mmpost.errors import DataError
 
@@ -33,14 +33,14 @@ def test_each_sample_is_in_the_stage_of_its_type() -> None:
 
 def test_replay_is_a_share_of_what_came_before() -> None:
     parts = Curriculum(Aerial(n=400), STAGES).parts()
-    assert replayed(parts, "easy", 0.5) is parts["easy"]
-    assert replayed(parts, "hard", 0.0) is parts["hard"]
-    hard = replayed(parts, "hard", 0.25)
+    assert with_replay(parts, "easy", 0.5) is parts["easy"]
+    assert with_replay(parts, "hard", 0.0) is parts["hard"]
+    hard = with_replay(parts, "hard", 0.25)
     early = sum(n for kind, n in types(hard).items() if kind not in STAGES["hard"])
     assert abs(early / len(hard) - 0.25) < 0.01
     first = [s.meta["stage"] == "hard" for s in list(hard)[:40]]
     assert 28 <= sum(first) <= 32, "evenly spread"
-    assert set(types(replayed(parts, "middle", 0.5))) == {*STAGES["easy"], *STAGES["middle"]}
+    assert set(types(with_replay(parts, "middle", 0.5))) == {*STAGES["easy"], *STAGES["middle"]}
 
 
 def rows(folder: Path, *changes: dict[str, Any]) -> ShortAnswers:
@@ -49,7 +49,7 @@ def rows(folder: Path, *changes: dict[str, Any]) -> ShortAnswers:
     row = {"image": "a.png", "question": "What color is the roof?", "answer": "red", "task": "color"}
     file = folder / "rows.jsonl"
     file.write_text("\n".join(json.dumps({**row, **change}) for change in changes))
-    found = own(DataSettings(train=str(file)), "train", loss="last")
+    found = user_data(DataSettings(train=str(file)), "train", loss="last")
     assert found is not None
     return ShortAnswers(found, "{question} Answer in <answer>.")
 
@@ -71,7 +71,7 @@ def test_rows_of_the_official_format(tmp_path: Path) -> None:
     assert [p.modality for p in first.prompt] == ["image", "text"]
     assert first.prompt[1].value == "What color is the roof? Answer in <answer>."
     assert first.meta["cot"] == "The roof is red."
-    by_type = Curriculum(source, FEW, own=False).parts()
+    by_type = Curriculum(source, FEW, use_sample_stage=False).parts()
     assert [len(part) for part in by_type.values()] == [1, 1, 1]
     assert parts["hard"].where(1).endswith("rows.jsonl:3")  # type: ignore[attr-defined]
 
@@ -81,9 +81,9 @@ def test_rows_of_the_official_format(tmp_path: Path) -> None:
     [
         ({"task": "areas"}, "found 'areas'; the stages have color, number, scene"),
         ({"stage": "fourth"}, r"a stage among easy, middle, hard \(or 1 to 3\), found 'fourth'"),
-        ({"task": None}, "the type of the question in `task`, found None"),
+        ({"task": None}, "the question type in `task`, found None"),
         ({"answer": ""}, "a short answer in `answer`, found ''"),
-        ({"image": None}, "wanted a picture to ask about"),
+        ({"image": None}, "wanted an image to ask about"),
     ],
 )
 def test_a_row_that_fits_no_stage_raises_where_it_is_drawn(change: dict[str, Any], said: str, tmp_path: Path) -> None:

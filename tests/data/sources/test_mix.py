@@ -1,4 +1,4 @@
-"""Own data: mixed by weights, split by id, asked by one prompt, read from folders of images; and in little memory."""
+"""User data: mixed by weights, split by id, asked by one prompt, read from folders of images; and in little memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mmpost.config.settings import DataSettings, parse_weight
-from mmpost.data.readers.dataset import read
-from mmpost.data.readers.user_data import own
+from mmpost.data.readers.dataset import open_dataset
+from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.mix import Mix
 from mmpost.errors import ConfigError, DataError
 from mmpost.types import Part, Sample
@@ -63,12 +63,12 @@ def test_a_weight_stands_behind_the_last_star() -> None:
 
 def test_several_files_with_weights(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.jsonl", 10), write(tmp_path / "b.jsonl", 10)
-    found = own(DataSettings(train=(f"{a}*0.75", f"{b}*0.25")), "train")
+    found = user_data(DataSettings(train=(f"{a}*0.75", f"{b}*0.25")), "train")
     assert found is not None
     assert Counter(s.uid.partition("-")[0] for s in found) == {"1/a": 15, "2/b": 5}
     with pytest.raises(ConfigError, match=r"data\.train: give a weight to each source or to none"):
-        own(DataSettings(train=(f"{a}*0.75", b)), "train")
-    assert own(DataSettings(train=a), "val") is None
+        user_data(DataSettings(train=(f"{a}*0.75", b)), "train")
+    assert user_data(DataSettings(train=a), "val") is None
 
 
 def test_one_file_is_split_and_a_row_stays_where_it_is(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_one_file_is_split_and_a_row_stays_where_it_is(tmp_path: Path) -> None:
 
     def parts(file: str) -> dict[str, set[str]]:
         data = DataSettings(train=file, split=(0.8, 0.1, 0.1))
-        return {name: {s.uid for s in own(data, name) or ()} for name in ("train", "val", "test")}
+        return {name: {s.uid for s in user_data(data, name) or ()} for name in ("train", "val", "test")}
 
     found = parts(many)
     assert sum(map(len, found.values())) == 2000 == len(set.union(*found.values()))
@@ -92,21 +92,21 @@ def test_turns_of_one_conversation_stay_together(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(50)))
     data = DataSettings(train=str(file), split=(0.5, 0.25, 0.25))
-    train, val = ({s.uid.partition("#")[0] for s in own(data, name) or ()} for name in ("train", "val"))
-    assert len(own(data, "train") or ()) == 2 * len(train)
+    train, val = ({s.uid.partition("#")[0] for s in user_data(data, name) or ()} for name in ("train", "val"))
+    assert len(user_data(data, "train") or ()) == 2 * len(train)
     assert train
     assert not train & val
 
 
 def test_contradicting_settings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"leave data\.val and data\.test out"):
-        own(DataSettings(train="x", test="y", split=(0.8, 0.1, 0.1)), "train")
-    with pytest.raises(ConfigError, match=r"say data\.train=FILE"):
-        own(DataSettings(split=(0.8, 0.1, 0.1)), "train")
+    with pytest.raises(ConfigError, match=r"leave out data\.val and data\.test"):
+        user_data(DataSettings(train="x", test="y", split=(0.8, 0.1, 0.1)), "train")
+    with pytest.raises(ConfigError, match=r"set data\.train=FILE"):
+        user_data(DataSettings(split=(0.8, 0.1, 0.1)), "train")
     few = write(tmp_path / "few.jsonl", 2)
     with pytest.raises(DataError, match=r"few\.jsonl: data\.split wants 0\.0001 of it for test, found no row of 2"):
-        own(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "test")
-    assert own(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "val") is None
+        user_data(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "test")
+    assert user_data(DataSettings(train=few, split=(0.9999, 0.0, 0.0001)), "val") is None
     with pytest.raises(ValueError, match="add up to 1"):
         DataSettings(train="x", split=(0.8, 0.1, 0.2))
 
@@ -116,7 +116,7 @@ def test_a_folder_of_images_is_labelled_by_its_folders(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
-    rows = read(tmp_path, prompt="What is it?")
+    rows = open_dataset(tmp_path, prompt="What is it?")
     assert [(s.uid, s.truth) for s in rows] == [
         ("cat/1.jpg", "cat"),
         ("cat/2.png", "cat"),
@@ -127,8 +127,8 @@ def test_a_folder_of_images_is_labelled_by_its_folders(tmp_path: Path) -> None:
     assert rows[0].prompt[0].value.open().size == (8, 8)
     assert rows[0].prompt[1].value == "What is it?"
     with pytest.raises(DataError, match=r"cat/1\.jpg|data\.prompt"):
-        read(tmp_path)[0]
-    asked = own(DataSettings(test=str(tmp_path), prompt="Mine?"), "test", prompt="The task's?")
+        open_dataset(tmp_path)[0]
+    asked = user_data(DataSettings(test=str(tmp_path), prompt="Mine?"), "test", prompt="The task's?")
     assert asked is not None
     assert asked[0].prompt[1].value == "Mine?"
 
@@ -136,7 +136,7 @@ def test_a_folder_of_images_is_labelled_by_its_folders(tmp_path: Path) -> None:
 def test_rows_with_a_question_keep_it(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"query": "own"}\n{"solution": "7"}\n')
-    assert [s.prompt[0].value for s in read(file, prompt="other")] == ["own", "other"]
+    assert [s.prompt[0].value for s in open_dataset(file, prompt="other")] == ["own", "other"]
 
 
 def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
     size = Path(file).stat().st_size
     tracemalloc.start()
     data = DataSettings(train=(f"{file}*0.5", f"{file}*0.5"))
-    rows = own(data, "train")
+    rows = user_data(data, "train")
     held, _ = tracemalloc.get_traced_memory()
     assert rows is not None
     assert rows[23_456].replies[0].text == "x" * 200

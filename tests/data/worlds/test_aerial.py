@@ -16,7 +16,7 @@ def test_an_index_always_gives_the_same_sample() -> None:
     a, b = (Aerial("train", n=24, seed=3) for _ in range(2))
     assert list(a) == [b[i] for i in reversed(range(24))][::-1]
     assert len({s.uid for s in a}) == 24
-    assert [s.meta["task"] for s in a] == [a.type_of(i) for i in range(24)] == list(TYPES) * 3
+    assert [s.meta["task"] for s in a] == [a.question_type(i) for i in range(24)] == list(TYPES) * 3
     assert [a.scene(i) for i in range(24)] != [Aerial("train", n=24, seed=4).scene(i) for i in range(24)]
 
 

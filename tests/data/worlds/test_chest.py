@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmpost.data.worlds.chest.drawing import film
-from mmpost.data.worlds.chest.questions import KINDS, Questions
+from mmpost.data.worlds.chest.drawing import render_xray
+from mmpost.data.worlds.chest.questions import QUESTION_TYPES, Questions
 from mmpost.data.worlds.chest.reports import BOTH, FINDINGS, report
-from mmpost.data.worlds.chest.studies import Finding, Phantoms
+from mmpost.data.worlds.chest.studies import Finding, SyntheticStudies
 from mmpost.errors import ConfigError
 from mmpost.models.builtin.chest import PIECES, WORDS
 from mmpost.models.builtin.qwen_vl import tiny_tokenizer
@@ -19,7 +19,7 @@ from mmpost.models.builtin.qwen_vl import tiny_tokenizer
 
 def pixels(*findings: Finding, seed: int = 0) -> np.ndarray:
     """The film in [0, 1], with the pose and exposure of the seed."""
-    return np.asarray(film(findings, "PA", 84, random.Random(seed)), float) / 255
+    return np.asarray(render_xray(findings, "PA", 84, random.Random(seed)), float) / 255
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_larger_is_more() -> None:
 
 
 def test_reports_say_every_finding_and_deny_none() -> None:
-    for study in (Phantoms(n=300).study(i) for i in range(300)):
+    for study in (SyntheticStudies(n=300).study(i) for i in range(300)):
         for finding in study.findings:
             ways = BOTH if finding.side == "bilateral" else FINDINGS
             zone = {"middle": "mid"}.get(finding.zone, finding.zone)
@@ -74,34 +74,34 @@ def test_reports_differ_in_wording_order_and_length() -> None:
 
 
 def test_studies_are_what_they_are_asked_for() -> None:
-    one, again = Phantoms("train", 5, seed=3), Phantoms("train", 5, seed=3)
+    one, again = SyntheticStudies("train", 5, seed=3), SyntheticStudies("train", 5, seed=3)
     assert one[2].truth == again[2].truth
     assert one[2].prompt[0].value == again[2].prompt[0].value
     assert one[2] is one[2]
-    assert one[2].prompt[0].value != Phantoms("test", 5, seed=3)[2].prompt[0].value
-    assert 0.25 < np.mean([not Phantoms(n=200).study(i).findings for i in range(200)]) < 0.55
+    assert one[2].prompt[0].value != SyntheticStudies("test", 5, seed=3)[2].prompt[0].value
+    assert 0.25 < np.mean([not SyntheticStudies(n=200).study(i).findings for i in range(200)]) < 0.55
     with pytest.raises(ConfigError, match="split must be"):
-        Phantoms("dev")  # type: ignore[arg-type]
+        SyntheticStudies("dev")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 56 pixels"):
-        Phantoms(size=28)
+        SyntheticStudies(size=28)
 
 
 def test_questions_have_one_right_option_among_theirs() -> None:
     found = Questions("train", n=80)
     kinds = Counter(s.meta["kind"] for s in found)
-    assert kinds == dict.fromkeys(KINDS, 20)
+    assert kinds == dict.fromkeys(QUESTION_TYPES, 20)
     for sample in found:
         assert sample.truth in sample.meta["choices"]
         assert f"Options: {', '.join(sample.meta['choices'])}." in sample.prompt[1].value
     presence = Counter(s.truth for s in Questions("train", ("presence",), n=60))
     assert set(presence) == {"yes", "no"}
-    with pytest.raises(ConfigError, match="kinds must be"):
-        Questions(kinds=("colour",))
+    with pytest.raises(ConfigError, match="question_types must be"):
+        Questions(question_types=("colour",))
 
 
 def test_a_report_is_half_a_hundred_tokens_at_most() -> None:
     tokenizer = tiny_tokenizer(WORDS, PIECES)
-    studies = [Phantoms(n=500).study(i) for i in range(500)]
+    studies = [SyntheticStudies(n=500).study(i) for i in range(500)]
     lengths = [len(tokenizer.encode(study.report)) for study in studies]
     assert max(lengths) <= 60
     assert np.mean(lengths) < 25

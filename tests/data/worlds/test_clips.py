@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from mmpost.data.formats.temporal import answer_text
-from mmpost.data.worlds.clips import FPS, KINDS, Clips
+from mmpost.data.worlds.clips import FPS, QUESTION_TYPES, Clips
 from mmpost.errors import ConfigError
 from mmpost.rewards.span import DualReward
 from mmpost.types import Part, Reply
 
 
 def test_a_clip_depends_on_its_index_alone_and_is_a_small_film() -> None:
-    clips = Clips("train", KINDS, n=16)
+    clips = Clips("train", QUESTION_TYPES, n=16)
     found = clips[9]
-    again = Clips("train", KINDS, n=12)[9]
+    again = Clips("train", QUESTION_TYPES, n=12)[9]
     assert found == again
     content = found.prompt[0].value.bytes()
     assert content == again.prompt[0].value.bytes()
@@ -29,7 +29,7 @@ def test_a_clip_depends_on_its_index_alone_and_is_a_small_film() -> None:
     opened = found.prompt[0].value.open(fps=2, min_frames=4, max_frames=768, factor=2)
     assert opened.frames.shape == (12, 56, 56, 3)
     assert opened.times == pytest.approx(np.arange(12) / 2)
-    assert Clips("train", KINDS, n=16, seed=1)[9].prompt[0].value.bytes() != content
+    assert Clips("train", QUESTION_TYPES, n=16, seed=1)[9].prompt[0].value.bytes() != content
 
 
 def test_splits_show_different_scans() -> None:
@@ -40,13 +40,13 @@ def test_splits_show_different_scans() -> None:
     assert not seen["train"] & seen["val"] | seen["train"] & seen["test"] | seen["val"] & seen["test"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_the_truth_is_what_is_seen(kind: str) -> None:
     clips = Clips("val", (kind,), n=12)
     for i in range(12):
         sample, clip = clips[i], clips.clip(i)
         frames = sample.prompt[0].value.open().frames.astype(int)
-        assert np.abs(frames - clips.draw(clip)).mean() < 4, "what is encoded is what was drawn"
+        assert np.abs(frames - clips.render(clip)).mean() < 4, "what is encoded is what was drawn"
         order = sorted(clip.digits, key=lambda e: e.start)
         if kind.split()[0] in ("first", "last"):
             asked = order[0 if kind.startswith("first") else -1]
@@ -75,7 +75,9 @@ def test_loose_labels_hold_the_true_span() -> None:
     assert 0.5 < wider / 30 < 1.5
 
 
-@pytest.mark.parametrize("wrong", [{"kinds": ("frist",)}, {"kinds": ()}, {"size": 40}, {"size": 57}, {"frames": 4}])
+@pytest.mark.parametrize(
+    "wrong", [{"question_types": ("frist",)}, {"question_types": ()}, {"size": 40}, {"size": 57}, {"frames": 4}]
+)
 def test_what_cannot_be_made_is_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=r"found"):
         Clips("train", **wrong)

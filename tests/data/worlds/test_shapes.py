@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mmpost.data.worlds.shapes.counting import KINDS, Counting
+from mmpost.data.worlds.shapes.counting import QUESTION_TYPES, Counting
 from mmpost.data.worlds.shapes.figures import UNIT, Figures
 from mmpost.data.worlds.shapes.scenes import (
     COLOURS,
@@ -18,10 +18,10 @@ from mmpost.data.worlds.shapes.scenes import (
     Look,
     Shapes,
     Thing,
-    draw,
     names,
     place,
     plural,
+    render,
     split_of,
 )
 from mmpost.data.worlds.shapes.transformation import ATTRIBUTES, Transformation
@@ -69,7 +69,7 @@ def test_looks_share_nothing_and_views_differ() -> None:
     assert not set(plain.colours) & set(shifted.colours)
     assert plain.background != shifted.background
     things = Counting(n=1).problem(0)[0]
-    seen = [np.asarray(draw(things, plain, view)) for view in ("front", "left", "right")]
+    seen = [np.asarray(render(things, plain, view)) for view in ("front", "left", "right")]
     assert all((a != b).any() for a, b in pairwise(seen))
 
 
@@ -80,12 +80,12 @@ def test_every_shape_shows_in_its_cell_and_its_colour(look: str) -> None:
         for color in made.colours:
             for size in ("small", "large"):
                 thing = Thing(shape, color, size, "solid", 5)
-                seen = np.asarray(draw([thing], made)).astype(int)
+                seen = np.asarray(render([thing], made)).astype(int)
                 ink = (abs(seen - COLOURS[color]).sum(-1) < 30).nonzero()
                 assert len(ink[0]) > (40 if size == "small" else 100)
                 assert min(axis.min() for axis in ink) >= 28
                 assert max(axis.max() for axis in ink) < 56
-                hollow = np.asarray(draw([replace(thing, material="hollow")], made)).astype(int)
+                hollow = np.asarray(render([replace(thing, material="hollow")], made)).astype(int)
                 assert (hollow[42, 42] == made.background).all()
                 assert (seen[42, 42] == COLOURS[color]).all()
 
@@ -99,7 +99,7 @@ def by_hand(things: list[Thing], words: str) -> int:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 @pytest.mark.parametrize("look", LOOKS)
 def test_the_count_is_right_and_the_thought_leads_to_it(kind: str, look: str) -> None:
     problems = Counting("train", (kind,), look, n=60)
@@ -140,17 +140,17 @@ def test_base_questions_have_right_answers() -> None:
             assert re.fullmatch(r"(\d \w+ \w+;?){1,6}", truth)
         else:
             assert 0 <= int(truth) <= 7
-    assert {s.meta["kind"] for s in Shapes(n=8)} == set(Shapes.KINDS)
+    assert {s.meta["kind"] for s in Shapes(n=8)} == set(Shapes.QUESTION_TYPES)
 
 
 def test_filters() -> None:
     things = [Thing("circle", "red", "small", "solid", 1), Thing("square", "red", "large", "solid", 4)]
     counts = [sum(map(f, things)) for f in (Filter(), Filter("red"), Filter(shape="square"), Filter("blue", "square"))]
     assert counts == [2, 2, 1, 0]
-    assert Filter("red").words == "red objects"
-    assert Filter("white", "cross").words == "white crosses"
+    assert Filter("red").phrase == "red objects"
+    assert Filter("white", "cross").phrase == "white crosses"
     assert names(things) == "1 red circle;4 red square"
-    assert names(things, everything=True) == "1 small red solid circle;4 large red solid square"
+    assert names(things, full=True) == "1 small red solid circle;4 large red solid square"
 
 
 def edited(before: list[Thing], sample: Sample) -> list[Thing]:
@@ -201,13 +201,13 @@ def test_figures_have_the_sides_they_are_asked_for() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Shapes(kinds=("counts",)),
-        lambda: Shapes(kinds=()),
+        lambda: Shapes(question_types=("counts",)),
+        lambda: Shapes(question_types=()),
         lambda: Shapes(looks=("dark",)),
-        lambda: Counting(kinds=("division",)),
+        lambda: Counting(question_types=("division",)),
         lambda: Counting(look="dark"),
         lambda: Transformation(attributes=("weight",)),
-        lambda: Figures(kinds=("volume",)),
+        lambda: Figures(question_types=("volume",)),
         lambda: Figures("dev"),  # type: ignore[arg-type]
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpost.data.sources.blanked import Blanked
-from mmpost.data.worlds.sounds import DIRECTIONS, KINDS, NAMES, NUMBERS, RATE, Sounds
+from mmpost.data.worlds.sounds import DIRECTIONS, NAMES, NUMBERS, QUESTION_TYPES, RATE, Sounds
 from mmpost.errors import ConfigError
 from mmpost.models.builtin.qwen_audio import SECONDS, tiny_audio_tokenizer
 from mmpost.rewards.choice import accuracy
@@ -24,7 +24,7 @@ def test_the_same_index_is_the_same_sample_and_splits_are_apart() -> None:
     assert Sounds("train", n=14, seed=1)[3].prompt[0].value != one.prompt[0].value
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_every_question_has_one_right_option_and_fits_the_tiny_model(kind: str) -> None:
     tokenizer = tiny_audio_tokenizer()
     answers: Counter[str] = Counter()
@@ -51,12 +51,12 @@ def test_every_question_has_one_right_option_and_fits_the_tiny_model(kind: str) 
 def test_events_stand_apart_in_their_order() -> None:
     for index in range(40):
         source = Sounds("train", ("first", "count"), n=40)
-        kind, asked, wave = source.draw(index)
+        question_type, (asked, wave) = source.question_type(index), source.question(index)
         loud = np.abs(wave) > 1e-4
         edges = np.flatnonzero(np.diff(loud.astype(int)))
         gaps = np.diff(edges)[1::2] / RATE
         assert (gaps > 0.05).sum() == len(asked.events) - 1
-        if kind == "count":
+        if question_type == "count":
             assert NUMBERS[len(asked.events) - 1] == asked.answer
         else:
             assert asked.events[0].name == asked.answer
@@ -64,7 +64,7 @@ def test_events_stand_apart_in_their_order() -> None:
 
 def test_the_pitch_goes_where_the_answer_says() -> None:
     for index in range(30):
-        _, asked, _ = Sounds("train", ("pitch",), n=30).draw(index)
+        asked, _ = Sounds("train", ("pitch",), n=30).question(index)
         glide = asked.events[0].glide
         assert DIRECTIONS.index(asked.answer) == (0 if glide > 1.5 else 1 if glide < 0.7 else 2)
 
@@ -79,7 +79,7 @@ def test_all_names_are_heard() -> None:
 
 
 def test_a_kind_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"among which, first.*found smell"):
+    with pytest.raises(ConfigError, match=r"some of which, first.*found smell"):
         Sounds("train", ("smell",))
 
 

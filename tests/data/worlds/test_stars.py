@@ -7,7 +7,7 @@ import pytest
 
 from mmpost.data.signals import preprocess
 from mmpost.data.worlds.stars import physics
-from mmpost.data.worlds.stars.catalogue import CLASSES, COUNTS, Stars, shared
+from mmpost.data.worlds.stars.catalogue import CLASSES, COUNTS, Stars, class_counts
 from mmpost.errors import ConfigError
 from mmpost.types import Sample
 
@@ -17,7 +17,7 @@ def value(sample: Sample, kind: str) -> object:
 
 
 def test_the_same_index_is_always_the_same_star() -> None:
-    one, other = Stars("train", 64), Stars("train", 64, kinds=("spectrum",))
+    one, other = Stars("train", 64), Stars("train", 64, modalities=("spectrum",))
     _ = other[3]
     assert one[5].uid == "train-0-5"
     assert [p.value.hash for p in one[5].prompt] == [p.value.hash for p in Stars("train", 64)[5].prompt]
@@ -28,8 +28,8 @@ def test_the_same_index_is_always_the_same_star() -> None:
 
 def test_classes_are_as_unbalanced_as_in_the_data_set() -> None:
     assert sum(COUNTS.values()) == 21_440
-    assert shared(21_440) == COUNTS
-    found = shared(500)
+    assert class_counts(21_440) == COUNTS
+    found = class_counts(500)
     assert sum(found.values()) == 500
     assert min(found.values()) >= 1
     source = Stars("test", 500)
@@ -118,7 +118,7 @@ def test_lines_move_with_velocity() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(ConfigError, match="wanted kinds among"):
-        Stars("train", 64, kinds=("sound",))
+    with pytest.raises(ConfigError, match="modalities must be"):
+        Stars("train", 64, modalities=("sound",))
     with pytest.raises(ConfigError, match="n=3"):
         Stars("train", 3)

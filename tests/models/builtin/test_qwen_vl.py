@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmpost.data.worlds.digits.scenes import EXAMPLE, KINDS, Scenes, answer_text, prompt_text, where
+from mmpost.data.worlds.digits.scenes import EXAMPLE, QUESTION_TYPES, Scenes, answer_text, prompt_text, location_thought
 from mmpost.models.builtin.qwen_vl import SPECIAL, tiny_tokenizer, write_tiny
 
 TOKENIZER = tiny_tokenizer()
@@ -41,10 +41,10 @@ def test_numbers_tags_and_scaffold_are_single_tokens() -> None:
         assert len(TOKENIZER.encode(text)) == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_prompts_and_answers_are_short(kind: str) -> None:
     for sample in Scenes("val", (kind,), n=20, none=0):
-        answer = answer_text(sample.truth, thought=where(sample.truth))
+        answer = answer_text(sample.truth, thought=location_thought(sample.truth))
         objects = len(sample.truth["boxes"])
         assert len(TOKENIZER.encode(answer)) + 1 <= 12 + 12 * objects
         assert len(TOKENIZER.encode(prompt_text(sample.meta["question"]))) <= 12

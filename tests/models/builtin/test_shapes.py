@@ -6,7 +6,7 @@ import pytest
 
 from mmpost.data.sources.base import Indexed
 from mmpost.data.worlds.shapes.counting import Counting
-from mmpost.data.worlds.shapes.figures import KINDS, Figures
+from mmpost.data.worlds.shapes.figures import QUESTION_TYPES, Figures
 from mmpost.data.worlds.shapes.scenes import Shapes
 from mmpost.data.worlds.shapes.transformation import ATTRIBUTES, Transformation
 from mmpost.models.builtin.qwen_vl import tiny_tokenizer
@@ -19,7 +19,7 @@ from mmpost.models.builtin.shapes import PIECES, WORDS
         (Shapes(n=60), 9),
         (Counting(n=30), 9),
         (Counting(n=30, look="shifted"), 9),
-        (Figures(n=8, kinds=KINDS), 6),
+        (Figures(n=8, question_types=QUESTION_TYPES), 6),
         (Transformation(n=30), 24),
         (Transformation(n=30, attributes=ATTRIBUTES, look="shifted"), 32),
     ],

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoTokenizer
 from mmpost.config.settings import ModelSettings
 from mmpost.data.formats.temporal import answer_text
 from mmpost.data.media.media import media
-from mmpost.data.worlds.clips import KINDS, Clips
+from mmpost.data.worlds.clips import QUESTION_TYPES, Clips
 from mmpost.models.builtin.video import PIECES, write_tiny_video
 from mmpost.models.chat.model import ChatModel
 from mmpost.types import Part, Sample
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_prompts_and_answers_are_short(folder: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert all(len(tokenizer.encode(piece)) == 1 for piece in PIECES)
-    for sample in Clips("val", KINDS, n=16):
+    for sample in Clips("val", QUESTION_TYPES, n=16):
         assert len(tokenizer.encode(sample.prompt[1].value)) <= 4
         assert len(tokenizer.encode(answer_text(sample.truth))) <= 14
 
