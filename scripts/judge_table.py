@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from mmpost.data.formats.chest.open_i import Report, reports
-from mmpost.judges.radiology.findings import labels
-from mmpost.judges.radiology.mesh import UNINDEXED, classes
+from mmpost.judges.radiology.findings import chexbert_labels
+from mmpost.judges.radiology.mesh import UNINDEXED, mesh_classes
 from mmpost.judges.radiology.metrics import rouge_l
-from mmpost.judges.radiology.perturbed import negated, shuffled
+from mmpost.judges.radiology.perturbations import negate_sentences, shuffle_sentences
 from mmpost.judges.radiology.rules import RuleJudge
-from mmpost.judges.radiology.vocabulary import CHEXBERT
+from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES
 
 
 def interval(values: Sequence[float]) -> str:
@@ -34,8 +34,8 @@ def agreement(texts: Sequence[str]) -> list[str]:
     random.Random(0).shuffle(others)
     versions = {
         "itself": list(texts),
-        "itself, sentences shuffled": [shuffled(text, i) for i, text in enumerate(texts)],
-        "itself, every sentence negated": [negated(text) for text in texts],
+        "itself, sentences shuffled": [shuffle_sentences(text, i) for i, text in enumerate(texts)],
+        "itself, every sentence negated": [negate_sentences(text) for text in texts],
         "the report of another patient": [
             b if a != b else c for a, b, c in zip(texts, others, others[1:] + others[:1], strict=True)
         ],
@@ -55,14 +55,14 @@ def agreement(texts: Sequence[str]) -> list[str]:
 
 def against_mesh(half: Sequence[Report]) -> list[str]:
     """Precision, recall and F1 of each class; the last column takes doubtful findings for absent."""
-    counts = {name: [0, 0, 0, 0, 0] for name in CHEXBERT}
+    counts = {name: [0, 0, 0, 0, 0] for name in CHEXBERT_CLASSES}
     for report in half:
-        wanted, said = classes(report.mesh), labels(report.text)
+        wanted, said = mesh_classes(report.mesh), chexbert_labels(report.text)
         sure = {name for name, status in said.items() if status == "present"}
         likely = {name for name, status in said.items() if status != "absent"}
         # Without its doubtful findings a report may have none.
         sure = sure if sure - {"Support Devices"} else sure | {"No Finding"}
-        for name in CHEXBERT:
+        for name in CHEXBERT_CLASSES:
             here, there, surely = name in wanted, name in likely, name in sure
             hits = (here and there, there and not here, here and not there, here and surely, here != surely)
             counts[name] = [n + hit for n, hit in zip(counts[name], hits, strict=True)]
