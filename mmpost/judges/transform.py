@@ -58,8 +58,8 @@ class JudgeScore(Settings):
             answered = "none" if len(failed) == len(verdicts) else str(len(verdicts) - len(failed))
             raise TrainError(
                 f"judge: wanted scores of {len(verdicts)} replies, found answers to {answered} "
-                f"({failed[0].raw_reply}); check that the judge is running and start again: answers received so far are "
-                "cached"
+                f"({failed[0].raw_reply}); check that the judge is running and start again: answers received so far "
+                "are cached"
             )
 
     def _log(self, reply: Reply, verdict: Verdict, context: Context) -> None:
