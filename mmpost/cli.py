@@ -140,7 +140,7 @@ def _check(words: Sequence[str]) -> int:
     from mmpost.config import run_config
 
     run_config.load(words)
-    from mmpost.checks import check
+    from mmpost.checks.check import check
 
     return check(words)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from small_runs import metrics, same_weights
 
 import mmpost
-from mmpost.checks import check
+from mmpost.checks.check import check
 from mmpost.checks.report import Report
 from mmpost.config import run_config
 from mmpost.data.worlds.chest.questions import Questions
