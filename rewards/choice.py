@@ -7,8 +7,9 @@ for and nothing else; `released_*` are R1-AQA's own code, for comparison.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from mmpost.core.means import mean_by
 from mmpost.rewards.expression import same
 from mmpost.rewards.text import answer, inside
 from mmpost.types import Reply, Sample
@@ -129,14 +130,14 @@ def choice_summary(samples: Sequence[Sample]) -> dict[str, float]:
 
     That accuracy is the score "accuracy", or "mmau" for rows that name a sub-category, as MMAU's own script reports it.
     """
-    sums: dict[str, list[float]] = {}
-    for sample in samples:
-        for reply in sample.replies:
-            for name, value in reply.scores.items():
-                sums.setdefault(name, []).append(value)
-            score = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
-            named = (sample.meta.get(group) for group in GROUPS)
-            for name in (name for name in named if isinstance(name, str)):
-                if score is not None:
-                    sums.setdefault(f"accuracy/{name}", []).append(score)
-    return {name: 100 * sum(values) / len(values) for name, values in sums.items()}
+    return mean_by(
+        (pair for sample in samples for reply in sample.replies for pair in _named_scores(sample, reply)), scale=100
+    )
+
+
+def _named_scores(sample: Sample, reply: Reply) -> Iterator[tuple[str, float]]:
+    yield from reply.scores.items()
+    accuracy = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
+    if accuracy is not None:
+        groups = (sample.meta.get(group) for group in GROUPS)
+        yield from ((f"accuracy/{group}", accuracy) for group in groups if isinstance(group, str))

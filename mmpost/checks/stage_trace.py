@@ -127,7 +127,7 @@ def _abbreviate(value: Any) -> str:
 
 
 def _changes(before: Sequence[Sample], after: Sequence[Sample]) -> str:
-    """Numbers of the replies (lengths, scores, columns) that are new or changed, with ranges; "-name" marks removals."""
+    """New or changed numbers of the replies (lengths, scores, columns), with ranges; "-name" marks removed ones."""
     old, new = (
         values_by_name(pair for sample in samples for reply in sample.replies for pair in _numbers(reply))
         for samples in (before, after)
