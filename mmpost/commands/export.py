@@ -91,7 +91,7 @@ def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
 
 
 def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
-    """Model settings, summary and configuration of the run that `name` belongs to; the last two are empty without one."""
+    """Model settings, summary and configuration of the run of `name`; the last two are empty if there is none."""
     path = Path(name).expanduser().resolve()
     for folder in (path, *path.parents[:2]):
         file = folder / "config.yaml"
