@@ -29,7 +29,7 @@ COMMANDS = {
 MODULES = {
     "eval": "mmpost.commands.evaluate",
     "report": "mmpost.report",
-    "check": "mmpost.checks",
+    "check": "mmpost.checks.check",
     "compare": "mmpost.studies.compare",
     "continual": "mmpost.studies.continual",
     "list": "mmpost.commands.list_plugins",

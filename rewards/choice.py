@@ -7,8 +7,9 @@ format that the prompt asks for; `released_*` reproduce R1-AQA's published code,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from mmpost.core.means import mean_by
 from mmpost.rewards.expression import equivalent
 from mmpost.rewards.text import answer, answer_or_text
 from mmpost.types import Reply, Sample
@@ -130,14 +131,14 @@ def choice_summary(samples: Sequence[Sample]) -> dict[str, float]:
 
     That accuracy is the score "accuracy", or "mmau" for rows with a sub-category, as MMAU's own script reports it.
     """
-    values_of: dict[str, list[float]] = {}
-    for sample in samples:
-        for reply in sample.replies:
-            for name, value in reply.scores.items():
-                values_of.setdefault(name, []).append(value)
-            score = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
-            groups = (sample.meta.get(key) for key in GROUPS)
-            for name in (name for name in groups if isinstance(name, str)):
-                if score is not None:
-                    values_of.setdefault(f"accuracy/{name}", []).append(score)
-    return {name: 100 * sum(values) / len(values) for name, values in values_of.items()}
+    return mean_by(
+        (pair for sample in samples for reply in sample.replies for pair in _named_scores(sample, reply)), scale=100
+    )
+
+
+def _named_scores(sample: Sample, reply: Reply) -> Iterator[tuple[str, float]]:
+    yield from reply.scores.items()
+    accuracy = reply.scores.get("mmau" if "sub-category" in sample.meta else "accuracy")
+    if accuracy is not None:
+        groups = (sample.meta.get(group) for group in GROUPS)
+        yield from ((f"accuracy/{group}", accuracy) for group in groups if isinstance(group, str))

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from mmpost.config.settings import Settings
 from mmpost.core.annotations import Mark, register
+from mmpost.core.means import mean_by
 from mmpost.rewards.text import answer
 from mmpost.types import Reply, Reward, Sample
 
@@ -251,7 +252,7 @@ def span_summary(samples: Sequence[Sample]) -> dict[str, float]:
     `relative_length`; format; unread. By question type: qa_accuracy, grounded_accuracy, grounding_miou, grounded_miou.
     """
     rows = [(question_type(sample), reply.scores) for sample in samples for reply in sample.replies]
-    columns: dict[str, list[float]] = {}
+    pairs: list[tuple[str, float]] = []
     for question, scores in rows:
         terms = [scores[name] for name in ("right", "iou") if name in scores]
         values = {"score": sum(terms) / len(terms), "format": scores["format"], "unread": scores["unread"]}
@@ -264,9 +265,8 @@ def span_summary(samples: Sequence[Sample]) -> dict[str, float]:
             values["acc_gqa"] = float(scores["right"] == 1.0 and scores["iop"] >= 0.5)
         if "length" in scores:
             values["length"] = scores["length"]
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value)
-    return {name: 100 * sum(values) / len(values) for name, values in columns.items()}
+        pairs += values.items()
+    return mean_by(pairs, scale=100)
 
 
 @register

@@ -1,8 +1,8 @@
-"""Measures the judge by rules and its labeller on Open-i reports: python scripts/judge_table.py NLMCXR_reports.tgz
+"""Evaluates the rule-based judge and its labeler on Open-i reports: python scripts/judge_table.py NLMCXR_reports.tgz
 
-Prints the tables of docs/judges.md: the judge on each report beside itself, itself shuffled, its opposite and another
-patient's; and the labels against the MeSH terms of the same reports, for the half that the vocabulary was made on (even
-numbers) and for the half that it was not (odd numbers).
+Prints the tables of docs/judges.md: the judge's scores of each report against itself, itself with sentences shuffled or
+negated, and another patient's report; and the labels against the MeSH terms of the same reports, for the half that the
+vocabulary was developed on (even numbers) and for the held-out half (odd numbers).
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from mmpost.data.formats.chest.open_i import Report, reports
-from mmpost.judges.radiology.findings import labels
-from mmpost.judges.radiology.mesh import UNINDEXED, classes
+from mmpost.judges.radiology.findings import chexbert_labels
+from mmpost.judges.radiology.mesh import UNINDEXED, mesh_classes
 from mmpost.judges.radiology.metrics import rouge_l
-from mmpost.judges.radiology.perturbed import negated, shuffled
+from mmpost.judges.radiology.perturbations import negate_sentences, shuffle_sentences
 from mmpost.judges.radiology.rules import RuleJudge
-from mmpost.judges.radiology.vocabulary import CHEXBERT
+from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and half of the 95 % interval of the mean."""
+    """The mean and half the width of its 95 % confidence interval."""
     return f"{fmean(values):.3f} ± {1.96 * stdev(values) / len(values) ** 0.5:.3f}"
 
 
 def agreement(texts: Sequence[str]) -> list[str]:
-    """The judge's scores of each report beside changed ones."""
+    """The judge's scores of perturbed reports and of other reports."""
     others = list(texts)
     random.Random(0).shuffle(others)
     versions = {
         "itself": list(texts),
-        "itself, sentences shuffled": [shuffled(text, i) for i, text in enumerate(texts)],
-        "itself, every sentence negated": [negated(text) for text in texts],
-        "the report of another patient": [
+        "itself, sentences shuffled": [shuffle_sentences(text, i) for i, text in enumerate(texts)],
+        "itself, every sentence negated": [negate_sentences(text) for text in texts],
+        "another patient's report": [
             b if a != b else c for a, b, c in zip(texts, others, others[1:] + others[:1], strict=True)
         ],
         "an empty report": [""] * len(texts),
     }
-    rows = ["| report beside | rule judge | with `absences` | ROUGE-L | n |", "|---|---|---|---|---|"]
+    rows = ["| reference report against | rule judge | with `absences` | ROUGE-L | n |", "|---|---|---|---|---|"]
     for name, candidates in versions.items():
         pairs = list(zip(texts, candidates, strict=True))
         plain, counting = (
@@ -54,19 +54,19 @@ def agreement(texts: Sequence[str]) -> list[str]:
 
 
 def against_mesh(half: Sequence[Report]) -> list[str]:
-    """Precision, recall and F1 of each class; the last column takes doubtful findings for absent."""
-    counts = {name: [0, 0, 0, 0, 0] for name in CHEXBERT}
+    """Precision, recall and F1 of each class; the last column counts uncertain findings as absent."""
+    counts = {name: [0, 0, 0, 0, 0] for name in CHEXBERT_CLASSES}
     for report in half:
-        wanted, said = classes(report.mesh), labels(report.text)
+        wanted, said = mesh_classes(report.mesh), chexbert_labels(report.text)
         sure = {name for name, status in said.items() if status == "present"}
         likely = {name for name, status in said.items() if status != "absent"}
-        # Without its doubtful findings a report may have none.
+        # A report whose findings are all uncertain has no certain finding.
         sure = sure if sure - {"Support Devices"} else sure | {"No Finding"}
-        for name in CHEXBERT:
+        for name in CHEXBERT_CLASSES:
             here, there, surely = name in wanted, name in likely, name in sure
             hits = (here and there, there and not here, here and not there, here and surely, here != surely)
             counts[name] = [n + hit for n, hit in zip(counts[name], hits, strict=True)]
-    rows = ["| class | reports | precision | recall | F1 | F1, sure only |", "|---|---|---|---|---|---|"]
+    rows = ["| class | reports | precision | recall | F1 | F1, certain only |", "|---|---|---|---|---|---|"]
     total = [sum(column) for column in zip(*counts.values(), strict=True)]
     for name, (tp, fp, fn, sure_tp, sure_wrong) in {**counts, "micro": total}.items():
         f1, sure_f1 = 2 * tp / (2 * tp + fp + fn), 2 * sure_tp / (2 * sure_tp + sure_wrong)

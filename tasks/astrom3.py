@@ -13,8 +13,15 @@ from mmpost.data.worlds.stars.catalogue import CLASSES, MODALITIES, Stars
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
 from mmpost.errors import ConfigError
-from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, NearestSimilar, OutlierScore, Retrieve
-from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
+from mmpost.metrics.embeddings import (
+    CrossModalRetrieval,
+    EmbeddingClassifier,
+    HeadClassifier,
+    NearestNeighbors,
+    OutlierScore,
+    PcaProjection,
+)
+from mmpost.metrics.summaries import anomaly_detection, class_accuracy, neighbor_precision, retrieval_recall
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
 from mmpost.transforms.crop import Crop
@@ -89,19 +96,19 @@ class Astrom3(Task):
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split)
-        found = [Bench("class", source, (ClassBy(CLASSES, self.modalities),), class_accuracy)]
+        found = [Bench("class", source, (HeadClassifier(CLASSES, self.modalities),), class_accuracy)]
         if split == "val":
             return found
         fit = self._labelled(FITTED)
-        near = ClassOf(fit, CLASSES, self.modalities)
-        found.append(Bench("centroid", source, (near, Map(self.modalities)), class_accuracy))
+        near = EmbeddingClassifier(fit, CLASSES, self.modalities)
+        found.append(Bench("centroid", source, (near, PcaProjection(self.modalities)), class_accuracy))
         if len(self._kinds) > 1:
-            found.append(Bench("retrieval", source, (Retrieve(self._kinds),), recalls))
-        found.append(Bench("search", source, (NearestSimilar(fit, CLASSES, self.modalities),), same_share))
+            found.append(Bench("retrieval", source, (CrossModalRetrieval(self._kinds),), retrieval_recall))
+        found.append(Bench("search", source, (NearestNeighbors(fit, CLASSES, self.modalities),), neighbor_precision))
         if not self.data.train and self.planted:
             odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
-            unusual = OutlierScore(fit, CLASSES, self.modalities, planted=("odd", "wrong"))
-            found.append(Bench("unusual", odd, (unusual,), finding))
+            unusual = OutlierScore(fit, CLASSES, self.modalities, ground_truth=("odd", "wrong"))
+            found.append(Bench("unusual", odd, (unusual,), anomaly_detection))
         return found
 
     @property

@@ -16,8 +16,8 @@ from mmpost.edits.freeze import Freeze
 from mmpost.errors import DataError
 from mmpost.judges.base import Judge
 from mmpost.judges.radiology.config import JudgeSettings
-from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
-from mmpost.judges.transform import Judged
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
+from mmpost.judges.transform import JudgeScore
 from mmpost.methods.preference import PreferenceTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
@@ -100,7 +100,7 @@ class CxrPreference(PreferenceTask):
             return
         draw = (DropReplies(), Generate(n=self.candidates, sampling=self.sampling))
         yield Stage("candidates", source, None, self.together, draw)
-        scored = (Judged(judge=self.judge.judge(), name=JUDGE, complete=True),)
+        scored = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
         yield Stage("judging", source, None, self.together, scored, reads_from=ReadsFrom("candidates", recorded))
         yield Stage("pairing", source, None, self.together, (self.pairs,), reads_from=ReadsFrom("judging", recorded))
         frozen = (Freeze(self.freeze),) if self.freeze else ()
@@ -110,9 +110,9 @@ class CxrPreference(PreferenceTask):
 
     def benches(self, split: Split) -> list[Bench]:
         source = self._source(split, self.bench_studies, seed=5)
-        steps: list[Transform] = [Judged(judge=self._plain(), name=JUDGE), ReportScores()]
+        steps: list[Transform] = [JudgeScore(judge=self._plain(), name=JUDGE), ReportScores()]
         if self.judge.bertscore is not None:
-            steps.append(Judged(judge=self.judge.bertscore, name="bertscore"))
+            steps.append(JudgeScore(judge=self.judge.bertscore, name="bertscore"))
         written = {"reports": self._greedy(), "sampled": Generate(n=1, sampling=self.sampling)}
         benches = [
             Bench(name, source, (DropReplies(), write, *steps), report_summary) for name, write in written.items()
@@ -167,5 +167,5 @@ def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
     if scored:
         found["judge"] = 100 * fmean(s[JUDGE] for s in scored)
         found["lc"] = 100 * fmean(s[JUDGE] / max(s["rel_verbosity"], 1.0) for s in scored)
-    shares = {**finding_f1(samples), **means(samples, ("rouge_l", "bleu", "repetition", "bertscore"))}
-    return found | {k: 100 * v for k, v in shares.items()} | means(samples, ("words", "rel_verbosity"))
+    shares = {**finding_f1(samples), **mean_scores(samples, ("rouge_l", "bleu", "repetition", "bertscore"))}
+    return found | {k: 100 * v for k, v in shares.items()} | mean_scores(samples, ("words", "rel_verbosity"))

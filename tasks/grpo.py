@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mmpost.config import registry
+from mmpost.core.means import mean_by
 from mmpost.data.readers.user_data import user_data
 from mmpost.errors import ConfigError
 from mmpost.methods.policy_gradient import PolicyGradientTask
@@ -40,14 +41,14 @@ class Grpo(PolicyGradientTask):
 
 
 def means(samples: Sequence[Sample]) -> dict[str, float]:
-    """The mean reward and the mean of each score."""
-    found: dict[str, list[float]] = {}
-    for reply in (reply for sample in samples for reply in sample.replies):
-        reward = float(reply.columns["reward"])  # type: ignore[arg-type]
-        for name, value in {"reward": reward, **reply.scores}.items():
-            if not math.isnan(value):  # no reward applies to this reply
-                found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    """The mean reward and the mean of each score, over the replies to which a reward applies."""
+    replies = (reply for sample in samples for reply in sample.replies)
+    scores = (
+        {"reward": float(reply.columns["reward"]), **reply.scores}  # type: ignore[arg-type]
+        for reply in replies
+    )
+    # NaN marks replies to which no reward applies.
+    return mean_by((name, value) for row in scores for name, value in row.items() if not math.isnan(value))
 
 
 def plain(sample: Sample) -> str | None:

@@ -10,6 +10,7 @@ from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import answer_text
 from mmpost.methods.preference import PreferenceTask, pair_bench
 from mmpost.rewards.box import detection, detection_summary
+from mmpost.tasks.bases.digits import boxes_with_short_thought
 from mmpost.transforms.answers import DropReplies
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.pairs import WritePairs
@@ -17,17 +18,12 @@ from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
-def right(sample: Sample) -> str:
-    """The answer, after the shortest of thoughts."""
-    return answer_text(sample.truth, sample.frame, thought="look")
-
-
-def wrong(sample: Sample) -> str:
-    """The same about another digit."""
+def rejected_answer(sample: Sample) -> str:
+    """The boxes and points of another digit in the image, in the same form as the right answer."""
     return answer_text(sample.meta["rival"], sample.frame, thought="look")
 
 
-BUILT_IN = (WritePairs(chosen=right, rejected=wrong),)
+BUILT_IN = (WritePairs(chosen=boxes_with_short_thought, rejected=rejected_answer),)
 """Texts of the built-in pairs: they are written when the frame of the model is known."""
 
 
@@ -49,7 +45,7 @@ class OwnPreferences(PreferenceTask):
             yield self.preference_stage("preference", rows, gold=(Gold(preferred),))
             return
         source = PreferencePairs("train", self.question_types, self.scenes, seed=0)
-        yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(right),))
+        yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(boxes_with_short_thought),))
 
     def benches(self, split: Split) -> list[Bench]:
         rows = user_data(self.data, split, loss="last")

@@ -8,6 +8,7 @@ from typing import Literal, cast
 from pydantic import Field, model_validator
 
 from mmpost.config.settings import DataSettings
+from mmpost.core.means import mean_by
 from mmpost.data.formats.reasoning import Family, Reasoning
 from mmpost.data.readers.user_data import UserData, user_data
 from mmpost.data.sources.mix import Mix
@@ -23,7 +24,7 @@ from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
 from mmpost.tasks.bases.shapes import by_kind, known
-from mmpost.transforms.answers import ReplyFromTruth
+from mmpost.transforms.answers import ReplyFromTruth, answer_with_short_thought
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
@@ -151,7 +152,11 @@ class ReasonRFT(PolicyGradientTask):
         """A right answer after a thought: one for the answer, one for the form."""
         earns = None if self.reasoning else 2.0
         return (
-            Gold(lambda s: self.thoughtful(s) or thought(s), earns, is_parseable=lambda text: answer(text) is not None),
+            Gold(
+                lambda s: self.thoughtful(s) or answer_with_short_thought(s),
+                earns,
+                is_parseable=lambda text: answer(text) is not None,
+            ),
         )
 
     def _sources(self) -> tuple[Source, Source]:
@@ -206,14 +211,6 @@ def _file(data: DataSettings, path: str) -> UserData:
     return rows
 
 
-def thought(sample: Sample) -> str:
-    """The answer after the shortest of thoughts."""
-    return f"<think>look</think><answer>{sample.truth}</answer>"
-
-
 def percent(samples: Sequence[Sample]) -> dict[str, float]:
     """The mean of each measure, in percent."""
-    found: dict[str, list[float]] = {}
-    for name, value in (pair for sample in samples for reply in sample.replies for pair in reply.scores.items()):
-        found.setdefault(name, []).append(value)
-    return {name: 100 * sum(values) / len(values) for name, values in found.items()}
+    return mean_by((pair for sample in samples for reply in sample.replies for pair in reply.scores.items()), scale=100)

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 
-from mmpost.data.formats.temporal import Temporal, answer_text
+from mmpost.data.formats.temporal import Temporal
 from mmpost.data.media.limits import Limits
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.clips import Clips
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards.span import DualReward, measures, parse, span_summary
+from mmpost.tasks.bases.clips import answer_with_short_thought
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
+from mmpost.types import Bench, Gold, Sampling, Source, Split, Stage
 
 
 class TemporalR1(PolicyGradientTask):
@@ -50,17 +51,13 @@ class TemporalR1(PolicyGradientTask):
 
     def gold(self) -> tuple[Gold, ...]:
         """The label after a thought; times are rounded to a tenth of a second, so that it may overlap a bit less."""
-        return (Gold(_thoughtful, name="label", is_parseable=readable),)
+        return (Gold(answer_with_short_thought, name="label", is_parseable=readable),)
 
     def _source(self, split: Split, n: int, seed: int) -> Source:
         rows = user_data(self.data, split, loss="last")
         if rows is not None:
             return Temporal(rows, self.instructions, self.system)
         return Clips(split, self.question_types, n=n, seed=seed, limits=Limits.of(self.data))
-
-
-def _thoughtful(sample: Sample) -> str:
-    return answer_text(sample.truth)
 
 
 def readable(text: str) -> bool:

@@ -1,10 +1,11 @@
 """UAV-VL-R1: questions about aerial pictures; SFT, then GRPO from easier to harder types (arXiv 2508.11196)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pydantic import Field
 
+from mmpost.core.means import mean_by
 from mmpost.data.formats.short_answers import ShortAnswers
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.curriculum import Curriculum, with_replay
@@ -129,15 +130,13 @@ def answered(text: str) -> bool:
 
 def by_stage(samples: Sequence[Sample]) -> dict[str, float]:
     """Percent: right over all, of each stage and type of question, in the format, without an answer."""
-    found: dict[str, list[float]] = {}
-    keys: Mapping[str, Callable[[Sample], str]] = {
-        "accuracy": lambda s: "accuracy",
-        "stage": lambda s: f"stage/{s.meta['stage']}",
-        "type": lambda s: f"type/{s.meta['task']}",
-    }
-    for key in keys.values():
-        for sample in samples:
-            found.setdefault(key(sample), []).extend(r.scores["accuracy"] for r in sample.replies)
-    for name in ("format", "no_answer"):
-        found[name] = [r.scores[name] for s in samples for r in s.replies]
-    return {name: 100 * sum(values) / len(values) for name, values in found.items() if values}
+    replies = [(sample, reply.scores) for sample in samples for reply in sample.replies]
+    return mean_by(
+        [
+            *(("accuracy", scores["accuracy"]) for _, scores in replies),
+            *((f"stage/{sample.meta['stage']}", scores["accuracy"]) for sample, scores in replies),
+            *((f"type/{sample.meta['task']}", scores["accuracy"]) for sample, scores in replies),
+            *((name, scores[name]) for name in ("format", "no_answer") for _, scores in replies),
+        ],
+        scale=100,
+    )

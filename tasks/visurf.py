@@ -8,6 +8,7 @@ from mmpost.data.worlds.digits.scenes import Scenes, answer_text
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
+from mmpost.tasks.bases.digits import boxes_with_short_thought
 from mmpost.transforms.answers import ReplyFromTruth
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
@@ -74,16 +75,11 @@ class ViSurf(PolicyGradientTask):
         """The label, which is not paid for thinking, and the same as a rollout might write it."""
         paid = 7.0 if self.think_for_truth else 6.0
         label = Gold(self.truth, paid, "label", origin="truth", is_parseable=readable)
-        return label, Gold(thoughtful, 7.0, "label with a thought", is_parseable=readable)
+        return label, Gold(boxes_with_short_thought, 7.0, "label with a thought", is_parseable=readable)
 
     def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
         rows = user_data(self.data, split, loss="last")
         return Scenes(split, kinds, n=n, seed=seed) if rows is None else Grounding(rows, self.prompt)
-
-
-def thoughtful(sample: Sample) -> str:
-    """The label as the best of rollouts: after a thought."""
-    return answer_text(sample.truth, sample.frame, thought="look")
 
 
 def readable(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows, media and lengths, before any weight is loaded."""
+"""Checks of rows, media and prompt lengths, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,163 +13,176 @@ from mmpost.checks.report import Report, number
 from mmpost.data.media.media import media
 from mmpost.errors import DataError
 from mmpost.models.chat.prompt_lengths import Length, PromptLengths
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.training.context import with_location
-from mmpost.types import Sample, Source, Split, Stage, Task
+from mmpost.types import Sample, Source, Split, Stage
 
-MADE = 512
-"""Samples that are looked at of a source that makes them; files are read whole."""
-DECODED = 512
-"""Media of one source that are decoded, spread evenly; the headers of all are read."""
-EXACT = 8
-"""Prompts that go through the processor, to see whether header sizes tell their lengths."""
-MEASURED = 64
-"""Prompts that go through the processor where header sizes do not tell."""
-BARS = 8
+MAX_GENERATED = 512
+"""Samples to read from a source that generates them; sources backed by files are read completely."""
+MAX_DECODED = 512
+"""Samples per source whose media are decoded, evenly spaced; the headers of all media are read."""
+CONFIRMATIONS = 8
+"""Prompts to run through the processor to confirm that lengths can be computed from media headers."""
+MAX_PROCESSED = 64
+"""Prompts to run through the processor if headers do not give their lengths."""
+MAX_BINS = 8
 
 
 @dataclass
-class Reading:
-    """What reading one source showed."""
+class SourceCheck:
+    """One source, and what reading it showed."""
 
     name: str
     source: Source
     training: bool
-    good: list[int] = field(default_factory=list)
+    usable: list[int] = field(default_factory=list)
+    """Indices of the samples that could be read."""
     broken: list[str] = field(default_factory=list)
+    """Error messages of the others."""
     media: Counter[str] = field(default_factory=Counter)
+    """Number of media headers read, by modality."""
     sketches: dict[str, str] = field(default_factory=dict)
-    """The first medium of each kind that can be drawn as a line."""
+    """A one-line text plot of the first medium of each modality that has one."""
     decoded: int = 0
+    """Number of media decoded."""
     read: int = 0
+    """Number of samples read."""
 
-    def samples(self, most: int) -> list[Sample]:
-        """At most `most` usable samples, spread evenly."""
-        return [self.source[i] for i in spread(self.good, most)]
+    def samples(self, limit: int) -> list[Sample]:
+        """At most `limit` usable samples, evenly spaced."""
+        return [self.source[i] for i in evenly_spaced(self.usable, limit)]
 
 
-def spread(items: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the items, evenly over all."""
-    step = max(1.0, len(items) / most)
-    return [items[int(i * step)] for i in range(min(most, len(items)))]
+def evenly_spaced(items: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the items, evenly spaced."""
+    step = max(1.0, len(items) / limit)
+    return [items[int(i * step)] for i in range(min(limit, len(items)))]
 
 
 _SPLITS: tuple[Split, ...] = ("val", "test")
 
 
-def sources(task: Task, stages: Sequence[Stage]) -> list[Reading]:
-    """Everything that a run reads, each source once."""
-    found = [Reading(f"train, stage {s.name}", s.source, True) for s in stages]
-    found += [Reading(f"{split}, bench {b.name}", b.source, False) for split in _SPLITS for b in task.benches(split)]
-    seen: dict[int, Reading] = {}
-    for reading in found:
-        seen.setdefault(id(reading.source), reading)
-    return list(seen.values())
+def sources_to_check(task: ConfiguredTask, stages: Sequence[Stage]) -> list[SourceCheck]:
+    """All sources that a run reads, each of them once."""
+    sources = [SourceCheck(f"train, stage {s.name}", s.source, True) for s in stages]
+    sources += [
+        SourceCheck(f"{split}, bench {b.name}", b.source, False) for split in _SPLITS for b in task.benches(split)
+    ]
+    unique: dict[int, SourceCheck] = {}
+    for source in sources:
+        unique.setdefault(id(source.source), source)
+    return list(unique.values())
 
 
-def check_data(readings: Sequence[Reading], report: Report, skips: bool) -> None:
-    """Read all rows, all headers and some media; broken ones are errors, or warnings where the run skips them."""
+def check_data(sources: Sequence[SourceCheck], report: Report, skip_broken: bool) -> None:
+    """Read all rows, all media headers and some media. Broken rows are errors, or warnings if the run skips them."""
     report.section("data")
-    for reading in readings:
+    for source in sources:
         with report.guard():
-            _read(reading)
+            _read(source)
     rows = [
-        (r.name, number(r.read), number(len(r.broken)), _kinds(r.media), number(r.decoded), number(len(r.source)))
-        for r in readings
+        (s.name, number(s.read), number(len(s.broken)), _counts(s.media), number(s.decoded), number(len(s.source)))
+        for s in sources
     ]
     names = ("split", "read", "broken", "media headers", "decoded", "samples")
     report.table(*names, rows=rows, right=(1, 2, 4, 5))
-    for reading in readings:
-        for kind, sketch in reading.sketches.items():
-            report.say(f"{reading.name}, the first {kind}: {sketch}")
-        (report.warn if skips else report.error)(*reading.broken)
-        if reading.broken and skips:
-            share = len(reading.broken) / reading.read
-            report.say(f"{reading.name}: {len(reading.broken)} rows will be skipped ({share:.1%}; data.on_error=skip)")
-        if not reading.good and not (reading.broken and not skips):
-            report.error(f"{reading.name}: not one usable sample")
+    for source in sources:
+        for modality, sketch in source.sketches.items():
+            report.say(f"{source.name}, first {modality}: {sketch}")
+        (report.warn if skip_broken else report.error)(*source.broken)
+        if source.broken and skip_broken:
+            fraction = len(source.broken) / source.read
+            report.say(f"{source.name}: {len(source.broken)} rows will be skipped ({fraction:.1%}; data.on_error=skip)")
+        if not source.usable and not (source.broken and not skip_broken):
+            report.error(f"{source.name}: no usable sample")
 
 
-def _kinds(found: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"
+def _counts(media_counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {modality}" for modality, count in media_counts.items()) or "none"
 
 
-def _read(reading: Reading) -> None:
-    size = len(reading.source)
-    # Files can say where a row stands; what cannot makes its samples, any number of them.
-    chosen = range(size) if hasattr(reading.source, "where") else spread(range(size), MADE)
-    decode = set(spread(chosen, DECODED))
-    for index in chosen:
-        reading.read += 1
+def _read(check: SourceCheck) -> None:
+    size = len(check.source)
+    # Sources backed by files know where a row is; the others generate their samples, and may be arbitrarily long.
+    indices = range(size) if hasattr(check.source, "where") else evenly_spaced(range(size), MAX_GENERATED)
+    to_decode = set(evenly_spaced(indices, MAX_DECODED))
+    for index in indices:
+        check.read += 1
         try:
-            sample = reading.source[index]
+            sample = check.source[index]
             for part in (*sample.prompt, *(p for r in sample.replies for p in r.parts)):
                 if part.modality != "text":
                     medium = media(part.value, part.modality)
                     medium.header()
-                    reading.media[part.modality] += 1
-                    if index in decode:
+                    check.media[part.modality] += 1
+                    if index in to_decode:
                         medium.open()
-                        reading.decoded += 1
-                        if part.modality not in reading.sketches and (sketch := medium.sketch()):
-                            reading.sketches[part.modality] = sketch
+                        check.decoded += 1
+                        if part.modality not in check.sketches and (sketch := medium.sketch()):
+                            check.sketches[part.modality] = sketch
         except DataError as e:
-            reading.broken.append(with_location(reading.source, index, str(e)))
+            check.broken.append(with_location(check.source, index, str(e)))
         else:
-            reading.good.append(index)
+            check.usable.append(index)
 
 
-def check_lengths(readings: Sequence[Reading], lengths: PromptLengths, reply: int, report: Report, skips: bool) -> None:
-    """Histogram of media tokens, summary of lengths, and prompts that do not fit; `reply`: most tokens of a reply."""
+def check_lengths(
+    sources: Sequence[SourceCheck], lengths: PromptLengths, max_reply_tokens: int, report: Report, skip_broken: bool
+) -> None:
+    """Print a histogram of media tokens and a summary of prompt lengths, and report prompts that are too long for the
+    model, or leave fewer than `max_reply_tokens` positions for the reply.
+    """
     report.section("lengths")
     rows = []
-    for reading in (r for r in readings if r.good):
-        found, how = _lengths(reading, lengths, report, skips)
-        if not found:
+    for source in (s for s in sources if s.usable):
+        measured, method = _measure(source, lengths, report, skip_broken)
+        if not measured:
             continue
-        tokens, seen = np.array([f.tokens for f in found]), np.array([f.media for f in found])
-        rows.append((reading.name, number(len(found)), *(_summary(a) for a in (tokens, seen)), how))
-        if reading.training and seen.any():
-            _histogram(seen, report)
-        _fit(reading, tokens, lengths.limit, reply, report)
+        tokens, media_tokens = np.array([m.tokens for m in measured]), np.array([m.media for m in measured])
+        rows.append((source.name, number(len(measured)), *(_summary(a) for a in (tokens, media_tokens)), method))
+        if source.training and media_tokens.any():
+            _histogram(media_tokens, report)
+        _check_limit(source, tokens, lengths.limit, max_reply_tokens, report)
     if rows:
-        columns = ("split", "prompts", "tokens: min median max", "of media: min median max", "measured")
+        columns = ("split", "prompts", "tokens: min median max", "media tokens: min median max", "measured by")
         report.table(*columns, rows=rows, right=(1,))
-        report.say(
-            f"Nothing is ever cut, in a medium or elsewhere. Positions of the model: {lengths.limit or 'unknown'}."
-        )
+        report.say(f"Prompts are never truncated. Positions of the model: {lengths.limit or 'unknown'}.")
 
 
 def _summary(values: Any) -> str:
     return " ".join(number(float(v)) for v in (values.min(), np.median(values), values.max()))
 
 
-def _lengths(reading: Reading, lengths: PromptLengths, report: Report, skips: bool) -> tuple[list[Length], str]:
-    """Lengths by header sizes where the processor confirms them on some prompts, else through the processor."""
+def _measure(
+    source: SourceCheck, lengths: PromptLengths, report: Report, skip_broken: bool
+) -> tuple[list[Length], str]:
+    """Prompt lengths, and how they were measured: from the media headers of all prompts if the processor confirms these
+    lengths on a few prompts, else by the processor on some prompts.
+    """
     exact, agree = [], True
-    for index in spread(reading.good, MEASURED):
-        sample = reading.source[index]
+    for index in evenly_spaced(source.usable, MAX_PROCESSED):
+        sample = source.source[index]
         try:
-            measured = lengths.exact(sample)
+            length = lengths.exact(sample)
         except DataError as e:
-            (report.warn if skips else report.error)(with_location(reading.source, index, str(e)))
-            reading.good.remove(index)
+            (report.warn if skip_broken else report.error)(with_location(source.source, index, str(e)))
+            source.usable.remove(index)
             continue
-        exact.append(measured)
+        exact.append(length)
         estimate = lengths.estimate(sample)
-        agree = agree and estimate is not None and estimate.tokens == measured.tokens
-        if agree and len(exact) == EXACT:
+        agree = agree and estimate is not None and estimate.tokens == length.tokens
+        if agree and len(exact) == CONFIRMATIONS:
             break
     if agree and exact:
-        estimates = [lengths.estimate(reading.source[i]) for i in reading.good]
+        estimates = [lengths.estimate(source.source[i]) for i in source.usable]
         return [e for e in estimates if e is not None], f"headers; exact on {len(exact)}"
     return exact, f"processor, on {len(exact)}"
 
 
-def _histogram(seen: Any, report: Report) -> None:
-    """Media tokens per prompt."""
-    low, high = int(seen.min()), int(seen.max())
-    bins = min(BARS, high - low + 1)
-    counts, edges = np.histogram(seen, bins=bins, range=(low, high + 1))
+def _histogram(media_tokens: Any, report: Report) -> None:
+    low, high = int(media_tokens.min()), int(media_tokens.max())
+    bins = min(MAX_BINS, high - low + 1)
+    counts, edges = np.histogram(media_tokens, bins=bins, range=(low, high + 1))
     rows = [
         (_bin(int(np.ceil(a)), int(np.ceil(b)) - 1), number(int(n)), "█" * int(np.ceil(40 * n / counts.max())))
         for n, a, b in zip(counts, edges, edges[1:], strict=False)
@@ -181,17 +194,18 @@ def _bin(low: int, high: int) -> str:
     return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
-def _fit(reading: Reading, tokens: Any, limit: int | None, reply: int, report: Report) -> None:
+def _check_limit(source: SourceCheck, tokens: Any, limit: int | None, max_reply_tokens: int, report: Report) -> None:
     if limit is None:
         return
-    over = np.flatnonzero(tokens > limit)
-    if len(over):
+    too_long = np.flatnonzero(tokens > limit)
+    if len(too_long):
         report.error(
-            f"{reading.name}: {len(over)} prompts have more than the model's {limit} positions (the longest "
-            f"{tokens.max()}); nothing is cut: lower model.max_pixels, or drop these rows"
+            f"{source.name}: {len(too_long)} prompts have more than the model's {limit} positions (longest: "
+            f"{tokens.max()}), and prompts are never truncated; lower model.max_pixels or drop these rows"
         )
-    tight = int((tokens + reply > limit).sum()) - len(over)
+    tight = int((tokens + max_reply_tokens > limit).sum()) - len(too_long)
     if tight:
         report.warn(
-            f"{reading.name}: {tight} prompts leave fewer than {reply} of the model's {limit} positions to the reply"
+            f"{source.name}: {tight} prompts leave fewer than {max_reply_tokens} of the model's {limit} positions for "
+            "the reply"
         )

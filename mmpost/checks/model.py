@@ -1,4 +1,4 @@
-"""The model's parts, what will train, what that takes, and whether gradients and media arrive."""
+"""Checks of the model: which parts train, how much memory a step takes, whether gradients and media have an effect."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from mmpost.types import GenerativeModel, Gold, Sample
 
 
 @dataclass
-class Held:
-    """What one forward kept for its backward."""
+class SavedActivations:
+    """What a forward pass saves for its backward pass."""
 
     bytes: int = 0
     tokens: int = 0
 
 
 @contextmanager
-def held(module: torch.nn.Module) -> Iterator[Held]:
-    """Counts the bytes of distinct tensors, weights left out, that forwards inside keep for their backward."""
-    known = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    found = Held()
+def saved_activations(module: torch.nn.Module) -> Iterator[SavedActivations]:
+    """Counts the bytes of activations that forward passes inside the context save for backward.
+
+    Tensors that share a storage count once, weights do not count.
+    """
+    seen_storages = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    saved = SavedActivations()
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in known:
-            known.add(place)
-            found.bytes += tensor.untyped_storage().nbytes()
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in seen_storages:
+            seen_storages.add(pointer)
+            saved.bytes += tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield found
+        yield saved
 
 
-def gradients(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Norm of the gradient by part, of the parts that train."""
+def gradient_norms(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """L2 norm of the gradient of each part that trains."""
     squares: dict[str, float] = {}
     for name, p in module.named_parameters():
         if p.requires_grad:
@@ -52,12 +55,18 @@ def gradients(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) -> di
     return {part: value**0.5 for part, value in squares.items()}
 
 
-def check_model(job: TrainingContext, model: Any, samples: Sequence[Sample], micro_tokens: int, report: Report) -> None:
-    """Parts, memory and recipe; `samples` have a right reply each, whose likelihood is taken forward and backward."""
+def check_model(
+    context: TrainingContext, model: Any, samples: Sequence[Sample], max_tokens: int, report: Report
+) -> None:
+    """Print parameters and gradient norms by part, the estimated memory of a step, and the prompt recipe.
+
+    Gradients are those of the log-likelihood of `samples`, which have one gold reply each. `max_tokens` is the size of
+    a micro-batch.
+    """
     report.section("model")
-    kept = _likelihood(model, samples)
+    saved = _backward_likelihood(model, samples)
     parts = model.parameter_groups()
-    norms = gradients(model.module, parts)
+    norms = gradient_norms(model.module, parts)
     model.module.zero_grad(set_to_none=True)
     counts: dict[str, list[int]] = {}
     for name, p in model.module.named_parameters():
@@ -65,97 +74,101 @@ def check_model(job: TrainingContext, model: Any, samples: Sequence[Sample], mic
         count[0] += p.numel()
         count[1] += p.numel() if p.requires_grad else 0
     rows = [
-        (part, number(a), number(t), "frozen" if part not in norms else f"{norms[part]:.3g}" if samples else "")
-        for part, (a, t) in counts.items()
+        (part, number(n), number(t), "frozen" if part not in norms else f"{norms[part]:.3g}" if samples else "")
+        for part, (n, t) in counts.items()
     ]
-    whole, trains = (sum(c[i] for c in counts.values()) for i in (0, 1))
-    rows.append(("all", number(whole), number(trains), ""))
-    report.table("part", "parameters", "train", "gradient of right replies", rows=rows, right=(1, 2, 3))
-    writes = isinstance(job.model, GenerativeModel)
-    if writes and not samples:
-        report.warn("no right replies are known, so gradients, activations and the use of media are not measured")
-    if not trains:
+    total, trainable = (sum(c[i] for c in counts.values()) for i in (0, 1))
+    rows.append(("all", number(total), number(trainable), ""))
+    report.table("part", "parameters", "trainable", "gradient norm on gold replies", rows=rows, right=(1, 2, 3))
+    generative = isinstance(context.model, GenerativeModel)
+    if generative and not samples:
+        report.warn("no gold replies are known: gradients, activation memory and the use of media are not measured")
+    if not trainable:
         report.error("nothing trains: every part of the model is frozen (model.freeze)")
     for part, norm in norms.items():
         if samples and norm == 0.0:
-            report.error(f"{part} is to train, but right replies give it no gradient at all")
-    _memory(model, whole, trains, kept, micro_tokens, report)
+            report.error(f"{part} is trainable, but gold replies give it no gradient at all")
+    _report_memory(model, total, trainable, saved, max_tokens, report)
     recipe = model.recipe
-    if not writes:
+    if not generative:
         report.say(f"recipe {recipe.hash}")
         return
     names = model.tokenizer.convert_ids_to_tokens
     report.say(
-        f"recipe {recipe.hash}: ends of a turn {names(list(recipe.end))}, never written {names(list(recipe.banned))}"
+        f"recipe {recipe.hash}: end-of-turn tokens {names(list(recipe.end))}, banned tokens "
+        f"{names(list(recipe.banned))}"
     )
 
 
-def _likelihood(model: Any, samples: Sequence[Sample]) -> Held:
-    """Backward of the mean log-prob of all replies; what the first, largest batch kept."""
+def _backward_likelihood(model: Any, samples: Sequence[Sample]) -> SavedActivations:
+    """Backpropagate the mean negative log-likelihood per reply token; returns the largest batch's activations."""
     total = sum(len(r.token_ids or ()) for s in samples for r in s.replies)
-    first = Held()
+    largest = SavedActivations()
     with torch.enable_grad():
         for batch in model.plan(samples, frozenset(), "reply"):
-            with held(model.module) as found:
+            with saved_activations(model.module) as saved:
                 logp = model(batch, frozenset({"logp"})).logp
-            found.tokens = model.num_tokens(batch.inputs)
-            first = max(first, found, key=lambda h: h.bytes)
-            if logp.requires_grad:  # nothing may be left to train
+            saved.tokens = model.num_tokens(batch.inputs)
+            largest = max(largest, saved, key=lambda s: s.bytes)
+            if logp.requires_grad:  # false if everything is frozen
                 (-logp.sum() / total).backward()
-    return first
+    return largest
 
 
-def _memory(model: Any, whole: int, trains: int, kept: Held, micro_tokens: int, report: Report) -> None:
-    """Weights and moments in fp32; activations from what one forward kept, scaled to a full micro-batch."""
-    activations = kept.bytes / max(1, kept.tokens) * micro_tokens  # 0 where nothing could be measured
+def _report_memory(
+    model: Any, parameters: int, trainable: int, saved: SavedActivations, max_tokens: int, report: Report
+) -> None:
+    """Estimate the memory of a step: fp32 weights, gradients and optimizer state, and the measured activations scaled
+    to a full micro-batch.
+    """
+    activations = saved.bytes / max(1, saved.tokens) * max_tokens  # 0 if nothing could be measured
     sizes = [
-        ("weights (fp32)", 4.0 * whole),
-        ("gradients", 4.0 * trains),
-        ("Adam's moments", 8.0 * trains),
-        (f"activations, {micro_tokens} tokens at once", activations),
+        ("weights (fp32)", 4.0 * parameters),
+        ("gradients", 4.0 * trainable),
+        ("Adam moments", 8.0 * trainable),
+        (f"activations of {max_tokens} tokens", activations),
     ]
     total = sum(size for _, size in sizes)
-    rows = [*((name, memory(size)) for name, size in sizes), ("about", memory(total))]
+    rows = [*((name, memory(size)) for name, size in sizes), ("total, about", memory(total))]
     report.table("memory of one step", "", rows=rows, right=(1,))
     if model.device.type == "cuda":
-        there = torch.cuda.get_device_properties(model.device).total_memory
-        if total > there:
+        available = torch.cuda.get_device_properties(model.device).total_memory
+        if total > available:
             report.warn(
-                f"the GPU has {memory(there)}: lower compute.max_tokens_per_microbatch, set "
-                "model.gradient_checkpointing=true, or "
-                "train adapters (model.lora.rank)"
+                f"the GPU has {memory(available)}: lower compute.max_tokens_per_microbatch, set "
+                "model.gradient_checkpointing=true, or train adapters (model.lora.rank)"
             )
 
 
-def check_media_use(job: TrainingContext, samples: Sequence[Sample], report: Report) -> MediaUse | None:
-    """Do log-probs of right replies move with the media?"""
+def check_media_use(context: TrainingContext, samples: Sequence[Sample], report: Report) -> MediaUse | None:
+    """Check that the log-probs of gold replies depend on the media. None if they cannot be measured."""
     if not any(p.modality != "text" for s in samples for p in s.prompt):
         return None
     report.section("are the media used?")
-    use = measure_media_use(samples, job)
+    use = measure_media_use(samples, context)
     if use is None:
-        report.say("no sample has both media and a right reply")
+        report.say("no sample has both media and a gold reply")
         return None
     rows = [
         (
-            what,
+            media,
             "" if value is None else f"{value:.3g}",
             "" if value is None or not use.noise else f"{value / use.noise:,.0f}",
         )
-        for what, value in (
+        for media, value in (
             ("blanked", use.blank),
             ("swapped between samples", use.swap),
-            ("as they are (noise)", use.noise),
+            ("unchanged (noise)", use.noise),
         )
     ]
-    report.table("media", "mean |change| of log-prob", "times the noise", rows=rows, right=(1, 2))
+    report.table("media", "mean |log-prob change|", "multiple of noise", rows=rows, right=(1, 2))
     if use.unused:
-        report.error("the media change nothing: not one log-prob of a right reply moves without them")
+        report.error("the media have no effect: blanking them changes no log-prob of any gold reply")
     elif use.doubtful:
-        report.warn("the media change log-probs by less than three times the noise of the arithmetic")
+        report.warn("the media change log-probs by less than three times the numerical noise")
     return use
 
 
-def right_replies(samples: Sequence[Sample], gold: Sequence[Gold], job: TrainingContext) -> list[Sample]:
-    """The samples with frame and one right reply each."""
-    return with_gold([job.with_frame(s) for s in samples], gold, job)
+def with_gold_replies(samples: Sequence[Sample], gold: Sequence[Gold], context: TrainingContext) -> list[Sample]:
+    """The samples with their coordinate frame and one gold reply each; samples without one are left out."""
+    return with_gold([context.with_frame(s) for s in samples], gold, context)

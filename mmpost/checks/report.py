@@ -1,4 +1,4 @@
-"""What a check found, on the screen as it goes, with a verdict at the end."""
+"""The printed report of a check: sections and findings as they appear, and a verdict at the end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.table import Table
 from mmpost.errors import MmpostError
 
 WIDTH = 100
-"""Columns where the output is no terminal."""
-SHOWN = 10
-"""Findings of one sort that are printed in full."""
+"""Line width if the output is not a terminal."""
+MAX_LISTED = 10
+"""How many findings of the same kind are printed; the others are only counted."""
 
 
 class Report:
-    """Sections, tables, errors and warnings."""
+    """Prints sections, tables and findings, and counts errors and warnings."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -33,11 +33,11 @@ class Report:
         self.console.rule(f"[bold]{escape(title)}", align="left", style="dim")
 
     def say(self, text: str) -> None:
-        """A line of plain text."""
+        """Print a paragraph of plain text."""
         self.console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
 
     def table(self, *columns: str, rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-        """A table of plain text; `right` are the columns of numbers."""
+        """Print a table of plain text; `right` lists the columns to align right."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for i, name in enumerate(columns):
             table.add_column(name, justify="right" if i in right else "left", overflow="fold")
@@ -46,17 +46,18 @@ class Report:
         self.console.print(Padding(table, (0, 0, 0, 2)))
 
     def error(self, *texts: str) -> None:
-        """Findings of one sort that a run would not survive, or should not."""
+        """Report findings of the same kind that would make a run fail, or make it pointless."""
         self.errors += len(texts)
         self._list("[bold red]error  [/]", texts)
 
     def warn(self, *texts: str) -> None:
+        """Report findings of the same kind that a run can live with."""
         self.warnings += len(texts)
         self._list("[bold yellow]warning[/]", texts)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """An error inside becomes a finding; the check goes on after it. MMPOST_TRACEBACK=1 lets it through."""
+        """Report an exception inside as an error and continue after it; MMPOST_TRACEBACK=1 raises it instead."""
         try:
             yield
         except Exception as e:
@@ -66,7 +67,7 @@ class Report:
             self.error(str(e) if known else f"{type(e).__name__}: {e} (MMPOST_TRACEBACK=1 shows where)")
 
     def verdict(self) -> int:
-        """Print it; 1 where there was an error, else 0."""
+        """Print the verdict; returns 1 if there were errors, else 0."""
         self.console.print()
         counts = f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}"
         if self.errors:
@@ -76,14 +77,14 @@ class Report:
         return 0
 
     def _list(self, mark: str, texts: Sequence[str]) -> None:
-        for text in texts[:SHOWN]:
+        for text in texts[:MAX_LISTED]:
             table = Table.grid(padding=(0, 1))
             table.add_column(width=7, no_wrap=True)
             table.add_column(overflow="fold")
             table.add_row(mark, escape(text))
             self.console.print(Padding(table, (0, 0, 0, 2)))
-        if len(texts) > SHOWN:
-            self.say(f"        and {len(texts) - SHOWN} more of this sort")
+        if len(texts) > MAX_LISTED:
+            self.say(f"        and {len(texts) - MAX_LISTED} more")
 
 
 def _count(n: int, word: str) -> str:
@@ -91,12 +92,12 @@ def _count(n: int, word: str) -> str:
 
 
 def number(value: float) -> str:
-    """A number for people: 3,400 or 0.0123."""
+    """A number in readable form: 3,400 or 0.0123."""
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
 def memory(n: float) -> str:
-    """Bytes for people."""
+    """A number of bytes in readable form: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if n < 1024:
             return f"{n:.0f} {unit}"

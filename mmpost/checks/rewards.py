@@ -1,4 +1,4 @@
-"""Rewards without a model: what right, empty and junk replies get."""
+"""Checks of rewards, without a model: what gold, empty and junk replies score."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from mmpost.transforms.parse_rate import gold_text
 from mmpost.transforms.score import Score
 from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
 
-SCORED = 1000
-"""Samples of a stage whose gold is scored, at most."""
-EXACT = 1e-6
+MAX_SCORED = 1000
+"""Maximum number of samples per stage to score."""
+TOLERANCE = 1e-6
 JUNK = 'As I said: 41 or so <answer>[{"x": (((</answer'
 
 
 @dataclass
-class Tally:
-    """Rewards of one sort of reply, by sample."""
+class RewardCheck:
+    """Rewards of one type of reply: a gold reply, the empty reply, or junk."""
 
     name: str
     declared: float | None = None
-    found: dict[str, float] = field(default_factory=dict)
-    without: list[str] = field(default_factory=list)
-    """Samples that have no usable truth."""
-    unread: list[str] = field(default_factory=list)
-    """Samples whose gold the rewards cannot read."""
+    """The reward that the task declares for this gold reply, if any."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Reward by sample uid."""
+    without_truth: list[str] = field(default_factory=list)
+    """Uids of samples without a usable truth."""
+    unparseable: list[str] = field(default_factory=list)
+    """Uids of samples whose gold reply the rewards cannot parse."""
     unscored: int = 0
-    """Samples to which no reward applies."""
+    """Number of samples to which no reward applies."""
 
 
-class _NoLog(Context):
-    """The context of a Score that nobody listens to."""
+class _NoLogContext(Context):
+    """A context for `Score` that discards what it logs."""
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         return None
@@ -44,96 +46,98 @@ class _NoLog(Context):
 def check_rewards(
     stage: Stage, samples: Sequence[Sample], lengths: PromptLengths | None, user: Collection[str], report: Report
 ) -> None:
-    """Score gold, empty and junk replies of a stage; `user` are rewards whose maximum the task cannot know."""
+    """Check the rewards of a stage: gold replies must earn what the task declares, or more than empty and junk replies.
+
+    `user` names rewards that the user added. They are left out, because the task does not know their maximum.
+    """
     scores = [t for t in stage.transforms if isinstance(t, Score)]
     if not scores:
         return
     report.section(f"rewards, stage {stage.name}")
     if not stage.gold:
-        report.warn(f"the task does not say what a right reply is: give Stage {stage.name!r} its `gold`")
-    score = _without(scores[0], user)
-    framed = [s if lengths is None else replace(s, frame=lengths.coordinate_frame(s)) for s in samples[:SCORED]]
-    plain = [_tally(score, framed, name, text) for name, text in (("empty", ""), ("junk", JUNK))]
-    golds = [_gold(score, framed, gold) for gold in stage.gold]
+        report.warn(f"the task does not define a correct reply; set `gold` of Stage {stage.name!r}")
+    task_rewards = {name: reward for name, reward in scores[0].rewards.items() if name not in user}
+    score = scores[0].model_copy(update={"rewards": task_rewards})
+    framed = [s if lengths is None else replace(s, frame=lengths.coordinate_frame(s)) for s in samples[:MAX_SCORED]]
+    baselines = [_score_text(score, framed, name, text) for name, text in (("empty", ""), ("junk", JUNK))]
+    golds = [_score_gold(score, framed, gold) for gold in stage.gold]
     rows = [
-        (t.name, number(len(t.found)), *_spread(t), "" if t.declared is None else number(t.declared))
-        for t in (*golds, *plain)
+        (c.name, number(len(c.rewards)), *_statistics(c), "" if c.declared is None else number(c.declared))
+        for c in (*golds, *baselines)
     ]
     report.table("reply", "scored", "mean", "min", "max", "declared", rows=rows, right=(1, 2, 3, 4, 5))
     if user:
-        report.say(f"without the rewards of the command line, whose maximum nobody declares: {', '.join(user)}")
-    for tally in golds:
-        _judge(tally, plain, framed, report)
+        report.say(f"not included, because their maximum is unknown: the added rewards {', '.join(user)}")
+    for check in golds:
+        _compare(check, baselines, framed, report)
 
 
-def _without(score: Score, names: Collection[str]) -> Score:
-    left = {k: v for k, v in score.rewards.items() if k not in names}
-    return score.model_copy(update={"rewards": left})
-
-
-def _spread(tally: Tally) -> tuple[str, str, str]:
-    values = list(tally.found.values())
+def _statistics(check: RewardCheck) -> tuple[str, str, str]:
+    """Mean, minimum and maximum."""
+    values = list(check.rewards.values())
     if not values:
         return "", "", ""
     return number(sum(values) / len(values)), number(min(values)), number(max(values))
 
 
-def _tally(score: Score, samples: Sequence[Sample], name: str, text: str) -> Tally:
-    tally = Tally(name)
+def _score_text(score: Score, samples: Sequence[Sample], name: str, text: str) -> RewardCheck:
+    check = RewardCheck(name)
     for sample in samples:
-        _add(tally, sample, _reward(score, sample, text, "policy"))
-    return tally
+        _add(check, sample, _reward(score, sample, text, "policy"))
+    return check
 
 
-def _gold(score: Score, samples: Sequence[Sample], gold: Gold) -> Tally:
-    tally = Tally(gold.name, gold.reward)
+def _score_gold(score: Score, samples: Sequence[Sample], gold: Gold) -> RewardCheck:
+    check = RewardCheck(gold.name, gold.reward)
     for sample in samples:
         text = gold_text(gold, sample)
         if text is None:
-            tally.without.append(sample.uid)
+            check.without_truth.append(sample.uid)
         elif gold.is_parseable is not None and not gold.is_parseable(text):
-            tally.unread.append(sample.uid)
+            check.unparseable.append(sample.uid)
         else:
-            _add(tally, sample, _reward(score, sample, text, gold.origin))
-    return tally
+            _add(check, sample, _reward(score, sample, text, gold.origin))
+    return check
 
 
 def _reward(score: Score, sample: Sample, text: str, origin: Origin) -> float:
     reply = Reply((Part("text", text, "assistant"),), origin)
-    context = _NoLog()  # pyright: ignore[reportAbstractUsage] - a Score only logs
+    context = _NoLogContext()  # pyright: ignore[reportAbstractUsage] - `Score` only logs
     scored = score([replace(sample, replies=(reply,))], context)[0].replies[0]
     return float(scored.columns["reward"])  # type: ignore[arg-type]
 
 
-def _add(tally: Tally, sample: Sample, value: float) -> None:
-    if math.isnan(value):
-        tally.unscored += 1
+def _add(check: RewardCheck, sample: Sample, reward: float) -> None:
+    if math.isnan(reward):
+        check.unscored += 1
     else:
-        tally.found[sample.uid] = value
+        check.rewards[sample.uid] = reward
 
 
-def _judge(tally: Tally, plain: Sequence[Tally], samples: Sequence[Sample], report: Report) -> None:
-    for uids, what in (
-        (tally.without, "have no usable truth"),
-        (tally.unread, "have gold that the rewards cannot read"),
+def _compare(check: RewardCheck, baselines: Sequence[RewardCheck], samples: Sequence[Sample], report: Report) -> None:
+    """Report gold replies that earn less than declared or, if nothing is declared, no more than a baseline."""
+    for uids, problem in (
+        (check.without_truth, "have no usable truth"),
+        (check.unparseable, "have gold replies that the rewards cannot parse"),
     ):
         if uids:
-            report.warn(f"{tally.name}: {len(uids)} samples {what}, the first {', '.join(map(repr, uids[:3]))}")
-    if tally.unscored:
-        report.warn(f"{tally.name}: no reward applies to {tally.unscored} samples")
+            report.warn(f"{check.name}: {len(uids)} samples {problem}, first {', '.join(map(repr, uids[:3]))}")
+    if check.unscored:
+        report.warn(f"{check.name}: no reward applies to {check.unscored} samples")
     truth = {s.uid: s.truth for s in samples}
-    wrong = []
-    for uid, value in tally.found.items():
-        others = {t.name: t.found[uid] for t in plain if uid in t.found}
-        if tally.declared is not None and value < tally.declared - EXACT:
-            wrong.append(_wrong(tally.name, uid, value, f"the declared {number(tally.declared)}", truth[uid]))
-        elif tally.declared is None and others and value <= max(others.values()):
-            name = max(others, key=lambda k: others[k])
-            wrong.append(_wrong(tally.name, uid, value, f"more than the {number(others[name])} of {name}", truth[uid]))
-        elif tally.declared is not None and value > tally.declared + EXACT:
-            report.warn(f"{uid}: {tally.name} gets {number(value)}, above the declared {number(tally.declared)}")
-    report.error(*wrong)
+    errors = []
+    for uid, reward in check.rewards.items():
+        others = {b.name: b.rewards[uid] for b in baselines if uid in b.rewards}
+        if check.declared is not None and reward < check.declared - TOLERANCE:
+            errors.append(_message(check.name, uid, reward, f"the declared {number(check.declared)}", truth[uid]))
+        elif check.declared is None and others and reward <= max(others.values()):
+            best = max(others, key=lambda name: others[name])
+            expected = f"more than the {number(others[best])} of the {best} reply"
+            errors.append(_message(check.name, uid, reward, expected, truth[uid]))
+        elif check.declared is not None and reward > check.declared + TOLERANCE:
+            report.warn(f"{uid}: {check.name} gets {number(reward)}, more than the declared {number(check.declared)}")
+    report.error(*errors)
 
 
-def _wrong(name: str, uid: str, value: float, wanted: str, truth: Any) -> str:
-    return f"{uid}: {name} gets {number(value)}, wanted {wanted}; truth {truth!r:.160}"
+def _message(name: str, uid: str, reward: float, expected: str, truth: Any) -> str:
+    return f"{uid}: {name} gets {number(reward)}, wanted {expected}; truth {truth!r:.160}"

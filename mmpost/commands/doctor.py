@@ -1,4 +1,4 @@
-"""`mmpost doctor`: what works on this machine, and what to do about what does not."""
+"""`mmpost doctor`: checks the installation and the machine, and says how to fix what does not work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEEDED = {
     "tensorboard": "tensorboard",
     "matplotlib": "matplotlib",
 }
-"""Shown name and import name of what every run needs."""
+"""Packages that every run needs: displayed name and import name."""
 
 EXTRAS = {
     "vllm": ("vllm", "samples replies with vLLM"),
@@ -41,7 +41,7 @@ EXTRAS = {
     "wandb": ("wandb", "log.wandb=PROJECT"),
     "trackio": ("trackio", "log.trackio=PROJECT"),
 }
-"""Extra, import name and what it is for."""
+"""Optional packages: name of the extra, import name and purpose."""
 
 REINSTALL = "pip install --upgrade --force-reinstall torch torchvision"
 
@@ -54,13 +54,13 @@ class Check:
     status: Status
     found: str
     todo: str = ""
-    """What to do where the status is not ok."""
+    """What to do if the status is not ok."""
     needed: bool = True
-    """False: mmpost works without it."""
+    """False if mmpost works without it."""
 
 
 def doctor() -> list[Check]:
-    """Look at everything; a check that fails in a way of its own becomes a line that says so."""
+    """Run all checks. A check that raises becomes a line with status "broken"."""
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("Python", _python),
         ("torch and torchvision", _torch),
@@ -79,7 +79,7 @@ def doctor() -> list[Check]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the report; 1 where something needed is missing or broken."""
+    """Print the report; returns 1 if something that mmpost needs is missing or broken."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     console.print(table)
     faults = [check.name for check in checks if check.needed and check.status != "ok"]
     if faults:
-        console.print(f"\nmmpost cannot train here until this is mended: {', '.join(faults)}", style="bold red")
+        console.print(f"\nmmpost cannot train here until this is fixed: {', '.join(faults)}", style="bold red")
         return 1
     console.print("\nEverything that mmpost needs works.", style="bold green")
     return 0
@@ -106,8 +106,10 @@ def main(arguments: Sequence[str]) -> int:
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
-    except Exception as error:  # noqa: BLE001 - finding out what is broken is the purpose
-        return Check(name, "broken", _first_line(error), "reinstall mmpost; if this stays, report it with this line")
+    except Exception as error:  # noqa: BLE001 - any failure is a finding
+        return Check(
+            name, "broken", _first_line(error), "reinstall mmpost; if the error persists, report it with this line"
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -115,12 +117,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _python() -> Check:
-    """An older Python cannot install mmpost at all; the path tells which environment is at work."""
+    """Always ok, since older versions cannot install mmpost. The path shows which environment is active."""
     return Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
 def _torch() -> Check:
-    """The two load only as a pair that was built together; a mixed pair fails at the first operator."""
+    """torch and torchvision must be built for each other; a mismatched pair fails only at the first operator."""
     name = "torch and torchvision"
     try:
         import torch
@@ -131,8 +133,8 @@ def _torch() -> Check:
         assert nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() == [0], "nms gives a wrong answer"
     except (ImportError, AttributeError) as error:
         return Check(name, "missing" if isinstance(error, ModuleNotFoundError) else "broken", str(error), REINSTALL)
-    except Exception as error:  # noqa: BLE001 - whatever a mixed pair raises
-        return Check(name, "broken", f"do not fit each other ({_first_line(error)})", REINSTALL)
+    except Exception as error:  # noqa: BLE001 - a mismatched pair may raise anything
+        return Check(name, "broken", f"versions do not match ({_first_line(error)})", REINSTALL)
     return Check(name, "ok", f"{torch.__version__} and {torchvision.__version__}")
 
 
@@ -142,7 +144,7 @@ def _needed(name: str, module: str) -> Check:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         return Check(name, "missing", str(error), f"pip install {package}")
-    except Exception as error:  # noqa: BLE001 - a broken binary raises anything
+    except Exception as error:  # noqa: BLE001 - a broken binary may raise anything
         return Check(name, "broken", _first_line(error), f"pip install --force-reinstall {package}")
     return Check(name, "ok", importlib.metadata.version(package))
 
@@ -171,7 +173,7 @@ def _accelerator() -> Check:
     if not torch.cuda.is_available():
         if Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
             todo = "compare the driver (nvidia-smi) with torch's CUDA, or install a torch built for the driver"
-            return Check("accelerator", "broken", "a GPU is there, but torch cannot use it", todo, needed=False)
+            return Check("accelerator", "broken", "there is a GPU, but torch cannot use it", todo, needed=False)
         return Check("accelerator", "ok", "none: training runs on the CPU, in fp32", needed=False)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -195,8 +197,8 @@ def _memory() -> Check:
 
 
 def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
-    """`folder` can be made and written, and has `gib` GiB to spare."""
-    todo = f"point {variable} at a folder with room that you may write"
+    """Check that `folder` exists or can be created, is writable, and has at least `gib` GiB free."""
+    todo = f"set {variable} to a writable folder with enough free space"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -205,7 +207,7 @@ def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
         return Check(name, "broken", f"{folder} cannot be written ({error.strerror})", todo)
     free = shutil.disk_usage(folder).free / 2**30
     if free < gib:
-        return Check(name, "broken", f"{folder} has {free:.1f} GiB left; {gib:g} are wanted", todo)
+        return Check(name, "broken", f"{folder} has {free:.1f} GiB left; at least {gib:g} are needed", todo)
     return Check(name, "ok", f"{folder}, {free:.0f} GiB free")
 
 
@@ -222,7 +224,7 @@ def _hub_cache() -> Check:
 
 
 def _tiny() -> Check:
-    """A checkpoint written, loaded and run: torch, transformers and the image processor work together."""
+    """Write, load and run a tiny model, to see that torch, transformers and the image processor work together."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
@@ -244,7 +246,7 @@ def _tiny() -> Check:
 
 
 def _extra(extra: str, module: str, purpose: str) -> Check:
-    """Only looked for, not imported: vllm and deepspeed start processes and take seconds."""
+    """Look for an extra without importing it: importing vllm or deepspeed takes seconds and starts processes."""
     if importlib.util.find_spec(module) is None:
         install = f"pip install 'mmpost[{extra}]'"
         return Check(extra, "missing", f"optional: {purpose}", install, needed=False)

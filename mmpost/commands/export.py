@@ -1,4 +1,4 @@
-"""`mmpost export`: a run's weights as a folder that any transformers script loads, with a model card."""
+"""`mmpost export`: writes a run's weights as a checkpoint that transformers can load, with a model card."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ model = mmpost.load("FOLDER")
 
 
 class ExportWords(Settings):
-    """What `mmpost export` takes."""
+    """Arguments of `mmpost export`."""
 
     model: str
-    """A run (its last checkpoint), a checkpoint, a base or a hub id."""
+    """A run folder (its last checkpoint), a checkpoint, a base model or a hub id."""
     out: str
-    """The new folder."""
+    """The output folder; must not exist or be empty."""
     dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Type of the numbers in the files; fp32 changes nothing."""
+    """Data type of the saved weights; fp32 is lossless."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,9 +60,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def export(arguments: Sequence[str]) -> Path:
-    """Merge adapters, cast, and write safetensors, processor and card; returns the folder, which must be new.
+    """Merge adapters, cast the weights, and write safetensors, processor and model card. Returns the folder.
 
-    The generation settings written bring greedy decoding, the ends of a turn, and the tokens that no reply may hold.
+    The saved generation config sets greedy decoding, the end-of-turn tokens and the banned tokens. Raises ConfigError
+    if the output folder is not empty.
     """
     given = run_config.decode(ExportWords, parsing.parse_arguments(arguments, tuple(ExportWords.model_fields)))
     out = Path(given.out)
@@ -83,7 +84,7 @@ def export(arguments: Sequence[str]) -> Path:
 
 
 def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
-    """What `generate` needs to know."""
+    """Set the generation config, which a transformers script reads but mmpost ignores."""
     model.module.config.dtype = dtype
     end = list(model.recipe.end)
     pad = getattr(model.tokenizer, "pad_token_id", None)
@@ -96,7 +97,7 @@ def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
 
 
 def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
-    """Model settings, summary and configuration of the run that `name` is, or is a checkpoint of; else none."""
+    """Model settings, summary and configuration of the run of `name`; the last two are empty if there is none."""
     path = Path(name).expanduser().resolve()
     for folder in (path, *path.parents[:2]):
         file = folder / "config.yaml"

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mmpost.config import registry, source
 
+
 def main(arguments: Sequence[str]) -> int:
     """`mmpost list`, or `mmpost list TASK`."""
     if arguments:

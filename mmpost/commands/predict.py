@@ -1,4 +1,4 @@
-"""`mmpost predict`: a model's replies to a file or folder of prompts, as JSON Lines."""
+"""`mmpost predict`: writes a model's replies to a file or folder of prompts as JSON Lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Reply, Sample
 
 BARE = {"task": {"name": "grpo", "rewards": {}}}
-"""What `predict` without a task runs: the prompts as they are, the most likely reply, no scores."""
+"""The task that `predict` uses if none is given: unchanged prompts, greedy decoding, no scores."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,12 +29,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
-    """Write a line for each reply to `out=FILE.jsonl`; returns how many samples were answered now.
+    """Write one line per reply to `out=FILE.jsonl`. Returns the number of samples that this call answered.
 
-    What is asked and how replies are drawn and scored is the task's word (its benches on `data.test`). A file that is
-    there is continued: samples whose uid it has are passed over, a line cut short is written again. Ranks share the
-    samples, and the first one writes, in the order of the data. Raises ConfigError where the file was written by other
-    weights.
+    The task's benches on `data.test` define the prompts, how replies are sampled, and how they are scored. An existing
+    file is continued: samples that it contains are skipped, and a truncated last line is rewritten. Samples are
+    distributed over the ranks; rank 0 writes them in the order of the data. Raises ConfigError if the file was written
+    with other weights.
     """
     given: dict[str, Any] = {}
     for argument in arguments:
@@ -70,9 +70,9 @@ def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
 def _answered(
     job: TrainingContext, bench: Bench, done: set[tuple[str, str]], size: int, most: int
 ) -> Iterator[list[Sample]]:
-    """The bench's samples that are not done, through its transforms, as many at a time as are sampled side by side.
+    """The bench's remaining samples after its transforms, in rounds of one rollout batch per rank.
 
-    Of each round, the ranks in their order have consecutive samples. What is drawn depends on neither rounds nor ranks.
+    In each round, consecutive ranks take consecutive slices. Sampled replies depend on neither rounds nor ranks.
     """
     indices = range(min(most or len(bench.source), len(bench.source)))
     size = min(size, -(-len(indices) // distributed.world()))
@@ -81,7 +81,7 @@ def _answered(
         with job.isolated(f"eval/{bench.name}"):
             samples = job.fetch(bench.source, indices[mine : mine + size])
             samples = [s for s in samples if (bench.name, s.uid) not in done]
-            # A transform may speak with the other ranks: all of them call it, or none.
+            # A transform may communicate between ranks, so either all ranks call it or none.
             for transform in bench.transforms if any(distributed.gather(bool(samples))) else ():
                 samples = transform(samples, job)
         yield samples
@@ -95,7 +95,7 @@ def _append(out: Path, lines: str) -> None:
 
 def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
     frame = None if sample.frame is None else [sample.frame.width, sample.frame.height]
-    said = {
+    row = {
         "bench": bench.name,
         "uid": sample.uid,
         "prompt": "".join(p.value for p in sample.prompt if p.modality == "text" and p.role == "user"),
@@ -105,11 +105,11 @@ def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
         "frame": frame,
         "weights": stamp,
     }
-    return json.dumps(said, ensure_ascii=False) + "\n"
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _continue(out: Path, stamp: str) -> set[tuple[str, str]]:
-    """(bench, uid) of what `out` has; cuts off a last line that is not whole, and the others of its sample."""
+    """(bench, uid) of the samples in `out`. Removes a truncated last line, and the other lines of the same sample."""
     done: set[tuple[str, str]] = set()
     if not out.exists():
         return done

@@ -1,4 +1,4 @@
-"""`mmpost score`: a file of answers through a task's rewards and metrics; no model is loaded."""
+"""`mmpost score`: evaluates a file of replies with a task's rewards and metrics, without loading a model."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from mmpost.training.evaluation import intervals, table
 from mmpost.types import Bench, CoordinateFrame, Origin, Part, Reply, Sample, Sampling
 
 NAMES = ("uid", "id")
-"""Keys under which a row of answers may name its sample."""
+"""Keys that may hold the uid of a row's sample."""
 TEXTS = ("reply", "text", "response", "model_prediction", "model_output")
-"""Keys under which a row may hold what was said; "answer" is one where no row has any of these (else it is the truth,
-as in MMAU's files)."""
+"""Keys that may hold a row's reply. "answer" is used only if no row has any of these; otherwise it is the truth, as in
+MMAU's files."""
 
 
 @dataclass
-class Answers:
-    """A Context whose "model" says what the file says."""
+class RecordedReplies:
+    """A Context that "samples" the replies in the file instead of running a model."""
 
     replies: Mapping[str, Sequence[str]]
     version: int = 0
     step: int = 0
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
-        """The file's replies to each sample, whatever n is."""
+        """Append all of the file's replies to each sample; `n` is ignored."""
         columns = {"truncated": 0.0, "temperature": 1.0}
         return [
             replace(
@@ -45,13 +45,13 @@ class Answers:
         ]
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
-        raise ConfigError("the task measures log-probs, which a file of answers does not have; use mmpost eval")
+        raise ConfigError("the task measures log-probs, which a file of replies does not have; use mmpost eval")
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
-        raise ConfigError("the task compares embeddings, which a file of answers does not have; use mmpost eval")
+        raise ConfigError("the task compares embeddings, which a file of replies does not have; use mmpost eval")
 
     def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
-        raise ConfigError("the task reads class logits, which a file of answers does not have; use mmpost eval")
+        raise ConfigError("the task reads class logits, which a file of replies does not have; use mmpost eval")
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(_parts(text), origin, ())
@@ -63,7 +63,7 @@ class Answers:
         return list(values)
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        """Nobody listens."""
+        """Discarded: there is no run to log to."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,11 +73,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
-    """Score `answers=FILE` (rows of uid and reply) on the task's test split; prints a table, returns and writes it.
+    """Score `answers=FILE` (rows with uid and reply) on the task's test split. Prints a table and returns the result,
+    which is also written to `out=FILE.json` if given.
 
-    Rows may name their `bench`, and the `frame` in which boxes and points are written (predict's do); without one it is
-    that of the truth. The result goes to `out=FILE.json` if given. Raises DataError for uids that the task does not
-    have. Samples without an answer are counted, and left out; with `missing=wrong` they are scored as an empty reply.
+    Rows may name their `bench`, and the coordinate `frame` of boxes and points, as the output of `mmpost predict` does;
+    without a frame, coordinates are in the truth's. Samples without a reply are counted and left out; with
+    `missing=wrong` they are scored as an empty reply. Raises DataError for uids that the task does not have.
     """
     given: dict[str, Any] = {}
     for argument in arguments:
@@ -126,7 +127,7 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
     for i, row in enumerate(lines):
         text = next((row[name] for name in texts if isinstance(row.get(name), str)), None)
         uid = next((str(row[name]) for name in NAMES if row.get(name) is not None), None)
-        # A row that holds the truth alone is a question without a prediction.
+        # A row that holds only the truth ("answer") is a question without a prediction.
         if uid is None or (text is None and "answer" not in row):
             raise DataError(
                 f"{file}:{rows.number(i)}: wanted uid and one of {(*TEXTS, 'answer')}, found the keys {sorted(row)}"
@@ -145,7 +146,7 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
 def _scored(
     bench: Bench, mine: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], CoordinateFrame]
 ) -> list[Sample]:
-    context = Answers(mine)
+    context = RecordedReplies(mine)
     samples = [sample for sample in bench.source if sample.uid in mine]
     samples = [replace(s, frame=frames.get((bench.name, s.uid), frames.get(("", s.uid)))) for s in samples]
     for transform in bench.transforms if samples else ():

@@ -1,1 +1,1 @@
-"""Judges: what a reply is worth, asked of a model or of rules."""
+"""Judges: score replies against references with a chat model, an encoder, or rules."""

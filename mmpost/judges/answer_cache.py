@@ -1,4 +1,4 @@
-"""Answers that were paid for, kept on disk: an answer is written before anybody reads it, and never paid for again."""
+"""An on-disk cache of chat answers: each answer is stored before it is used, so no request is ever paid for twice."""
 
 from __future__ import annotations
 
@@ -13,54 +13,59 @@ from typing import Any
 from mmpost.errors import ConfigError
 
 Messages = Sequence[Mapping[str, str]]
-"""A conversation, as chat models take it: {"role": ..., "content": ...} one after the other."""
+"""A conversation in the usual chat format: a sequence of {"role": ..., "content": ...}."""
 
-_TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL)"
-_PATIENCE = 60.0
-"""Seconds to wait for another process that writes."""
+_CREATE_TABLE = (
+    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL)"
+)
+_LOCK_TIMEOUT = 60.0
+"""Seconds to wait while another process writes."""
 
 
 def question_key(question: Mapping[str, Any]) -> str:
-    """A hash of all that an answer follows from; the server's address is not part of it."""
+    """Hash of everything that determines the answer. The server's address is not part of it."""
     return hashlib.sha256(json.dumps(question, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-class Answers:
-    """A table of answers in one SQLite file; many processes of one machine may share it, and any may be killed.
+class AnswerCache:
+    """Answers in one SQLite file, which several processes on the same machine may share and be killed while using.
 
-    Each answer is a transaction of its own, on disk before `put` returns. Raises ConfigError where the file is no such
-    table or cannot be written. Not for a network file system: SQLite's write-ahead log needs shared memory.
+    Every answer is its own transaction and is on disk before `put` returns. Do not place the file on a network file
+    system: SQLite's write-ahead log needs shared memory. Raises ConfigError if the file is not such a database or
+    cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as db:
-                db.execute(_TABLE)
+            with closing(self._connect()) as db:
+                db.execute(_CREATE_TABLE)
         except (sqlite3.Error, OSError) as e:
             raise ConfigError(
-                f"{path}: wanted a file for a judge's answers, found one that cannot be used ({e}); name another place"
+                f"{path}: wanted a file for the judge's answer cache, found one that cannot be used ({e}); choose "
+                "another path"
             ) from e
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
+        # WAL alone may lose the last commits in a power cut; FULL syncs each of them to disk.
         db.execute("PRAGMA synchronous=FULL")
         return db
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
-        """The answers that are there, by their keys."""
-        with closing(self._open()) as db:
-            found = (db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys)
-            return {key: str(row[0]) for key, row in zip(keys, found, strict=True) if row is not None}
+        """The cached answers by key; keys without an answer are left out."""
+        with closing(self._connect()) as db:
+            rows = (db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys)
+            return {key: str(row[0]) for key, row in zip(keys, rows, strict=True) if row is not None}
 
     def put(self, question: Mapping[str, Any], answer: str) -> None:
-        """Keep an answer; the first one to a question stays."""
+        """Store an answer. If the question already has one, the first one stays."""
         row = (question_key(question), json.dumps(question, sort_keys=True, ensure_ascii=False), answer)
-        with closing(self._open()) as db:
+        with closing(self._connect()) as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
 
     def __len__(self) -> int:
-        with closing(self._open()) as db:
+        with closing(self._connect()) as db:
             return int(db.execute("SELECT COUNT(*) FROM answers").fetchone()[0])

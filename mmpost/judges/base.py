@@ -1,4 +1,7 @@
-"""What every judge has: candidates in, verdicts out. A candidate that could not be judged has no score, never 0."""
+"""The interface of all judges: (reference, candidate) pairs in, verdicts out.
+
+A candidate that could not be judged has no score. It never counts as 0, which would be the worst score.
+"""
 
 from __future__ import annotations
 
@@ -21,79 +24,83 @@ _BREAK = re.compile(r"\n[ \t]*(?=[\n*\-•\dA-Z])")
 
 
 class Pair(NamedTuple):
-    """One candidate beside what it is judged by."""
+    """A candidate and the reference that it is judged against."""
 
     reference: str
     candidate: str
     question: str = ""
-    """What was asked, for judges that look at it."""
+    """The prompt's text, for judges that use it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one candidate."""
+    """A judge's result for one candidate."""
 
     score: float | None
-    """More is better; None where there is no answer to score by."""
+    """Higher is better; None if the candidate could not be scored."""
     problem: Problem = ""
-    """Why there is no score: the judge's words have not the agreed form, or no words came, or it does not apply."""
+    """Why there is no score: the judge's reply could not be parsed, the request failed, or the judge does not apply."""
     counts: Mapping[str, float] = field(default_factory=dict)
-    """What the score was made of, by name."""
-    said: str = ""
-    """The judge's own words, or what went wrong."""
+    """The components of the score, by name."""
+    raw_reply: str = ""
+    """The judge's unparsed reply, or a description of what went wrong."""
 
     def __post_init__(self) -> None:
-        assert (self.score is None) == bool(self.problem), "a verdict has a score, or says why it has none"
+        assert (self.score is None) == bool(self.problem), "a verdict has either a score or a problem"
 
 
 class Judge(Settings):
-    """Scores replies; a Reward by itself, and faster over many at a time (`Judged`)."""
+    """Scores replies against references.
+
+    A judge is also a Reward for single replies. The transform `JudgeScore` is faster: it judges a whole batch at once.
+    """
 
     @abstractmethod
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
-        """One verdict for each (reference, candidate)."""
+        """One verdict per (reference, candidate) pair, in order."""
 
     def pair(self, sample: Sample, reply: Reply) -> Pair:
-        """What is judged of a reply: its text beside the sample's truth. Raises DataError where that is no text."""
+        """The pair to judge: the sample's truth as reference, the reply as candidate, and the prompt without system
+        messages as question. Raises DataError if the truth is not text.
+        """
         if not isinstance(sample.truth, str):
             raise DataError(
                 f"sample {sample.uid!r}: {type(self).__name__} wants a reference text as the truth, found "
-                f"{sample.truth!r:.80}; give the rows one"
+                f"{sample.truth!r:.80}; add a reference to each row"
             )
-        asked = "".join(part.value for part in sample.prompt if part.modality == "text" and part.role != "system")
-        return Pair(sample.truth, reply.text, asked)
+        question = "".join(part.value for part in sample.prompt if part.modality == "text" and part.role != "system")
+        return Pair(sample.truth, reply.text, question)
 
     def __call__(self, sample: Sample, reply: Reply) -> float | None:
-        """The score of one reply; None where it has none."""
+        """The score of one reply, or None if it has none."""
         return self.judge([self.pair(sample, reply)])[0].score
 
 
-def cleaned(text: str) -> str:
-    """A report as GREEN's scorers read it: without [spans] and **, white space collapsed, in lower case."""
+def clean_report(text: str) -> str:
+    """Preprocess a report as GREEN's scorers do: drop [spans] and **, collapse white space, lowercase."""
     return " ".join(_SPAN.sub("", text).split()).lower()
 
 
-def sentences(text: str) -> str:
-    """As `cleaned`, with the line breaks that end a sentence: before a blank line, a capital, a bullet or a number."""
-    return "\n".join(filter(None, map(cleaned, _BREAK.split(text))))
+def clean_report_lines(text: str) -> str:
+    """Like `clean_report`, but keep line breaks that end a sentence: those before a blank line, a capital letter, a
+    bullet or a digit. Other breaks only wrap the text.
+    """
+    return "\n".join(filter(None, map(clean_report, _BREAK.split(text))))
 
 
-def ratio(matched: float, errors: float) -> float:
-    """GREEN's formula: matched findings by matched findings and significant errors; 0 without matched findings."""
+def green_score(matched: float, errors: float) -> float:
+    """GREEN (Ostmeier et al. 2024): matched / (matched + significant errors); 0 without matched findings."""
     return matched / (matched + errors) if matched else 0.0
 
 
 def length_controlled(score: float, pair: Pair) -> float:
-    """LC-GREEN: the score divided by how many times longer than the reference the candidate is, if it is longer.
-
-    Raises DataError where the reference has no words.
-    """
+    """LC-GREEN: score / max(candidate words / reference words, 1). Raises DataError if the reference has no words."""
     return score / max(rel_verbosity(pair.reference, pair.candidate), 1.0)
 
 
 def rel_verbosity(reference: str, candidate: str) -> float:
-    """Words of the candidate by words of the reference; raises DataError where that has none."""
+    """Candidate words / reference words. Raises DataError if the reference has no words."""
     words = len(reference.split())
     if not words:
-        raise DataError("rel_verbosity: wanted a reference with words in it, found an empty one; leave the sample out")
+        raise DataError("rel_verbosity: wanted a reference with words in it, found an empty one; drop the sample")
     return len(candidate.split()) / words

@@ -1,4 +1,4 @@
-"""BERTScore (Zhang et al. 2020) with any encoder of transformers, as a judge or a measure."""
+"""BERTScore (Zhang et al. 2020) with any transformers encoder, as a judge or a metric."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mmpost.errors import ConfigError
-from mmpost.judges.base import Judge, Pair, Verdict, cleaned
+from mmpost.judges.base import Judge, Pair, Verdict, clean_report
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class BertScore(Judge):
-    """F1 of greedy matches between the tokens' embeddings: P is the mean over the candidate's tokens of the largest
-    cosine to a token of the reference, R the other way round, F = 2 P R / (P + R). No idf weights, no rescaling.
+    """F1 of greedy token matches: P averages, over the candidate's tokens, the highest cosine similarity to any token
+    of the reference; R is the reverse; F1 = 2 P R / (P + R). No idf weighting and no baseline rescaling.
 
-    Tokens that the tokenizer adds are left out; a text without other tokens scores 0. Raises ConfigError where the
-    model cannot be loaded. The package `bert-score` is not used: it has no release since 2023.
+    Special tokens are ignored, and a text without other tokens scores 0. The package `bert-score` is not used because
+    it has had no release since 2023. Raises ConfigError if the model cannot be loaded.
     """
 
     model: str
-    """A folder or hub id of an encoder, such as microsoft/deberta-xlarge-mnli."""
+    """Folder or hub id of an encoder, such as microsoft/deberta-xlarge-mnli."""
     layer: int = -1
-    """Which hidden states: 0 the embeddings, -1 the last layer; the paper's table says which is best for a model."""
+    """Which hidden states to compare: 0 embeddings, -1 last layer. The paper lists the best layer of each model."""
     device: str = "auto"
-    """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
+    """"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"."""
     batch: int = Field(default=32, ge=1)
-    """Texts at a time."""
+    """Texts per forward pass."""
     clean: bool = True
-    """Take [spans], ** and capitals out of both texts first."""
+    """Remove [spans] and **, and lowercase both texts first."""
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
-        whole = [Pair(*pair) for pair in pairs]
-        texts = [text for pair in whole for text in (pair.reference, pair.candidate)]
-        vectors = self._vectors(list(dict.fromkeys(texts)))
-        return [_verdict(vectors[pair.reference], vectors[pair.candidate]) for pair in whole]
+        pairs = [Pair(*pair) for pair in pairs]
+        texts = [text for pair in pairs for text in (pair.reference, pair.candidate)]
+        embeddings = self._token_embeddings(list(dict.fromkeys(texts)))
+        return [_verdict(embeddings[pair.reference], embeddings[pair.candidate]) for pair in pairs]
 
-    def _vectors(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Unit vectors [tok, dim] of each text's own tokens."""
+    def _token_embeddings(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Unit vectors [tok, dim] of each text's tokens, special tokens excluded."""
         import torch
 
-        tokenizer, model = _loaded(self.model, self.device)
-        found: dict[str, Tensor] = {}
+        tokenizer, model = _load_encoder(self.model, self.device)
+        embeddings: dict[str, Tensor] = {}
         for start in range(0, len(texts), self.batch):
-            some = list(texts[start : start + self.batch])
+            batch = list(texts[start : start + self.batch])
             inputs = tokenizer(
-                [cleaned(text) if self.clean else text for text in some],
+                [clean_report(text) if self.clean else text for text in batch],
                 return_tensors="pt",
                 padding=True,
                 truncation=True,
                 return_special_tokens_mask=True,
             )
-            own = ~inputs.pop("special_tokens_mask").bool() & inputs["attention_mask"].bool()
+            text_tokens = ~inputs.pop("special_tokens_mask").bool() & inputs["attention_mask"].bool()
             with torch.inference_mode():
                 out = model(**inputs.to(model.device), output_hidden_states=True).hidden_states[self.layer]
             unit = torch.nn.functional.normalize(out.float(), dim=-1).cpu()
-            found |= {text: rows[kept] for text, rows, kept in zip(some, unit, own, strict=True)}
-        return found
+            embeddings |= {text: rows[mask] for text, rows, mask in zip(batch, unit, text_tokens, strict=True)}
+        return embeddings
 
 
 def _verdict(reference: Tensor, candidate: Tensor) -> Verdict:
@@ -73,7 +73,8 @@ def _verdict(reference: Tensor, candidate: Tensor) -> Verdict:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, device: str) -> tuple[Any, Any]:
+def _load_encoder(name: str, device: str) -> tuple[Any, Any]:
+    """Tokenizer and model. The last one stays loaded, because a judge runs on every rollout batch."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -82,8 +83,8 @@ def _loaded(name: str, device: str) -> tuple[Any, Any]:
         model: Any = AutoModel.from_pretrained(name)
     except (OSError, ValueError) as e:
         raise ConfigError(
-            f"BERTScore: wanted an encoder of transformers, found {name!r}, which cannot be loaded ({e}); name "
-            "a folder with one"
+            f"BERTScore: wanted a transformers encoder, found {name!r}, which cannot be loaded ({e}); name a folder or "
+            "hub id of an encoder"
         ) from e
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return tokenizer, model.to(where).eval()
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return tokenizer, model.to(target).eval()

@@ -1,10 +1,10 @@
-"""A judge that asks a chat model: a form of question, and a model that answers."""
+"""A judge that asks a chat model: `JudgePrompt` writes the prompt and parses replies, `ChatBackend` runs the model."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -15,62 +15,65 @@ from mmpost.judges.base import Judge, Pair, Verdict, length_controlled
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, or why it said nothing."""
+    """A chat model's reply, or the reason why there is none."""
 
     text: str = ""
     failure: str = ""
-    """Why there is no answer, after all attempts; empty where there is one."""
+    """Why all attempts failed; empty if there is an answer."""
 
 
-class Answering(Settings):
-    """Something that answers conversations."""
+class ChatBackend(Settings):
+    """A chat model that answers conversations."""
 
     @abstractmethod
     def answers(self, conversations: Sequence[Messages], draw: int) -> list[Answer]:
-        """One answer to each, in their order; another `draw` asks for another answer to the same question."""
+        """One answer per conversation, in order. Each `draw` (0, 1, ...) samples another answer to the same question;
+        draw 0 is the one to use first.
+        """
 
 
-class Form(Settings):
-    """How a model is asked, and how its answer is read."""
+class JudgePrompt(Settings):
+    """How to ask a chat model for a judgment, and how to parse its reply."""
 
     @abstractmethod
-    def messages(self, pair: Pair) -> Messages: ...
+    def messages(self, pair: Pair) -> Messages:
+        """The conversation that asks the model to judge `pair`."""
 
     @abstractmethod
-    def read(self, said: str) -> Verdict:
-        """The verdict in an answer; one with problem "unparseable" where the answer has not the agreed form."""
+    def parse(self, reply: str) -> Verdict:
+        """The verdict in a model's reply; its problem is "unparseable" if the reply does not follow the format."""
 
 
-class AskedJudge(Judge):
-    """Asks a model about all pairs at once. An answer without the agreed form is asked for again, then left out.
+class ChatJudge(Judge):
+    """Judges with a chat model, all pairs at once.
 
-    What had no answer at all is "failed" and what could not be read "unparseable"; neither has a score.
+    A reply that cannot be parsed is sampled again, up to `reasks` times. After that the verdict is "unparseable"; a
+    request that got no reply at all is "failed". Neither has a score.
     """
 
-    form: Form
-    model: Answering
+    prompt: JudgePrompt
+    backend: ChatBackend
     reasks: int = Field(default=1, ge=0)
-    """Further answers that are asked for where one cannot be read."""
+    """How many more answers to sample if one cannot be parsed."""
     length_control: bool = False
-    """Divide by how many times longer than the reference the candidate is (LC-GREEN)."""
+    """LC-GREEN: divide the score by candidate words / reference words if that is more than 1."""
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
-        whole = [Pair(*pair) for pair in pairs]
-        verdicts: list[Verdict] = [Verdict(None, "unparseable")] * len(whole)
-        open_ = list(range(len(whole)))
+        pairs = [Pair(*pair) for pair in pairs]
+        verdicts: list[Verdict] = [Verdict(None, "unparseable")] * len(pairs)
+        pending = list(range(len(pairs)))
         for draw in range(1 + self.reasks):
-            answers = self.model.answers([self.form.messages(whole[i]) for i in open_], draw) if open_ else []
-            for i, answer in zip(open_, answers, strict=True):
+            answers = self.backend.answers([self.prompt.messages(pairs[i]) for i in pending], draw) if pending else []
+            for i, answer in zip(pending, answers, strict=True):
                 verdicts[i] = (
-                    Verdict(None, "failed", said=answer.failure) if answer.failure else self.form.read(answer.text)
+                    Verdict(None, "failed", raw_reply=answer.failure)
+                    if answer.failure
+                    else self.prompt.parse(answer.text)
                 )
-            open_ = [i for i in open_ if verdicts[i].problem == "unparseable"]
-        if self.length_control:
-            return [self._shorter(pair, verdict) for pair, verdict in zip(whole, verdicts, strict=True)]
-        return verdicts
-
-    @staticmethod
-    def _shorter(pair: Pair, verdict: Verdict) -> Verdict:
-        if verdict.score is None:
-            return verdict
-        return Verdict(length_controlled(verdict.score, pair), "", verdict.counts, verdict.said)
+            pending = [i for i in pending if verdicts[i].problem == "unparseable"]
+        if not self.length_control:
+            return verdicts
+        return [
+            verdict if verdict.score is None else replace(verdict, score=length_controlled(verdict.score, pair))
+            for pair, verdict in zip(pairs, verdicts, strict=True)
+        ]

@@ -1,4 +1,4 @@
-"""A question of one's own to a chat model, answered by a number: for any task."""
+"""A custom question to a chat model, answered with a number; works for any task."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from pydantic import field_validator, model_validator
 
 from mmpost.judges.answer_cache import Messages
 from mmpost.judges.base import Pair, Verdict
-from mmpost.judges.chat_judge import Form
+from mmpost.judges.chat_judge import JudgePrompt
 
 _FIELDS = frozenset(Pair._fields)
 
 
-class Grade(Form):
-    """The answer's last number behind `mark`, from `low` to `high`, as a score from 0 to 1.
+class Grade(JudgePrompt):
+    """The last number after `mark` in the reply, mapped linearly from [low, high] to [0, 1].
 
-    A number outside the range is unparseable, and so is an answer without one.
+    A reply without a number, or with one outside the range, is unparseable.
     """
 
     prompt: str = (
         "Question: {question}\nRight answer: {reference}\nAnswer: {candidate}\n"
         "How well does the answer agree with the right one? End with: Score: n, a number from 0 to 10."
     )
-    """What is asked; {question}, {reference} and {candidate} stand for their texts."""
+    """The question; {question}, {reference} and {candidate} are replaced by the texts."""
     system: str = ""
-    """A system message before it."""
+    """An optional system message."""
     mark: str = "Score:"
-    """What the number stands behind."""
+    """The text that precedes the number in the reply."""
     low: float = 0.0
     """The worst number."""
     high: float = 10.0
-    """The best one."""
+    """The best number."""
 
     @field_validator("prompt")
     @classmethod
-    def _known(cls, value: str) -> str:
-        named = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
-        if not named <= _FIELDS or "candidate" not in named:
-            raise ValueError(f"{{candidate}} is wanted, and {sorted(_FIELDS)} at most, found {sorted(named)}")
+    def _known_placeholders(cls, value: str) -> str:
+        placeholders = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
+        if not placeholders <= _FIELDS or "candidate" not in placeholders:
+            raise ValueError(
+                f"wanted {{candidate}} and no placeholders besides {sorted(_FIELDS)}, found {sorted(placeholders)}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -49,11 +51,11 @@ class Grade(Form):
         return self
 
     def messages(self, pair: Pair) -> Messages:
-        first = [{"role": "system", "content": self.system}] if self.system else []
-        return [*first, {"role": "user", "content": self.prompt.format(**pair._asdict())}]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.prompt.format(**pair._asdict())}]
 
-    def read(self, said: str) -> Verdict:
-        found = re.findall(rf"{re.escape(self.mark)}[ \t*]*(-?\d+(?:\.\d+)?)", said, re.IGNORECASE)
-        if not found or not self.low <= float(found[-1]) <= self.high:
-            return Verdict(None, "unparseable", said=said)
-        return Verdict((float(found[-1]) - self.low) / (self.high - self.low), said=said)
+    def parse(self, reply: str) -> Verdict:
+        numbers = re.findall(rf"{re.escape(self.mark)}[ \t*]*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
+        if not numbers or not self.low <= float(numbers[-1]) <= self.high:
+            return Verdict(None, "unparseable", raw_reply=reply)
+        return Verdict((float(numbers[-1]) - self.low) / (self.high - self.low), raw_reply=reply)

@@ -1,4 +1,4 @@
-"""A chat model of transformers on this machine, as a judge."""
+"""A transformers chat model on this machine, as a judge."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from pydantic import Field
 
 from mmpost.errors import ConfigError
 from mmpost.judges.answer_cache import Messages
-from mmpost.judges.chat_judge import Answer, Answering
+from mmpost.judges.chat_judge import Answer, ChatBackend
 
 
-class LocalModel(Answering):
-    """Answers by transformers' own generation, several conversations at a time. The first answer loads the model.
+class LocalModel(ChatBackend):
+    """Generates answers with transformers, in batches. The model is loaded on the first call.
 
-    Raises ConfigError where there is no such model, or its tokenizer has no chat template.
+    Raises ConfigError if the model cannot be loaded or its tokenizer has no chat template.
     """
 
     model: str
-    """A folder or hub id of a causal language model with a chat template."""
+    """Folder or hub id of a causal language model with a chat template."""
     device: str = "auto"
-    """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
+    """"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of its weights; auto: as they were saved."""
+    """Data type of the weights; auto: as saved."""
     trust_remote_code: bool = False
-    """Run code that comes with a hub model. Off unless you trust its author."""
+    """Run code that ships with a hub model. Leave it off unless you trust its author."""
     batch: int = Field(default=8, ge=1)
-    """Conversations at a time."""
+    """Conversations per forward pass."""
     max_tokens: int = Field(default=1024, ge=1)
-    """Most tokens of an answer."""
+    """Maximum length of an answer, in tokens."""
     reask_temperature: float = Field(default=0.7, gt=0)
-    """Of further answers to the same question; the first one takes the most likely tokens."""
+    """Sampling temperature of repeated questions; the first answer is greedy."""
 
     def answers(self, conversations: Sequence[Messages], draw: int) -> list[Answer]:
-        tokenizer, model = _loaded(self.model, self.device, self.precision, self.trust_remote_code)
+        tokenizer, model = _load_model(self.model, self.device, self.precision, self.trust_remote_code)
         texts = [
             tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
             for messages in conversations
         ]
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for start in range(0, len(texts), self.batch):
-            found += self._batch(tokenizer, model, texts[start : start + self.batch], draw)
-        return found
+            answers += self._generate(tokenizer, model, texts[start : start + self.batch], draw)
+        return answers
 
-    def _batch(self, tokenizer: Any, model: Any, texts: Sequence[str], draw: int) -> list[Answer]:
+    def _generate(self, tokenizer: Any, model: Any, texts: Sequence[str], draw: int) -> list[Answer]:
         import torch
         from transformers import GenerationConfig
 
-        # The template has written the special tokens already.
+        # The chat template has already written the special tokens.
         inputs = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         sampling = {"do_sample": True, "temperature": self.reask_temperature} if draw else {"do_sample": False}
         end = model.generation_config.eos_token_id or tokenizer.eos_token_id
@@ -60,16 +60,16 @@ class LocalModel(Answering):
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(draw)
             out = model.generate(**inputs, generation_config=config)
-        written = out[:, inputs["input_ids"].shape[1] :]
-        ended = torch.isin(written, torch.tensor(end, device=written.device)).any(1).tolist()
-        said = tokenizer.batch_decode(written, skip_special_tokens=True)
-        # Cut off, an answer may say another number than it began to.
-        return [Answer(text if whole else "") for text, whole in zip(said, ended, strict=True)]
+        generated = out[:, inputs["input_ids"].shape[1] :]
+        finished = torch.isin(generated, torch.tensor(end, device=generated.device)).any(1).tolist()
+        texts = tokenizer.batch_decode(generated, skip_special_tokens=True)
+        # A truncated answer may be misread: "Score: 1" is a prefix of "Score: 10".
+        return [Answer(text if complete else "") for text, complete in zip(texts, finished, strict=True)]
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, device: str, precision: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Tokenizer and model; the last one is kept, because a judge is asked once per rollout batch."""
+def _load_model(name: str, device: str, precision: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Tokenizer and model. The last one stays loaded, because a judge runs on every rollout batch."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -83,9 +83,9 @@ def _loaded(name: str, device: str, precision: str, trust_remote_code: bool) -> 
         raise ConfigError(f"judge: wanted a causal language model, found {name!r}, which cannot be loaded: {e}") from e
     if not tokenizer.chat_template:
         raise ConfigError(
-            f"judge: wanted a model with a chat template, found {name!r} without one; take an instruct model"
+            f"judge: wanted a model with a chat template, found {name!r} without one; use an instruction-tuned model"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return tokenizer, model.to(where).eval()
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return tokenizer, model.to(target).eval()

@@ -1,4 +1,4 @@
-"""Transforms that score the replies of a whole rollout batch at one time, and what they count."""
+"""The transform that judges all replies of a rollout batch at once, and the reward that reads its scores."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ from mmpost.types import Context, Reply, Reward, Sample
 PROBLEMS = ("unparseable", "failed", "inapplicable")
 
 
-class Judged(Settings):
-    """Writes the judge's score to each reply, as `Reply.scores[name]`; a reply without a score gets none.
+class JudgeScore(Settings):
+    """Writes the judge's score of each reply to `Reply.scores[name]`; a reply that cannot be scored gets none.
 
-    The log has the mean score, the shares of replies that could not be scored by what went wrong (judge/unparseable,
-    judge/failed, judge/inapplicable), and words and repetition beside it, because a judge that counts findings can be
-    paid in length. Raises TrainError where a batch has no answer at all (`complete`: where one is missing): then the
-    judge is gone, and the answers that came before it went are kept.
+    Logs the mean score, the fractions of replies without a score by reason (judge/unparseable, judge/failed,
+    judge/inapplicable), and words and repetition, because a judge that counts findings can be gamed with length.
+    Raises TrainError if every reply of a batch failed (with `complete`: if any did). The judge is then assumed to be
+    down; answers received before are cached.
     """
 
     clock: ClassVar[str] = "score"
 
     judge: Judge
-    """Who scores."""
+    """Which judge scores the replies."""
     complete: bool = False
-    """One reply without an answer is enough to stop: what is put on record is never asked again."""
+    """Stop if even one reply gets no answer. Set it for stages whose output is recorded: it is never scored again."""
     name: str = "judge"
-    """What the score is called."""
+    """Name of the score."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        pairs = [self.judge.pair(sample, reply) for sample in samples for reply in sample.replies]
-        verdicts = self.judge.judge(pairs)
-        self._answered(verdicts)
-        left = iter(verdicts)
+        verdicts = self.judge.judge([self.judge.pair(sample, reply) for sample in samples for reply in sample.replies])
+        self._check_answered(verdicts)
+        next_verdict = iter(verdicts)
         judged = []
         for sample in samples:
-            replies = tuple(self._with(reply, next(left)) for reply in sample.replies)
-            judged.append(replace(sample, replies=replies))
-        told = [reply for sample in samples for reply in sample.replies]
-        for reply, verdict in zip(told, verdicts, strict=True):
-            if reply.origin != "truth":
-                self._log(reply, verdict, context)
+            replies = []
+            for reply in sample.replies:
+                verdict = next(next_verdict)
+                replies.append(self._with_score(reply, verdict))
+                if reply.origin != "truth":
+                    self._log(reply, verdict, context)
+            judged.append(replace(sample, replies=tuple(replies)))
         return judged
 
-    def _with(self, reply: Reply, verdict: Verdict) -> Reply:
+    def _with_score(self, reply: Reply, verdict: Verdict) -> Reply:
         scores = {name: value for name, value in reply.scores.items() if name != self.name}
         return replace(reply, scores=scores if verdict.score is None else {**scores, self.name: verdict.score})
 
-    def _answered(self, verdicts: Sequence[Verdict]) -> None:
+    def _check_answered(self, verdicts: Sequence[Verdict]) -> None:
         failed = [verdict for verdict in verdicts if verdict.problem == "failed"]
         if failed and (self.complete or len(failed) == len(verdicts)):
             answered = "none" if len(failed) == len(verdicts) else str(len(verdicts) - len(failed))
             raise TrainError(
-                f"judge: wanted scores of {len(verdicts)} replies, found an answer to {answered} ({failed[0].said}); "
-                "see to the judge and start again: answers that came before are kept"
+                f"judge: wanted scores of {len(verdicts)} replies, found answers to {answered} "
+                f"({failed[0].raw_reply}); check that the judge is running and start again: answers received so far "
+                "are cached"
             )
 
     def _log(self, reply: Reply, verdict: Verdict, context: Context) -> None:
@@ -72,8 +73,8 @@ class Judged(Settings):
             context.log(f"{self.name}/{name}", count)
 
 
-def scored(name: str) -> Reward:
-    """The reward that is the score called `name`, written by a `Judged` before; None where a reply has none."""
+def judge_reward(name: str) -> Reward:
+    """A reward that returns the score `name` that `JudgeScore` wrote; None for a reply without one."""
 
     def reward(sample: Sample, reply: Reply) -> float | None:
         return reply.scores.get(name)

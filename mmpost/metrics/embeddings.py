@@ -1,8 +1,8 @@
-"""Evaluations of a model that embeds: classes, retrieval, similar samples, outliers, wrong labels, a map.
+"""Evaluations of embedding models: classification, retrieval, nearest neighbors, outliers, wrong labels, projection.
 
-Each writes what it finds of a sample into its last reply, or into an empty one that it adds: a class or names as text,
-numbers as scores. So they are logged, resampled and drawn as replies are. What is fitted, is fitted on `fit`, never on
-the samples that are judged.
+Each is a transform that writes its result for a sample to the sample's last reply, adding an empty one if there is
+none: a class or uids as text, numbers as scores. So results are logged, bootstrapped and plotted like replies. Whatever
+is fitted is fitted on `fit`, never on the evaluated samples.
 """
 
 from __future__ import annotations
@@ -18,143 +18,156 @@ from mmpost.errors import ConfigError
 from mmpost.types import Context, Part, Reply, Sample, Source
 
 Rows = Float64[np.ndarray, "sample dim"]
-Known = Float64[np.ndarray, "known dim"]
-Labels = Int[np.ndarray, " known"]
+FitRows = Float64[np.ndarray, "fit dim"]
+FitLabels = Int[np.ndarray, " fit"]
 X = TypeVar("X", bound=Float[np.ndarray, "*axis dim"])
 
 
 def with_scores(sample: Sample, scores: Mapping[str, float], text: str | None = None) -> Sample:
-    """The sample with more scores, and another text, on its last reply."""
+    """The sample with `scores` added to its last reply and, unless None, `text` in place of the reply's text."""
     *others, last = sample.replies or (Reply((), "policy"),)
     parts = last.parts if text is None else (Part("text", text, "assistant"),)
     return replace(sample, replies=(*others, replace(last, parts=parts, scores={**last.scores, **scores})))
 
 
-def unit(x: X) -> X:
-    """Rows of length 1; zeros stay."""
+def l2_normalize(x: X) -> X:
+    """`x` with its last axis scaled to length 1; zeros stay zeros."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)  # type: ignore[return-value]
 
 
-def vectors(
-    samples: Sequence[Sample], context: Context, kinds: Sequence[str]
+def embed_samples(
+    samples: Sequence[Sample], context: Context, modalities: Sequence[str]
 ) -> tuple[Rows, Bool[np.ndarray, " sample"]]:
-    """The normalised average of the embeddings of `kinds` that each sample has, and whether it has any."""
-    found = context.embed(samples)
-    return averaged([{k: v.double().numpy() for k, v in row.items()} for row in found], kinds)
+    """Each sample's embeddings averaged over those of `modalities` that it has, normalized, and a mask of the samples
+    that have any. Rows of the others are zero.
+    """
+    embeddings = context.embed(samples)
+    return average_modalities([{k: v.double().numpy() for k, v in row.items()} for row in embeddings], modalities)
 
 
-def averaged(
-    rows: Sequence[Mapping[str, np.ndarray]], kinds: Sequence[str]
+def average_modalities(
+    embeddings: Sequence[Mapping[str, np.ndarray]], modalities: Sequence[str]
 ) -> tuple[Rows, Bool[np.ndarray, " sample"]]:
-    """As `vectors`, of embeddings at hand. Raises ConfigError where none of the rows has any of the kinds."""
-    chosen = [[row[kind] for kind in kinds if kind in row] for row in rows]
-    size = next((own[0].shape[0] for own in chosen if own), 0)
-    if rows and not size:
+    """Like `embed_samples`, for given embeddings. Raises ConfigError if no sample has any of the modalities."""
+    selected = [[row[modality] for modality in modalities if modality in row] for row in embeddings]
+    dim = next((vectors[0].shape[0] for vectors in selected if vectors), 0)
+    if embeddings and not dim:
         raise ConfigError(
-            f"wanted embeddings of {', '.join(kinds)}, found none among {len(rows)} samples; correct `kinds`"
+            f"wanted embeddings of {', '.join(modalities)}, found none among {len(embeddings)} samples; correct "
+            "`modalities`"
         )
-    means = np.array([np.mean(own, axis=0) if own else np.zeros(size) for own in chosen]).reshape(len(rows), size)
-    return unit(means.astype(np.float64)), np.array([bool(own) for own in chosen], bool)
+    means = np.array([np.mean(vectors, axis=0) if vectors else np.zeros(dim) for vectors in selected])
+    means = means.reshape(len(embeddings), dim)
+    return l2_normalize(means.astype(np.float64)), np.array([bool(vectors) for vectors in selected], bool)
 
 
-def everywhere(rows: Rows, context: Context) -> Float64[np.ndarray, "everyone dim"]:
-    """The rows of all ranks; every rank must call it."""
+def gather_rows(rows: Rows, context: Context) -> Float64[np.ndarray, "all_samples dim"]:
+    """The rows of all ranks, in rank order. Every rank must call it, even with no rows."""
+    # A rank without rows may not know the dimension, so it takes the largest that any rank has.
     sizes = context.gather([float(rows.shape[1])])
     flat = np.array(context.gather(rows.ravel().tolist()))
     return flat.reshape(-1, int(max(sizes)) or 1)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Vectors of samples with a known label: a base of what is fitted."""
+class FittedEvaluation:
+    """Base of evaluations that are fitted on the embeddings of labeled samples."""
 
     fit: Source
+    """The samples to fit on."""
     classes: tuple[str, ...]
-    """Names by number."""
-    kinds: tuple[str, ...]
-    """Whose embeddings are averaged."""
+    """Class names; a label is an index into them."""
+    modalities: tuple[str, ...]
+    """The modalities whose embeddings are averaged."""
     label: str = "label"
-    """The column of samples with the class; below 0: unknown."""
-    most: int = 2048
-    """Samples of `fit` at most, spread evenly."""
+    """The sample column with the label; below 0 means unknown."""
+    max_fit_samples: int = 2048
+    """Maximum number of samples of `fit` to use, spread evenly."""
 
-    def known(self, context: Context) -> tuple[Known, Labels, list[Sample]]:
-        """Vectors, labels and samples of what is fitted on."""
-        count = min(self.most, len(self.fit))
+    def fit_set(self, context: Context) -> tuple[FitRows, FitLabels, list[Sample]]:
+        """Embeddings, labels and samples to fit on. Raises ConfigError if no sample has both label and embedding."""
+        count = min(self.max_fit_samples, len(self.fit))
         samples = [self.fit[i * len(self.fit) // count] for i in range(count)]
-        rows, there = vectors(samples, context, self.kinds)
+        rows, has_embedding = embed_samples(samples, context, self.modalities)
         labels = np.array([s.columns.get(self.label, -1.0) for s in samples]).astype(int)
-        use = there & (labels >= 0)
-        if not use.any():
-            raise ConfigError(f"wanted labelled samples to fit on, found none with the column {self.label!r}")
-        return rows[use], labels[use], [s for s, keep in zip(samples, use, strict=True) if keep]
+        usable = has_embedding & (labels >= 0)
+        if not usable.any():
+            raise ConfigError(f"wanted labeled samples to fit on, found none with the column {self.label!r}")
+        return rows[usable], labels[usable], [s for s, use in zip(samples, usable, strict=True) if use]
 
 
-def labelled(sample: Sample, label: str) -> bool:
-    """Whether the class of a sample is known: there, not NaN, not below 0."""
+def has_label(sample: Sample, label: str) -> bool:
+    """Whether the sample's class is known: the column exists, is not NaN and not below 0."""
     value = sample.columns.get(label, -1.0)
     return isinstance(value, int | float) and value >= 0
 
 
-def centroids(rows: Known, labels: Labels, n: int) -> Float64[np.ndarray, "class dim"]:
-    """The normalised mean of the vectors of each class; NaN for a class without any."""
+def class_centroids(rows: FitRows, labels: FitLabels, num_classes: int) -> Float64[np.ndarray, "class dim"]:
+    """The normalized mean of each class's embeddings; NaN for a class without any."""
     empty = np.full(rows.shape[1], np.nan)
-    return np.array([unit(rows[labels == c].sum(0)) if (labels == c).any() else empty for c in range(n)])
+    return np.array(
+        [l2_normalize(rows[labels == c].sum(0)) if (labels == c).any() else empty for c in range(num_classes)]
+    )
 
 
-def cosines(rows: Rows, middle: Float64[np.ndarray, "class dim"]) -> Float64[np.ndarray, "sample class"]:
-    """To each centroid; -1, which nothing undercuts, to one of a class without any vector."""
-    return np.where(np.isnan(middle).any(1), -1.0, rows @ np.nan_to_num(middle).T)
+def centroid_similarities(
+    rows: Rows, centroids: Float64[np.ndarray, "class dim"]
+) -> Float64[np.ndarray, "sample class"]:
+    """Cosine similarity to each centroid; -1, the minimum, to the NaN centroid of a class without embeddings."""
+    return np.where(np.isnan(centroids).any(1), -1.0, rows @ np.nan_to_num(centroids).T)
 
 
 @dataclass(frozen=True)
-class ClassOf(Fitted):
-    """The class of each sample by its vector: nearest centroid, `k` nearest neighbours, or logistic regression.
+class EmbeddingClassifier(FittedEvaluation):
+    """Classifies samples by their embeddings: nearest centroid, `k` nearest neighbors, or logistic regression.
 
-    Text: the class; score "right". A sample without any of the kinds, or without a known class, gets neither.
+    Writes the class as text and the score "right". Skips samples without any of the modalities or without a label.
     """
 
-    how: Literal["centroid", "neighbours", "linear"] = "centroid"
+    method: Literal["centroid", "neighbors", "linear"] = "centroid"
     k: int = 5
+    """Number of neighbors for method="neighbors"."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        known, labels, _ = self.known(context)
-        rows, there = vectors(samples, context, self.kinds)
-        guesses = self._guesses(known, labels, rows)
+        fit_rows, fit_labels, _ = self.fit_set(context)
+        rows, has_embedding = embed_samples(samples, context, self.modalities)
+        predictions = self._predict(fit_rows, fit_labels, rows)
         return [
-            decided(s, self.classes[guess], self.classes[int(s.columns[self.label])])
-            if here and labelled(s, self.label)
+            with_prediction(s, self.classes[prediction], self.classes[int(s.columns[self.label])])
+            if usable and has_label(s, self.label)
             else s
-            for s, guess, here in zip(samples, guesses, there, strict=True)
+            for s, prediction, usable in zip(samples, predictions, has_embedding, strict=True)
         ]
 
-    def _guesses(self, known: Known, labels: Labels, rows: Rows) -> Sequence[int]:
-        if self.how == "centroid":
-            return cosines(rows, centroids(known, labels, len(self.classes))).argmax(1).tolist()
-        if self.how == "neighbours":
+    def _predict(self, fit_rows: FitRows, fit_labels: FitLabels, rows: Rows) -> Sequence[int]:
+        if self.method == "centroid":
+            centroids = class_centroids(fit_rows, fit_labels, len(self.classes))
+            return centroid_similarities(rows, centroids).argmax(1).tolist()
+        if self.method == "neighbors":
             from sklearn.neighbors import KNeighborsClassifier
 
-            return (
-                KNeighborsClassifier(min(self.k, len(known)), metric="cosine").fit(known, labels).predict(rows).tolist()
-            )
+            classifier = KNeighborsClassifier(min(self.k, len(fit_rows)), metric="cosine")
+            return classifier.fit(fit_rows, fit_labels).predict(rows).tolist()
         from sklearn.linear_model import LogisticRegression
 
-        if len(np.unique(labels)) < 2:
-            return [int(labels[0])] * len(rows)
-        return LogisticRegression(max_iter=1000, C=10.0).fit(known, labels).predict(rows).tolist()
+        if len(np.unique(fit_labels)) < 2:  # scikit-learn refuses to fit a single class
+            return [int(fit_labels[0])] * len(rows)
+        return LogisticRegression(max_iter=1000, C=10.0).fit(fit_rows, fit_labels).predict(rows).tolist()
 
 
 @dataclass(frozen=True)
-class ClassBy:
-    """The class of each sample by the model's own head, the most likely one; score "right".
+class HeadClassifier:
+    """Classifies samples with the model's classification head. Writes the class as text and the score "right".
 
-    A model without a head judges none; a sample without any of `kinds`, or without a known class, is not judged.
+    Without a head it does nothing. Skips samples without any of `modalities` or without a label.
     """
 
     classes: tuple[str, ...]
-    kinds: tuple[str, ...]
-    """What the head reads."""
+    """Class names; a label is an index into them."""
+    modalities: tuple[str, ...]
+    """The modalities that the head reads."""
     label: str = "label"
+    """The sample column with the label; below 0 means unknown."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         logits = context.class_logits(samples)
@@ -162,113 +175,118 @@ class ClassBy:
             return samples
         if len(samples) and logits.shape[1] != len(self.classes):
             raise ConfigError(f"wanted a head of {len(self.classes)} classes, found one of {logits.shape[1]}")
-        guesses = logits.argmax(1).tolist() if samples else []
+        predictions = logits.argmax(1).tolist() if samples else []
         return [
-            decided(s, self.classes[guess], self.classes[int(s.columns[self.label])])
-            if labelled(s, self.label) and any(part.modality in self.kinds for part in s.prompt)
+            with_prediction(s, self.classes[prediction], self.classes[int(s.columns[self.label])])
+            if has_label(s, self.label) and any(part.modality in self.modalities for part in s.prompt)
             else s
-            for s, guess in zip(samples, guesses, strict=True)
+            for s, prediction in zip(samples, predictions, strict=True)
         ]
 
 
-def decided(sample: Sample, guess: str, wanted: str) -> Sample:
-    """The sample with a class as its reply."""
-    return with_scores(sample, {"right": float(guess == wanted)}, guess)
+def with_prediction(sample: Sample, predicted: str, label: str) -> Sample:
+    """The sample with a predicted class as its reply's text, and the score "right"."""
+    return with_scores(sample, {"right": float(predicted == label)}, predicted)
 
 
 @dataclass(frozen=True)
-class Retrieve:
-    """For each pair of kinds, both ways: how many samples are nearer than the sample's own other half.
+class CrossModalRetrieval:
+    """Ranks a sample's embedding of one modality among those of all samples, for each ordered pair of modalities.
 
-    Scores "rank/a>b", 0 where its own is the nearest; among the samples of all ranks that have the other kind. One that
-    is as near counts half, so that embeddings which are all alike are at chance; where numbers are NaN, all count.
+    Writes scores "rank/a>b": how many samples' embeddings of b are closer to this sample's a than its own b is, over
+    the samples of all ranks that have b; 0 is best. A tie counts half, so collapsed embeddings rank at chance. With NaN
+    embeddings the sample ranks last.
     """
 
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        found = context.embed(samples)
+        embeddings = context.embed(samples)
         scores: list[dict[str, float]] = [{} for _ in samples]
-        for b in self.kinds:
-            own = {i: row[b].double().numpy() for i, row in enumerate(found) if b in row}
-            size = next(iter(own.values())).shape[0] if own else 0
-            keys = everywhere(np.array(list(own.values())).reshape(len(own), size), context)
-            for a in self.kinds:
-                both = [i for i in own if a in found[i]]
-                if a == b or not both:
+        for b in self.modalities:
+            targets = {i: row[b].double().numpy() for i, row in enumerate(embeddings) if b in row}
+            dim = next(iter(targets.values())).shape[0] if targets else 0
+            keys = gather_rows(np.array(list(targets.values())).reshape(len(targets), dim), context)
+            for a in self.modalities:
+                has_both = [i for i in targets if a in embeddings[i]]
+                if a == b or not has_both:
                     continue
-                asked = np.array([found[i][a].double().numpy() for i in both])
-                right = (asked * np.array([own[i] for i in both])).sum(1)
-                ahead = asked @ keys.T - right[:, None]
-                # The own half is among the ties.
-                ranks = (ahead > 1e-9).sum(1) + ((np.abs(ahead) <= 1e-9).sum(1) - 1) / 2
-                for i, rank in zip(both, np.where(np.isnan(right), len(keys) - 1, ranks), strict=True):
+                queries = np.array([embeddings[i][a].double().numpy() for i in has_both])
+                own_similarity = (queries * np.array([targets[i] for i in has_both])).sum(1)
+                margins = queries @ keys.T - own_similarity[:, None]
+                # A sample's own target is among the keys and ties with itself.
+                ranks = (margins > 1e-9).sum(1) + ((np.abs(margins) <= 1e-9).sum(1) - 1) / 2
+                for i, rank in zip(has_both, np.where(np.isnan(own_similarity), len(keys) - 1, ranks), strict=True):
                     scores[i][f"rank/{a}>{b}"] = float(rank)
-        return [with_scores(s, own_scores) for s, own_scores in zip(samples, scores, strict=True)]
+        return [with_scores(s, sample_scores) for s, sample_scores in zip(samples, scores, strict=True)]
 
 
 @dataclass(frozen=True)
-class NearestSimilar(Fitted):
-    """The `k` samples of `fit` that are nearest by cosine. Text: their uids; score: the share of the same class."""
+class NearestNeighbors(FittedEvaluation):
+    """The `k` samples of `fit` with the highest cosine similarity. Writes their uids as text, and as score "same" the
+    fraction of them that have the sample's class.
+    """
 
     k: int = 5
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        known, labels, base = self.known(context)
-        rows, there = vectors(samples, context, self.kinds)
-        near = np.argsort(-(rows @ known.T), axis=1, kind="stable")[:, : self.k]
-        made = []
-        for sample, places, here in zip(samples, near, there, strict=True):
-            if here:
-                same = float((labels[places] == sample.columns.get(self.label, -1.0)).mean())
-                sample = with_scores(sample, {"same": same}, " ".join(base[i].uid for i in places))
-            made.append(sample)
-        return made
+        fit_rows, fit_labels, fit_samples = self.fit_set(context)
+        rows, has_embedding = embed_samples(samples, context, self.modalities)
+        nearest = np.argsort(-(rows @ fit_rows.T), axis=1, kind="stable")[:, : self.k]
+        scored = []
+        for sample, neighbors, usable in zip(samples, nearest, has_embedding, strict=True):
+            if usable:
+                same = float((fit_labels[neighbors] == sample.columns.get(self.label, -1.0)).mean())
+                sample = with_scores(sample, {"same": same}, " ".join(fit_samples[i].uid for i in neighbors))
+            scored.append(sample)
+        return scored
 
 
 @dataclass(frozen=True)
-class OutlierScore(Fitted):
-    """How far a sample lies from the centroid of its own label, and whether another one is nearer (AstroM3).
+class OutlierScore(FittedEvaluation):
+    """Distance of a sample to the centroid of its label, and whether another centroid is closer (AstroM3).
 
-    Scores "outlier", 1 - cosine to the own centroid; "suspect", 1 where another centroid is nearer. The columns of
-    samples named in `planted` become scores, so that a summary can hold both against what was planted.
+    Writes the nearest class as text, and the scores "outlier" (1 - cosine similarity to the label's centroid) and
+    "suspect" (1 if another centroid is closer, which hints at a wrong label). Also copies the sample columns in
+    `ground_truth` to scores, for summaries that compare predictions with known anomalies.
     """
 
-    planted: tuple[str, ...] = ()
+    ground_truth: tuple[str, ...] = ()
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        known, labels, _ = self.known(context)
-        middle = centroids(known, labels, len(self.classes))
-        rows, there = vectors(samples, context, self.kinds)
-        made = []
-        for sample, cosine, here in zip(samples, cosines(rows, middle), there, strict=True):
-            if here and labelled(sample, self.label):
-                own = int(sample.columns[self.label])
-                scores = {"outlier": float(1 - cosine[own]), "suspect": float(cosine.argmax() != own)}
-                scores |= {name: float(sample.columns.get(name, 0.0)) for name in self.planted}
-                sample = with_scores(sample, scores, self.classes[int(cosine.argmax())])
-            made.append(sample)
-        return made
+        fit_rows, fit_labels, _ = self.fit_set(context)
+        centroids = class_centroids(fit_rows, fit_labels, len(self.classes))
+        rows, has_embedding = embed_samples(samples, context, self.modalities)
+        scored = []
+        similarities = centroid_similarities(rows, centroids)
+        for sample, similarity, usable in zip(samples, similarities, has_embedding, strict=True):
+            if usable and has_label(sample, self.label):
+                label = int(sample.columns[self.label])
+                scores = {"outlier": float(1 - similarity[label]), "suspect": float(similarity.argmax() != label)}
+                scores |= {name: float(sample.columns.get(name, 0.0)) for name in self.ground_truth}
+                sample = with_scores(sample, scores, self.classes[int(similarity.argmax())])
+            scored.append(sample)
+        return scored
 
 
 @dataclass(frozen=True)
-class Map:
-    """Two coordinates for each sample, the principal components of the vectors of all: scores "map/x" and "map/y".
+class PcaProjection:
+    """Projects the embeddings of all ranks' samples to 2-D by PCA; writes scores "map/x" and "map/y".
 
-    A report draws any evaluation that has them, coloured by truth.
+    Reports plot every evaluation that has these scores, colored by truth.
     """
 
-    kinds: tuple[str, ...]
+    modalities: tuple[str, ...]
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         from sklearn.decomposition import PCA
 
-        rows, there = vectors(samples, context, self.kinds)
-        everything = everywhere(rows[there], context)
-        if min(everything.shape) < 2:
+        rows, has_embedding = embed_samples(samples, context, self.modalities)
+        all_rows = gather_rows(rows[has_embedding], context)
+        if min(all_rows.shape) < 2:
             return samples
-        places = PCA(2, random_state=0).fit(everything).transform(rows) if len(rows) else np.zeros((0, 2))
+        points = PCA(2, random_state=0).fit(all_rows).transform(rows) if len(rows) else np.zeros((0, 2))
         return [
-            with_scores(s, {"map/x": float(x), "map/y": float(y)}) if here else s
-            for s, (x, y), here in zip(samples, places, there, strict=True)
+            with_scores(s, {"map/x": float(x), "map/y": float(y)}) if usable else s
+            for s, (x, y), usable in zip(samples, points, has_embedding, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Summaries of evaluations whose replies are classes, ranks or outlier scores (`transforms/embedded.py`)."""
+"""Summaries of the evaluations in `mmpost/metrics/embeddings.py`: classes, ranks, neighbors, outlier scores."""
 
 from __future__ import annotations
 
@@ -7,65 +7,69 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmpost.core.means import values_by_name
 from mmpost.types import Reply, Sample
 
 
-def _replies(samples: Sequence[Sample], score: str) -> list[tuple[Sample, Reply]]:
+def _replies_with(samples: Sequence[Sample], score: str) -> list[tuple[Sample, Reply]]:
     return [(s, r) for s in samples for r in s.replies if score in r.scores]
 
 
 def class_accuracy(samples: Sequence[Sample]) -> dict[str, float]:
-    """Right classes in percent: "accuracy" of all samples, "balanced" as the mean over the true classes."""
-    found: dict[str, list[float]] = {}
-    for sample, reply in _replies(samples, "right"):
-        found.setdefault(str(sample.truth), []).append(reply.scores["right"])
-    if not found:
+    """Accuracy in percent: "accuracy" over all samples, "balanced" averaged over the true classes. NaN without any."""
+    right = values_by_name(
+        (str(sample.truth), reply.scores["right"]) for sample, reply in _replies_with(samples, "right")
+    )
+    if not right:
         return {"accuracy": math.nan, "balanced": math.nan}
     return {
-        "accuracy": 100 * float(np.mean([v for own in found.values() for v in own])),
-        "balanced": 100 * float(np.mean([np.mean(own) for own in found.values()])),
+        "accuracy": 100 * float(np.mean([value for values in right.values() for value in values])),
+        "balanced": 100 * float(np.mean([np.mean(values) for values in right.values()])),
     }
 
 
-def recalls(samples: Sequence[Sample], at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Recall at k in percent for each direction "a>b", and its mean over directions."""
-    ranks: dict[str, list[float]] = {}
-    for sample in samples:
-        for reply in sample.replies:
-            for name, value in reply.scores.items():
-                if name.startswith("rank/"):
-                    ranks.setdefault(name.removeprefix("rank/"), []).append(value)
-    found = {f"{way}@{k}": 100 * float(np.mean(np.array(own) < k)) for way, own in ranks.items() for k in at}
-    means = {f"recall@{k}": float(np.mean([found[f"{way}@{k}"] for way in ranks])) for k in at if ranks}
-    return {**means, **found}
+def retrieval_recall(samples: Sequence[Sample], at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Recall@k in percent: "a>b@k" for each direction, and "recall@k" averaged over the directions."""
+    ranks = values_by_name(
+        (name.removeprefix("rank/"), rank)
+        for sample in samples
+        for reply in sample.replies
+        for name, rank in reply.scores.items()
+        if name.startswith("rank/")
+    )
+    recall = {f"{way}@{k}": 100 * float(np.mean(np.array(values) < k)) for way, values in ranks.items() for k in at}
+    means = {f"recall@{k}": float(np.mean([recall[f"{way}@{k}"] for way in ranks])) for k in at if ranks}
+    return {**means, **recall}
 
 
-def same_share(samples: Sequence[Sample]) -> dict[str, float]:
-    """How many of the nearest samples are of the same class, in percent."""
-    found = [reply.scores["same"] for _, reply in _replies(samples, "same")]
-    return {"precision": 100 * float(np.mean(found)) if found else math.nan}
+def neighbor_precision(samples: Sequence[Sample]) -> dict[str, float]:
+    """Percentage of the nearest neighbors that have the sample's class; NaN without any."""
+    same = [reply.scores["same"] for _, reply in _replies_with(samples, "same")]
+    return {"precision": 100 * float(np.mean(same)) if same else math.nan}
 
 
-def finding(samples: Sequence[Sample], odd: str = "odd", wrong: str = "wrong") -> dict[str, float]:
-    """Planted anomalies by outlier score (area under the ROC curve), planted wrong labels by "suspect" (in percent).
+def anomaly_detection(samples: Sequence[Sample], anomaly: str = "odd", mislabeled: str = "wrong") -> dict[str, float]:
+    """Detection of known anomalies and wrong labels, which the scores `anomaly` and `mislabeled` mark.
 
-    Undefined ones, where nothing was planted or nothing found, are NaN.
+    "outlier_auc" and "mislabel_auc" are areas under the ROC curve of the outlier score, in [0, 1]; "mislabel_precision"
+    and "mislabel_recall" evaluate "suspect", in percent. NaN where undefined: nothing to detect, or nothing detected.
     """
-    rows = [reply.scores for _, reply in _replies(samples, "outlier")]
-    score, strange = (np.array([r.get(name, 0.0) for r in rows]) for name in ("outlier", odd))
-    suspect, planted = (np.array([r.get(name, 0.0) for r in rows]) > 0 for name in ("suspect", wrong))
-    # An object whose label is wrong lies far from that label's centroid, whatever it is itself.
-    clean = ~planted
-    hits = float((suspect & planted).sum())
+    scores = [reply.scores for _, reply in _replies_with(samples, "outlier")]
+    outlier, is_anomaly = (np.array([s.get(name, 0.0) for s in scores]) for name in ("outlier", anomaly))
+    is_suspect, is_mislabeled = (np.array([s.get(name, 0.0) for s in scores]) > 0 for name in ("suspect", mislabeled))
+    # A mislabeled sample lies far from its label's centroid without being an anomaly, and the other way round: each AUC
+    # leaves the other sort out.
+    well_labeled, regular = ~is_mislabeled, is_anomaly == 0
+    hits = float((is_suspect & is_mislabeled).sum())
     return {
-        "outlier_auc": _auc(strange[clean], score[clean]),
-        "mislabel_auc": _auc(planted[strange == 0].astype(float), score[strange == 0]),
-        "mislabel_precision": 100 * hits / float(suspect.sum()) if suspect.any() else math.nan,
-        "mislabel_recall": 100 * hits / float(planted.sum()) if planted.any() else math.nan,
+        "outlier_auc": _roc_auc(is_anomaly[well_labeled], outlier[well_labeled]),
+        "mislabel_auc": _roc_auc(is_mislabeled[regular].astype(float), outlier[regular]),
+        "mislabel_precision": 100 * hits / float(is_suspect.sum()) if is_suspect.any() else math.nan,
+        "mislabel_recall": 100 * hits / float(is_mislabeled.sum()) if is_mislabeled.any() else math.nan,
     }
 
 
-def _auc(truth: np.ndarray, score: np.ndarray) -> float:
+def _roc_auc(truth: np.ndarray, score: np.ndarray) -> float:
     if len(np.unique(truth)) < 2:
         return math.nan
     from sklearn.metrics import roc_auc_score

@@ -1,4 +1,4 @@
-"""Numbers about a text by itself."""
+"""Reference-free metrics of a text: length and repetition."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 def words(text: str) -> float:
-    """Words, parted by white space."""
+    """Number of whitespace-separated words."""
     return float(len(text.split()))
 
 
 def repetition(text: str, n: int = 4) -> float:
-    """Share of the runs of n words that stood in the text before; 0 for a text shorter than that."""
-    said = _WORD.findall(text.lower())
-    runs = [tuple(said[i : i + n]) for i in range(len(said) - n + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    """Fraction of the word n-grams that are repeats, 1 - distinct / all; 0 for texts of fewer than n words."""
+    tokens = _WORD.findall(text.lower())
+    ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0

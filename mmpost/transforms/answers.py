@@ -60,3 +60,8 @@ class ReplyFromTruth(Transform, Settings):
             if text is not None:
                 out.append(replace(sample, replies=(context.encode_reply(text, "data"),)))
         return out
+
+
+def answer_with_short_thought(sample: Sample) -> str:
+    """The truth in answer tags, after a minimal thought: the simplest reply that satisfies `think_format`."""
+    return f"<think>look</think><answer>{sample.truth}</answer>"

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from mmpost.core.means import mean_by
 from mmpost.data.worlds.aerial.questions import Aerial
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import think_format
 from mmpost.rewards.vqa import short_answer
-from mmpost.transforms.answers import ReplyFromTruth
+from mmpost.transforms.answers import ReplyFromTruth, answer_with_short_thought
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
@@ -24,7 +25,13 @@ class AerialBase(Task):
 
     def stages(self) -> Iterator[Stage]:
         source = Aerial("train", self.question_types, n=self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
+        yield Stage(
+            "sft",
+            source,
+            Likelihood(),
+            self.prompts_per_step,
+            transforms=(ReplyFromTruth(text=answer_with_short_thought),),
+        )
 
     def benches(self, split: Split) -> list[Bench]:
         source = Aerial(split, self.question_types, n=512, seed=2)
@@ -33,17 +40,14 @@ class AerialBase(Task):
         return [Bench("known", source, (greedy, Score(rewards=rewards)), by_type)]
 
 
-def thoughtful(sample: Sample) -> str:
-    """The answer after the shortest of thoughts."""
-    return f"<think>look</think><answer>{sample.truth}</answer>"
-
-
 def by_type(samples: Sequence[Sample]) -> dict[str, float]:
     """Percent right: all, each type of question, and how many keep to the format."""
-    found: dict[str, list[float]] = {}
-    for sample in samples:
-        for reply in sample.replies:
-            found.setdefault("accuracy", []).append(reply.scores["accuracy"])
-            found.setdefault(str(sample.meta["task"]), []).append(reply.scores["accuracy"])
-            found.setdefault("format", []).append(reply.scores["format"])
-    return {name: 100 * sum(values) / len(values) for name, values in found.items()}
+    return mean_by(
+        (
+            (name, reply.scores[score])
+            for sample in samples
+            for reply in sample.replies
+            for name, score in (("accuracy", "accuracy"), (str(sample.meta["task"]), "accuracy"), ("format", "format"))
+        ),
+        scale=100,
+    )

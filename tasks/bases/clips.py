@@ -26,7 +26,13 @@ class ClipsBase(Task):
 
     def stages(self) -> Iterator[Stage]:
         source = Clips("train", self.question_types, n=self.clips, seed=1, loose=self.loose)
-        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
+        yield Stage(
+            "sft",
+            source,
+            Likelihood(),
+            self.prompts_per_step,
+            transforms=(ReplyFromTruth(text=answer_with_short_thought),),
+        )
 
     def benches(self, split: Split) -> list[Bench]:
         source = Clips(split, self.question_types, n=192, seed=2)
@@ -34,6 +40,6 @@ class ClipsBase(Task):
         return [Bench("known", source, (greedy, Score(rewards=measures)), span_summary)]
 
 
-def thoughtful(sample: Sample) -> str:
-    """The answer after the shortest of thoughts."""
+def answer_with_short_thought(sample: Sample) -> str:
+    """The truth as a reply, after a minimal thought."""
     return answer_text(sample.truth)

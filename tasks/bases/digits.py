@@ -23,7 +23,13 @@ class DigitsBase(Task):
 
     def stages(self) -> Iterator[Stage]:
         source = Scenes(split="train", question_types=self.question_types, n=self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
+        yield Stage(
+            "sft",
+            source,
+            Likelihood(),
+            self.prompts_per_step,
+            transforms=(ReplyFromTruth(text=boxes_with_short_thought),),
+        )
 
     def benches(self, split: Split) -> list[Bench]:
         source = Scenes(split=split, question_types=self.question_types, n=256, seed=2)
@@ -31,6 +37,6 @@ class DigitsBase(Task):
         return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]
 
 
-def thoughtful(sample: Sample) -> str:
-    """The answer after the shortest of thoughts; one that repeats the question breaks on words never seen."""
+def boxes_with_short_thought(sample: Sample) -> str:
+    """The truth as a reply, after a minimal thought: one that repeats the question would fail on unseen words."""
     return answer_text(sample.truth, sample.frame, thought="look")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.chest.questions import Questions
 from mmpost.data.worlds.chest.studies import SyntheticStudies
-from mmpost.judges.radiology.metrics import ReportScores, finding_f1, means
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
 from mmpost.transforms.answers import ReplyFromTruth
@@ -52,5 +52,5 @@ def truth(sample: Sample) -> str:
 
 def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
     """Percent: F1 of findings and ROUGE-L; words."""
-    shares = {**finding_f1(samples), **means(samples, ("rouge_l",))}
-    return {name: 100 * value for name, value in shares.items()} | means(samples, ("words",))
+    shares = {**finding_f1(samples), **mean_scores(samples, ("rouge_l",))}
+    return {name: 100 * value for name, value in shares.items()} | mean_scores(samples, ("words",))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from mmpost.core.means import mean_by
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.shapes.figures import Figures
 from mmpost.data.worlds.shapes.scenes import LOOKS, Shapes
@@ -60,8 +61,12 @@ right = discrete_value
 
 def by_kind(samples: Sequence[Sample]) -> dict[str, float]:
     """Right answers in percent: all, and for each kind of question."""
-    found: dict[str, list[float]] = {"accuracy": []}
-    for sample in samples:
-        for name in ("accuracy", str(sample.meta["kind"])):
-            found.setdefault(name, []).extend(reply.scores["right"] for reply in sample.replies)
-    return {name: 100 * sum(scores) / len(scores) for name, scores in found.items()}
+    return mean_by(
+        (
+            (name, reply.scores["right"])
+            for sample in samples
+            for reply in sample.replies
+            for name in ("accuracy", str(sample.meta["kind"]))
+        ),
+        scale=100,
+    )

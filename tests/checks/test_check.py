@@ -16,9 +16,9 @@ from PIL import Image
 from rich.console import Console
 
 import mmpost
-from mmpost.checks import check
-from mmpost.checks.data import Reading, check_data, check_lengths
-from mmpost.checks.model import held
+from mmpost.checks.check import check
+from mmpost.checks.data import SourceCheck, check_data, check_lengths
+from mmpost.checks.model import saved_activations
 from mmpost.checks.report import Report
 from mmpost.cli import main
 from mmpost.config.settings import ModelSettings
@@ -105,8 +105,8 @@ def test_a_sound_run_is_ready_and_every_part_of_the_check_speaks(own: Path, tiny
     assert "ready to train: 0 errors, 0 warnings" in out
     for section in ("data", "lengths", "rewards, stage rl", "model", "are the media used?", "4 samples through stage"):
         assert f"{section} ──" in out or f"{section} rl ──" in out, section
-    for hop in ("Generate", "InjectTruth", "Score", "GroupAdvantage", "gradient norm"):
-        assert hop in out
+    for step in ("Generate", "InjectTruth", "Score", "GroupAdvantage", "gradient norm"):
+        assert step in out
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -127,7 +127,7 @@ def test_long_lists_of_broken_rows_are_cut_but_counted(own: Path) -> None:
     file = write(own / "many.jsonl", [row("none.jpg")] * 30)
     out = io.StringIO()
     report = Report(Console(file=out))
-    check_data([Reading("train", open_dataset(file), True)], report, skips=False)
+    check_data([SourceCheck("train", open_dataset(file), True)], report, skip_broken=False)
     assert report.errors == 30
     assert out.getvalue().count("error ") == 10
     assert "and 20 more" in out.getvalue()
@@ -148,10 +148,10 @@ def test_undeclared_gold_must_beat_empty_and_junk(own: Path, tiny_folder: str) -
     out = io.StringIO()
     words = ["task=grpo", *QUICK, {"model": tiny_folder, "data": {"train": file}}]
     assert check([*words, "task.rewards={text.answer_match: 1}"], Report(Console(file=out))) == 0, out.getvalue()
-    assert "left nothing" not in out.getvalue()
+    assert "dropped all" not in out.getvalue()
     code = check([*words, "task.rewards={text.non_repeat: 1}"], Report(Console(file=out)))
     assert code == 1
-    assert "qa.jsonl:1: gold gets 1, wanted more than the 1 of empty" in flat(out.getvalue())
+    assert "qa.jsonl:1: gold gets 1, wanted more than the 1 of the empty reply" in flat(out.getvalue())
 
 
 def test_a_template_without_the_assistants_marker_is_an_error(own: Path, tiny_folder: str, tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_every_family_has_its_lengths_measured_one_way_or_the_other(own: Path, t
         build(name, tmp_path / name)
         lengths = PromptLengths(str(tmp_path / name), ModelSettings(name=name))
         out = io.StringIO()
-        reading = Reading("train", open_dataset(own / "good.jsonl"), True, good=[0, 1, 2, 3])
-        check_lengths([reading], lengths, 10, Report(Console(file=out)), skips=False)
+        reading = SourceCheck("train", open_dataset(own / "good.jsonl"), True, usable=[0, 1, 2, 3])
+        check_lengths([reading], lengths, 10, Report(Console(file=out)), skip_broken=False)
         found[name] = "exact on 4" in out.getvalue()
         assert ("processor, on 4" in out.getvalue()) is not found[name]
         assert lengths.exact(reading.source[0]).media >= 4
@@ -259,8 +259,8 @@ def test_media_that_change_nothing_are_an_error(own: Path, tiny_folder: str, tmp
     model.save(tmp_path / "blind")
     code, out = run(own, str(tmp_path / "blind"))
     assert code == 1
-    assert "the media change nothing" in flat(out)
-    assert "vision is to train, but right replies give it no gradient at all" in flat(out)
+    assert "the media have no effect" in flat(out)
+    assert "vision is trainable, but gold replies give it no gradient at all" in flat(out)
 
 
 def test_frozen_parts_and_adapters_show_in_the_table(own: Path, tiny_folder: str) -> None:
@@ -277,9 +277,9 @@ def test_frozen_parts_and_adapters_show_in_the_table(own: Path, tiny_folder: str
 def test_what_a_forward_keeps_is_counted_once_and_without_weights() -> None:
     layer = torch.nn.Linear(8, 16)
     x = torch.randn(4, 8, requires_grad=True)
-    with held(layer) as found:
+    with saved_activations(layer) as saved:
         layer(x).square()
-    assert found.bytes == 4 * 8 * 4 + 4 * 16 * 4  # the input, and the output that the square needs
+    assert saved.bytes == 4 * 8 * 4 + 4 * 16 * 4  # the input, and the output that the square needs
 
 
 def train(own: Path, tiny_folder: str, **data: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_something_needed_that_is_missing_gives_exit_code_1(
     assert doctor.main([]) == 0
     monkeypatch.setattr(doctor, "doctor", lambda: [fine, optional, gone])
     assert doctor.main([]) == 1
-    assert "until this is mended: three" in capsys.readouterr().out
+    assert "until this is fixed: three" in capsys.readouterr().out
 
 
 def test_a_cache_that_cannot_be_made_is_reported(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

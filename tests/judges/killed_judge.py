@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from mmpost.judges.chat_judge import AskedJudge
+from mmpost.judges.chat_judge import ChatJudge
 from mmpost.judges.grade import Grade
 from mmpost.judges.server import Server
 
 CONCURRENCY = 4
 
 
-def judge(url: str, cache: str) -> AskedJudge:
+def judge(url: str, cache: str) -> ChatJudge:
     server = Server(url=url, model="m", cache=cache, concurrency=CONCURRENCY, backoff=0.01)
-    return AskedJudge(form=Grade(prompt="{candidate}"), model=server)
+    return ChatJudge(prompt=Grade(prompt="{candidate}"), backend=server)
 
 
 def pairs(n: int) -> list[tuple[str, str]]:

@@ -10,14 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from mmpost.errors import ConfigError, DataError
-from mmpost.judges.answer_cache import Answers, Messages
+from mmpost.judges.answer_cache import AnswerCache, Messages
 from mmpost.judges.base import Pair, Verdict
-from mmpost.judges.chat_judge import Answer, Answering, AskedJudge
+from mmpost.judges.chat_judge import Answer, ChatBackend, ChatJudge
 from mmpost.judges.grade import Grade
 from mmpost.judges.local import LocalModel
 from mmpost.judges.radiology.config import JudgeSettings
 from mmpost.judges.radiology.rules import RuleJudge
-from mmpost.judges.transform import Judged, scored
+from mmpost.judges.transform import JudgeScore, judge_reward
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
@@ -25,7 +25,7 @@ from tests.transforms.fakes import FakeContext
 ILL = "Small right effusion. Mild cardiomegaly."
 
 
-class Says(Answering):
+class Says(ChatBackend):
     """Says what is in the question, and in later draws something else."""
 
     later: str = ""
@@ -56,12 +56,12 @@ def sample(*texts: str, truth: Any = ILL) -> Sample:
     ],
 )
 def test_a_grade_is_the_last_number_behind_its_mark(said: str, score: float | None) -> None:
-    assert Grade().read(said).score == score
+    assert Grade().parse(said).score == score
 
 
 def test_a_grade_may_have_another_range_and_prompt() -> None:
     form = Grade(prompt="{question}|{reference}|{candidate}", system="be just", low=1, high=5)
-    assert form.read("Score: 2").score == 0.25
+    assert form.parse("Score: 2").score == 0.25
     assert form.messages(Pair("r", "{c}", "q")) == [
         {"role": "system", "content": "be just"},
         {"role": "user", "content": "q|r|{c}"},
@@ -74,11 +74,11 @@ def test_a_grade_may_have_another_range_and_prompt() -> None:
 def test_what_cannot_be_read_is_asked_for_again_and_then_left_out() -> None:
     pairs = [("r", text) for text in ("Score: 1", "fail", "prose")]
     form = Grade(prompt="{candidate}")
-    verdicts = AskedJudge(form=form, model=Says(), reasks=2).judge(pairs)
+    verdicts = ChatJudge(prompt=form, backend=Says(), reasks=2).judge(pairs)
     assert [(v.score, v.problem) for v in verdicts] == [(0.1, ""), (None, "failed"), (None, "unparseable")]
-    verdicts = AskedJudge(form=form, model=Says(later="Score: 9"), reasks=1).judge(pairs)
+    verdicts = ChatJudge(prompt=form, backend=Says(later="Score: 9"), reasks=1).judge(pairs)
     assert [v.score for v in verdicts] == [0.1, None, 0.9]
-    assert AskedJudge(form=form, model=Says()).judge([]) == []
+    assert ChatJudge(prompt=form, backend=Says()).judge([]) == []
 
 
 def test_a_verdict_has_a_score_or_a_reason() -> None:
@@ -88,29 +88,29 @@ def test_a_verdict_has_a_score_or_a_reason() -> None:
 
 
 def test_the_transform_scores_what_it_can_and_counts_the_rest() -> None:
-    judge = AskedJudge(form=Grade(prompt="{candidate}"), model=Says(), reasks=0)
+    judge = ChatJudge(prompt=Grade(prompt="{candidate}"), backend=Says(), reasks=0)
     context = FakeContext()
     before = [sample("Score: 5", "fail"), sample("prose", "Score: 10")]
-    after = Judged(judge=judge, name="mine")(before, context)
+    after = JudgeScore(judge=judge, name="mine")(before, context)
     assert [[r.scores for r in s.replies] for s in after] == [[{"mine": 0.5}, {}], [{}, {"mine": 1.0}]]
     assert not any(r.scores for s in before for r in s.replies)
     assert [context.mean(f"judge/{x}") for x in ("unparseable", "failed", "inapplicable")] == [0.25, 0.25, 0.0]
     assert context.mean("mine/score") == 0.75
     assert context.mean("mine/words") == 1.5
-    rewarded = Score(rewards={"mine": scored("mine")})(after, FakeContext())
+    rewarded = Score(rewards={"mine": judge_reward("mine")})(after, FakeContext())
     assert rewarded[0].replies[0].columns["reward"] == 0.5
-    again = Judged(judge=judge, name="mine")([sample()], FakeContext())
+    again = JudgeScore(judge=judge, name="mine")([sample()], FakeContext())
     assert again == [sample()]
 
 
 def test_the_transform_with_rules_counts_each_sort_of_error() -> None:
     context = FakeContext()
-    (judged,) = Judged(judge=RuleJudge(), name="rules")([sample(ILL, "Left effusion.")], context)
+    (judged,) = JudgeScore(judge=RuleJudge(), name="rules")([sample(ILL, "Left effusion.")], context)
     assert [r.scores["rules"] for r in judged.replies] == [1.0, 0.0]
     assert context.logs["rules/matched"] == [2.0, 0.0]
     assert context.logs["rules/location"] == [0.0, 1.0]
     with pytest.raises(DataError, match="wants a reference text"):
-        Judged(judge=RuleJudge())([sample(ILL, truth=3)], FakeContext())
+        JudgeScore(judge=RuleJudge())([sample(ILL, truth=3)], FakeContext())
 
 
 def test_the_question_is_the_prompt_without_the_system_message() -> None:
@@ -123,11 +123,11 @@ def test_settings_choose_a_judge() -> None:
     assert JudgeSettings(length_control=True).judge() == RuleJudge(length_control=True)
     server = {"url": "http://h/v1", "model": "m"}
     judge = JudgeSettings.model_validate({"by": "server", "server": server, "reasks": 3}).judge()
-    assert isinstance(judge, AskedJudge)
+    assert isinstance(judge, ChatJudge)
     assert judge.reasks == 3
     local = JudgeSettings.model_validate({"by": "local", "local": {"model": "m"}, "form": "grade"}).judge()
-    assert isinstance(local, AskedJudge)
-    assert isinstance(local.form, Grade)
+    assert isinstance(local, ChatJudge)
+    assert isinstance(local.prompt, Grade)
     for by in ("server", "local", "bertscore"):
         with pytest.raises(ValidationError, match=f"by={by} wants the section {by}"):
             JudgeSettings.model_validate({"by": by})
@@ -135,19 +135,19 @@ def test_settings_choose_a_judge() -> None:
 
 def test_a_file_that_is_no_table_of_answers(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello " * 500)
-    with pytest.raises(ConfigError, match="wanted a file for a judge's answers"):
-        Answers(tmp_path / "text")
+    with pytest.raises(ConfigError, match="wanted a file for the judge's answer cache"):
+        AnswerCache(tmp_path / "text")
 
 
 def test_the_first_answer_to_a_question_stays(tmp_path: Path) -> None:
-    kept = Answers(tmp_path / "new" / "a.sqlite")
+    kept = AnswerCache(tmp_path / "new" / "a.sqlite")
     kept.put({"q": 1}, "one")
     kept.put({"q": 1}, "two")
     assert len(kept) == 1
-    assert list(Answers(kept.path).get([*_keys(kept), "none"]).values()) == ["one"]
+    assert list(AnswerCache(kept.path).get([*_keys(kept), "none"]).values()) == ["one"]
 
 
-def _keys(kept: Answers) -> Iterator[str]:
+def _keys(kept: AnswerCache) -> Iterator[str]:
     from mmpost.judges.answer_cache import question_key
 
     yield question_key({"q": 1})
@@ -192,7 +192,7 @@ def test_a_model_on_this_machine_answers_alike_in_any_batch(chat_model: str) -> 
     other = LocalModel(model=chat_model, device="cpu", max_tokens=9, batch=4, reask_temperature=5.0)
     assert other.answers(asked, 1) != said
     assert other.answers(asked, 1) == other.answers(asked, 1)
-    verdicts = AskedJudge(form=Grade(), model=together, reasks=0).judge([("r", "a")])
+    verdicts = ChatJudge(prompt=Grade(), backend=together, reasks=0).judge([("r", "a")])
     assert len(verdicts) == 1
 
 

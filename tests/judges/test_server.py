@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 from mmpost.errors import ConfigError, TrainError
-from mmpost.judges.chat_judge import AskedJudge
+from mmpost.judges.chat_judge import ChatJudge
 from mmpost.judges.grade import Grade
 from mmpost.judges.radiology.green import Green
-from mmpost.judges.server import Server, _seconds
-from mmpost.judges.transform import Judged
+from mmpost.judges.server import Server, _parse_retry_after
+from mmpost.judges.transform import JudgeScore
 from mmpost.types import Part, Reply, Sample
 from tests.judges import killed_judge
 from tests.judges.chat_server import GOOD, ChatServer, serving
@@ -45,8 +45,8 @@ def client(server: ChatServer, folder: Path, **more: Any) -> Server:
     return Server(url=server.url, model="m", cache=str(folder / "answers.sqlite"), **{**quick, **more})
 
 
-def grades(server: ChatServer, folder: Path, **more: Any) -> AskedJudge:
-    return AskedJudge(form=Grade(prompt="{candidate}"), model=client(server, folder, **more))
+def grades(server: ChatServer, folder: Path, **more: Any) -> ChatJudge:
+    return ChatJudge(prompt=Grade(prompt="{candidate}"), backend=client(server, folder, **more))
 
 
 def pairs(n: int) -> list[tuple[str, str]]:
@@ -81,8 +81,8 @@ def test_what_never_answers_is_failed_and_what_never_fits_unparseable(tmp_path: 
         verdicts = judge.judge(pairs(5))
         assert [v.problem for v in verdicts] == ["", "failed", "unparseable", "failed", "unparseable"]
         assert [v.score for v in verdicts] == [0.7, None, None, None, None]
-        assert "HTTP 500" in verdicts[1].said
-        assert "wanted a chat completion" in verdicts[3].said
+        assert "HTTP 500" in verdicts[1].raw_reply
+        assert "wanted a chat completion" in verdicts[3].raw_reply
         assert server.asked == {"q0": 1, "q1": 4, "q2": 2, "q3": 4, "q4": 2}
         again = judge.judge(pairs(5))
         assert [v.problem for v in again] == [v.problem for v in verdicts]
@@ -127,9 +127,9 @@ def test_retry_after_is_waited_for_by_all_and_too_long_is_a_failure(tmp_path: Pa
 
 def test_retry_after_may_be_a_date() -> None:
     when = datetime.now(timezone.utc) + timedelta(seconds=30)
-    assert 25 < _seconds(format_datetime(when, usegmt=True)) <= 30
-    assert _seconds("7") == 7.0
-    assert _seconds("") == _seconds("soon") == _seconds("-3") == 0.0
+    assert 25 < _parse_retry_after(format_datetime(when, usegmt=True)) <= 30
+    assert _parse_retry_after("7") == 7.0
+    assert _parse_retry_after("") == _parse_retry_after("soon") == _parse_retry_after("-3") == 0.0
 
 
 def test_a_server_that_is_not_there_fails_each_question(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_a_server_that_is_not_there_fails_each_question(tmp_path: Path) -> None:
     judge = grades(server, tmp_path, attempts=2)
     assert {v.problem for v in judge.judge(pairs(3))} == {"failed"}
     sample = Sample("s", (), (Reply((Part("text", "a"),)),), truth="r")
-    with pytest.raises(TrainError, match="wanted scores of 1 replies, found an answer to none"):
-        Judged(judge=judge)([sample], FakeContext())
+    with pytest.raises(TrainError, match="wanted scores of 1 replies, found answers to none"):
+        JudgeScore(judge=judge)([sample], FakeContext())
 
 
 def test_no_more_at_once_than_allowed_and_equal_questions_once(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_cache_knows_prompt_model_and_sampling_but_not_the_address(tmp_path:
         grades(server, tmp_path).judge(pairs(2))
         for changed in ({"model": "n"}, {"temperature": 0.5}, {"max_tokens": 9}, {"extra": {"top_p": 0.5}}):
             base = client(server, tmp_path)
-            AskedJudge(form=Grade(prompt="{candidate}"), model=base.model_copy(update=changed)).judge(pairs(1))
+            ChatJudge(prompt=Grade(prompt="{candidate}"), backend=base.model_copy(update=changed)).judge(pairs(1))
         assert server.asked == {"q0": 5, "q1": 1}
     with serving(lambda question, turn: "500") as other:
         assert [v.score for v in grades(other, tmp_path).judge(pairs(2))] == [0.2, 0.2]
@@ -179,7 +179,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         grades(server, tmp_path, key_variable="MY_KEY").judge([("r", "new")])
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     told = f"{verdicts}{raised.value}{judge!r}{judge.model_dump_json()}{caplog.text}"
-    assert "Bearer ***" in verdicts[1].said
+    assert "Bearer ***" in verdicts[1].raw_reply
     assert "sk-very-secret" not in told
     assert b"sk-very-secret" not in kept
     monkeypatch.delenv("MY_KEY")
@@ -193,14 +193,14 @@ def test_settings_that_cannot_work(tmp_path: Path) -> None:
             Server(url=url, model="m")
     assert Server(url="http://h/v1/chat/completions", model="m").url == "http://h/v1"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="name another place"):
+    with pytest.raises(ConfigError, match="choose another path"):
         Server(url="http://h/v1", model="m", cache=str(tmp_path / "file" / "answers.sqlite")).answers([], 0)
 
 
 def test_green_over_http(tmp_path: Path) -> None:
     answers = {1: "say The reports agree well.", 2: f"say {GOOD}"}
     with serving(lambda question, turn: answers[turn]) as server:
-        judge = AskedJudge(form=Green(), model=client(server, tmp_path))
+        judge = ChatJudge(prompt=Green(), backend=client(server, tmp_path))
         (verdict,) = judge.judge([("Small effusion.", "Nodule.")])
         assert verdict.score == pytest.approx(0.6)
         assert "small effusion." in server.heard[0]["messages"][0]["content"]
@@ -214,7 +214,7 @@ def test_green_over_http(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["length", "content_filter", "stop"])
 def test_an_answer_that_was_cut_off_is_not_read(end: str, tmp_path: Path) -> None:
     with serving(lambda question, turn: f"end {end}") as server:
-        judge = AskedJudge(form=Green(), model=client(server, tmp_path), reasks=0)
+        judge = ChatJudge(prompt=Green(), backend=client(server, tmp_path), reasks=0)
         (verdict,) = judge.judge([("Small effusion.", "Nodule.")])
     assert (verdict.score, verdict.problem) == ((pytest.approx(0.6), "") if end == "stop" else (None, "unparseable"))
 
@@ -224,10 +224,10 @@ def test_what_goes_on_record_stops_at_one_reply_without_an_answer(tmp_path: Path
     sample = Sample("s", (), replies, truth="r")
     with serving(lambda question, turn: "500" if question == "q1" else "say Score: 3") as server:
         judge = grades(server, tmp_path)
-        (judged,) = Judged(judge=judge)([sample], FakeContext())
+        (judged,) = JudgeScore(judge=judge)([sample], FakeContext())
         assert ["judge" in r.scores for r in judged.replies] == [True, False, True]
-        with pytest.raises(TrainError, match=r"scores of 3 replies, found an answer to 2 .* kept"):
-            Judged(judge=judge, complete=True)([sample], FakeContext())
+        with pytest.raises(TrainError, match=r"scores of 3 replies, found answers to 2 .* cached"):
+            JudgeScore(judge=judge, complete=True)([sample], FakeContext())
 
 
 def test_inside_an_event_loop(tmp_path: Path) -> None:

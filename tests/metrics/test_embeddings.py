@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 
 from mmpost.errors import ConfigError
-from mmpost.metrics.embeddings import ClassBy, ClassOf, Map, NearestSimilar, OutlierScore, Retrieve, averaged
-from mmpost.metrics.summaries import class_accuracy, finding, recalls, same_share
+from mmpost.metrics.embeddings import (
+    CrossModalRetrieval,
+    EmbeddingClassifier,
+    HeadClassifier,
+    NearestNeighbors,
+    OutlierScore,
+    PcaProjection,
+    average_modalities,
+)
+from mmpost.metrics.summaries import anomaly_detection, class_accuracy, neighbor_precision, retrieval_recall
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
 
@@ -55,9 +63,9 @@ def cloud(n: int, seed: int, spread: float = 0.15) -> list[Sample]:
     return made
 
 
-@pytest.mark.parametrize("how", ["centroid", "neighbours", "linear"])
-def test_classes_by_embeddings(how: Literal["centroid", "neighbours", "linear"]) -> None:
-    of = ClassOf(cloud(60, 0), NAMES, ("x", "y"), how=how)
+@pytest.mark.parametrize("method", ["centroid", "neighbors", "linear"])
+def test_classes_by_embeddings(method: Literal["centroid", "neighbors", "linear"]) -> None:
+    of = EmbeddingClassifier(cloud(60, 0), NAMES, ("x", "y"), method=method)
     scored = of(cloud(30, 1), Embeds())
     assert class_accuracy(scored) == {"accuracy": 100.0, "balanced": 100.0}
     assert scored[1].replies[-1].text == "b"
@@ -67,20 +75,20 @@ def test_accuracy_and_its_balance() -> None:
     rows = [sample(str(i + 1), label, x=[1, 0, 0]) for i, label in enumerate((0, 0, 0, 1))]
     logits = [[2.0, 0, 0], [2.0, 0, 0], [0, 0, 2.0], [0, 2.0, 0]]
     given = [replace(s, meta={**s.meta, "logits": row}) for s, row in zip(rows, logits, strict=True)]
-    scored = ClassBy(NAMES, ("x",))(given, Embeds())
+    scored = HeadClassifier(NAMES, ("x",))(given, Embeds())
     assert [s.replies[0].text for s in scored] == ["a", "a", "c", "b"]
     assert class_accuracy(scored) == {"accuracy": 75.0, "balanced": pytest.approx(100 * (2 / 3 + 1) / 2)}
     with pytest.raises(ConfigError, match="head of 2 classes, found one of 3"):
-        ClassBy(NAMES[:2], ("x",))(given, Embeds())
+        HeadClassifier(NAMES[:2], ("x",))(given, Embeds())
     assert math.isnan(class_accuracy(rows)["accuracy"])
 
 
 def test_samples_without_the_kinds_are_not_judged() -> None:
     lone = replace(sample("1", 0), meta={"at": {"y": [0.0, 1.0, 0.0]}})
-    scored = ClassOf(cloud(30, 0), NAMES, ("x",))([*cloud(3, 1), lone], Embeds())
+    scored = EmbeddingClassifier(cloud(30, 0), NAMES, ("x",))([*cloud(3, 1), lone], Embeds())
     assert [len(s.replies) for s in scored] == [1, 1, 1, 0]
     with pytest.raises(ConfigError, match="wanted embeddings of z, found none"):
-        ClassOf(cloud(30, 0), NAMES, ("z",))(cloud(3, 1), Embeds())
+        EmbeddingClassifier(cloud(30, 0), NAMES, ("z",))(cloud(3, 1), Embeds())
 
 
 def test_samples_of_no_known_class_are_not_judged() -> None:
@@ -88,20 +96,20 @@ def test_samples_of_no_known_class_are_not_judged() -> None:
     blind = replace(cloud(1, 1)[0], prompt=(Part("z", None),))
     given = [replace(s, meta={**s.meta, "logits": [1.0, 0.0, 0.0]}) for s in [*unknown, blind]]
     fit = cloud(30, 0)
-    assert ClassBy(NAMES, ("x", "y"))(given, Embeds()) == given
-    for judge in (ClassOf(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
+    assert HeadClassifier(NAMES, ("x", "y"))(given, Embeds()) == given
+    for judge in (EmbeddingClassifier(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
         assert judge(given[:2], Embeds()) == given[:2]
 
 
 def test_a_class_that_nothing_is_fitted_on_is_nobodys_nearest() -> None:
     fit = [sample("1", 0, x=[1, 0, 0]), sample("2", 1, x=[0, 1, 0])]
     far = sample("3", 1, x=[-1, -0.2, 0])
-    for judge in (ClassOf(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
+    for judge in (EmbeddingClassifier(fit, NAMES, ("x",)), OutlierScore(fit, NAMES, ("x",))):
         assert judge([far], Embeds())[0].replies[0].text == "b"
 
 
 def test_averages_are_over_what_is_there() -> None:
-    rows, there = averaged(
+    rows, there = average_modalities(
         [{"x": np.array([1.0, 0]), "y": np.array([0, 1.0])}, {"y": np.array([0, 2.0])}, {}], ("x", "y")
     )
     assert rows.tolist() == [pytest.approx([0.5**0.5, 0.5**0.5]), [0, 1], [0, 0]]
@@ -114,9 +122,9 @@ def test_ranks_of_the_other_half() -> None:
         sample("2", 0, x=[0, 1, 0], y=[0, 0, 1]),  # its other half is the last of three
         sample("3", 0, x=[0, 0, 1], y=[0, 1, 0.1]),
     ]
-    scored = Retrieve(("x", "y"))(rows, Embeds())
+    scored = CrossModalRetrieval(("x", "y"))(rows, Embeds())
     assert [s.replies[0].scores["rank/x>y"] for s in scored] == [0, 2, 1]
-    found = recalls(scored, at=(1, 2))
+    found = retrieval_recall(scored, at=(1, 2))
     assert found["x>y@1"] == pytest.approx(100 / 3)
     assert found["x>y@2"] == pytest.approx(200 / 3)
     assert found["recall@1"] == pytest.approx((found["x>y@1"] + found["y>x@1"]) / 2)
@@ -128,28 +136,28 @@ def test_embeddings_that_are_all_alike_are_at_chance(collapsed: str) -> None:
     alike = [1.0, 0.0, 0.0]
     made = rng.normal(size=(20, 3)).tolist()
     rows = [sample(str(i), 0, x=alike if "x" in collapsed else v, y=alike) for i, v in enumerate(made)]
-    scored = Retrieve(("x", "y"))(rows, Embeds())
+    scored = CrossModalRetrieval(("x", "y"))(rows, Embeds())
     assert all(s.replies[0].scores["rank/x>y"] == 9.5 for s in scored)
-    assert recalls(scored, at=(1,))["x>y@1"] == 0
+    assert retrieval_recall(scored, at=(1,))["x>y@1"] == 0
 
 
 def test_embeddings_of_nan_are_last() -> None:
     rows = [sample(str(i), 0, x=[math.nan, 0, 0], y=[1, i, 0]) for i in range(5)]
-    assert [s.replies[0].scores["rank/x>y"] for s in Retrieve(("x", "y"))(rows, Embeds())] == [4.0] * 5
+    assert [s.replies[0].scores["rank/x>y"] for s in CrossModalRetrieval(("x", "y"))(rows, Embeds())] == [4.0] * 5
 
 
 def test_ranks_are_among_the_samples_of_all_ranks() -> None:
     mine = [sample("1", 0, x=[1, 0, 0], y=[1, 1, 0])]
     # For each kind the size, and a vector of another rank that lies nearer than the own one.
-    scored = Retrieve(("x", "y"))(mine, Embeds(others=[[3.0], [0.7, 0.7, 0.0], [3.0], [1.0, 0.0, 0.0]]))
+    scored = CrossModalRetrieval(("x", "y"))(mine, Embeds(others=[[3.0], [0.7, 0.7, 0.0], [3.0], [1.0, 0.0, 0.0]]))
     assert scored[0].replies[0].scores == {"rank/x>y": 1.0, "rank/y>x": 1.0}
 
 
 def test_similar_samples() -> None:
     base = [sample("near", 0, x=[1, 0.1, 0]), sample("next", 1, x=[1, 0.5, 0]), sample("far", 0, x=[0, 0, 1])]
-    scored = NearestSimilar(base, NAMES, ("x",), k=2)([sample("1", 0, x=[1, 0, 0])], Embeds())
+    scored = NearestNeighbors(base, NAMES, ("x",), k=2)([sample("1", 0, x=[1, 0, 0])], Embeds())
     assert scored[0].replies[0].text == "near next"
-    assert same_share(scored) == {"precision": 50.0}
+    assert neighbor_precision(scored) == {"precision": 50.0}
 
 
 def test_planted_anomalies_and_wrong_labels_are_found() -> None:
@@ -162,13 +170,15 @@ def test_planted_anomalies_and_wrong_labels_are_found() -> None:
     wrong = [
         replace(s, columns={**s.columns, "label": (s.columns["label"] + 1) % 3, "wrong": 1.0}) for s in cloud(9, 3)
     ]
-    scored = OutlierScore(cloud(60, 0), NAMES, ("x", "y"), planted=("odd", "wrong"))([*plain, *odd, *wrong], Embeds())
-    found = finding(scored)
+    scored = OutlierScore(cloud(60, 0), NAMES, ("x", "y"), ground_truth=("odd", "wrong"))(
+        [*plain, *odd, *wrong], Embeds()
+    )
+    found = anomaly_detection(scored)
     assert found["outlier_auc"] > 0.9
     assert found["mislabel_auc"] == 1.0
     assert found["mislabel_recall"] == 100.0
     assert 9 / (9 + 12) <= found["mislabel_precision"] / 100 <= 1
-    assert math.isnan(finding(OutlierScore(cloud(60, 0), NAMES, ("x",))(plain, Embeds()))["outlier_auc"])
+    assert math.isnan(anomaly_detection(OutlierScore(cloud(60, 0), NAMES, ("x",))(plain, Embeds()))["outlier_auc"])
 
 
 def test_the_outlier_score_is_the_cards() -> None:
@@ -178,23 +188,23 @@ def test_the_outlier_score_is_the_cards() -> None:
 
 
 def test_a_map_keeps_classes_apart() -> None:
-    scored = Map(("x", "y"))(cloud(60, 4), Embeds())
+    scored = PcaProjection(("x", "y"))(cloud(60, 4), Embeds())
     places = np.array([[s.replies[0].scores[f"map/{axis}"] for axis in "xy"] for s in scored])
     labels = np.arange(60) % 3
     middle = np.array([places[labels == c].mean(0) for c in range(3)])
     nearest = np.linalg.norm(places[:, None] - middle, axis=2).argmin(1)
     assert (nearest == labels).mean() > 0.95
-    assert Map(("x",))(cloud(1, 4), Embeds())[0].replies == ()
+    assert PcaProjection(("x",))(cloud(1, 4), Embeds())[0].replies == ()
 
 
 def test_scores_join_the_reply_that_is_there() -> None:
     before = replace(cloud(1, 1)[0], replies=(Reply((), "policy", scores={"right": 1.0}),))
-    scored = ClassOf(cloud(30, 0), NAMES, ("x",))([before], Embeds())
+    scored = EmbeddingClassifier(cloud(30, 0), NAMES, ("x",))([before], Embeds())
     assert len(scored[0].replies) == 1
     assert scored[0].replies[0].scores == {"right": 1.0}
 
 
 def test_unlabelled_samples_are_not_fitted_on() -> None:
     unknown = [replace(s, columns={"label": -1.0}) for s in cloud(30, 0)]
-    with pytest.raises(ConfigError, match="wanted labelled samples"):
-        ClassOf(unknown, NAMES, ("x",))(cloud(3, 1), Embeds())
+    with pytest.raises(ConfigError, match="wanted labeled samples"):
+        EmbeddingClassifier(unknown, NAMES, ("x",))(cloud(3, 1), Embeds())

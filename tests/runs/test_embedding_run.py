@@ -14,7 +14,7 @@ from small_runs import metrics, same_weights
 from towers_task import write
 
 import mmpost
-from mmpost.checks import check
+from mmpost.checks.check import check
 from mmpost.checks.report import Report
 from mmpost.commands.export import export
 from mmpost.errors import ConfigError
@@ -90,11 +90,11 @@ def test_a_run_is_a_model_to_evaluate_load_and_export(whole: Path, settings: dic
         predict([{"task": settings["task"], "model": str(whole), "out": str(tmp_path / "said.jsonl")}])
 
 
-def test_check_takes_it_through_every_hop(settings: dict[str, Any]) -> None:
+def test_check_takes_it_through_every_step(settings: dict[str, Any]) -> None:
     said = io.StringIO()
     report = Report(Console(file=said, width=200))
     assert check([{k: v for k, v in settings.items() if k in ("model", "task")}], report) == 0, said.getvalue()
-    for word in ("wave", "projector", "forward of the first", "embeddings strip", "gradient norm"):
+    for word in ("wave", "projector", "first forward", "embeddings strip", "gradient norm"):
         assert word in said.getvalue(), word
 
 

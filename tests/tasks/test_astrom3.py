@@ -14,7 +14,7 @@ import mmpost
 from mmpost.config import run_config
 from mmpost.data.worlds.stars.catalogue import CLASSES
 from mmpost.errors import ConfigError
-from mmpost.metrics.embeddings import ClassOf
+from mmpost.metrics.embeddings import EmbeddingClassifier
 from mmpost.report import report
 from mmpost.runs.configured_task import make_task
 from mmpost.tasks.astrom3 import Astrom3
@@ -51,9 +51,9 @@ def test_labels_are_capped_by_class() -> None:
 
 def test_evaluations_are_fitted_on_every_class() -> None:
     benches = task(stars=4096, labels=1.0).benches("test")
-    (near,) = [t for b in benches for t in b.transforms if isinstance(t, ClassOf)]
+    (near,) = [t for b in benches for t in b.transforms if isinstance(t, EmbeddingClassifier)]
     counts = np.bincount([int(near.fit[i].columns["label"]) for i in range(len(near.fit))], minlength=len(CLASSES))
-    assert len(near.fit) <= near.most
+    assert len(near.fit) <= near.max_fit_samples
     assert counts.min() > 30
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from small_runs import metrics, same_weights
 
 import mmpost
-from mmpost.checks import check
+from mmpost.checks.check import check
 from mmpost.checks.report import Report
 from mmpost.config import run_config
 from mmpost.data.worlds.chest.questions import Questions
@@ -96,8 +96,8 @@ def test_the_stages_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        (["judge.by=server", "judge.server.url=http://host/v1", "judge.server.model=owner/green"], "AskedJudge"),
-        (["judge.by=local", "judge.local.model=owner/green"], "AskedJudge"),
+        (["judge.by=server", "judge.server.url=http://host/v1", "judge.server.model=owner/green"], "ChatJudge"),
+        (["judge.by=local", "judge.local.model=owner/green"], "ChatJudge"),
         (["judge.by=bertscore", "judge.bertscore.model=owner/bert"], "BertScore"),
     ],
 )
@@ -192,14 +192,14 @@ def test_going_on_between_the_steps_ends_in_the_same_bits(step: int, whole: Path
 
 
 def test_a_kill_while_candidates_are_drawn_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmpost.judges.transform import Judged
+    from mmpost.judges.transform import JudgeScore
 
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
     settings = run_config.merge(SETTINGS, {"task": {"sft_fraction": 0.0}, "steps": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Judged, "__call__", dies)
+        patch.setattr(JudgeScore, "__call__", dies)
         mmpost.train(**settings, out=str(tmp_path / "run"))
     drawn = rows(tmp_path / "run", "candidates")
     assert mmpost.train(resume=str(tmp_path / "run"))["status"] == "done"

@@ -1,7 +1,7 @@
-"""GREEN (Ostmeier et al. 2024): a model lists errors and matched findings of a radiology report; the score is a share.
+"""GREEN (Ostmeier et al. 2024): a chat model lists the errors and matched findings of a radiology report.
 
-The headers, the names of the six categories and the layout are those that the released judge was trained to write; the
-words around them are our own.
+Headers, the six category names and the layout are those that the released judge was trained to write. The rest of the
+prompt is worded differently.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from typing import Literal
 
 from mmpost.judges.answer_cache import Messages
-from mmpost.judges.base import Pair, Verdict, cleaned, ratio
-from mmpost.judges.chat_judge import Form
+from mmpost.judges.base import Pair, Verdict, clean_report, green_score
+from mmpost.judges.chat_judge import JudgePrompt
 
 CATEGORIES = (
     "False report of a finding in the candidate",
@@ -21,10 +21,10 @@ CATEGORIES = (
     "Mentioning a comparison that isn't in the reference",
     "Omitting a comparison detailing a change from a prior study",
 )
-"""The errors (a) to (f)."""
+"""The error categories (a) to (f)."""
 SECTIONS = ("Explanation", "Clinically Significant Errors", "Clinically Insignificant Errors", "Matched Findings")
-WORDS = 300
-"""Of each report, as many words from its beginning."""
+MAX_WORDS = 300
+"""Longer reports are cut to their first words."""
 
 _LAYOUT = """[Explanation]:
 <what you compared>
@@ -62,86 +62,88 @@ _ITEM = re.compile(r"[ \t*]*(\d{1,3})[.)]")
 _NONE = re.compile(r"None\b|No\W*$|No (?:\w+ ){0,3}(?:errors?|findings?|matches)\b", re.IGNORECASE)
 
 
-class Green(Form):
-    """GREEN's question and how its answer is read.
+class Green(JudgePrompt):
+    """GREEN's prompt and two parsers for the reply.
 
-    `ours` wants both counts said: the list of significant errors with at least one line that has a number (or a
-    sentence such as "No errors"), no other line, and the matched findings; else the answer is unparseable.
-    `released` reads as the released scorer does: what is missing counts 0, so an unparseable answer scores 0.
+    `ours` is strict. The list of significant errors must have at least one line with a count (or say "No errors") and
+    no other lines, and the number of matched findings must be stated; otherwise the reply is unparseable. `released`
+    follows the released scorer: whatever is missing counts as 0, so a broken reply scores 0.
     """
 
     variant: Literal["ours", "released"] = "ours"
-    """Whether an answer that cannot be read has no score, or 0."""
+    """The parser: a malformed reply has no score with `ours`, and usually 0 with `released`."""
     clean: bool = True
-    """Take [spans], ** and capitals out of both reports first."""
+    """Remove [spans] and **, and lowercase both reports first."""
 
     def messages(self, pair: Pair) -> Messages:
-        texts = [cleaned(text) if self.clean else text for text in (pair.reference, pair.candidate)]
-        reference, candidate = (" ".join(text.split()[:WORDS]) for text in texts)
-        letters = list(zip("abcdef", CATEGORIES, strict=True))
-        lines = "\n".join(f"({x}) {name}: <number of errors>. <error 1>; ...; <error n>" for x, name in letters)
-        named = "\n".join(f"({x}) {name}" for x, name in letters)
+        texts = [clean_report(text) if self.clean else text for text in (pair.reference, pair.candidate)]
+        reference, candidate = (" ".join(text.split()[:MAX_WORDS]) for text in texts)
+        lettered = list(zip("abcdef", CATEGORIES, strict=True))
+        lines = "\n".join(f"({x}) {name}: <number of errors>. <error 1>; ...; <error n>" for x, name in lettered)
+        categories = "\n".join(f"({x}) {name}" for x, name in lettered)
         layout = _LAYOUT.format(lines=lines)
-        text = _PROMPT.format(categories=named, reference=reference, candidate=candidate, layout=layout)
+        text = _PROMPT.format(categories=categories, reference=reference, candidate=candidate, layout=layout)
         return [{"role": "user", "content": text}]
 
-    def read(self, said: str) -> Verdict:
-        counts = _released(said) if self.variant == "released" else _strict(said)
+    def parse(self, reply: str) -> Verdict:
+        counts = _parse_released(reply) if self.variant == "released" else _parse_strict(reply)
         if counts is None:
-            return Verdict(None, "unparseable", said=said)
+            return Verdict(None, "unparseable", raw_reply=reply)
         errors = sum(counts[f"significant/{x}"] for x in "abcdef")
-        return Verdict(ratio(counts["matched"], errors), counts=counts, said=said)
+        return Verdict(green_score(counts["matched"], errors), counts=counts, raw_reply=reply)
 
 
-def sections(said: str) -> dict[str, str]:
-    """The text below each of the four headers, however it is spaced; of a header that comes twice, the last."""
-    found = list(_HEADER.finditer(said))
-    if not found:
+def split_sections(reply: str) -> dict[str, str]:
+    """The text below each of the four headers, whatever their spacing. A repeated header's last section counts."""
+    headers = list(_HEADER.finditer(reply))
+    if not headers:
         return {}
-    ends = [after.start() for after in found[1:]] + [len(said)]
-    texts = {match[1].strip().title(): said[match.end() : end].strip() for match, end in zip(found, ends, strict=True)}
+    ends = [header.start() for header in headers[1:]] + [len(reply)]
+    texts = {
+        header[1].strip().title(): reply[header.end() : end].strip() for header, end in zip(headers, ends, strict=True)
+    }
     return {name: texts[name] for name in SECTIONS if name in texts}
 
 
-def _strict(said: str) -> dict[str, float] | None:
-    """All counts, or None where the answer leaves one in doubt."""
-    parts = sections(said.replace("\r\n", "\n"))
-    significant = _errors(parts.get("Clinically Significant Errors", ""))
-    agreed = _agreed(parts.get("Matched Findings", ""))
-    if significant is None or agreed is None:
+def _parse_strict(reply: str) -> dict[str, float] | None:
+    """All counts, or None if one of those that enter the score is ambiguous."""
+    sections = split_sections(reply.replace("\r\n", "\n"))
+    significant = _count_errors(sections.get("Clinically Significant Errors", ""))
+    matched = _count_matched(sections.get("Matched Findings", ""))
+    if significant is None or matched is None:
         return None
-    insignificant = _errors(parts.get("Clinically Insignificant Errors", ""))
+    # Insignificant errors are only logged, so a malformed list of them costs no score.
+    insignificant = _count_errors(sections.get("Clinically Insignificant Errors", ""))
     counts = {f"significant/{x}": n for x, n in significant.items()}
     counts |= {f"insignificant/{x}": n for x, n in (insignificant or dict.fromkeys("abcdef", 0.0)).items()}
-    return {**counts, "matched": agreed}
+    return {**counts, "matched": matched}
 
 
-def _agreed(text: str) -> float | None:
-    """How many findings both reports have; None where no number is said, or more than one."""
+def _count_matched(text: str) -> float | None:
+    """The number of matched findings; None if none is stated, or several are."""
     if _NONE.match(text) and not re.search(r"\d", text):
         return 0.0
-    begun = [int(found[1]) for found in map(_ITEM.match, text.splitlines()) if found]
-    if len(begun) > 1:
-        # A numbered list is as long as its last number, where it is one.
-        return float(len(begun)) if begun == list(range(1, len(begun) + 1)) else None
+    item_numbers = [int(item[1]) for item in map(_ITEM.match, text.splitlines()) if item]
+    if len(item_numbers) > 1:
+        # Several lines that begin with a number: only a list numbered 1, 2, 3, ... has an unambiguous count.
+        return float(len(item_numbers)) if item_numbers == list(range(1, len(item_numbers) + 1)) else None
     number = _MATCHED.match(text)
     return float(number[1]) if number else None
 
 
-def _errors(text: str) -> dict[str, float] | None:
-    """Errors by category; None where there is no line, one is no category's, one has no number, or one comes twice.
-
-    "No errors" is none at all, unless counts follow.
+def _count_errors(text: str) -> dict[str, float] | None:
+    """Number of errors by category. None if there are no lines, or if any line has no category, has no count or
+    repeats a category. "No errors" means 0 in all categories, unless counts follow.
     """
     if _NONE.match(text) and not re.search(r"\d", text) and not any(map(_LINE.match, text.splitlines())):
         return dict.fromkeys("abcdef", 0.0)
     counts = dict.fromkeys("abcdef", 0.0)
     seen: set[str] = set()
     for line in filter(None, map(str.strip, text.splitlines())):
-        found = _LINE.match(line)
-        if found is None:
+        match = _LINE.match(line)
+        if match is None:
             return None
-        letter, rest = found.groups()
+        letter, rest = match.groups()
         name = letter if letter in counts else "abcdef"[int(letter) - 1]
         number = _COUNT.search(rest)
         none = _NONE.match(rest.rpartition(":")[2].strip())
@@ -152,21 +154,21 @@ def _errors(text: str) -> dict[str, float] | None:
     return counts if seen else None
 
 
-def _released(said: str) -> dict[str, float]:
-    """As the released scorer counts: a section ends at the first empty line, and what cannot be read is 0."""
+def _parse_released(reply: str) -> dict[str, float]:
+    """Counts as the released scorer reads them: a section ends at the first empty line; what cannot be parsed is 0."""
     counts: dict[str, float] = {}
     for prefix, section in (("significant", SECTIONS[1]), ("insignificant", SECTIONS[2])):
-        text = _until_blank(said, section)
+        text = _until_blank(reply, section)
         marks = "abcdef" if re.search(r"\([a-f]\) ", text) else "123456"
-        # The scorer sorts the lines; of two lines of one category the later in that order counts.
+        # The released scorer sorts the lines; if a category repeats, the last line in that order counts.
         lines = sorted(re.findall(rf"\([{marks[0]}-{marks[-1]}]\) .*", text))
         for letter, mark in zip("abcdef", marks, strict=True):
             numbers = [re.search(r"(?<=: )\b\d+\b(?=\.)", line) for line in lines if line.startswith(f"({mark}) ")]
             counts[f"{prefix}/{letter}"] = float(([0.0] + [float(n[0]) for n in numbers if n])[-1])
-    matched = re.match(r"\d+\b(?=\.)", _until_blank(said, SECTIONS[3]))
+    matched = re.match(r"\d+\b(?=\.)", _until_blank(reply, SECTIONS[3]))
     return {**counts, "matched": float(matched[0]) if matched else 0.0}
 
 
-def _until_blank(said: str, section: str) -> str:
-    found = re.search(rf"\[{section}\]:\s*(.*?)(?:\n\s*\n|\Z)", said, re.DOTALL)
-    return "" if found is None or found[1].startswith("No") else found[1]
+def _until_blank(reply: str, section: str) -> str:
+    match = re.search(rf"\[{section}\]:\s*(.*?)(?:\n\s*\n|\Z)", reply, re.DOTALL)
+    return "" if match is None or match[1].startswith("No") else match[1]

@@ -1,10 +1,10 @@
-"""CheXbert's classes from the MeSH terms of Open-i reports: what human indexers found, to measure a labeller by."""
+"""CheXbert classes from the MeSH terms that human indexers gave Open-i reports, to evaluate a report labeler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmpost.judges.radiology.vocabulary import CHEXBERT
+from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES
 
 _TERMS = {
     **dict.fromkeys(("Cardiomegaly",), "Cardiomegaly"),
@@ -24,7 +24,7 @@ _TERMS = {
         ("Surgical Instruments", "Tube, Inserted", "Stents", "Sutures", "Spinal Fusion"), "Support Devices"
     ),
 }
-"""Terms that mean a class whatever their qualifiers."""
+"""Terms that imply a class regardless of their qualifiers."""
 
 _QUALIFIED: tuple[tuple[tuple[str, ...], set[str], str], ...] = (
     (
@@ -41,24 +41,25 @@ _QUALIFIED: tuple[tuple[tuple[str, ...], set[str], str], ...] = (
     (("Costophrenic Angle", "Sulcus"), {"blunted"}, "Pleural Effusion"),
     (("Thickening", "Cicatrix", "Calcinosis", "Density"), {"pleura"}, "Pleural Other"),
 )
-"""Terms that mean a class with one of these qualifiers; with no qualifiers named, always."""
+"""(terms, qualifiers, class): a term implies the class with any of the qualifiers; an empty set accepts all."""
 
 UNINDEXED = "No Indexing"
-"""The term of a report that nobody indexed."""
+"""The term that marks a report as not indexed."""
 
 
-def classes(terms: Iterable[str]) -> set[str]:
-    """The classes that the terms name, of the fourteen; No Finding where they name none but Support Devices.
+def mesh_classes(terms: Iterable[str]) -> set[str]:
+    """The CheXbert classes that the terms imply; No Finding if there are none besides Support Devices.
 
-    Crowded vessels ("Markings/bronchovascular") are no opacity; a calcified granuloma is no lesion, as in CheXpert.
+    Bronchovascular crowding ("Markings/bronchovascular") is not an opacity, and a calcified granuloma is not a lesion,
+    as in CheXpert.
     """
-    found: set[str] = set()
+    classes: set[str] = set()
     for term in terms:
         name, *qualifiers = (part.strip() for part in term.split("/"))
         if name in _TERMS:
-            found.add(_TERMS[name])
-        for names, wanted, label in _QUALIFIED:
-            if name in names and (not wanted or wanted & set(qualifiers)):
-                found.add(label)
-    assert found <= set(CHEXBERT)
-    return found if found - {"Support Devices"} else {*found, "No Finding"}
+            classes.add(_TERMS[name])
+        for names, accepted, label in _QUALIFIED:
+            if name in names and (not accepted or accepted & set(qualifiers)):
+                classes.add(label)
+    assert classes <= set(CHEXBERT_CLASSES)
+    return classes if classes - {"Support Devices"} else {*classes, "No Finding"}

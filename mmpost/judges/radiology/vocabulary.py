@@ -1,4 +1,4 @@
-"""The phrases of a kind of report, read from a YAML file (`chest.yaml` says what its parts mean)."""
+"""The phrases that reports use, read from a YAML file (`chest.yaml` documents the format)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-CHEXBERT = (
+CHEXBERT_CLASSES = (
     *(
         "Enlarged Cardiomediastinum",
         "Cardiomegaly",
@@ -24,18 +24,18 @@ CHEXBERT = (
     *("Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices", "No Finding"),
 )
 """The fourteen classes, in CheXbert's order."""
-FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""The five that CheXpert competitions score."""
-ANYTHING = "anything"
-"""What "no acute abnormality" rules out."""
+COMPETITION_CLASSES = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""The five classes that CheXpert competitions score."""
+ANY_FINDING = "anything"
+"""The pseudo-finding that phrases such as "acute abnormality" name."""
 STATES = ("abnormal", "doubtful", "normal")
-"""What anatomy may be said to be."""
+"""How a report may describe anatomy."""
 
 _WORD = re.compile(r"\d+\.\d+|[a-z0-9]+|[,:()]")
 
 
-def words(text: str) -> list[str]:
-    """Words in lower case and in the singular, commas, colons and brackets."""
+def tokenize(text: str) -> list[str]:
+    """Lowercase words in the singular, numbers, commas, colons and parentheses."""
     return [_singular(word) for word in _WORD.findall(text.lower())]
 
 
@@ -49,24 +49,29 @@ def _singular(word: str) -> str:
 
 @dataclass(frozen=True)
 class Sense:
-    """One thing that a phrase says: its sort ("name", "anatomy", "abnormal", "normal", a cue, ...) and of what."""
+    """One meaning of a phrase."""
 
-    sort: str
-    of: str = ""
+    role: str
+    """A finding's "names" or "anatomy", one of STATES, "sides", "zones", "levels", or the name of a cue."""
+    target: str = ""
+    """The finding, side, zone or level; empty for cues."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Phrases by their first word, the longest first."""
+    """The phrases and what they mean."""
 
     phrases: Mapping[str, Sequence[tuple[tuple[str, ...], tuple[Sense, ...]]]]
+    """Tokenized phrases with their senses by first token, the longest phrase first."""
     findings: tuple[str, ...]
-    """All that have a name, in the file's order."""
+    """Names of all findings, in the order of the file."""
     sided: frozenset[str]
+    """Findings that side and zone tell apart."""
     graded: frozenset[str]
+    """Findings that have a severity."""
 
-    def at(self, tokens: Sequence[str], i: int) -> tuple[int, tuple[Sense, ...]]:
-        """Length and senses of the longest phrase that begins at token `i`; 0 where none does."""
+    def longest_match(self, tokens: Sequence[str], i: int) -> tuple[int, tuple[Sense, ...]]:
+        """Length in tokens and senses of the longest phrase that begins at token `i`; (0, ()) if there is none."""
         for phrase, senses in self.phrases.get(tokens[i], ()):
             if tuple(tokens[i : i + len(phrase)]) == phrase:
                 return len(phrase), senses
@@ -74,22 +79,24 @@ class Vocabulary:
 
 
 @functools.lru_cache(maxsize=1)
-def chest() -> Vocabulary:
+def chest_vocabulary() -> Vocabulary:
     """The vocabulary of chest X-ray reports."""
-    return build(yaml.safe_load(resources.files("mmpost.judges.radiology").joinpath("chest.yaml").read_text()))
+    return build_vocabulary(
+        yaml.safe_load(resources.files("mmpost.judges.radiology").joinpath("chest.yaml").read_text())
+    )
 
 
-def build(data: Mapping[str, Any]) -> Vocabulary:
-    """A vocabulary from what stands in the file."""
+def build_vocabulary(data: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary in the parsed contents of a file."""
     senses: dict[tuple[str, ...], dict[Sense, None]] = {}
     for phrase, sense in _senses(data):
-        senses.setdefault(tuple(words(phrase)), {})[sense] = None
-    table: dict[str, list[tuple[tuple[str, ...], tuple[Sense, ...]]]] = {}
+        senses.setdefault(tuple(tokenize(phrase)), {})[sense] = None
+    phrases: dict[str, list[tuple[tuple[str, ...], tuple[Sense, ...]]]] = {}
     for phrase in sorted(senses, key=len, reverse=True):
-        table.setdefault(phrase[0], []).append((phrase, tuple(senses[phrase])))
+        phrases.setdefault(phrase[0], []).append((phrase, tuple(senses[phrase])))
     findings = {**data["classes"], **data["more"]}
     return Vocabulary(
-        table,
+        phrases,
         tuple(findings),
         frozenset(name for name, part in findings.items() if part.get("sided")),
         frozenset(name for name, part in findings.items() if part.get("graded")),
@@ -98,11 +105,11 @@ def build(data: Mapping[str, Any]) -> Vocabulary:
 
 def _senses(data: Mapping[str, Any]) -> Iterator[tuple[str, Sense]]:
     for finding, part in {**data["classes"], **data["more"]}.items():
-        for sort in ("names", "anatomy", *STATES):
-            yield from ((phrase, Sense(sort, finding)) for phrase in part.get(sort, ()))
-    yield from ((phrase, Sense("names", ANYTHING)) for phrase in data["anything"])
-    for sort in ("sides", "zones", "levels"):
-        for of, phrases in data[sort].items():
-            yield from ((phrase, Sense(sort, str(of))) for phrase in phrases)
+        for role in ("names", "anatomy", *STATES):
+            yield from ((phrase, Sense(role, finding)) for phrase in part.get(role, ()))
+    yield from ((phrase, Sense("names", ANY_FINDING)) for phrase in data["anything"])
+    for role in ("sides", "zones", "levels"):
+        for target, phrases in data[role].items():
+            yield from ((phrase, Sense(role, str(target))) for phrase in phrases)
     for cue, phrases in data["cues"].items():
         yield from ((phrase, Sense(cue)) for phrase in phrases)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mmpost.judges.radiology.findings import Finding, described, findings, labels, sentences
-from mmpost.judges.radiology.vocabulary import CHEXBERT, build, chest, words
+from mmpost.judges.radiology.findings import (
+    Finding,
+    chexbert_labels,
+    extract_findings,
+    format_findings,
+    split_sentences,
+)
+from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES, build_vocabulary, chest_vocabulary, tokenize
 
 ALL_NORMAL = (
     "The heart is normal in size. The mediastinum is unremarkable. The lungs are clear. There is no pleural effusion, "
@@ -14,7 +20,7 @@ ALL_NORMAL = (
 
 
 def there(text: str) -> set[str]:
-    return {name for name, finding in findings(text).items() if finding.there}
+    return {name for name, finding in extract_findings(text).items() if finding.positive}
 
 
 @pytest.mark.parametrize(
@@ -109,46 +115,46 @@ def test_what_is_there(text: str, expected: set[str]) -> None:
     ],
 )
 def test_how_it_is_there(text: str, name: str, expected: Finding) -> None:
-    assert findings(text)[name] == expected
+    assert extract_findings(text)[name] == expected
 
 
 def test_labels_are_chexberts() -> None:
-    assert len(CHEXBERT) == 14
-    assert set(CHEXBERT) - {"No Finding"} <= set(chest().findings)
-    assert labels(ALL_NORMAL)["No Finding"] == "present"
-    assert labels("No effusion. Right chest tube.")["No Finding"] == "present"
-    assert "No Finding" not in labels("Small effusion.")
-    assert "No Finding" not in labels("Possible pneumonia.")
-    assert labels("No acute cardiopulmonary abnormality.") == {"No Finding": "present"}
-    assert labels("") == labels("He came by train.") == {}
-    assert labels("No effusion.") == {"Pleural Effusion": "absent", "No Finding": "present"}
-    assert "Hernia" not in labels("Hiatal hernia.")
+    assert len(CHEXBERT_CLASSES) == 14
+    assert set(CHEXBERT_CLASSES) - {"No Finding"} <= set(chest_vocabulary().findings)
+    assert chexbert_labels(ALL_NORMAL)["No Finding"] == "present"
+    assert chexbert_labels("No effusion. Right chest tube.")["No Finding"] == "present"
+    assert "No Finding" not in chexbert_labels("Small effusion.")
+    assert "No Finding" not in chexbert_labels("Possible pneumonia.")
+    assert chexbert_labels("No acute cardiopulmonary abnormality.") == {"No Finding": "present"}
+    assert chexbert_labels("") == chexbert_labels("He came by train.") == {}
+    assert chexbert_labels("No effusion.") == {"Pleural Effusion": "absent", "No Finding": "present"}
+    assert "Hernia" not in chexbert_labels("Hiatal hernia.")
 
 
 def test_sentences_and_words() -> None:
-    assert sentences("A 1.5 cm nodule.. No effusion; clear.\n\nEnd") == [
+    assert split_sentences("A 1.5 cm nodule.. No effusion; clear.\n\nEnd") == [
         "A 1.5 cm nodule",
         "No effusion",
         "clear.",
         "End",
     ]
-    assert words("Opacities, 1.5-cm masses/diaphragms: THIS atelectasis") == [
+    assert tokenize("Opacities, 1.5-cm masses/diaphragms: THIS atelectasis") == [
         *("opacity", ",", "1.5", "cm", "mass", "diaphragm", ":", "this", "atelectasis")
     ]
 
 
 def test_the_order_of_sentences_does_not_matter() -> None:
     text = "Small right effusion. Mild cardiomegaly. No pneumothorax."
-    assert findings(" ".join(reversed(sentences(text)))) == findings(text)
+    assert extract_findings(" ".join(reversed(split_sentences(text)))) == extract_findings(text)
 
 
 def test_findings_in_one_line() -> None:
-    found = findings("Small right effusion. No pneumothorax. Possible pneumonia.")
-    assert described(found) == "Pleural Effusion right level 1; no Pneumothorax; ? Pneumonia"
+    found = extract_findings("Small right effusion. No pneumothorax. Possible pneumonia.")
+    assert format_findings(found) == "Pleural Effusion right level 1; no Pneumothorax; ? Pneumonia"
 
 
 def test_the_longest_phrase_wins() -> None:
     data = {"classes": {"A": {"names": ["big a"]}, "B": {"names": ["a"]}}, "more": {}, "anything": []}
-    vocabulary = build({**data, "cues": {}, "sides": {}, "zones": {}, "levels": {}})
-    assert [sense.of for sense in vocabulary.at(["big", "a"], 0)[1]] == ["A"]
-    assert vocabulary.at(["big", "b"], 0) == (0, ())
+    vocabulary = build_vocabulary({**data, "cues": {}, "sides": {}, "zones": {}, "levels": {}})
+    assert [sense.target for sense in vocabulary.longest_match(["big", "a"], 0)[1]] == ["A"]
+    assert vocabulary.longest_match(["big", "b"], 0) == (0, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmpost.judges.base import Pair
-from mmpost.judges.radiology.green import CATEGORIES, SECTIONS, Green, sections
+from mmpost.judges.radiology.green import CATEGORIES, SECTIONS, Green, split_sections
 from tests.judges.chat_server import GOOD
 
 HEAD = "[Explanation]:\nx\n\n"
@@ -84,35 +84,35 @@ ILL = [
 def test_well_formed_answers_read_alike(text: str) -> None:
     expected = dict(WELL)[text]
     for variant in ("ours", "released"):
-        verdict = Green(variant=variant).read(text)
+        verdict = Green(variant=variant).parse(text)
         assert verdict.score == pytest.approx(expected), variant
-    assert Green().read(text).counts == Green(variant="released").read(text).counts
+    assert Green().parse(text).counts == Green(variant="released").parse(text).counts
 
 
 @pytest.mark.parametrize("number", range(len(LENIENT)))
 def test_forms_that_differ_in_nothing_are_read(number: int) -> None:
     text, expected = LENIENT[number]
-    assert Green().read(text).score == pytest.approx(expected)
+    assert Green().parse(text).score == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("number", range(len(ILL)))
 def test_what_leaves_a_count_in_doubt_has_no_score(number: int) -> None:
-    verdict = Green().read(ILL[number])
-    assert (verdict.score, verdict.problem, verdict.said) == (None, "unparseable", ILL[number])
-    assert Green(variant="released").read(ILL[number]).score is not None
+    verdict = Green().parse(ILL[number])
+    assert (verdict.score, verdict.problem, verdict.raw_reply) == (None, "unparseable", ILL[number])
+    assert Green(variant="released").parse(ILL[number]).score is not None
 
 
 def test_the_released_reader_counts_what_it_cannot_read_as_nothing() -> None:
-    read = Green(variant="released").read
-    assert read("The reports agree well.").score == 0.0
-    assert read(GOOD.partition("[Matched")[0]).score == 0.0
-    assert read(GOOD.replace("candidate: 1. nodule", "candidate: one. nodule")).score == pytest.approx(0.75)
-    assert read(said("Normal heart was missed.", "3. a; b; c")).score == 1.0
-    assert read(said("(a) X: 1. a\n(a) X: 5. b", "5. c")).score == 0.5
+    parse = Green(variant="released").parse
+    assert parse("The reports agree well.").score == 0.0
+    assert parse(GOOD.partition("[Matched")[0]).score == 0.0
+    assert parse(GOOD.replace("candidate: 1. nodule", "candidate: one. nodule")).score == pytest.approx(0.75)
+    assert parse(said("Normal heart was missed.", "3. a; b; c")).score == 1.0
+    assert parse(said("(a) X: 1. a\n(a) X: 5. b", "5. c")).score == 0.5
 
 
 def test_the_counts_of_the_card() -> None:
-    counts = Green().read(GOOD).counts
+    counts = Green().parse(GOOD).counts
     assert {name: n for name, n in counts.items() if n} == {
         **{"significant/a": 1, "significant/d": 1, "insignificant/a": 4, "matched": 3}
     }
@@ -135,8 +135,8 @@ def test_braces_in_a_report_are_only_text() -> None:
 
 
 def test_sections_are_found_by_their_headers() -> None:
-    assert sections("x [Explanation]: y") == {}
-    assert sections("[explanation]: a\n\nb\n## [Matched Findings]:\n2. c") == {
+    assert split_sections("x [Explanation]: y") == {}
+    assert split_sections("[explanation]: a\n\nb\n## [Matched Findings]:\n2. c") == {
         "Explanation": "a\n\nb",
         "Matched Findings": "2. c",
     }

@@ -12,18 +12,18 @@ import torch
 from mmpost.errors import ConfigError, DataError
 from mmpost.judges.bertscore import BertScore
 from mmpost.judges.radiology.metrics import (
-    CLASS,
-    NAMES,
+    CLASS_PREFIX,
+    REPORT_SCORES,
     ReportScores,
     bleu,
     corpus_bleu,
     finding_f1,
-    means,
+    mean_scores,
     repetition,
     rouge_l,
     words,
 )
-from mmpost.judges.radiology.vocabulary import CHEXBERT
+from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
 
@@ -70,10 +70,10 @@ def sample(truth: object, *texts: str) -> Sample:
 def test_every_measure_is_written_and_summed_up() -> None:
     truth = "Small right pleural effusion. Cardiomegaly."
     (scored,) = ReportScores()([sample(truth, truth, "Cardiomegaly. Pneumonia. Nodule.")], FakeContext())
-    assert {name: scored.replies[0].scores[name] for name in NAMES} == pytest.approx(
+    assert {name: scored.replies[0].scores[name] for name in REPORT_SCORES} == pytest.approx(
         {"rouge_l": 1.0, "bleu": 1.0, "words": 5.0, "rel_verbosity": 1.0, "repetition": 0.0}
     )
-    codes = {name: [r.scores[f"{CLASS}{name}"] for r in scored.replies] for name in CHEXBERT}
+    codes = {name: [r.scores[f"{CLASS_PREFIX}{name}"] for r in scored.replies] for name in CHEXBERT_CLASSES}
     assert codes["Pleural Effusion"] == [3.0, 2.0]
     assert codes["Cardiomegaly"] == [3.0, 3.0]
     assert codes["Pneumonia"] == [0.0, 1.0]
@@ -81,8 +81,8 @@ def test_every_measure_is_written_and_summed_up() -> None:
     assert finding_f1([scored]) == pytest.approx(
         {"micro_f1_14": 6 / 9, "macro_f1_14": (2 / 3 + 1) / 4, "micro_f1_5": 6 / 7, "macro_f1_5": (2 / 3 + 1) / 2}
     )
-    assert means([scored])["words"] == 4.0
-    assert finding_f1([]) == means([]) == finding_f1([sample("x", "y")]) == {}
+    assert mean_scores([scored])["words"] == 4.0
+    assert finding_f1([]) == mean_scores([]) == finding_f1([sample("x", "y")]) == {}
 
 
 @pytest.mark.parametrize("truth", [3, "", " [x] "])
@@ -135,5 +135,5 @@ def test_bertscore_by_its_definition(encoder: str) -> None:
 
 
 def test_bertscore_without_a_model_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)wanted an encoder of transformers, found .* name a folder"):
+    with pytest.raises(ConfigError, match=r"(?s)wanted a transformers encoder, found .* name a folder"):
         BertScore(model=str(tmp_path)).judge([("a", "b")])

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from mmpost.errors import DataError
-from mmpost.judges.base import Pair, cleaned, length_controlled, ratio, rel_verbosity
-from mmpost.judges.radiology.rules import ERRORS, RuleJudge
+from mmpost.judges.base import Pair, clean_report, green_score, length_controlled, rel_verbosity
+from mmpost.judges.radiology.rules import ERROR_TYPES, RuleJudge
 from mmpost.types import Part, Reply, Sample
 
 NORMAL = "The heart is normal in size. The lungs are clear. No effusion or pneumothorax."
@@ -44,7 +44,7 @@ def test_each_sort_of_error(reference: str, candidate: str, score: float, counts
     (verdict,) = RuleJudge().judge([(reference, candidate)])
     assert verdict.score == pytest.approx(score)
     assert {name: n for name, n in verdict.counts.items() if n} == counts
-    assert set(verdict.counts) == {"matched", "certainty", *ERRORS}
+    assert set(verdict.counts) == {"matched", "certainty", *ERROR_TYPES}
 
 
 def test_a_reference_without_findings_has_no_score() -> None:
@@ -68,8 +68,8 @@ def test_length_control() -> None:
 
 
 def test_greens_formula_and_length_control_by_the_numbers() -> None:
-    assert ratio(3, 2) == pytest.approx(0.6)
-    assert ratio(0, 0) == ratio(0, 4) == 0.0
+    assert green_score(3, 2) == pytest.approx(0.6)
+    assert green_score(0, 0) == green_score(0, 4) == 0.0
     two, three, four, five = (" ".join(["a"] * n) for n in (2, 3, 4, 5))
     assert rel_verbosity(two, three) == 1.5
     assert length_controlled(0.6, Pair(two, three)) == pytest.approx(0.4)
@@ -79,7 +79,7 @@ def test_greens_formula_and_length_control_by_the_numbers() -> None:
 
 
 def test_texts_are_cleaned_as_released() -> None:
-    assert cleaned("**Findings**: Small [REDACTED 1]\n effusion ") == "findings: small effusion"
+    assert clean_report("**Findings**: Small [REDACTED 1]\n effusion ") == "findings: small effusion"
     with_marks = ILL.replace("Mild", "**MILD** [no]")
     assert RuleJudge().judge([(ILL, with_marks)])[0].score == 1.0
     assert RuleJudge(clean=False).judge([(ILL, with_marks)])[0].score != 1.0

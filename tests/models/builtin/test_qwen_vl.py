@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmpost.data.worlds.digits.scenes import EXAMPLE, QUESTION_TYPES, Scenes, answer_text, prompt_text, location_thought
+from mmpost.data.worlds.digits.scenes import EXAMPLE, QUESTION_TYPES, Scenes, answer_text, location_thought, prompt_text
 from mmpost.models.builtin.qwen_vl import SPECIAL, tiny_tokenizer, write_tiny
 
 TOKENIZER = tiny_tokenizer()

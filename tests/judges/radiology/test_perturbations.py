@@ -9,9 +9,9 @@ from statistics import fmean
 import pytest
 
 from mmpost.data.formats.chest.open_i import reports
-from mmpost.judges.radiology.findings import labels, sentences
-from mmpost.judges.radiology.mesh import UNINDEXED, classes
-from mmpost.judges.radiology.perturbed import negated, shuffled
+from mmpost.judges.radiology.findings import chexbert_labels, split_sentences
+from mmpost.judges.radiology.mesh import UNINDEXED, mesh_classes
+from mmpost.judges.radiology.perturbations import negate_sentences, shuffle_sentences
 from mmpost.judges.radiology.rules import RuleJudge
 
 
@@ -28,22 +28,25 @@ from mmpost.judges.radiology.rules import RuleJudge
     ],
 )
 def test_every_sentence_is_turned_round(text: str, opposite: str) -> None:
-    assert negated(text) == opposite
+    assert negate_sentences(text) == opposite
 
 
 def test_shuffling_keeps_the_sentences() -> None:
     text = "A effusion. B mass. C edema. D fracture."
-    assert sorted(sentences(shuffled(text, 1))) == sorted(sentences(text))
-    assert len({shuffled(text, seed) for seed in range(20)}) > 5
+    assert sorted(split_sentences(shuffle_sentences(text, 1))) == sorted(split_sentences(text))
+    assert len({shuffle_sentences(text, seed) for seed in range(20)}) > 5
 
 
 def test_mesh_terms_are_classes() -> None:
-    assert classes(["normal"]) == classes([]) == {"No Finding"}
-    assert classes(["Pleural Effusion/right/small", "Cardiac Shadow/enlarged"]) == {"Pleural Effusion", "Cardiomegaly"}
-    assert classes(["Hydropneumothorax/left"]) == {"Pneumothorax", "Pleural Effusion"}
-    assert classes(["Markings/bronchovascular", "Cicatrix/pleura/apex"]) == {"Pleural Other"}
-    assert classes(["Catheters, Indwelling"]) == {"Support Devices", "No Finding"}
-    assert classes(["Opacity/lung/round"]) == {"Lung Opacity", "Lung Lesion"}
+    assert mesh_classes(["normal"]) == mesh_classes([]) == {"No Finding"}
+    assert mesh_classes(["Pleural Effusion/right/small", "Cardiac Shadow/enlarged"]) == {
+        "Pleural Effusion",
+        "Cardiomegaly",
+    }
+    assert mesh_classes(["Hydropneumothorax/left"]) == {"Pneumothorax", "Pleural Effusion"}
+    assert mesh_classes(["Markings/bronchovascular", "Cicatrix/pleura/apex"]) == {"Pleural Other"}
+    assert mesh_classes(["Catheters, Indwelling"]) == {"Support Devices", "No Finding"}
+    assert mesh_classes(["Opacity/lung/round"]) == {"Lung Opacity", "Lung Lesion"}
 
 
 def test_real_reports_agree_with_themselves_and_not_with_their_opposites(real: Callable[[str], list[Path]]) -> None:
@@ -58,8 +61,8 @@ def test_real_reports_agree_with_themselves_and_not_with_their_opposites(real: C
         return fmean(verdict.score or 0.0 for verdict in verdicts)
 
     assert mean(texts) == 1.0
-    assert mean([shuffled(text, 0) for text in texts]) > 0.995
-    assert mean([negated(text) for text in texts]) < 0.1
+    assert mean([shuffle_sentences(text, 0) for text in texts]) > 0.995
+    assert mean([negate_sentences(text) for text in texts]) < 0.1
     assert mean(texts[1:] + texts[:1]) < 0.3
 
 
@@ -68,8 +71,8 @@ def test_labels_agree_with_the_indexers(real: Callable[[str], list[Path]]) -> No
     held_out = [r for r in reports(archive) if int(r.uid.removeprefix("CXR")) % 2]
     right = wrong = 0
     for report in [r for r in held_out if r.text and r.mesh and UNINDEXED not in r.mesh][::4]:
-        said = {name for name, status in labels(report.text).items() if status != "absent"}
-        right += len(said & classes(report.mesh))
-        wrong += len(said ^ classes(report.mesh))
+        said = {name for name, status in chexbert_labels(report.text).items() if status != "absent"}
+        right += len(said & mesh_classes(report.mesh))
+        wrong += len(said ^ mesh_classes(report.mesh))
     assert right > 500
     assert 2 * right / (2 * right + wrong) > 0.91

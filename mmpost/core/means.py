@@ -1,0 +1,22 @@
+"""Means of named values, for summaries of evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def values_by_name(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    """The values of each name, names and values in the order of their first appearance."""
+    values: dict[str, list[float]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def mean_by(pairs: Iterable[tuple[str, float]], scale: float = 1.0) -> dict[str, float]:
+    """`scale` times the mean of each name's values; scale=100 turns fractions into percent.
+
+    A name without values is left out, never 0 or NaN.
+    """
+    # Scaling before dividing rounds only once: 100 * 7 / 25 is 28, but 100 * (7 / 25) is not.
+    return {name: scale * sum(values) / len(values) for name, values in values_by_name(pairs).items()}
