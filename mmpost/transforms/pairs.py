@@ -58,9 +58,9 @@ class WritePairs(Transform, Settings):
     makes: ClassVar[tuple[str, ...]] = ("chosen",)
 
     chosen: Callable[[Sample], str | None]
-    """The better reply."""
+    """Writes the chosen reply; None drops the sample."""
     rejected: Callable[[Sample], str | None]
-    """The worse one."""
+    """Writes the rejected reply; None drops the sample."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
