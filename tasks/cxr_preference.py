@@ -105,7 +105,12 @@ class CxrPreference(PreferenceTask):
         yield Stage("pairing", source, None, self.together, (self.pairs,), reads_from=ReadsFrom("judging", recorded))
         frozen = (Freeze(self.freeze),) if self.freeze else ()
         yield self.preference_stage(
-            "align", source, reads=ReadsFrom("pairing", recorded), share=1 - self.sft_fraction, gold=gold, edits=frozen
+            "align",
+            source,
+            reads_from=ReadsFrom("pairing", recorded),
+            fraction=1 - self.sft_fraction,
+            gold=gold,
+            edits=frozen,
         )
 
     def benches(self, split: Split) -> list[Bench]:

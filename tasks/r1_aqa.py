@@ -74,7 +74,7 @@ class R1Aqa(PolicyGradientTask):
             )
         if self.sft_fraction < 1:
             score = Score(rewards=self.rewards())
-            yield self.rl_stage("rl", source, score, share=1 - self.sft_fraction, gold=gold)
+            yield self.rl_stage("rl", source, score, fraction=1 - self.sft_fraction, gold=gold)
 
     def benches(self, split: Split) -> list[Bench]:
         if self.speech and split == "val" and not self.val_speaker:

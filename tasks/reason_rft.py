@@ -118,7 +118,7 @@ class ReasonRFT(PolicyGradientTask):
         if self.reasoning:
             rewards["reasoning_steps"] = reasoning_steps
         score = Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
-        yield self.rl_stage("rl", rest, score, share=1 - self.sft_fraction, gold=self.gold())
+        yield self.rl_stage("rl", rest, score, fraction=1 - self.sft_fraction, gold=self.gold())
 
     def benches(self, split: Split) -> list[Bench]:
         rows = user_data(self.data, split, loss="last")

@@ -79,7 +79,7 @@ class UavVlR1(PolicyGradientTask):
         for name in parts:
             share = (1 - self.sft_fraction) / len(parts)
             source = with_replay(parts, name, self.replay)
-            stage = self.rl_stage(name, source, self._score(), share=share, gold=self.gold())
+            stage = self.rl_stage(name, source, self._score(), fraction=share, gold=self.gold())
             yield replace(stage, reference=self.reference)
 
     def benches(self, split: Split) -> list[Bench]:

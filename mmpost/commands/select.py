@@ -55,7 +55,7 @@ def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     check_stages([stage])
     session = open_session(config, task)
     policy = checkpoint.weights_hash(session.base)[:16] or session.base
-    about = recording.about(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
+    about = recording.provenance(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
     try:
         return _selected(stage, session.context, Path(outside["out"]), about)
     finally:

@@ -1,4 +1,8 @@
-"""What tasks with groups of rollouts share: their settings, and the stage that these make."""
+"""The base class of tasks that train with policy gradients on groups of sampled replies: GRPO and its relatives.
+
+`PolicyGradientTask` holds the settings, `rl_stage` turns them into a training stage, and `_transforms` lists what
+happens to each rollout batch before the loss sees it: sample, score, compute advantages.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +22,41 @@ from mmpost.transforms.reward_shaping import KLReward, LengthReward, OverlongPen
 from mmpost.transforms.score import Score
 from mmpost.types import Gold, RefillBatch, Sample, Sampling, Source, Stage, Task, Transform
 
-PUBLISHED: Mapping[str, Transform] = {"rloo": LeaveOneOut(), "dr_grpo": GroupAdvantage(scale="none")}
-"""Advantages of the losses that were published with others than the group's normalised rewards."""
+PUBLISHED_ADVANTAGES: Mapping[str, Transform] = {
+    "rloo": LeaveOneOut(),  # arXiv 2402.14740
+    "dr_grpo": GroupAdvantage(scale="none"),  # arXiv 2503.20783
+}
+"""By `loss_type`, the advantages of the losses that were not published with GRPO's (arXiv 2402.03300): rewards
+normalized by the mean and standard deviation of their group."""
 
 
 class PolicyGradientTask(Task):
     """A task that learns from groups of sampled replies (GRPO and its relatives)."""
 
     num_generations: int = Field(default=8, ge=1)
-    """Rollouts per prompt."""
+    """Rollouts per prompt: the group size G."""
     prompts_per_step: int = Field(default=16, ge=1)
     """Prompts per rollout batch, over all ranks."""
     num_iterations: int = Field(default=1, ge=1)
-    """Passes over each rollout batch."""
+    """Passes over each rollout batch (mu in GRPO)."""
     minibatches: int = Field(default=1, ge=1)
-    """Optimiser steps per pass."""
+    """Optimizer steps per pass."""
     sampling: Sampling = Sampling()
-    """How rollouts are drawn."""
+    """How rollouts are sampled."""
     advantage: GroupAdvantage | LeaveOneOut | GlobalWhiten | None = None
-    """From rewards to advantages; by default as the loss was published: leave-one-out for rloo, undivided by the
-    standard deviation for dr_grpo, normalised within the group for the others."""
+    """How rewards become advantages. By default as the loss was published: leave-one-out for rloo, not divided by the
+    standard deviation for dr_grpo, normalized within the group for the others."""
     policy: PolicyLoss = PolicyLoss()
-    """The loss; it reads old log-probs by itself where a rollout batch serves several updates."""
+    """The loss. Where a rollout batch serves several updates, `old` is set to column automatically."""
     overlong: OverlongPenalty | None = None
-    """Soft punishment of long replies (DAPO)."""
+    """Soft overlong punishment (DAPO)."""
     length_reward: LengthReward | None = None
-    """A reward for right replies that are short among those of the batch (Reason-RFT's optional one)."""
+    """Reward for correct replies that are short compared with the rest of the batch (optional in Reason-RFT)."""
     kl_reward: KLReward | None = None
-    """KL against the reference as a part of the reward (RLOO, REINFORCE++); in the loss it is policy.beta."""
+    """KL penalty in the reward (RLOO, REINFORCE++); for one in the loss, set policy.beta."""
     max_resample_times: int = Field(default=0, ge=0)
-    """Rounds of dynamic sampling: groups with equal rewards are dropped and replaced; 0 keeps them."""
+    """Dynamic sampling (DAPO): groups without reward variance are dropped and replaced by new ones, for at most this
+    many rounds of sampling; 0 keeps them."""
 
     def rl_stage(
         self,
@@ -56,61 +65,83 @@ class PolicyGradientTask(Task):
         score: Score,
         truth: Callable[[Sample], str | None] | None = None,
         smooth: bool = True,
-        share: float = 1.0,
+        fraction: float = 1.0,
         gold: tuple[Gold, ...] = (),
     ) -> Stage:
-        """Rollouts, scores, advantages and the policy loss; with `truth`, that text joins each group as a reply.
+        """A training stage: sample replies to the prompts of `source`, score them, and minimize the policy loss.
 
-        `smooth`: the truth's reward becomes the rollouts' mean once one of them reaches it.
+        `score`: the rewards.
+        `truth`: writes a sample's ground truth as a reply, which joins the rollouts of its group (ViSurf, arXiv
+        2510.10606); None trains on rollouts alone.
+        `smooth`: once a rollout earns the reward of the truth, the truth's reward becomes the mean of the rollouts'.
+        `fraction`: weight of the stage when the run's steps are divided among its stages.
+        `gold`: correct replies, for `mmpost check` and the parse-failure metrics; training does not depend on them.
         """
-        changes: dict[str, object] = {"injected": truth is not None}
-        if self.num_iterations * self.minibatches > 1:
-            changes["old"] = "column"
-        if self.policy.form.reduction == "constant" and self.policy.max_tokens is None:
-            changes["max_tokens"] = self.sampling.max_tokens
-        policy = PolicyLoss.model_validate({**dict(self.policy), **changes})
-        # The trainer remembers old log-probs by itself, but not that injected replies have them as their sampler's.
-        weighed = truth is not None and policy.mismatch != "off"
-        steps = tuple(self._transforms((score, *_counted(gold)), truth, smooth, old=weighed))
         return Stage(
             name,
             source,
-            policy,
+            self._policy_loss(injects_truth=truth is not None),
             self.prompts_per_step,
-            steps,
+            tuple(self._transforms(score, truth, smooth, gold)),
             self.num_iterations,
             self.minibatches,
-            fraction=share,
+            fraction=fraction,
             gold=gold,
         )
 
+    def _policy_loss(self, injects_truth: bool) -> PolicyLoss:
+        """`policy`, with the fields that follow from the rest of the task filled in."""
+        # Metrics such as clip rates and KL must describe the policy's own samples, so the loss has to tell them from
+        # injected replies.
+        derived: dict[str, object] = {"injected": injects_truth}
+        # The loss can take the old log-probs from its own forward pass only while the policy is still the one that
+        # sampled the batch. Later updates need them stored: the trainer writes the column old_logp.
+        if self.num_iterations * self.minibatches > 1:
+            derived["old"] = "column"
+        # Dr. GRPO divides by a constant, the most tokens that a reply can have, which is the sampling limit.
+        if self.policy.form.reduction == "constant" and self.policy.max_tokens is None:
+            derived["max_tokens"] = self.sampling.max_tokens
+        # Not model_copy(update=...), which would skip the validators.
+        return PolicyLoss.model_validate({**dict(self.policy), **derived})
+
     def _transforms(
-        self, scored: Sequence[Transform], truth: Callable[[Sample], str | None] | None, smooth: bool, old: bool
+        self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, gold: Sequence[Gold]
     ) -> Iterator[Transform | RefillBatch]:
+        # Sample a group of replies per prompt. Replies that come with the data would otherwise be part of it.
         yield DropReplies()
         yield Generate(n=self.num_generations, sampling=self.sampling)
         if truth is not None:
             yield InjectTruth(text=truth)
-        yield from scored
+
+        # Score them. One parser is enough to count unparseable replies.
+        yield score
+        parseable = next((one for one in gold if one.is_parseable is not None), None)
+        if parseable is not None:
+            yield ParseRate(gold=parseable)
+
+        # Shape the rewards. Smoothing comes last: whether a rollout reaches the truth is decided by its shaped reward.
         if self.overlong is not None:
             yield self.overlong
         if self.length_reward is not None:
             yield self.length_reward
         if truth is not None and smooth:
             yield SmoothTruth()
+
+        # Dynamic sampling repeats everything above until the batch is full, so what needs a forward pass comes below.
         if self.max_resample_times:
             yield DropZeroVariance()
             yield RefillBatch(self.prompts_per_step, self.max_resample_times)
-        charged = self.kl_reward is not None
-        if old or charged:
+
+        # Log-probs that other transforms read. Those of the loss are up to the trainer, with one exception: the
+        # correction of the train/inference mismatch needs the sampler's log-probs of every reply, and an injected
+        # truth has none. OldLogprobs gives it its old log-probs, so that its weight is 1.
+        corrects_truth = truth is not None and self.policy.mismatch != "off"
+        if self.kl_reward is not None or corrects_truth:
             yield OldLogprobs()
-        if self.policy.beta or charged:
+        if self.kl_reward is not None or self.policy.beta:
             yield ReferenceLogprobs()
         if self.kl_reward is not None:
             yield self.kl_reward
-        yield self.advantage or PUBLISHED.get(self.policy.loss_type, GroupAdvantage())
 
-
-def _counted(gold: Sequence[Gold]) -> list[Transform]:
-    """What counts the unreadable, where the task can tell it."""
-    return [ParseRate(gold=one) for one in gold if one.is_parseable is not None][:1]
+        # Turn rewards into advantages.
+        yield self.advantage or PUBLISHED_ADVANTAGES.get(self.policy.loss_type, GroupAdvantage())

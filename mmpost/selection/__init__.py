@@ -1,1 +1,1 @@
-"""Stages that generate data or measure samples, what they record, and how later stages read it."""
+"""Data generation and data selection: stages that record samples, selectors that choose among them, and manifests."""

@@ -1,8 +1,12 @@
-"""Selection joined to any task: a stage that measures its samples, or a manifest, in front of what it trains on."""
+"""Data selection for any task: restrict the sources of its stages by a manifest, or by a measuring stage in the run.
+
+`select.by=...` puts a data-generation stage that measures the samples before the stages that train on them;
+`data.manifest=...` uses what an earlier `mmpost select` measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +17,7 @@ from mmpost.data.sources.base import Subset
 from mmpost.data.sources.selected import select_subset
 from mmpost.errors import ConfigError, DataError
 from mmpost.selection.manifest import Manifest, ordered, read
-from mmpost.selection.selectors import SELECTORS
+from mmpost.selection.selectors import REWARD, SELECTORS
 from mmpost.training.context import location
 from mmpost.training.stage_checks import refuse_selection_conflicts
 from mmpost.transforms.generate import Generate
@@ -21,152 +25,163 @@ from mmpost.transforms.score import Score
 from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Selector, Source, Stage
 
 NAME = "select"
-"""The stage that measures."""
+"""The name of the measuring stage."""
 
 
 def apply_selection(
     stages: Sequence[Stage], select: Mapping[str, Any], data: DataSettings, seed: int
 ) -> Sequence[Stage]:
-    """The stages, drawing from what `select`, `data.manifest` or `data.max_samples` leave of their sources.
+    """The stages of a task, restricted to the samples that `select`, `data.manifest` or `data.max_samples` leave.
 
-    Raises ConfigError for settings that contradict one another.
+    `seed` decides which samples remain where `data` asks for a random subset. Raises ConfigError for contradictory
+    settings, and DataError for a manifest that does not match the data.
     """
     if select and data.manifest:
         raise ConfigError(
-            "select measures the samples in this run, data.manifest says what was measured: leave one out"
+            "select measures the samples in this run, data.manifest uses an earlier measurement: leave one out"
         )
     if select:
-        return list(_measured_first(stages, select, data, seed))
+        return list(_with_measuring_stage(stages, select, data, seed))
     if data.manifest:
-        return list(_by_manifest(stages, read(data.manifest), data, seed))
+        return _filtered_by_manifest(stages, read(data.manifest), data, seed)
     if data.subset != "kept" or data.order != "shuffled":
         raise ConfigError(
-            f"data.subset={data.subset}, data.order={data.order}: wanted a selection that they are about; say "
+            f"data.subset={data.subset}, data.order={data.order}: wanted a selection that these apply to; set "
             "data.manifest=FILE or select.by=..."
         )
-    return [_at_most(stage, data, seed) for stage in stages] if data.max_samples else stages
+    return [_with_max_samples(stage, data, seed) for stage in stages] if data.max_samples else stages
 
 
 def measuring_stage(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage, Stage]:
-    """A stage that measures the samples of the first stage that scores rollouts, and that stage.
+    """A stage that measures the samples of the first training stage that scores rollouts; returned with that stage.
 
-    Replies are drawn and scored as in training; how many of them, and what follows, is the selector's.
+    Replies are sampled and scored by the same transforms as in training, but `k` per sample, and the selector that
+    `select` describes comes last. Raises ConfigError if no stage scores rollouts, or for an unknown selector.
     """
-    target = next((s for s in stages if s.objective is not None and _scores(s)), None)
+    target = next((s for s in stages if s.objective is not None and _score_positions(s)), None)
     if target is None:
-        raise ConfigError("select judges by the rewards of rollouts, and no stage of the task scores any")
+        raise ConfigError("select measures samples by the rewards of rollouts, and no stage of the task scores any")
     selector = _selector(select, target)
-    steps = list(target.transforms[: max(_scores(target)) + 1])
+    steps = list(target.transforms[: max(_score_positions(target)) + 1])
     steps = [t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t for t in steps]  # type: ignore[attr-defined]
     return Stage(NAME, target.source, None, target.batch_size, (*steps, selector), gold=target.gold), target  # type: ignore[arg-type]
 
 
-def _scores(stage: Stage) -> list[int]:
+def _score_positions(stage: Stage) -> list[int]:
     return [i for i, t in enumerate(stage.transforms) if isinstance(t, Score)]
 
 
 def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
-    """The selector with its fields; what a right reply earns is filled in where the stage declares it."""
-    given = dict(select)
-    name = given.pop("by", None)
+    """The selector that `select` describes; `right` defaults to the declared reward of the stage's gold replies."""
+    fields = dict(select)
+    name = fields.pop("by", None)
     if not isinstance(name, str):
         raise ConfigError(f"wanted select.by=NAME, found {name!r}; there are {', '.join(SELECTORS)}, or file.py:Class")
-    kind = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
-    usable = isinstance(kind, type) and issubclass(kind, Selector) and issubclass(kind, Settings)
-    if not usable or "k" not in kind.model_fields:
+    cls = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
+    is_selector = isinstance(cls, type) and issubclass(cls, Selector) and issubclass(cls, Settings)
+    if not is_selector or "k" not in cls.model_fields:
         raise ConfigError(
             f"select.by={name}: wanted one of {', '.join(SELECTORS)}, or a class derived from Selector and Settings "
             "with a field k"
         )
-    selector = run_config.decode(kind, given, "select.")
-    declared = [g.reward for g in stage.gold if g.reward is not None]
-    if declared and "right" in kind.model_fields and getattr(selector, "right") is None:  # noqa: B009
-        about = {getattr(selector, "score", None), *getattr(selector, "discrete", ())}
-        if "reward" in about:
+    selector = run_config.decode(cls, fields, "select.")
+    declared = [gold.reward for gold in stage.gold if gold.reward is not None]
+    if declared and "right" in cls.model_fields and getattr(selector, "right") is None:  # noqa: B009
+        # The declared rewards are those of the weighted sum; they say nothing about single scores.
+        scores = {getattr(selector, "score", None), *getattr(selector, "discrete", ())}
+        if REWARD in scores:
             selector = selector.model_copy(update={"right": min(declared)})
     return selector
 
 
-def _measured_first(
+def _with_measuring_stage(
     stages: Sequence[Stage], select: Mapping[str, Any], data: DataSettings, seed: int
 ) -> Iterator[Stage]:
-    measure, target = measuring_stage(stages, select)
-    reads = ReadsFrom(NAME, partial(_recorded, data, seed))
+    """The stages with the measuring stage inserted; later stages with the same source train on the selection."""
+    measuring, target = measuring_stage(stages, select)
+    reads_from = ReadsFrom(NAME, partial(_selected, data, seed))
     order = "given" if data.order == "manifest" else "shuffled"
-    at = stages.index(target)
+    first = stages.index(target)
     for number, stage in enumerate(stages):
         if stage is target:
-            yield measure
-        theirs = number >= at and stage.source is target.source and stage.objective is not None
-        yield replace(stage, reads_from=reads, order=order) if theirs else stage
+            yield measuring
+        is_filtered = number >= first and stage.source is target.source and stage.objective is not None
+        yield replace(stage, reads_from=reads_from, order=order) if is_filtered else stage
 
 
-def _recorded(data: DataSettings, seed: int, source: Source, recording: GeneratedDataset) -> Source:
+def _selected(data: DataSettings, seed: int, source: Source, recording: GeneratedDataset) -> Source:
     return select_subset(source, ordered(recording.records), data, seed)
 
 
-def _by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> Iterator[Stage]:
-    """Stages whose source has samples of the manifest draw from those that it keeps; the others stay as they are."""
-    named = {entry.uid: entry for entry in manifest.records}
+def _filtered_by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> list[Stage]:
+    """The stages; those whose source has samples of the manifest are restricted to what it keeps."""
+    uids = {record.uid for record in manifest.records}
     order = "given" if data.order == "manifest" else "shuffled"
-    parts: dict[int, tuple[Source, Subset | None]] = {}
-    found: set[str] = set()
-    made = []
+    # By id of the source: stages may share one, and indexing it reads all of its samples.
+    subsets: dict[int, Subset | None] = {}
+    matched: set[str] = set()
+    filtered = []
     for stage in stages:
-        if id(stage.source) not in parts:
-            places = _places(stage.source, named, data.on_error == "skip")
-            parts[id(stage.source)] = stage.source, _part(stage, manifest, places, data, seed)
-            found |= named.keys() & places.keys()
-        part = parts[id(stage.source)][1]
-        if part is not None:
-            why = manifest.made.get("conflicts", {})
-            refuse_selection_conflicts(f"stage {stage.name!r} on {manifest.file}", why, stage.transforms)
-            stage = replace(stage, source=part, order=order)
-        made.append(stage)
-    unknown = [e.uid for e in manifest.records if not e.drop_reason and e.uid not in found]
+        if id(stage.source) not in subsets:
+            index_of = _index_by_uid(stage.source, uids, data.on_error == "skip")
+            subsets[id(stage.source)] = _subset(stage, manifest, index_of, data, seed)
+            matched |= uids & index_of.keys()
+        subset = subsets[id(stage.source)]
+        if subset is not None:
+            conflicts = manifest.provenance.get("conflicts", {})
+            refuse_selection_conflicts(f"stage {stage.name!r} on {manifest.file}", conflicts, stage.transforms)
+            stage = replace(stage, source=subset, order=order)
+        filtered.append(stage)
+    unknown = [record.uid for record in manifest.records if not record.drop_reason and record.uid not in matched]
     if unknown:
         raise DataError(
-            f"{manifest.file}: {_few(unknown)} of {len(named)} uids are no sample that the task trains on; select "
-            "again from the data that you train on"
+            f"{manifest.file}: {_first_few(unknown)} of {len(uids)} uids are not in the data that the task trains on; "
+            "select again from that data"
         )
-    yield from made
+    return filtered
 
 
-def _part(stage: Stage, manifest: Manifest, places: Mapping[str, int], data: DataSettings, seed: int) -> Subset | None:
-    """What the manifest leaves of a stage's source; None where it is about another."""
-    mine = [replace(e, index=places[e.uid]) for e in manifest.records if e.uid in places]
-    if not mine:
+def _subset(
+    stage: Stage, manifest: Manifest, index_of: Mapping[str, int], data: DataSettings, seed: int
+) -> Subset | None:
+    """What the manifest leaves of a stage's source; None if it lists none of its samples."""
+    listed = [replace(record, index=index_of[record.uid]) for record in manifest.records if record.uid in index_of]
+    if not listed:
         return None
-    named = {entry.uid for entry in manifest.records}
-    strange = [uid for uid in places if uid not in named]
-    if strange and manifest.made:
+    uids = {record.uid for record in manifest.records}
+    unlisted = [uid for uid in index_of if uid not in uids]
+    if unlisted and manifest.provenance:
         raise DataError(
-            f"{manifest.file} was made from other data: {_few(strange)} of {len(places)} samples of stage "
+            f"{manifest.file} was made from other data: {_first_few(unlisted)} of {len(index_of)} samples of stage "
             f"{stage.name!r} are not in it; select again from the data that you train on"
         )
-    # A file made by hand may name only what it keeps.
-    others = [SampleRecord(uid, places[uid], {"kept": 0.0}) for uid in strange]
-    return select_subset(stage.source, [*mine, *others], data, seed)
+    # A manifest written by hand may list only what it keeps.
+    records = [*listed, *(SampleRecord(uid, index_of[uid], {"kept": 0.0}) for uid in unlisted)]
+    return select_subset(stage.source, records, data, seed)
 
 
-def _places(source: Source, named: Mapping[str, SampleRecord], skips: bool) -> dict[str, int]:
-    """The index of each uid; samples that cannot be read are passed over where the manifest or the user says so."""
-    places: dict[str, int] = {}
+def _index_by_uid(source: Source, uids: Collection[str], skip_errors: bool) -> dict[str, int]:
+    """The index of each sample by uid. Raises DataError for an unreadable one, unless `skip_errors` or it is in `uids`.
+
+    A manifest lists unreadable samples by their location.
+    """
+    index_of: dict[str, int] = {}
     for index in range(len(source)):
         try:
-            places.setdefault(source[index].uid, index)
+            index_of.setdefault(source[index].uid, index)
         except DataError:
-            if not skips and location(source, index) not in named:
+            if not skip_errors and location(source, index) not in uids:
                 raise
-    return places
+    return index_of
 
 
-def _at_most(stage: Stage, data: DataSettings, seed: int) -> Stage:
+def _with_max_samples(stage: Stage, data: DataSettings, seed: int) -> Stage:
     if len(stage.source) <= data.max_samples:
         return stage
-    entries = [SampleRecord(str(index), index) for index in range(len(stage.source))]
-    return replace(stage, source=select_subset(stage.source, entries, data, seed))
+    records = [SampleRecord(str(index), index) for index in range(len(stage.source))]
+    return replace(stage, source=select_subset(stage.source, records, data, seed))
 
 
-def _few(uids: Sequence[str]) -> str:
+def _first_few(uids: Sequence[str]) -> str:
+    """The number of uids and up to three of them."""
     return f"{len(uids)} ({', '.join(map(repr, uids[:3]))}{', ...' if len(uids) > 3 else ''})"

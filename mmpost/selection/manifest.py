@@ -1,7 +1,8 @@
-"""Which samples of a source to train on: verdicts by uid, as JSON Lines (docs/selection.md).
+"""Manifests: which samples of a source to train on, as JSON Lines with a verdict per uid (docs/selection.md).
 
-`mmpost select` and stages that make data write such files; `data.manifest=FILE` reads them, also one made by hand: a
-line needs a uid, and is a sample to keep unless its verdict is "drop". The first line may say how the file was made.
+`mmpost select` and data-generation stages with a selector write them; `data.manifest=FILE` reads them. A manifest can
+also be written by hand: a line needs a uid, and keeps its sample unless its verdict is "drop". The first line may hold
+the provenance of the file.
 """
 
 from __future__ import annotations
@@ -18,96 +19,105 @@ from mmpost.selection.recording import Recording
 from mmpost.types import SampleRecord, Stage
 
 NAME = "manifest.jsonl"
-"""What the file is called in the folder of `mmpost select`."""
+"""The file name in the output folder of `mmpost select`."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A file of verdicts."""
+    """A parsed manifest."""
 
     file: Path
     records: Sequence[SampleRecord]
-    """In the order of the file; the column "kept" is the verdict."""
-    made: Mapping[str, Any]
-    """How it was made; empty for one made by hand, which need not name the samples that are dropped."""
+    """In the order of the file; the column "kept" (1 or 0) is the verdict."""
+    provenance: Mapping[str, Any]
+    """What `write` put into the first line; empty for a manifest written by hand, which need not list the samples that
+    it drops."""
 
 
 def read(name: str) -> Manifest:
-    """The manifest in a file, or in the folder that `mmpost select` wrote. Raises DataError with file and line."""
+    """Read a manifest file, or the one in an output folder of `mmpost select`.
+
+    Raises DataError, with file and line, for a line that is not a JSON object with a uid, an unknown verdict or a
+    repeated uid.
+    """
     file = Path(name).expanduser()
     file = file / NAME if file.is_dir() else file
     if not file.is_file():
         raise DataError(f"data.manifest={name}: no such file; `mmpost select task=... by=... out=FOLDER` writes one")
-    entries, made, uids = [], {}, set()
+    records, provenance, uids = [], {}, set()
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found = json.loads(line)
-            if number == 1 and "made" in found:
-                made = found["made"]
+            row = json.loads(line)
+            if number == 1 and "made" in row:
+                provenance = row["made"]
                 continue
-            uid, verdict = str(found["uid"]), found.get("verdict", "keep")
+            uid, verdict = str(row["uid"]), row.get("verdict", "keep")
         except (ValueError, KeyError, TypeError) as e:
             raise DataError(f"{file}:{number}: wanted a JSON object with a uid, found {line[:60]!r}") from e
         if verdict not in ("keep", "drop") or uid in uids:
-            wrong = "each uid once" if uid in uids else f"a verdict of keep or drop, found {verdict!r}"
-            raise DataError(f"{file}:{number}: wanted {wrong}; uid {uid!r}")
+            problem = "each uid once" if uid in uids else f"a verdict of keep or drop, found {verdict!r}"
+            raise DataError(f"{file}:{number}: wanted {problem}; uid {uid!r}")
         uids.add(uid)
         columns = {"kept": float(verdict == "keep")}
-        entries.append(SampleRecord(uid, int(found.get("index", -1)), columns, str(found.get("lost", ""))))
-    return Manifest(file, entries, made)
+        records.append(SampleRecord(uid, int(row.get("index", -1)), columns, str(row.get("lost", ""))))
+    return Manifest(file, records, provenance)
 
 
-def write(file: Path, record: Recording, stage: Stage) -> None:
-    """The verdicts of a recording; samples with a column "order" in that order, as a curriculum wants them."""
-    places = {entry.uid: place for place, entry in enumerate(ordered(record.records))}
-    by_uid = {entry.uid: entry for entry in record.records}
-    lines = [(places[row["uid"]], _line(by_uid[row["uid"]], row, record.made)) for row in record.rows()]
-    made = {**record.made, "conflicts": conflicts(stage)}
+def write(file: Path, recording: Recording, stage: Stage) -> None:
+    """Write the manifest of a stage's recording, its samples sorted by the column "order" (see `ordered`)."""
+    rank = {record.uid: i for i, record in enumerate(ordered(recording.records))}
+    by_uid = {record.uid: record for record in recording.records}
+    lines = [(rank[row["uid"]], _line(by_uid[row["uid"]], row, recording.provenance)) for row in recording.rows()]
+    made = {**recording.provenance, "conflicts": conflicts(stage)}
     rows = [{"made": made}, *(line for _, line in sorted(lines, key=lambda pair: pair[0]))]
     run_files.write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def ordered(entries: Sequence[SampleRecord]) -> list[SampleRecord]:
-    """By the column "order" where there is one, those without it behind."""
-    return sorted(entries, key=lambda e: e.columns.get("order", float("inf")))
+def ordered(records: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """`records` sorted by their column "order" (a curriculum), those without it last; the sort is stable."""
+    return sorted(records, key=lambda record: record.columns.get("order", float("inf")))
 
 
 def conflicts(stage: Stage) -> dict[str, str]:
-    """What samples that were chosen by this stage must not be combined with, by name, and why."""
-    found = {}
+    """What training on the samples selected by `stage` must not be combined with, and why.
+
+    The names of columns or transforms, with "SELECTOR: reason": see `refuse_selection_conflicts`.
+    """
+    reasons = {}
     for transform in stage.transforms:
-        for what, why in transform.conflicts.items():
-            found[what if isinstance(what, str) else what.__name__] = f"{type(transform).__name__}: {why}"
-    return found
+        for conflict, reason in transform.conflicts.items():
+            name = conflict if isinstance(conflict, str) else conflict.__name__
+            reasons[name] = f"{type(transform).__name__}: {reason}"
+    return reasons
 
 
-def counts(entries: Sequence[SampleRecord]) -> dict[str, int]:
-    """How many samples there are, how many were lost, and of verdicts how many are kept."""
-    verdicts = [e.columns["kept"] for e in entries if "kept" in e.columns]
+def counts(records: Sequence[SampleRecord]) -> dict[str, int]:
+    """The number of "samples", of those "lost" (unreadable, or dropped by a transform) and, given verdicts, "kept"."""
+    verdicts = [record.columns["kept"] for record in records if "kept" in record.columns]
     kept = {"kept": sum(v > 0 for v in verdicts)} if verdicts else {}
-    return {"samples": len(entries), "lost": sum(bool(e.drop_reason) for e in entries), **kept}
+    return {"samples": len(records), "lost": sum(bool(record.drop_reason) for record in records), **kept}
 
 
-def format_counts(entries: Sequence[SampleRecord]) -> str:
-    """The counts in words."""
-    found = counts(entries)
-    kept = f", {found['kept']} kept ({found['kept'] / max(1, found['samples']):.1%})" if "kept" in found else ""
-    return f"{found['samples']} samples{kept}, {found['lost']} lost"
+def format_counts(records: Sequence[SampleRecord]) -> str:
+    """`counts` for people, such as "10 samples, 6 kept (60.0%), 1 unusable"."""
+    n = counts(records)
+    kept = f", {n['kept']} kept ({n['kept'] / max(1, n['samples']):.1%})" if "kept" in n else ""
+    return f"{n['samples']} samples{kept}, {n['lost']} unusable"
 
 
-def _line(entry: SampleRecord, row: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict with what it is made from."""
+def _line(record: SampleRecord, row: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict on a sample, with the measurements and scores that it is based on."""
     replies = [r for r in row.get("replies", ()) if r["origin"] == "policy"]
     scores: dict[str, list[float | None]] = {"reward": [r["columns"].get("reward") for r in replies]}
     for name in dict.fromkeys(name for r in replies for name in r["scores"]):
         scores[name] = [r["scores"].get(name) for r in replies]
     return {
-        "uid": entry.uid,
-        "index": entry.index,
-        "verdict": "keep" if entry.columns.get("kept", 1.0) > 0 and not entry.drop_reason else "drop",
+        "uid": record.uid,
+        "index": record.index,
+        "verdict": "keep" if record.columns.get("kept", 1.0) > 0 and not record.drop_reason else "drop",
         "k": len(replies),
-        "measured": {k: v for k, v in entry.columns.items() if k not in ("kept", "k")},
+        "measured": {k: v for k, v in record.columns.items() if k not in ("kept", "k")},
         "scores": scores if replies else {},
-        **({"lost": entry.drop_reason} if entry.drop_reason else {}),
-        "policy": made.get("policy", ""),
+        **({"lost": record.drop_reason} if record.drop_reason else {}),
+        "policy": provenance.get("policy", ""),
     }

@@ -1,4 +1,7 @@
-"""Stages that make data: every sample of the source through the transforms, once, on record. No weight moves here."""
+"""Run data-generation stages: apply the transforms once to every sample of the source, and record the results.
+
+No optimizer steps are taken here.
+"""
 
 from __future__ import annotations
 
@@ -20,171 +23,184 @@ from mmpost.training.context import TrainingContext, location
 from mmpost.training.interrupts import StopSignal
 from mmpost.types import RefillBatch, Sample, Selector, Stage, Transform
 
-EVERY = 10.0
-"""Seconds between two lines about how far it is."""
+PROGRESS_SECONDS = 10.0
+"""Time between two progress messages."""
 
-Other = Callable[[list[str]], None]
-"""Hears in which points what a file holds was made otherwise; raises, or the file is begun anew."""
+OnMismatch = Callable[[list[str]], None]
+"""Called with the differences if a file has another provenance; unless it raises, the file is overwritten."""
 
 
 def record_stage(
     stage: Stage,
-    job: TrainingContext,
+    context: TrainingContext,
     file: Path,
-    about: Mapping[str, Any],
-    other: Other,
+    provenance: Mapping[str, Any],
+    on_mismatch: OnMismatch,
     stop: StopSignal,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Recording | None:
-    """Record what the transforms make of each sample of the stage's source; None where it was asked to stop before.
+    """Apply the stage's transforms to each sample of its source and record the results in `file`, on rank 0.
 
-    Samples that `file` has already are not made again. A sample is worked on together with the same neighbours whether
-    or not some of them are on record, and draws depend on seed, stage and uid, so what a kill cut off ends in the same
-    bytes. One that cannot be read raises DataError, or is recorded as lost where the job leaves such samples out.
+    Continues a partial recording and yields the same bytes as an uninterrupted one: batches always have the same
+    samples, whether or not some of them are recorded already, and random numbers depend only on seed, stage and uid.
+    Returns None if `stop` was requested before the last batch.
+
+    Raises DataError for a sample that cannot be read, unless the context skips those: then it is recorded as dropped.
+    Also raises DataError for a uid that occurs twice, and ConfigError for transforms that add samples.
     """
-    done = distributed.gather(recording.begin(file, about, other) if distributed.rank() == 0 else {})[0]
-    uids = {uid: index for index, uid in done.items()}
-    ahead, size = PrefetchingSource(stage.source), len(stage.source)
-    todo = [range(a, min(a + stage.batch_size, size)) for a in range(0, size, stage.batch_size)]
-    todo = [indices for indices in todo if any(i not in done for i in indices)]
-    told = time.monotonic()
-    for number, indices in enumerate(todo):
+    done = distributed.gather(recording.begin(file, provenance, on_mismatch) if distributed.rank() == 0 else {})[0]
+    index_of = {uid: index for index, uid in done.items()}
+    source, size = PrefetchingSource(stage.source), len(stage.source)
+    batches = [range(start, min(start + stage.batch_size, size)) for start in range(0, size, stage.batch_size)]
+    # A batch that was recorded in part runs again as a whole: the results of its samples may depend on one another.
+    batches = [indices for indices in batches if any(i not in done for i in indices)]
+    last_message = time.monotonic()
+    for number, indices in enumerate(batches):
         with stop.interruptible():
-            mine = _together(stage, job, ahead, indices[distributed.rank() :: distributed.world()])
-        if number + 1 < len(todo):
-            # While this part is gathered and written, the media of the next are read.
-            job.model.prefetch(ahead.prefetch(todo[number + 1][distributed.rank() :: distributed.world()]))
-        rows = sorted((r for part in distributed.gather(mine) for r in part), key=lambda r: r["index"])
-        _unique(stage, rows, uids)
+            rank_rows = _process(stage, context, source, indices[distributed.rank() :: distributed.world()])
+        if number + 1 < len(batches):
+            # The media of the next batch are read while this one is gathered and written.
+            context.model.prefetch(source.prefetch(batches[number + 1][distributed.rank() :: distributed.world()]))
+        rows = sorted((row for part in distributed.gather(rank_rows) for row in part), key=lambda row: row["index"])
+        _check_unique(stage, rows, index_of)
         if distributed.rank() == 0:
-            recording.append(file, [r for r in rows if r["index"] not in done])
-        if time.monotonic() - told > EVERY:
-            told = time.monotonic()
-            say(f"stage {stage.name}: {indices[-1] + 1} of {size} samples")
-        if number + 1 < len(todo) and any(distributed.gather(stop.requested)):
+            recording.append(file, [row for row in rows if row["index"] not in done])
+        if time.monotonic() - last_message > PROGRESS_SECONDS:
+            last_message = time.monotonic()
+            log(f"stage {stage.name}: {indices[-1] + 1} of {size} samples")
+        if number + 1 < len(batches) and any(distributed.gather(stop.requested)):
             return None
+    # Other ranks must not read the file before rank 0 has written its last lines.
     distributed.barrier()
     return finalize(stage, Recording(file, stage.source))
 
 
-def finalize(stage: Stage, record: Recording) -> Recording:
-    """The whole recording with what its transforms conclude from all of it."""
+def finalize(stage: Stage, complete: Recording) -> Recording:
+    """Add the columns that the stage's selectors derive from all records, such as "kept"; returns `complete`."""
     for transform in stage.transforms:
         if isinstance(transform, Selector):
-            record.add_columns(transform.finalize(record.records))
-    return record
+            complete.add_columns(transform.finalize(complete.records))
+    return complete
 
 
-def _together(
-    stage: Stage, job: TrainingContext, source: PrefetchingSource, indices: Sequence[int]
+def _process(
+    stage: Stage, context: TrainingContext, source: PrefetchingSource, indices: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The lines of these samples; leaves no trace in the job but what it left out."""
+    """The lines of the samples at `indices`. The context keeps no trace of them, except which ones it skipped."""
     samples: dict[int, Sample] = {}
     rows: dict[int, dict[str, Any]] = {}
-    with job.isolated(stage.name):
+    with context.isolated(stage.name):
         for index in indices:
             uid = location(source, index)
             try:
-                sample = job.with_frame(source[index])
+                sample = context.with_frame(source[index])
                 uid = sample.uid
-                job.model.validate(sample)
+                context.model.validate(sample)
             except DataError as e:
-                rows[index] = recording.lost(index, uid, job.record_skipped(source, index, e))
+                rows[index] = recording.dropped_row(index, uid, context.record_skipped(source, index, e))
             else:
                 samples[index] = sample
-        # A transform may speak with the other ranks: all of them call it, also one that has no samples.
-        made = _through(stage.transforms, list(samples.values()), job)
-    found = {s.uid: s for s in made}
-    strange = sorted(found.keys() - {s.uid for s in samples.values()})
-    if strange or len(found) < len(made):
+        # Transforms may communicate between ranks, so every rank calls them, even one without samples.
+        results = _apply(stage.transforms, list(samples.values()), context)
+    by_uid = {result.uid: result for result in results}
+    unknown = sorted(by_uid.keys() - {sample.uid for sample in samples.values()})
+    if unknown or len(by_uid) < len(results):
         raise ConfigError(
-            f"stage {stage.name!r} records each sample once by its uid; its transforms made {len(made)} samples of "
-            f"{len(samples)}, among them {strange[:3] or 'one uid twice'}"
+            f"stage {stage.name!r} records each sample once by its uid; its transforms returned {len(results)} samples "
+            f"for {len(samples)}, among them {unknown[:3] or 'one uid twice'}"
         )
     for index, sample in samples.items():
-        if sample.uid in found:
-            rows[index] = recording.row(index, found[sample.uid])
+        if sample.uid in by_uid:
+            rows[index] = recording.row(index, by_uid[sample.uid])
         else:
-            rows[index] = recording.lost(index, sample.uid, "dropped by a transform")
+            rows[index] = recording.dropped_row(index, sample.uid, "dropped by a transform")
     return [rows[index] for index in indices]
 
 
-def _through(
-    transforms: Sequence[Transform | RefillBatch], samples: list[Sample], job: TrainingContext
+def _apply(
+    transforms: Sequence[Transform | RefillBatch], samples: list[Sample], context: TrainingContext
 ) -> list[Sample]:
     for transform in transforms:
-        assert not isinstance(transform, RefillBatch)
-        samples = transform(samples, job)
+        assert not isinstance(transform, RefillBatch), "check_stages refuses it in data-generation stages"
+        samples = transform(samples, context)
     return samples
 
 
-def _unique(stage: Stage, rows: Sequence[Mapping[str, Any]], uids: dict[str, int]) -> None:
+def _check_unique(stage: Stage, rows: Sequence[Mapping[str, Any]], index_of: dict[str, int]) -> None:
+    """Add the uids of `rows` to `index_of`. Raises DataError for one that another sample has."""
     for row in rows:
-        if uids.setdefault(row["uid"], row["index"]) != row["index"]:
+        if index_of.setdefault(row["uid"], row["index"]) != row["index"]:
             raise DataError(
-                f"stage {stage.name!r}: wanted a uid of its own for each sample, found {row['uid']!r} at "
-                f"{uids[row['uid']]} and at {row['index']} of the source"
+                f"stage {stage.name!r}: wanted a unique uid for each sample, found {row['uid']!r} at "
+                f"{index_of[row['uid']]} and at {row['index']} of the source"
             )
 
 
 class StageRecorder:
-    """The recordings of a run's stages, in its folder."""
+    """The recordings of a run's data-generation stages, in the run's folder."""
 
-    def __init__(self, folder: Path, job: TrainingContext, stop: StopSignal, say: Callable[[str], None]) -> None:
-        self.folder, self.job, self.stop, self.say = folder / "manifests", job, stop, say
-        self.made: dict[str, Recording] = {}
+    def __init__(self, folder: Path, context: TrainingContext, stop: StopSignal, log: Callable[[str], None]) -> None:
+        self.folder, self.context, self.stop, self.log = folder / "manifests", context, stop, log
+        self.recordings: dict[str, Recording] = {}
+        """By stage name."""
         self.digests: dict[str, str] = {}
-        """By stage: what a checkpoint keeps of its recording."""
+        """By stage name: hashes of the files, which checkpoints store."""
 
     def record(self, stage: Stage, base: str, recipe: str) -> bool:
-        """Make the data of a stage, or the rest of them; whether they are whole."""
-        policy = base[:16] + (f"+{weights(self.job.model.module)}" if self.job.step else "")
-        about = recording.about(stage, policy=policy, seed=self.job.seed, step=self.job.step, recipe=recipe)
+        """Run a data-generation stage, or what is missing of it; whether it is complete.
 
-        def other(points: list[str]) -> None:
-            self.say(f"stage {stage.name}: its data were made otherwise, in {'; '.join(points)}; making them again")
+        `base`: hash of the base model; `recipe`: hash of how prompts are built.
+        """
+        # After optimizer steps, the base alone no longer identifies the policy.
+        policy = base[:16] + (f"+{trainable_weights_hash(self.context.model.module)}" if self.context.step else "")
+        provenance = recording.provenance(
+            stage, policy=policy, seed=self.context.seed, step=self.context.step, recipe=recipe
+        )
+
+        def log_mismatch(differences: list[str]) -> None:
+            self.log(f"stage {stage.name}: recorded data differs in {'; '.join(differences)}; recording it again")
 
         file = self.folder / f"{stage.name}.jsonl"
-        record = record_stage(stage, self.job, file, about, other, self.stop, self.say)
-        if record is not None:
-            self._keep(stage, record)
-        return record is not None
+        complete = record_stage(stage, self.context, file, provenance, log_mismatch, self.stop, self.log)
+        if complete is not None:
+            self._add(stage, complete)
+        return complete is not None
 
     def load(self, stage: Stage, digest: str) -> None:
-        """The data of a stage that was finished before the checkpoint. Raises ConfigError where they changed since."""
+        """Load the recording of a stage that was complete at the checkpoint; ConfigError if it has changed since."""
         file = self.folder / f"{stage.name}.jsonl"
         if not file.exists() or Recording(file, stage.source).digest() != digest:
             raise ConfigError(
                 f"{file}: wanted what stage {stage.name!r} recorded before the checkpoint, found "
-                f"{'another file' if file.exists() else 'no file'}; put it back, or start a new run"
+                f"{'another file' if file.exists() else 'no file'}; restore it, or start a new run"
             )
-        self._keep(stage, finalize(stage, Recording(file, stage.source)))
+        self._add(stage, finalize(stage, Recording(file, stage.source)))
 
     def resolve_source(self, stage: Stage) -> Stage:
-        """The stage with the source that it reads from another's recording."""
+        """`stage`, with a source built from the recording that it reads, if any."""
         if stage.reads_from is None:
             return stage
-        source = stage.reads_from.build(stage.source, self.made[stage.reads_from.stage])
-        self.say(f"stage {stage.name}: {len(source)} samples, from what stage {stage.reads_from.stage} recorded")
+        source = stage.reads_from.build(stage.source, self.recordings[stage.reads_from.stage])
+        self.log(f"stage {stage.name}: {len(source)} samples, from the output of stage {stage.reads_from.stage}")
         return replace(stage, source=source)
 
     def summary(self) -> dict[str, Any]:
-        """What the run's summary says of them."""
-        counts = {name: manifest.counts(record.records) for name, record in self.made.items()}
+        """For the run's summary: the sample counts of each recording."""
+        counts = {name: manifest.counts(complete.records) for name, complete in self.recordings.items()}
         return {"made": counts} if counts else {}
 
-    def _keep(self, stage: Stage, record: Recording) -> None:
-        self.made[stage.name], self.digests[stage.name] = record, record.digest()
-        self.say(f"stage {stage.name}: {manifest.format_counts(record.records)}: {record.file}")
+    def _add(self, stage: Stage, complete: Recording) -> None:
+        self.recordings[stage.name], self.digests[stage.name] = complete, complete.digest()
+        self.log(f"stage {stage.name}: {manifest.format_counts(complete.records)}: {complete.file}")
         if any(isinstance(t, Selector) for t in stage.transforms) and distributed.rank() == 0:
-            manifest.write(self.folder / f"{stage.name}.verdicts.jsonl", record, stage)
+            manifest.write(self.folder / f"{stage.name}.verdicts.jsonl", complete, stage)
 
 
-def weights(module: torch.nn.Module) -> str:
-    """A short hash of what trains in `module`, as it is now."""
-    whole = hashlib.sha256()
+def trainable_weights_hash(module: torch.nn.Module) -> str:
+    """The first 16 hex digits of a SHA-256 of the module's trainable parameters, by name."""
+    sha = hashlib.sha256()
     for name, p in sorted(module.named_parameters()):
         if p.requires_grad:
-            whole.update(name.encode())
-            whole.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return whole.hexdigest()[:16]
+            sha.update(name.encode())
+            sha.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]

@@ -1,7 +1,8 @@
-"""What a stage that makes data recorded: a file of JSON Lines, and the samples in it.
+"""The generated dataset of a data-generation stage on disk: a JSON Lines file, and the samples read back from it.
 
-The first line says how it was made (stage, policy, seed, transforms); then there is one line for each sample of the
-stage's source, in its order. A kill leaves whole lines and at most one that is cut short, which `begin` takes off.
+The first line holds the provenance (stage, policy, seed, transforms, ...); then there is one line per sample of the
+stage's source, in its order. A killed process leaves complete lines and at most one partial line, which `begin`
+removes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from mmpost.types import FunctionTransform, Sample, SampleRecord, Source, Stage
 FORMAT = 1
 
 
-def about(stage: Stage, **more: Any) -> dict[str, Any]:
-    """How a stage's recording is made, as plain data: two that say the same hold the same."""
+def provenance(stage: Stage, **more: Any) -> dict[str, Any]:
+    """Everything that determines the content of a stage's recording, as JSON data.
+
+    Two recordings with equal provenance have equal content. `more`: what the stage does not know, such as policy, seed
+    and step.
+    """
     return {
         "format": FORMAT,
         "stage": stage.name,
@@ -37,7 +42,7 @@ def about(stage: Stage, **more: Any) -> dict[str, Any]:
 
 
 def described(value: Any) -> Any:
-    """Settings by their class and fields, functions by their names, everything else as JSON can say it."""
+    """`value` as JSON data: settings by class and fields, functions and other objects by qualified name."""
     if isinstance(value, FunctionTransform):
         value = value.function
     if hasattr(value, "model_fields_set"):
@@ -52,25 +57,27 @@ def described(value: Any) -> Any:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def begin(file: Path, made: Mapping[str, Any], other: Callable[[list[str]], None]) -> dict[int, str]:
-    """The uids by index that `file` has; writes its first line where there is none, cuts off a line that is not whole.
+def begin(file: Path, expected: Mapping[str, Any], on_mismatch: Callable[[list[str]], None]) -> dict[int, str]:
+    """Start or continue a recording with provenance `expected`; returns the uids that it has already, by index.
 
-    Where the file was made otherwise, `other` hears in which points; it raises, or the file is begun anew.
+    Removes a partial last line. If the file has another provenance, `on_mismatch` gets the differences: it may raise;
+    otherwise the file is overwritten.
     """
-    first = next(_lines(file), None) if _whole_lines(file) else None
+    first = next(_lines(file), None) if _remove_partial_line(file) else None
     if first is not None:
-        was, now = upgrade_described(first[1].get("made", {})), json.loads(json.dumps(made))
-        wrong = [f"{k} (was {was.get(k)!r:.80}, now {now[k]!r:.80})" for k in now if was.get(k) != now[k]]
-        if not wrong:
-            return {entry.index: entry.uid for _, entry in _entries(file)}
-        other(wrong)
+        # A recording of an earlier version may use names that have been renamed since.
+        was, now = upgrade_described(first[1].get("made", {})), json.loads(json.dumps(expected))
+        differences = [f"{k} (was {was.get(k)!r:.80}, now {now[k]!r:.80})" for k in now if was.get(k) != now[k]]
+        if not differences:
+            return {record.index: record.uid for _, record in _records(file)}
+        on_mismatch(differences)
     file.parent.mkdir(parents=True, exist_ok=True)
-    run_files.write(file, (json.dumps({"made": dict(made)}) + "\n").encode())
+    run_files.write(file, (json.dumps({"made": dict(expected)}) + "\n").encode())
     return {}
 
 
-def _whole_lines(file: Path) -> int:
-    """Cut off a last line that is not whole; the bytes that are left."""
+def _remove_partial_line(file: Path) -> int:
+    """Truncate `file` to its complete lines; returns their size in bytes."""
     if not file.exists():
         return 0
     end = 0
@@ -82,19 +89,21 @@ def _whole_lines(file: Path) -> int:
 
 
 def row(index: int, sample: Sample) -> dict[str, Any]:
-    """The line of a sample that came through."""
+    """The line of a sample that passed the transforms; `index`: its position in the stage's source."""
     packed = (sample_io.pack([sample]) or [{}])[0]
-    replies = [{**r, "scores": _nulls(r["scores"]), "columns": _nulls(r["columns"])} for r in packed["replies"]]
-    return {"uid": sample.uid, "index": index, "columns": _nulls(packed["columns"]), "replies": replies}
+    replies = [
+        {**r, "scores": _nan_to_null(r["scores"]), "columns": _nan_to_null(r["columns"])} for r in packed["replies"]
+    ]
+    return {"uid": sample.uid, "index": index, "columns": _nan_to_null(packed["columns"]), "replies": replies}
 
 
-def lost(index: int, uid: str, why: str) -> dict[str, Any]:
-    """The line of a sample that did not."""
-    return {"uid": uid, "index": index, "lost": why}
+def dropped_row(index: int, uid: str, reason: str) -> dict[str, Any]:
+    """The line of a sample that cannot be read, or that a transform dropped."""
+    return {"uid": uid, "index": index, "lost": reason}
 
 
 def append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines; they are on disk when this returns."""
+    """Append lines and sync them to disk: what is recorded survives a crash right after this call."""
     with file.open("ab") as out:
         out.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
         out.flush()
@@ -102,94 +111,104 @@ def append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Recording:
-    """A whole recording; the Recording that later stages read."""
+    """A complete recording: the `GeneratedDataset` that later stages read.
+
+    Only the records are held in memory. Replies are read from the file, prompts from the stage's source, when a sample
+    is accessed.
+    """
 
     def __init__(self, file: Path, source: Source) -> None:
         self.file, self.source = file, source
-        found = list(_entries(file))
-        self._starts = [start for start, _ in found]
-        self.records: list[SampleRecord] = [entry for _, entry in found]
-        self.made: dict[str, Any] = next(_lines(file))[1]["made"]
+        offsets_and_records = list(_records(file))
+        self._offsets = [offset for offset, _ in offsets_and_records]
+        self.records: list[SampleRecord] = [record for _, record in offsets_and_records]
+        self.provenance: dict[str, Any] = next(_lines(file))[1]["made"]
 
     def samples(self) -> Source:
-        return _Samples(self, [i for i, entry in enumerate(self.records) if not entry.drop_reason])
+        return _Samples(self, [i for i, record in enumerate(self.records) if not record.drop_reason])
 
     def add_columns(self, columns: Mapping[str, Mapping[str, float]]) -> None:
-        """Add columns by uid."""
-        self.records = [replace(e, columns={**e.columns, **columns.get(e.uid, {})}) for e in self.records]
+        """Add columns to the records, by uid; the file does not change."""
+        self.records = [replace(r, columns={**r.columns, **columns.get(r.uid, {})}) for r in self.records]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The lines of the file after the first."""
-        return (found for _, found in _lines(self.file) if "made" not in found)
+        """The lines of the samples, parsed: those that `row` and `dropped_row` made."""
+        return (row for _, row in _lines(self.file) if "made" not in row)
 
     def sample(self, number: int) -> Sample:
-        """The sample of the number-th entry with its replies."""
-        entry = self.records[number]
-        drawn = self.source[entry.index]
-        if drawn.uid != entry.uid:
+        """The sample of `records[number]` with its replies. Raises DataError if the source has changed since."""
+        record = self.records[number]
+        sample = self.source[record.index]
+        if sample.uid != record.uid:
             raise DataError(
-                f"{self.file}: wanted sample {entry.uid!r} at {entry.index} of the source, found {drawn.uid!r}; the "
-                "data have changed since they were recorded: put them back, or record them again"
+                f"{self.file}: wanted sample {record.uid!r} at {record.index} of the source, found {sample.uid!r}; the "
+                "data has changed since it was recorded: restore it, or record again"
             )
         with self.file.open("rb") as lines:
-            lines.seek(self._starts[number])
-            found = json.loads(lines.readline())
-        packed = [{**r, "scores": _numbers(r["scores"]), "columns": _numbers(r["columns"])} for r in found["replies"]]
-        whole = sample_io.unpack([{**found, "replies": packed}], {entry.uid: drawn})
-        assert whole is not None
-        return replace(whole[0], columns=entry.columns)
+            lines.seek(self._offsets[number])
+            row = json.loads(lines.readline())
+        replies = [
+            {**r, "scores": _null_to_nan(r["scores"]), "columns": _null_to_nan(r["columns"])} for r in row["replies"]
+        ]
+        unpacked = sample_io.unpack([{**row, "replies": replies}], {record.uid: sample})
+        assert unpacked is not None
+        # Not the columns of the file: those of the record include what `add_columns` added.
+        return replace(unpacked[0], columns=record.columns)
 
     def digest(self) -> str:
-        """SHA-256 of the file: a run that goes on later must find the same."""
-        whole = hashlib.sha256()
+        """SHA-256 of the file: a resumed run must find the same."""
+        sha = hashlib.sha256()
         with self.file.open("rb") as f:
             while block := f.read(1 << 20):
-                whole.update(block)
-        return whole.hexdigest()
+                sha.update(block)
+        return sha.hexdigest()
 
 
 class _Samples(Indexed):
-    def __init__(self, record: Recording, numbers: Sequence[int]) -> None:
-        self.record, self.numbers = record, numbers
-        self.name = str(record.file)
+    """The samples of a recording at some positions of its records."""
+
+    def __init__(self, recording: Recording, numbers: Sequence[int]) -> None:
+        self.recording, self.numbers = recording, numbers
+        self.name = str(recording.file)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def sample(self, index: int) -> Sample:
-        return self.record.sample(self.numbers[index])
+        return self.recording.sample(self.numbers[index])
 
 
-def _entries(file: Path) -> Iterator[tuple[int, SampleRecord]]:
-    """Where each line starts, and what it says; raises DataError for a line that no stage wrote."""
-    for number, (start, found) in enumerate(_lines(file), 1):
+def _records(file: Path) -> Iterator[tuple[int, SampleRecord]]:
+    """The byte offset and record of each sample's line. Raises DataError for a line without uid and index."""
+    for number, (offset, row) in enumerate(_lines(file), 1):
         if number == 1:
             continue
         try:
-            columns = _numbers(found.get("columns", {}))
-            yield start, SampleRecord(found["uid"], found["index"], columns, found.get("lost", ""))
+            columns = _null_to_nan(row.get("columns", {}))
+            yield offset, SampleRecord(row["uid"], row["index"], columns, row.get("lost", ""))
         except (KeyError, TypeError, AttributeError) as e:
-            raise DataError(f"{file}:{number}: wanted a line with uid and index, found {found!r:.80}") from e
+            raise DataError(f"{file}:{number}: wanted a line with uid and index, found {row!r:.80}") from e
 
 
 def _lines(file: Path) -> Iterator[tuple[int, Any]]:
-    place = 0
+    """The byte offset and parsed content of each line, the provenance first."""
+    offset = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                found = json.loads(line)
+                content = json.loads(line)
             except ValueError as e:
                 raise DataError(
                     f"{file}:{number}: wanted a JSON object, found {line[:60]!r}; move the file away"
                 ) from e
-            yield place, found
-            place += len(line)
+            yield offset, content
+            offset += len(line)
 
 
-def _nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+def _nan_to_null(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no NaN."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+def _null_to_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: math.nan if v is None else v for k, v in values.items()}

@@ -1,7 +1,8 @@
-"""Which samples are worth training on, from repeated replies to each: transforms of stages that make data.
+"""Selectors: which samples are worth training on, measured by several sampled replies to each.
 
-Each sample is measured by itself; the verdicts come when all are (`settle`). What was measured is on record, and the
-verdicts follow from it alone, so there is no other state to keep.
+They are the last transform of a data-generation stage: `__call__` measures each sample on its own and writes sample
+columns; `finalize` derives the verdicts once all samples are measured. The verdicts depend only on recorded columns, so
+there is no state that a checkpoint would have to save.
 """
 
 from __future__ import annotations
@@ -21,63 +22,68 @@ from mmpost.transforms.columns import finite_or_none, reward
 from mmpost.types import Context, Reply, Sample, SampleRecord, Selector
 
 REWARD = "reward"
-"""What the weighted sum of all rewards is called among the scores."""
-SLACK = 1e-9
-"""A reply this close below the least right score is right: sums of fractions."""
+"""The score name that stands for the reply's reward, the weighted sum of its scores."""
+ROUNDING = 1e-9
+"""Tolerance of comparisons of scores, which are sums of fractions."""
 
 Columns = dict[str, dict[str, float]]
-"""More columns by uid."""
+"""Columns to add, by uid."""
 
 
-class _Measure(Selector, Settings):
-    """Writes to each sample what its sampled replies scored, and lets go of their tokens."""
+class _ScoreSelector(Selector, Settings):
+    """Writes statistics of the sampled replies' scores to each sample, and drops the tokens of the replies.
+
+    Sample columns: k, the number of sampled replies, and for each score NAME that applies n/NAME (replies that have
+    it), right/NAME (how many of them are right), mean/NAME and std/NAME (population standard deviation).
+    """
 
     makes: ClassVar[tuple[str, ...]] = ("k",)
 
     k: int = Field(default=8, ge=1)
-    """Replies to each sample."""
+    """Replies sampled per sample."""
     right: float | None = None
-    """A reply is right when it scores at least this. By default 1 for a named score, and for the reward what the stage
-    declares for a right reply (`gold`)."""
+    """A reply is right if it scores at least this. By default 1 for a named score; for the reward, what the stage's
+    `gold` declares as the reward of a correct reply."""
 
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """The scores that are looked at."""
+        """The scores to measure."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        return [self._measured(sample, context) for sample in samples]
+        return [self._measure(sample, context) for sample in samples]
 
-    def _measured(self, sample: Sample, context: Context) -> Sample:
-        drawn = [reply for reply in sample.replies if reply.origin == "policy"]
-        columns = {"k": float(len(drawn))}
+    def _measure(self, sample: Sample, context: Context) -> Sample:
+        sampled = [reply for reply in sample.replies if reply.origin == "policy"]
+        columns = {"k": float(len(sampled))}
         for name in self.names:
-            values = [reward(sample, r) if name == REWARD else finite_or_none(r.scores.get(name)) for r in drawn]
-            found = [v for v in values if v is not None]
-            if not found:
+            values = [reward(sample, r) if name == REWARD else finite_or_none(r.scores.get(name)) for r in sampled]
+            scores = [v for v in values if v is not None]
+            if not scores:
                 continue
-            right = sum(v >= self._right(name) - SLACK for v in found)
-            context.log(f"select/right/{name}", right, len(found))
-            columns |= {f"n/{name}": float(len(found)), f"right/{name}": float(right)}
-            columns |= {f"mean/{name}": fmean(found), f"std/{name}": pstdev(found)}
-        replies = tuple(_bare(reply) for reply in sample.replies)
+            right = sum(score >= self._threshold(name) - ROUNDING for score in scores)
+            context.log(f"select/right/{name}", right, len(scores))
+            columns |= {f"n/{name}": float(len(scores)), f"right/{name}": float(right)}
+            columns |= {f"mean/{name}": fmean(scores), f"std/{name}": pstdev(scores)}
+        replies = tuple(_without_tokens(reply) for reply in sample.replies)
         return replace(sample, replies=replies, columns={**sample.columns, **columns})
 
-    def _right(self, name: str) -> float:
+    def _threshold(self, name: str) -> float:
+        """The lowest score of a right reply."""
         if self.right is not None:
             return self.right
         if name != REWARD:
             return 1.0
         raise ConfigError(
-            f"{type(self).__name__} wants the least reward of a right reply, and nothing declares one: say right=0.9, "
-            "or name a score that is 1 for a right reply"
+            f"{type(self).__name__} needs the lowest reward of a right reply, and the task declares none; set right "
+            "(such as right=0.9), or name a score that is 1 for a right reply"
         )
 
 
-class InstanceFilter(_Measure):
-    """Drop samples that the policy never gets right, and, if asked, those that it gets right too often (RIF-RFT).
+class InstanceFilter(_ScoreSelector):
+    """Rollout-based instance filtering (RIF, arXiv 2507.05386): drop samples that the policy never gets right.
 
-    Kept iff min_correct <= right replies <= max_correct. What cannot be read counts as 0 of k, and is never kept.
+    A sample is kept iff min_correct <= its right replies <= max_correct. One that cannot be read is never kept.
     """
 
     conflicts: ClassVar[Mapping[str | type, str]] = {
@@ -85,14 +91,14 @@ class InstanceFilter(_Measure):
     }
 
     score: str = REWARD
-    """What tells a right reply: a score by its name, or the reward as in training."""
+    """The score that tells right replies: the name of one, or the reward as in training."""
     min_correct: int = Field(default=1, ge=0)
-    """Fewest right replies of a sample that is kept."""
+    """Keep samples with at least this many right replies."""
     max_correct: int | None = None
-    """Most right replies of a sample that is kept; k - 1 also drops what is solved. By default no limit."""
+    """Keep samples with at most this many right replies; k - 1 also drops solved samples. By default no limit."""
 
     @model_validator(mode="after")
-    def _fits(self) -> InstanceFilter:
+    def _consistent(self) -> InstanceFilter:
         if self.max_correct is not None and self.max_correct < self.min_correct:
             raise ValueError(f"max_correct={self.max_correct} must be at least min_correct={self.min_correct}")
         return self
@@ -102,19 +108,19 @@ class InstanceFilter(_Measure):
         return (self.score,)
 
     def finalize(self, records: Sequence[SampleRecord]) -> Columns:
-        """The column kept: 1 or 0."""
+        """The column kept (1 or 0) for each record."""
         most = math.inf if self.max_correct is None else self.max_correct
-        counts = {e.uid: e.columns.get(f"right/{self.score}", 0.0) for e in records}
-        lost = {e.uid for e in records if e.drop_reason}
-        return {uid: {"kept": float(self.min_correct <= n <= most and uid not in lost)} for uid, n in counts.items()}
+        counts = {record.uid: record.columns.get(f"right/{self.score}", 0.0) for record in records}
+        dropped = {record.uid for record in records if record.drop_reason}
+        return {uid: {"kept": float(self.min_correct <= n <= most and uid not in dropped)} for uid, n in counts.items()}
 
 
-class VarianceSelection(_Measure):
-    """Keep samples whose replies differ in what they score (Temporal-R1): only these have a gradient in their group.
+class VarianceSelection(_ScoreSelector):
+    """Keep samples whose replies differ in their scores (Temporal-R1): only their groups have a gradient.
 
-    By a score that says right or wrong: kept iff some replies are right and some are not. By a continuous one: the
-    `top` share with the largest standard deviation among the rows of one kind (those with the same scores), as far as
-    their mean lies within `means`. A row with both sorts of score is kept if either keeps it.
+    A discrete score keeps a sample iff some of its replies are right and some are not. A continuous score keeps the
+    fraction `top` with the largest standard deviation, separately for each set of scores that samples have (which tells
+    apart types of questions), provided that their mean lies within `means`. One score is enough to keep a sample.
     """
 
     conflicts: ClassVar[Mapping[str | type, str]] = {
@@ -122,16 +128,16 @@ class VarianceSelection(_Measure):
     }
 
     discrete: tuple[str, ...] = (REWARD,)
-    """Scores that say right or wrong, by their names; `reward` is their weighted sum."""
+    """Scores that are right or wrong, by name; `reward` is the weighted sum of all scores."""
     continuous: tuple[str, ...] = ()
-    """Scores of which more is better, such as an overlap."""
+    """Scores on a scale, higher is better, such as an IoU."""
     top: float = Field(default=0.5, gt=0, le=1)
-    """Share of the rows of a kind that a continuous score keeps at most."""
+    """Largest fraction of the samples with the same scores that a continuous score keeps."""
     means: tuple[float, float] = (0.1, 0.9)
-    """Mean of a continuous score over the replies to a row that is kept: neither hopeless nor solved."""
+    """Bounds of a continuous score's mean over the replies: excludes hopeless and solved samples."""
 
     @model_validator(mode="after")
-    def _fits(self) -> VarianceSelection:
+    def _consistent(self) -> VarianceSelection:
         both = sorted(set(self.discrete) & set(self.continuous))
         if both or not self.names:
             raise ValueError(f"wanted each score once, as discrete or as continuous, found {both or 'none'}")
@@ -142,63 +148,69 @@ class VarianceSelection(_Measure):
         return (*self.discrete, *self.continuous)
 
     def finalize(self, records: Sequence[SampleRecord]) -> Columns:
-        """The column kept: 1 or 0."""
-        kept = {e.uid for e in records for name in self.discrete if self._mixed(e, name)}
+        """The column kept (1 or 0) for each record."""
+        kept = {record.uid for record in records for name in self.discrete if self._is_mixed(record, name)}
         for name in self.continuous:
-            kinds: dict[tuple[str, ...], list[SampleRecord]] = {}
+            by_scores: dict[tuple[str, ...], list[SampleRecord]] = {}
             for record in records:
                 if f"std/{name}" in record.columns and not record.drop_reason:
-                    kinds.setdefault(self._kind(record), []).append(record)
-            for rows in kinds.values():
-                kept |= {e.uid for e in self._spread(rows, name)}
-        return {e.uid: {"kept": float(e.uid in kept)} for e in records}
+                    scores = tuple(score for score in self.names if f"n/{score}" in record.columns)
+                    by_scores.setdefault(scores, []).append(record)
+            for comparable in by_scores.values():
+                kept |= {record.uid for record in self._most_varied(comparable, name)}
+        return {record.uid: {"kept": float(record.uid in kept)} for record in records}
 
-    def _mixed(self, record: SampleRecord, name: str) -> bool:
+    def _is_mixed(self, record: SampleRecord, name: str) -> bool:
+        """Whether some replies are right and some are not."""
         right, n = record.columns.get(f"right/{name}", 0.0), record.columns.get(f"n/{name}", 0.0)
         return 1 <= right <= n - 1 and not record.drop_reason
 
-    def _spread(self, rows: Sequence[SampleRecord], name: str) -> list[SampleRecord]:
+    def _most_varied(self, records: Sequence[SampleRecord], name: str) -> list[SampleRecord]:
+        """Up to the fraction `top` of `records`, by decreasing standard deviation of the score."""
         low, high = self.means
-        fit = [e for e in rows if low <= e.columns[f"mean/{name}"] <= high and e.columns[f"std/{name}"] > SLACK]
-        # A stable sort: of equals, the first of the source.
-        return sorted(fit, key=lambda e: -e.columns[f"std/{name}"])[: round(self.top * len(rows))]
+        candidates = [
+            record
+            for record in records
+            if low <= record.columns[f"mean/{name}"] <= high and record.columns[f"std/{name}"] > ROUNDING
+        ]
+        # The sort is stable: ties go to the sample that comes first in the source.
+        candidates.sort(key=lambda record: -record.columns[f"std/{name}"])
+        return candidates[: round(self.top * len(records))]
 
-    def _kind(self, record: SampleRecord) -> tuple[str, ...]:
-        return tuple(name for name in self.names if f"n/{name}" in record.columns)
 
+class Difficulty(_ScoreSelector):
+    """Curriculum: keep all samples that can be measured, ordered from easy (high mean score) to hard.
 
-class Difficulty(_Measure):
-    """Keep all that can be read, in the order of measured difficulty: what scores most comes first (curriculum).
-
-    Train on it with data.order=manifest.
+    Train on the result with data.order=manifest.
     """
 
     score: str = REWARD
-    """Its mean over the replies is how easy a sample is."""
+    """The score whose mean over the replies measures how easy a sample is."""
     right: float | None = 1.0
-    """A reply is right when it scores at least this; only counted."""
+    """A reply is right if it scores at least this; only reported, the order does not depend on it."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.score,)
 
     def finalize(self, records: Sequence[SampleRecord]) -> Columns:
-        """The columns kept, and order: 0 for the easiest. A sample to which the score does not apply is not kept."""
+        """The columns kept and order, 0 for the easiest. Samples to which the score does not apply are dropped."""
         name = f"mean/{self.score}"
-        known = sorted((e for e in records if name in e.columns and not e.drop_reason), key=lambda e: -e.columns[name])
-        places = {e.uid: {"kept": 1.0, "order": float(i)} for i, e in enumerate(known)}
-        return {e.uid: places.get(e.uid, {"kept": 0.0}) for e in records}
+        measured = [record for record in records if name in record.columns and not record.drop_reason]
+        measured.sort(key=lambda record: -record.columns[name])
+        columns = {record.uid: {"kept": 1.0, "order": float(i)} for i, record in enumerate(measured)}
+        return {record.uid: columns.get(record.uid, {"kept": 0.0}) for record in records}
 
 
-SELECTORS: Mapping[str, type[_Measure]] = {
+SELECTORS: Mapping[str, type[_ScoreSelector]] = {
     "rif": InstanceFilter,
     "variance": VarianceSelection,
     "difficulty": Difficulty,
 }
-"""What `select.by` may be, besides a class of your own as package.module:Class or file.py:Class."""
+"""The names that `select.by` accepts, besides a user's class as package.module:Class or file.py:Class."""
 
 
-def _bare(reply: Reply) -> Reply:
-    """Without tokens and what goes with them: verdicts need none, and records of whole data sets must be small."""
+def _without_tokens(reply: Reply) -> Reply:
+    """Drop token ids and per-token columns: verdicts do not need them, and recordings of whole datasets get large."""
     columns = {name: value for name, value in reply.columns.items() if isinstance(value, int | float)}
     return replace(reply, token_ids=None, columns=columns)

@@ -1,4 +1,4 @@
-"""Credit: from rewards to advantages. Every statistic over the batch is one over all ranks."""
+"""Credit assignment: from rewards to advantages. Every statistic over the batch is taken over all ranks."""
 
 from __future__ import annotations
 
@@ -14,74 +14,78 @@ from mmpost.transforms.columns import finite_or_none, numbers, reward, token_mas
 from mmpost.types import Context, Sample, Transform, Value
 
 Rewards = Sequence[float | None]
+"""The rewards of a group's replies; None for one that no reward applies to."""
 
-SAME = 1e-9
-"""Rewards that differ by less than this, relative to the largest, are equal: sums of fractions, not signals."""
-REACHED = 1e-6
-"""A rollout whose reward is within this of the truth's has reached it."""
+EQUAL_WITHIN = 1e-9
+"""Rewards whose difference is smaller than this, relative to the largest, count as equal. They are sums of fractions:
+dividing their rounding errors by a standard deviation of the same size would turn noise into full-size advantages."""
+TRUTH_TOLERANCE = 1e-6
+"""A rollout whose reward is at most this far below the truth's has reached it."""
 
 
 class GroupAdvantage(Transform, Settings):
-    """A = (r - mean of the group) / (std + eps) for each reply (GRPO); an unscorable reply (reward NaN) gets 0.
+    """GRPO: A = (r - mean of the group) / (std + eps) for each reply; a reply without reward (NaN) gets 0.
 
-    Writes "advantage", exactly 0 in flat groups. An injected truth counts as a member of its group.
+    Writes "advantage", exactly 0 in groups without reward variance. An injected truth counts as a member of its group.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("advantage",)
 
     scale: Literal["group", "batch", "none"] = "group"
-    """Divide by the standard deviation of the group's rewards, of all rewards of the batch, or not at all."""
+    """Divide by the standard deviation of the group's rewards, by that of all rewards of the batch, or not at all."""
     eps: float = Field(default=1e-6, ge=0)
     """Added to the standard deviation."""
     ddof: Literal[0, 1] = 1
-    """1: Bessel-corrected standard deviation; 0: population."""
+    """1: Bessel-corrected standard deviation; 0: population standard deviation."""
     components: Mapping[str, float] = {}
-    """Scores by name and their weights (GDPO): each is normalised in its group, the weighted sum in the batch; a score
-    that a reply lacks adds nothing. Empty: the column reward is used."""
+    """Scores and their weights (GDPO): each score is normalized within the group, and their weighted sum over the
+    batch. A score that a reply lacks contributes 0. Empty: the reward is used."""
     gt_in_group_stats: Literal["always", "only_if_active"] = "always"
-    """Injected truth takes part in the group's mean and deviation: always, or until a rollout reaches its reward."""
+    """When the reward of an injected truth counts in the group's mean and standard deviation: always, or only as long
+    as no rollout has reached it."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         groups = [[reward(sample, reply) for reply in sample.replies] for sample in samples]
         _log_groups(samples, groups, context)
         if self.components:
             return self._normalize_then_sum(samples, groups, context)
-        spread = None
+        divisor = None
         if self.scale == "none":
-            spread = 1.0
+            divisor = 1.0
         elif self.scale == "batch":
-            everything = context.gather([r for group in groups for r in group if r is not None])
-            spread = _std(everything, self.ddof) + self.eps
+            all_rewards = context.gather([r for group in groups for r in group if r is not None])
+            divisor = _std(all_rewards, self.ddof) + self.eps
         return [
-            _advantages(sample, self._group(sample, rewards, spread), context)
+            _with_advantages(sample, self._group(sample, rewards, divisor), context)
             for sample, rewards in zip(samples, groups, strict=True)
         ]
 
-    def _group(self, sample: Sample, rewards: Rewards, spread: float | None) -> list[float]:
+    def _group(self, sample: Sample, rewards: Rewards, divisor: float | None) -> list[float]:
         if self.gt_in_group_stats == "only_if_active":
-            truth = [reply.origin == "truth" for reply in sample.replies]
-            best = max((r for r, t in zip(rewards, truth, strict=True) if r is not None and not t), default=-math.inf)
-            rewards = [
-                None if t and r is not None and best >= r - REACHED else r for r, t in zip(rewards, truth, strict=True)
-            ]
-        return _normalise(rewards, self.ddof, self.eps, spread)
+            is_truth = [reply.origin == "truth" for reply in sample.replies]
+            pairs = list(zip(rewards, is_truth, strict=True))
+            best = max((r for r, truth in pairs if r is not None and not truth), default=-math.inf)
+            # A truth that a rollout has reached is treated like a reply without reward: out of the statistics, A = 0.
+            rewards = [None if truth and r is not None and best >= r - TRUTH_TOLERANCE else r for r, truth in pairs]
+        return _normalize(rewards, self.ddof, self.eps, divisor)
 
     def _normalize_then_sum(self, samples: list[Sample], groups: Sequence[Rewards], context: Context) -> list[Sample]:
+        """GDPO's advantages. `groups` tells which replies have a reward at all."""
         sums: list[list[float | None]] = []
         for sample, rewards in zip(samples, groups, strict=True):
-            total: list[float | None] = [None if r is None else 0.0 for r in rewards]
+            totals: list[float | None] = [None if r is None else 0.0 for r in rewards]
             for name, weight in self.components.items():
                 scores = [finite_or_none(reply.scores.get(name)) for reply in sample.replies]
-                for i, value in enumerate(_normalise(scores, self.ddof, self.eps, None)):
-                    so_far = total[i]
-                    total[i] = None if so_far is None else so_far + weight * value
-            sums.append(total)
-        advantages = _standardised(sums, self.ddof, self.eps, context)
-        return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
+                for i, value in enumerate(_normalize(scores, self.ddof, self.eps, None)):
+                    total = totals[i]
+                    totals[i] = None if total is None else total + weight * value
+            sums.append(totals)
+        advantages = _standardize_over_batch(sums, self.ddof, self.eps, context)
+        return [_with_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
 class LeaveOneOut(Transform, Settings):
-    """A_i = r_i minus the mean reward of the group's other replies (RLOO); unscorable replies get 0.
+    """RLOO: A_i = r_i minus the mean reward of the group's other replies; a reply without reward (NaN) gets 0.
 
     Writes "advantage".
     """
@@ -89,30 +93,32 @@ class LeaveOneOut(Transform, Settings):
     makes: ClassVar[tuple[str, ...]] = ("advantage",)
 
     normalize: bool = False
-    """Standardise the advantages over the batch, one weight per reply."""
+    """Standardize the advantages over the batch; every reply has the same weight in mean and standard deviation."""
     eps: float = Field(default=1e-4, ge=0)
-    """Added to the standard deviation (ddof 1) when they are standardised."""
+    """Added to the standard deviation (ddof 1) if `normalize`."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         groups = [[reward(sample, reply) for reply in sample.replies] for sample in samples]
         _log_groups(samples, groups, context)
-        centred: list[list[float | None]] = []
+        centered: list[list[float | None]] = []
         for rewards in groups:
             n = sum(r is not None for r in rewards)
+            # r_i - mean of the others = n / (n - 1) * (r_i - mean of all).
             deviations = _deviations(rewards)
-            centred.append([None if d is None or n < 2 else n / (n - 1) * d for d in deviations])
+            centered.append([None if d is None or n < 2 else n / (n - 1) * d for d in deviations])
         if self.normalize:
-            advantages = _standardised(centred, 1, self.eps, context)
+            advantages = _standardize_over_batch(centered, 1, self.eps, context)
         else:
-            advantages = [[a or 0.0 for a in group] for group in centred]
-        return [_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
+            advantages = [[a or 0.0 for a in group] for group in centered]
+        return [_with_advantages(sample, values, context) for sample, values in zip(samples, advantages, strict=True)]
 
 
 class GlobalWhiten(Transform, Settings):
-    """Advantages whitened over all trained tokens of the batch, over all ranks (REINFORCE++).
+    """REINFORCE++: advantages whitened over all trained tokens of the batch, over all ranks.
 
-    Each token's return is its reply's reward, discounted from the last token, plus, with `penalty`, the discounted sum
-    of column kl_penalty from this token on. Writes "advantage", per token where tokens of a reply can differ.
+    A token's return is the reward of its reply, discounted from the last token, plus, with `penalty`, the discounted
+    sum of the column kl_penalty from this token on. Writes "advantage", per token if tokens of a reply can differ. A
+    reply without reward (NaN) gets 0.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("advantage",)
@@ -120,61 +126,66 @@ class GlobalWhiten(Transform, Settings):
     baseline: bool = False
     """Subtract the group's mean reward first (REINFORCE++-baseline)."""
     penalty: bool = False
-    """Add column kl_penalty, which KLReward(per_token=True) writes."""
+    """Add the column kl_penalty, which KLReward(per_token=True) writes."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount per token."""
     variance: Literal["population", "sample"] = "population"
-    """population: divided by n, at least 1e-8 (OpenRLHF); sample: divided by n - 1, plus 1e-8 (verl)."""
+    """population: sum of squares / n, at least 1e-8 (OpenRLHF); sample: sum of squares / (n - 1), plus 1e-8 (verl)."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         groups = [[reward(sample, reply) for reply in sample.replies] for sample in samples]
         _log_groups(samples, groups, context)
         returns = [self._returns(sample, group) for sample, group in zip(samples, groups, strict=True)]
-        flat = [row for sample in returns for row in sample if row is not None]
-        sums = [(math.fsum(m for _, m in row), math.fsum(x * m for x, m in row)) for row in flat]
-        total, count = _sums(context, [s for _, s in sums]), _sums(context, [n for n, _ in sums])
-        mean = total / count if count else 0.0
-        squares = _sums(context, [math.fsum(m * (x - mean) ** 2 for x, m in row) for row in flat])
-        if self.variance == "population":
-            scale = max(squares / count if count else 0.0, 1e-8) ** -0.5
-        else:
-            scale = (squares / (count - 1 if count > 1 else 1.0) + 1e-8) ** -0.5
+        mean, scale = self._statistics([row for rows in returns for row in rows if row is not None], context)
+        per_token = self.penalty or self.gamma < 1
         out = []
         for sample, rows in zip(samples, returns, strict=True):
             values: list[Value] = []
             for row in rows:
                 white = [(x - mean) * scale for x, _ in row or ()]
-                alike = row is None or not (self.penalty or self.gamma < 1)
-                values.append((white[0] if white else 0.0) if alike else white)
+                if row is not None and per_token:
+                    values.append(white)
+                else:
+                    values.append(white[0] if white else 0.0)
             out.append(with_column(sample, "advantage", values))
         return out
 
+    def _statistics(self, rows: Sequence[Sequence[tuple[float, float]]], context: Context) -> tuple[float, float]:
+        """Masked mean of the returns, and 1 / their standard deviation, over all ranks."""
+        sums = [(math.fsum(m for _, m in row), math.fsum(x * m for x, m in row)) for row in rows]
+        total, count = _global_sum(context, [s for _, s in sums]), _global_sum(context, [n for n, _ in sums])
+        mean = total / count if count else 0.0
+        squares = _global_sum(context, [math.fsum(m * (x - mean) ** 2 for x, m in row) for row in rows])
+        if self.variance == "population":
+            return mean, max(squares / count if count else 0.0, 1e-8) ** -0.5
+        return mean, (squares / (count - 1 if count > 1 else 1.0) + 1e-8) ** -0.5
+
     def _returns(self, sample: Sample, rewards: Rewards) -> list[list[tuple[float, float]] | None]:
-        """(return, mask) of each token of each reply; None for an unscorable reply."""
-        centred = _deviations(rewards) if self.baseline else rewards
+        """(return, mask) of each token of each reply; None for a reply without reward."""
+        baselined = _deviations(rewards) if self.baseline else rewards
         rows: list[list[tuple[float, float]] | None] = []
-        for reply, value in zip(sample.replies, centred, strict=True):
+        for reply, value in zip(sample.replies, baselined, strict=True):
             if value is None:
                 rows.append(None)
                 continue
             mask = token_mask(reply)
-            per_token: Sequence[float] = [0.0] * len(mask)
+            penalties: Sequence[float] = [0.0] * len(mask)
             if self.penalty:
-                per_token = numbers(sample, reply, "kl_penalty", "KLReward(per_token=True)")
-            row, after = [], 0.0
+                penalties = numbers(sample, reply, "kl_penalty", "KLReward(per_token=True)")
+            row, return_ = [], 0.0
             for t in reversed(range(len(mask))):
-                now = per_token[t] + (value if t == len(mask) - 1 else 0.0)
-                after = now + self.gamma * after
-                row.append((after, mask[t]))
+                token_reward = penalties[t] + (value if t == len(mask) - 1 else 0.0)
+                return_ = token_reward + self.gamma * return_
+                row.append((return_, mask[t]))
             rows.append(row[::-1])
         return rows
 
 
 def _deviations(rewards: Rewards) -> list[float | None]:
-    """Reward minus the mean of the scorable ones; exactly 0 where only rounding is left."""
+    """Each reward minus the mean of the group; exactly 0 where only rounding errors are left."""
     scored = [r for r in rewards if r is not None]
     mean = fmean(scored) if scored else 0.0
-    floor = SAME * max((abs(r) for r in scored), default=0.0)
+    floor = EQUAL_WITHIN * max((abs(r) for r in scored), default=0.0)
     return [None if r is None else 0.0 if abs(r - mean) <= floor else r - mean for r in rewards]
 
 
@@ -185,30 +196,30 @@ def _std(values: Sequence[float], ddof: int) -> float:
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - ddof))
 
 
-def _normalise(rewards: Rewards, ddof: int, eps: float, spread: float | None) -> list[float]:
-    """(r - mean) / spread, by default the deviation of these rewards plus eps; 0 for None and where all are equal."""
+def _normalize(rewards: Rewards, ddof: int, eps: float, divisor: float | None) -> list[float]:
+    """(r - mean) / divisor, 0 for None and in groups without variance; `divisor` None: the group's std plus eps."""
     deviations = _deviations(rewards)
     if not any(deviations):
         return [0.0] * len(deviations)
-    if spread is None:
-        spread = _std([r for r in rewards if r is not None], ddof) + eps
-    return [0.0 if not d else d / spread for d in deviations]
+    if divisor is None:
+        divisor = _std([r for r in rewards if r is not None], ddof) + eps
+    return [0.0 if not d else d / divisor for d in deviations]
 
 
-def _standardised(groups: Sequence[Rewards], ddof: int, eps: float, context: Context) -> list[list[float]]:
-    """(x - mean) / (std + eps) over the values of all groups and all ranks; 0 for None."""
-    everything = context.gather([x for group in groups for x in group if x is not None])
-    mean, spread = fmean(everything or [0.0]), _std(everything, ddof) + eps
-    return [[0.0 if x is None else (x - mean) / spread for x in group] for group in groups]
+def _standardize_over_batch(groups: Sequence[Rewards], ddof: int, eps: float, context: Context) -> list[list[float]]:
+    """(x - mean) / (std + eps), with mean and std over the values of all groups and ranks; 0 for None."""
+    all_values = context.gather([x for group in groups for x in group if x is not None])
+    mean, divisor = fmean(all_values or [0.0]), _std(all_values, ddof) + eps
+    return [[0.0 if x is None else (x - mean) / divisor for x in group] for group in groups]
 
 
-def _sums(context: Context, values: Sequence[float]) -> float:
-    """The sum over all ranks; independent of how the values lie on them."""
+def _global_sum(context: Context, values: Sequence[float]) -> float:
+    """The sum over all ranks. `fsum` is exact, so it does not depend on how the values are spread over the ranks."""
     return math.fsum(context.gather(values))
 
 
 def _log_groups(samples: Sequence[Sample], groups: Sequence[Rewards], context: Context) -> None:
-    """Rollout statistics, injected replies left out."""
+    """Log statistics of the rollouts' rewards, without injected replies."""
     for sample, rewards in zip(samples, groups, strict=True):
         rollouts = [r for r, reply in zip(rewards, sample.replies, strict=True) if reply.origin != "truth"]
         scored = [r for r in rollouts if r is not None]
@@ -219,8 +230,8 @@ def _log_groups(samples: Sequence[Sample], groups: Sequence[Rewards], context: C
             context.log("reward/flat_groups", float(not any(_deviations(scored))))
 
 
-def _advantages(sample: Sample, advantages: Sequence[float], context: Context) -> Sample:
-    """`sample` with the advantages of its replies; logs those of injected ones."""
+def _with_advantages(sample: Sample, advantages: Sequence[float], context: Context) -> Sample:
+    """`sample` with the advantages of its replies; logs those of injected truths."""
     for reply, advantage in zip(sample.replies, advantages, strict=True):
         if reply.origin == "truth":
             context.log("truth/active", float(advantage > 0))

@@ -1,4 +1,4 @@
-"""Replies that are not sampled: from the data, or made from the truth."""
+"""Replies that are not sampled: those that come with the data, and those written from the ground truth."""
 
 from __future__ import annotations
 
@@ -12,42 +12,40 @@ from mmpost.types import Context, Reply, Sample, Transform
 
 
 class EncodeReplies(Transform, Settings):
-    """Give the data's own replies their tokens, as the model would have written them.
+    """Tokenize the replies that come with the data, as assistant turns in the model's own format.
 
-    Of a preference only the preferred replies stay (column `label` not negative). Raises DataError for a sample
-    without a reply to learn.
+    Of preference data, only the preferred replies are kept (column `label` not negative). Raises DataError for a
+    sample without a reply to learn from.
     """
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
         for sample in samples:
-            good = [r for r in sample.replies if float(cast(float, r.columns.get("label", 1.0))) >= 0]
-            if not good:
+            preferred = [r for r in sample.replies if float(cast(float, r.columns.get("label", 1.0))) >= 0]
+            if not preferred:
                 raise DataError(
-                    f"{sample.uid}: wanted a reply to learn, found a prompt alone; give the row an assistant's turn "
+                    f"{sample.uid}: wanted a reply to learn from, found only a prompt; give the row an assistant turn "
                     "(or `response`), or choose a task that samples its replies"
                 )
-            out.append(replace(sample, replies=tuple(self._tokens(r, context) for r in good)))
+            out.append(replace(sample, replies=tuple(with_token_ids(r, context) for r in preferred)))
         return out
-
-    def _tokens(self, reply: Reply, context: Context) -> Reply:
-        if reply.token_ids is not None:
-            return reply
-        return replace(reply, token_ids=context.encode_reply(reply.text, reply.origin).token_ids)
 
 
 class DropReplies(Transform, Settings):
-    """Drop the data's own replies, so that groups hold rollouts alone."""
+    """Drop the replies that come with the data, so that groups consist of rollouts only."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return [replace(s, replies=()) for s in samples]
 
 
 class ReplyFromTruth(Transform, Settings):
-    """One reply to each sample, written from its truth; a sample without usable truth is dropped and counted."""
+    """Replace each sample's replies by one written from its truth; samples without usable truth are dropped.
+
+    Logs the fraction of dropped samples as "answer/missing".
+    """
 
     text: Callable[[Sample], str | None]
-    """The reply to learn."""
+    """Writes the reply to learn; None where the sample has no usable truth."""
 
     def gold_text(self) -> Callable[[Sample], str | None]:
         return self.text
@@ -65,3 +63,10 @@ class ReplyFromTruth(Transform, Settings):
 def answer_with_short_thought(sample: Sample) -> str:
     """The truth in answer tags, after a minimal thought: the simplest reply that satisfies `think_format`."""
     return f"<think>look</think><answer>{sample.truth}</answer>"
+
+
+def with_token_ids(reply: Reply, context: Context) -> Reply:
+    """The reply, tokenized by the model unless it has token ids already."""
+    if reply.token_ids is not None:
+        return reply
+    return replace(reply, token_ids=context.encode_reply(reply.text, reply.origin).token_ids)

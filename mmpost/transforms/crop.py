@@ -1,4 +1,4 @@
-"""Random windows of long media: where each begins is drawn, and goes with the medium until it is opened."""
+"""Random windows of long media. Only the position is sampled here; the window is cut when the medium is opened."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from mmpost.types import Context, Part, Sample, Transform
 
 
 class Crop(Transform, Settings):
-    """Give each medium of `kind` the option "start", for a window of `length`; without it, a kind takes the middle one.
+    """Set the option "start" of each medium of `modality` to a random window position.
 
-    "released" draws like the code that AstroM3 was published with, whose bounds leave out the last window; it is there
-    to compare with.
+    Without this option, a medium is cropped to the middle window.
     """
 
     modality: str
-    """Of which media."""
+    """Which media to crop."""
     length: int = Field(ge=1)
-    """How long the windows are."""
+    """Length of the windows."""
     size: str = "epochs"
-    """What the medium's header calls its length."""
+    """The entry of the medium's header that holds its length."""
     position: Literal["random", "released"] = "random"
-    """Every window, or every one but the last."""
+    """random: uniform over all windows; released: over all but the last one, which AstroM3's released code leaves out,
+    for comparisons with it."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         rng = context.rng(f"crop {self.modality}")
-        return [replace(s, prompt=tuple(self._cropped(p, rng) for p in s.prompt)) for s in samples]
+        return [replace(s, prompt=tuple(self._crop(p, rng) for p in s.prompt)) for s in samples]
 
-    def _cropped(self, part: Part, rng: torch.Generator) -> Part:
+    def _crop(self, part: Part, rng: torch.Generator) -> Part:
         if part.modality != self.modality:
             return part
-        room = int(part.value.header()[self.size]) - self.length
-        starts = max(room, 0) + (1 if self.position == "random" or room <= 0 else 0)
-        start = int(torch.randint(starts, (1,), generator=rng))
+        last_start = int(part.value.header()[self.size]) - self.length
+        positions = max(last_start, 0) + (1 if self.position == "random" or last_start <= 0 else 0)
+        start = int(torch.randint(positions, (1,), generator=rng))
         options = {**dict(part.value.options), "start": start}
         return replace(part, value=replace(part.value, options=tuple(sorted(options.items()))))

@@ -1,39 +1,40 @@
-"""Which groups are worth an update."""
+"""Dynamic sampling (DAPO): train only on groups that have a gradient."""
 
 from __future__ import annotations
 
 from statistics import fmean
 
 from mmpost.config.settings import Settings
-from mmpost.transforms.advantage import SAME
+from mmpost.transforms.advantage import EQUAL_WITHIN
 from mmpost.transforms.columns import finite_or_none, reward
 from mmpost.types import Context, Sample, Transform
 
 
 class DropZeroVariance(Transform, Settings):
-    """Drop groups whose scorable replies all have the same reward, an injected truth's included (dynamic sampling).
+    """Drop groups whose replies, including an injected truth, all have the same reward: their advantages are all 0.
 
-    Such a group has no gradient. Put it before `RefillBatch`, which refills the batch, and before what costs a forward.
+    Replies without reward (NaN) are ignored. Put it before `RefillBatch`, which samples replacements, and before
+    transforms that need a forward pass. Logs the fraction of dropped groups as "select/dropped".
     """
 
     score: str = ""
-    """Look at this score of each reply instead of its reward, an accuracy without format credit for example."""
+    """Compare this score instead of the reward, for example an accuracy without format credit."""
     bounds: tuple[float, float] | None = None
-    """Also drop groups whose mean over the rollouts does not lie strictly between these."""
+    """Also drop groups whose mean over the rollouts does not lie strictly between these two."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        kept = []
+        out = []
         for sample in samples:
-            keep = self._useful(sample)
+            keep = self._has_signal(sample)
             context.log("select/dropped", float(not keep))
             if keep:
-                kept.append(sample)
-        return kept
+                out.append(sample)
+        return out
 
-    def _useful(self, sample: Sample) -> bool:
+    def _has_signal(self, sample: Sample) -> bool:
         values = [finite_or_none(r.scores.get(self.score)) if self.score else reward(sample, r) for r in sample.replies]
         scored = [v for v in values if v is not None]
-        if not scored or max(scored) - min(scored) <= SAME * max(abs(v) for v in scored):
+        if not scored or max(scored) - min(scored) <= EQUAL_WITHIN * max(abs(v) for v in scored):
             return False
         pairs = zip(values, sample.replies, strict=True)
         rollouts = [v for v, reply in pairs if v is not None and reply.origin != "truth"]

@@ -1,4 +1,4 @@
-"""Replies from the policy."""
+"""Sample replies from the policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmpost.types import Context, Sample, Sampling, Transform
 
 
 class Generate(Transform, Settings):
-    """Append n sampled replies to each sample."""
+    """Append n sampled replies to each sample; logs their length in tokens and the fraction that was truncated."""
 
     makes: ClassVar[tuple[str, ...]] = ("behaviour_logp", "temperature", "truncated")
     timer: ClassVar[str] = "rollout"
@@ -17,7 +17,7 @@ class Generate(Transform, Settings):
     n: int
     """Replies per prompt."""
     sampling: Sampling
-    """How they are drawn."""
+    """Sampling parameters."""
 
     def max_reply_tokens(self) -> int:
         return self.sampling.max_tokens
@@ -32,5 +32,5 @@ class Generate(Transform, Settings):
 
 
 def greedy(max_tokens: int) -> Generate:
-    """One reply per sample, each token the most likely one: what benches usually evaluate."""
+    """Greedy decoding of one reply per sample with at most `max_tokens` tokens: what benches usually evaluate."""
     return Generate(n=1, sampling=Sampling(max_tokens=max_tokens, temperature=0))

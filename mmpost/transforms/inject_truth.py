@@ -1,4 +1,4 @@
-"""The ground truth as one more reply of the group (ViSurf)."""
+"""The ground truth as one more reply of each group (ViSurf, arXiv 2510.10606)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import ClassVar
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.transforms.advantage import REACHED
+from mmpost.transforms.advantage import TRUTH_TOLERANCE
 from mmpost.transforms.columns import reward, with_column, with_columns
 from mmpost.types import Context, Sample, Transform
 
 
 class InjectTruth(Transform, Settings):
-    """Append the truth of each sample as a reply of origin "truth"; a sample without usable truth stays as it is.
+    """Append the ground truth of each sample as a reply of origin "truth".
 
-    Writes "injected" (1 for the truth, 0 for the others) on every reply; the truth is never truncated and takes the
-    temperature of the group's other replies. It was not sampled: its behaviour_logp is its old_logp, which the
-    transform that computes old_logp must copy.
+    Samples without usable truth get none. Writes "injected" (1 for the truth, 0 for rollouts) on every reply. The truth
+    is never truncated, and its log-probs are computed at the temperature of the rollouts. Since it was not sampled, it
+    has no behaviour_logp: the transform that computes old_logp copies it there (OldLogprobs).
     """
 
     makes: ClassVar[tuple[str, ...]] = ("injected", "truncated", "temperature")
 
     text: Callable[[Sample], str | None]
-    """The truth as the model itself would write it: the separators, key order and tags of the prompt's own example.
-    None where the sample has no usable truth."""
+    """Writes the truth in the format that the prompt asks for (tags, separators and key order as in its example), since
+    every deviation is imitated, too; None where the sample has no usable truth."""
 
     def gold_text(self) -> Callable[[Sample], str | None]:
         return self.text
@@ -35,29 +35,29 @@ class InjectTruth(Transform, Settings):
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
         for sample in samples:
-            others = tuple(with_columns(reply, injected=0.0) for reply in sample.replies)
+            replies = tuple(with_columns(reply, injected=0.0) for reply in sample.replies)
             text = self.text(sample)
             context.log("truth/injected", float(text is not None))
             if text is not None:
                 truth = with_columns(context.encode_reply(text, "truth"), injected=1.0, truncated=0.0)
-                if others and "temperature" in others[0].columns:
-                    truth = with_columns(truth, temperature=others[0].columns["temperature"])
-                others = (*others, truth)
-            out.append(replace(sample, replies=others))
+                if replies and "temperature" in replies[0].columns:
+                    truth = with_columns(truth, temperature=replies[0].columns["temperature"])
+                replies = (*replies, truth)
+            out.append(replace(sample, replies=replies))
         return out
 
 
 class SmoothTruth(Transform, Settings):
-    """Where a rollout's reward reaches that of the truth, the truth's becomes the mean of the rollouts'.
+    """Once a rollout reaches the reward of the truth, set the truth's reward to the mean of the rollouts'.
 
-    Its advantage is then 0: no imitation of what the policy can do already (ViSurf, third rule). Between Score and the
-    advantage; before DropZeroVariance, which then drops solved groups.
+    The truth's advantage is then 0: the policy does not imitate what it can already do (ViSurf's reward smoothing). Put
+    it after Score, and before DropZeroVariance, which then drops solved groups.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
 
-    tolerance: float = Field(default=REACHED, ge=0)
-    """A rollout this close below the truth has reached it."""
+    tolerance: float = Field(default=TRUTH_TOLERANCE, ge=0)
+    """A rollout whose reward is at most this far below the truth's has reached it."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return [self._smooth(sample, context) for sample in samples]
@@ -66,11 +66,11 @@ class SmoothTruth(Transform, Settings):
         rewards = [reward(sample, reply) for reply in sample.replies]
         truths = [i for i, reply in enumerate(sample.replies) if reply.origin == "truth"]
         rollouts = [r for i, r in enumerate(rewards) if i not in truths and r is not None]
-        new = [float("nan") if r is None else r for r in rewards]
+        smoothed = [float("nan") if r is None else r for r in rewards]
         for i in truths:
-            own = rewards[i]
-            reached = own is not None and bool(rollouts) and max(rollouts) >= own - self.tolerance
+            truth = rewards[i]
+            reached = truth is not None and bool(rollouts) and max(rollouts) >= truth - self.tolerance
             context.log("truth/smoothed", float(reached))
             if reached:
-                new[i] = fmean(rollouts)
-        return with_column(sample, "reward", new)
+                smoothed[i] = fmean(rollouts)
+        return with_column(sample, "reward", smoothed)

@@ -1,4 +1,4 @@
-"""Log-probabilities of replies under fixed weights: the policy before it moves, and the reference."""
+"""Per-token log-probs of replies under fixed weights: the policy before the updates on a batch, and the reference."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from mmpost.types import Context, Sample, Transform
 
 
 class OldLogprobs(Transform, Settings):
-    """Write `old_logp`: the log-probs under the policy as it is now, before the updates on this rollout batch.
+    """Write `old_logp`: the log-probs under the policy before the updates on this rollout batch.
 
-    Only where other transforms read them: for an objective the trainer remembers them, mostly without a pass.
-    Replies that were not sampled get `behaviour_logp` equal to it, so that a correction for the rollout engine is
-    exactly 1 for them.
+    Needed only if other transforms read the column: for an objective, the trainer keeps the old log-probs itself,
+    mostly without an extra forward pass. Replies that were not sampled get `behaviour_logp` = `old_logp`, so that
+    their train/inference mismatch weight is exactly 1.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("old_logp",)
     timer: ClassVar[str] = "logp"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        return _write(samples, context.logp(samples, "policy"), "old_logp", "behaviour_logp")
+        return _with_logprobs(samples, context.logp(samples, "policy"), "old_logp", fallback_for="behaviour_logp")
 
 
 class ReferenceLogprobs(Transform, Settings):
-    """Write `ref_logp`: the log-probs under the weights of the stage's reference; for data from disk, if there."""
+    """Write `ref_logp`: the log-probs under the stage's reference model (cached on disk for replies of the data)."""
 
     makes: ClassVar[tuple[str, ...]] = ("ref_logp",)
     timer: ClassVar[str] = "logp"
     requires_reference: ClassVar[bool] = True
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        return _write(samples, context.logp(samples, "reference"), "ref_logp")
+        return _with_logprobs(samples, context.logp(samples, "reference"), "ref_logp")
 
 
 class ScoreLogprobs(Transform, Settings):
-    """Score each reply by its own log-probs: `nll` (their negative sum, in nats) and `tokens`."""
+    """Write the scores `nll`, the negative log-likelihood of the reply under the policy (nats), and `tokens`."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
@@ -49,14 +49,18 @@ class ScoreLogprobs(Transform, Settings):
         return out
 
 
-def _write(
-    samples: list[Sample], values: list[list[list[float]]], name: str, default: str | None = None
+def _with_logprobs(
+    samples: list[Sample], logprobs: list[list[list[float]]], name: str, fallback_for: str | None = None
 ) -> list[Sample]:
+    """The samples with column `name`, and with the same values in column `fallback_for` of replies that lack it.
+
+    `logprobs` has the shape [sample][reply][tok].
+    """
     out = []
-    for sample, rows in zip(samples, values, strict=True):
+    for sample, rows in zip(samples, logprobs, strict=True):
         replies = []
         for reply, logp in zip(sample.replies, rows, strict=True):
-            more = {} if default is None or default in reply.columns else {default: logp}
-            replies.append(replace(reply, columns={**reply.columns, **more, name: logp}))
+            fallback = {} if fallback_for is None or fallback_for in reply.columns else {fallback_for: logp}
+            replies.append(replace(reply, columns={**reply.columns, **fallback, name: logp}))
         out.append(replace(sample, replies=tuple(replies)))
     return out

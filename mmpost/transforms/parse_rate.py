@@ -1,4 +1,4 @@
-"""What the rewards cannot read, counted: replies, and apart from them gold."""
+"""Parse failures of the rewards: of the policy's replies, and separately of the gold replies."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from mmpost.types import Context, Gold, Sample, Transform
 
 
 class ParseRate(Transform, Settings):
-    """Log the share of the policy's replies that cannot be read, and of the samples whose gold cannot; changes nothing.
+    """Log the fraction of replies, and of gold replies, that the rewards cannot parse; samples are not changed.
 
-    `reply/unparseable` is the policy's to mend, and such a reply has its low score already; `data/unparseable_gold` is
-    the data's, and `mmpost check` names the samples. Samples without usable truth count in neither.
+    `reply/unparseable`: sampled replies. Training should reduce it, as such replies score low. `data/unparseable_gold`:
+    an error in the data or the task; `mmpost check` lists the samples. Samples without usable truth are not counted
+    there.
     """
 
     timer: ClassVar[str] = "score"
 
     gold: Gold
-    """What a right reply is, and whether a text can be read (`parses`); without that, nothing is counted."""
+    """Writes the gold replies, and decides with `is_parseable` what can be parsed; without that, nothing is logged."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        parses = self.gold.is_parseable
-        if parses is None:
+        is_parseable = self.gold.is_parseable
+        if is_parseable is None:
             return samples
         for sample in samples:
             for reply in sample.replies:
                 if reply.origin == "policy":
-                    context.log("reply/unparseable", float(not parses(reply.text)))
+                    context.log("reply/unparseable", float(not is_parseable(reply.text)))
             text = gold_text(self.gold, sample)
             if text is not None:
-                context.log("data/unparseable_gold", float(not parses(text)))
+                context.log("data/unparseable_gold", float(not is_parseable(text)))
         return samples
 
 
 def gold_text(gold: Gold, sample: Sample) -> str | None:
-    """The right reply to a sample; None without usable truth. Raises DataError for one that cannot be written."""
+    """The gold reply to a sample; None without usable truth. Raises DataError with the sample if `gold.text` raises."""
     try:
         return gold.text(sample)
     except Exception as e:
         raise DataError(
             f"sample {sample.uid!r}: writing its gold reply raised {type(e).__name__}: {e}; its truth is "
-            f"{sample.truth!r:.200}. Mend the row, or let the task's `gold` return None for it"
+            f"{sample.truth!r:.200}. Fix the row, or let the task's `gold` return None for it"
         ) from e

@@ -1,4 +1,4 @@
-"""Changes of the reward between scoring and credit. A reward of NaN (unscorable) stays NaN."""
+"""Reward shaping: adjust rewards before advantages are computed. A reward of NaN (none applies) stays NaN."""
 
 from __future__ import annotations
 
@@ -14,57 +14,58 @@ from mmpost.types import Context, Reply, Sample, Transform
 
 
 class OverlongPenalty(Transform, Settings):
-    """Add a penalty that grows with the length of a rollout near the limit (DAPO's soft overlong punishment).
+    """Add a penalty to rollouts that are close to the length limit (soft overlong punishment, DAPO, arXiv 2503.14476).
 
-    With n tokens: 0 up to max_tokens - buffer, then linearly down to -factor at max_tokens, and -factor above.
+    The penalty is 0 up to max_tokens - buffer tokens, decreases linearly to -factor at max_tokens, and stays there.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
 
     max_tokens: int = Field(gt=0)
-    """Where the penalty is full: usually the most tokens that are sampled."""
+    """Length in tokens at which the penalty is full: usually sampling.max_tokens."""
     buffer: int = Field(gt=0)
-    """Over how many tokens it grows."""
+    """Number of tokens over which the penalty grows."""
     factor: float = Field(default=1.0, ge=0)
     """The full penalty."""
 
     @model_validator(mode="after")
-    def _fits(self) -> OverlongPenalty:
+    def _consistent(self) -> OverlongPenalty:
         if self.buffer > self.max_tokens:
             raise ValueError(f"buffer={self.buffer} must not exceed max_tokens={self.max_tokens}")
         return self
 
     def penalty(self, tokens: int) -> float:
-        """The number that a reply of this length gets on top."""
+        """The penalty, at most 0, of a reply with this many tokens."""
         over = tokens - (self.max_tokens - self.buffer)
         return -self.factor * min(1.0, max(0.0, over / self.buffer))
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        def punish(sample: Sample, reply: Reply) -> Reply:
+        def penalize(sample: Sample, reply: Reply) -> Reply:
             if reply.origin == "truth":
                 return reply
-            extra = self.penalty(len(reply.token_ids or ()))
-            context.log("reward/overlong", extra)
-            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + extra)
+            penalty = self.penalty(len(reply.token_ids or ()))
+            context.log("reward/overlong", penalty)
+            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + penalty)
 
-        return map_replies(samples, punish)
+        return map_replies(samples, penalize)
 
 
 class LengthReward(Transform, Settings):
-    """Add a reward for short right replies, lengths being compared over the batch (the length reward of Reason-RFT).
+    """Add a reward for correct replies that are short compared with the rest of the batch (Reason-RFT).
 
-    With c characters, shortest s and longest l of all rollouts of the batch: x = 0.5 - (c - s) / (l - s), 0 where all
-    are as long; a right reply gets factor * x, a wrong one factor * min(0, x).
+    With c the characters of a reply, s and l those of the shortest and longest rollout of the batch (over all ranks):
+    x = 0.5 - (c - s) / (l - s), or 0 if all are equally long. A correct reply gets factor * x, a wrong one
+    factor * min(0, x).
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
 
     score: str
-    """The score that says whether a reply is right: 1 is right, less is wrong."""
+    """The score that tells whether a reply is correct: 1 is correct, less is wrong."""
     after: int = Field(default=800, ge=0)
-    """Steps of the run before it begins."""
+    """Steps of the run before this reward sets in."""
     factor: float = Field(default=0.05, ge=0)
-    """Weight."""
+    """Scale of this reward."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         if context.step < self.after:
@@ -76,47 +77,48 @@ class LengthReward(Transform, Settings):
                 f"{', '.join(rollouts[0].scores) or 'none'}; name one of these"
             )
         lengths = context.gather([float(len(reply.text)) for reply in rollouts])
-        short, long = min(lengths, default=0.0), max(lengths, default=0.0)
+        shortest, longest = min(lengths, default=0.0), max(lengths, default=0.0)
 
-        def pay(sample: Sample, reply: Reply) -> Reply:
+        def add_length_reward(sample: Sample, reply: Reply) -> Reply:
             if reply.origin == "truth" or self.score not in reply.scores:
                 return reply
-            x = 0.5 - (len(reply.text) - short) / (long - short) if long > short else 0.0
-            extra = self.factor * (x if reply.scores[self.score] >= 1 else min(0.0, x))
-            context.log("reward/length", extra)
-            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + extra)
+            x = 0.5 - (len(reply.text) - shortest) / (longest - shortest) if longest > shortest else 0.0
+            length_reward = self.factor * (x if reply.scores[self.score] >= 1 else min(0.0, x))
+            context.log("reward/length", length_reward)
+            return with_columns(reply, reward=number(sample, reply, "reward", "Score") + length_reward)
 
-        return map_replies(samples, pay)
+        return map_replies(samples, add_length_reward)
 
 
 class ClipReward(Transform, Settings):
-    """Cut rewards to a range."""
+    """Clip rewards to [low, high]."""
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
 
     low: float
-    """Least reward."""
+    """Lower bound."""
     high: float
-    """Largest reward."""
+    """Upper bound."""
 
     @model_validator(mode="after")
-    def _fits(self) -> ClipReward:
+    def _consistent(self) -> ClipReward:
         if self.low >= self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         return self
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        def cut(sample: Sample, reply: Reply) -> Reply:
+        def clip(sample: Sample, reply: Reply) -> Reply:
             value = number(sample, reply, "reward", "Score")
             return reply if math.isnan(value) else with_columns(reply, reward=min(max(value, self.low), self.high))
 
-        return map_replies(samples, cut)
+        return map_replies(samples, clip)
 
 
 class KLReward(Transform, Settings):
-    """KL against the reference as a part of the reward: r - beta * sum over trained tokens, from old_logp and ref_logp.
+    """KL penalty in the reward: r - beta * sum of the KL estimate over trained tokens, from old_logp and ref_logp.
 
-    The truth is charged like every other reply. With `per_token` the reward stays, and "kl_penalty" is written instead.
+    An injected truth is penalized like every other reply. With `per_token`, the reward is unchanged and "kl_penalty" is
+    written instead.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward", "kl_penalty")
@@ -124,12 +126,12 @@ class KLReward(Transform, Settings):
     beta: float = Field(gt=0)
     """Weight of the penalty."""
     estimator: Literal["k1", "k2", "k3", "abs"] = "k1"
-    """With d = old_logp - ref_logp: k1 = d (may be negative), k2 = d^2 / 2, k3 = exp(-d) - 1 + d, abs = |d|."""
+    """With d = old_logp - ref_logp of a token: k1 = d (can be < 0), k2 = d^2 / 2, k3 = exp(-d) - 1 + d, abs = |d|."""
     per_token: bool = False
-    """Write -beta times the estimator of each token as "kl_penalty", for GlobalWhiten(penalty=True)."""
+    """Write -beta times the estimate of each token to "kl_penalty", for GlobalWhiten(penalty=True)."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        def charge(sample: Sample, reply: Reply) -> Reply:
+        def penalize(sample: Sample, reply: Reply) -> Reply:
             old = numbers(sample, reply, "old_logp", "OldLogprobs")
             ref = numbers(sample, reply, "ref_logp", "ReferenceLogprobs")
             mask = token_mask(reply)
@@ -140,7 +142,7 @@ class KLReward(Transform, Settings):
                 return with_columns(reply, kl_penalty=[-self.beta * x for x in kl])
             return with_columns(reply, reward=number(sample, reply, "reward", "Score") - self.beta * math.fsum(kl))
 
-        return map_replies(samples, charge)
+        return map_replies(samples, penalize)
 
     def _estimate(self, d: float) -> float:
         match self.estimator:
@@ -149,6 +151,7 @@ class KLReward(Transform, Settings):
             case "k2":
                 return d * d / 2
             case "k3":
+                # Bounded as in the loss: a single token must not overflow the reward.
                 return math.exp(min(-d, 20.0)) - 1 + d
             case "abs":
                 return abs(d)

@@ -1,4 +1,4 @@
-"""Rewards."""
+"""Apply the reward functions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mmpost.types import Context, Reply, Reward, Sample, Transform
 
 
 class Score(Transform, Settings):
-    """Score every reply by every reward, and add them up with their weights.
+    """Apply every reward function to every reply; the weighted sum of the scores is the reply's "reward".
 
-    A reward that returns None does not apply to the sample and is left out of the sum; a reply that none applies to
-    has reward NaN, which the advantages leave out. A reward that raises, or returns what is no finite number, stops the
-    run and shows the sample: a reply is data, a bug is not.
+    A function returns None where it does not apply to the sample, and is then left out of the sum. A reply that none
+    applies to has reward NaN, which advantages ignore. A function that raises, or returns anything but a finite number,
+    stops the run with TrainError, which shows the sample: a reward has to cope with every reply, so this is a bug.
     """
 
     makes: ClassVar[tuple[str, ...]] = ("reward",)
     timer: ClassVar[str] = "score"
 
     rewards: Mapping[str, Reward]
-    """Functions (sample, reply) -> number or None, by the name under which they are logged."""
+    """Functions (sample, reply) -> number or None; NAME is logged as reward/NAME."""
     weights: Mapping[str, float] = {}
-    """Factor of each; 1 where none is given, 0 to log only."""
+    """Weights of the rewards, 1 by default; 0 only logs a reward."""
     zero_for_truth: tuple[str, ...] = ()
-    """Rewards that an injected truth does not get (ViSurf: labels carry no reasoning)."""
+    """Rewards that are 0 for an injected truth (ViSurf: labels contain no reasoning to reward)."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         scored = []
@@ -48,7 +48,7 @@ class Score(Transform, Settings):
             if reply.origin == "truth" and name in self.zero_for_truth:
                 value: float | None = 0.0
             else:
-                value = _asked(name, reward, sample, reply)
+                value = _apply(name, reward, sample, reply)
             if value is not None:
                 scores[name] = value
         total = sum(self.weights.get(k, 1.0) * v for k, v in scores.items()) if scores else math.nan
@@ -63,24 +63,25 @@ class Score(Transform, Settings):
             context.log("reward/total", total)
 
 
-def _asked(name: str, reward: Reward, sample: Sample, reply: Reply) -> float | None:
-    """What the reward says of the reply. Raises TrainError with the sample, and the line that raised."""
-    about = (
+def _apply(name: str, reward: Reward, sample: Sample, reply: Reply) -> float | None:
+    """The score of the reply. Raises TrainError with the sample and the line that raised."""
+    details = (
         f"sample {sample.uid!r}, truth {sample.truth!r:.500}, reply {reply.text!r:.2000}. `mmpost check` tries rewards "
-        "before a run; MMPOST_TRACEBACK=1 shows where it comes from"
+        "before a run; MMPOST_TRACEBACK=1 shows the traceback"
     )
     try:
-        said = reward(sample, reply)
+        score = reward(sample, reply)
     except Exception as e:
         place = traceback.extract_tb(e.__traceback__)[-1]
         raise TrainError(
-            f"reward {name!r} raised {type(e).__name__}: {e} ({Path(place.filename).name}:{place.lineno})\n{about}"
+            f"reward {name!r} raised {type(e).__name__}: {e} ({Path(place.filename).name}:{place.lineno})\n{details}"
         ) from e
-    if said is None:
+    if score is None:
         return None
-    value = float(said) if isinstance(said, SupportsFloat) else math.nan
+    # Also takes the scalars of numpy and torch.
+    value = float(score) if isinstance(score, SupportsFloat) else math.nan
     if not math.isfinite(value):
         raise TrainError(
-            f"reward {name!r}: wanted a finite number, or None where it does not apply, found {said!r:.80}\n{about}"
+            f"reward {name!r}: wanted a finite number, or None where it does not apply, found {score!r:.80}\n{details}"
         )
     return value

@@ -248,7 +248,7 @@ def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "data", "message"),
     [
-        ('{"uid": "digits-train-0-1"}\n{"uid": "elsewhere"}', {}, r"1 \('elsewhere'\) of 2 uids are no sample"),
+        ('{"uid": "digits-train-0-1"}\n{"uid": "elsewhere"}', {}, r"1 \('elsewhere'\) of 2 uids are not in the data"),
         ('{"made": {}}\n{"id": 3}', {}, r"manifest.jsonl:2: wanted a JSON object with a uid"),
         ('{"uid": "a", "verdict": "yes"}', {}, r"manifest.jsonl:1: wanted a verdict of keep or drop, found 'yes'"),
         ('{"uid": "a"}\n{"uid": "a"}', {}, r"manifest.jsonl:2: wanted each uid once"),
@@ -270,7 +270,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 def test_a_manifest_of_other_data_is_refused(folder: Path, place: Path) -> None:
     with pytest.raises(DataError, match=r"made from other data: 2 \('digits-train-0-10', 'digits-train-0-11'\) of 12"):
         stages(settings(place, data={"manifest": str(folder)}, task={"scenes": 12}))
-    with pytest.raises(DataError, match=r"2 \('digits-train-0-8', 'digits-train-0-9'\) of 10 uids are no sample"):
+    with pytest.raises(DataError, match=r"2 \('digits-train-0-8', 'digits-train-0-9'\) of 10 uids are not in the data"):
         stages(settings(place, data={"manifest": str(folder)}, task={"scenes": 8}))
     with pytest.raises(DataError, match=r"no such file; `mmpost select"):
         stages(settings(place, data={"manifest": str(place / "nowhere.jsonl")}))

@@ -74,7 +74,7 @@ def made(fake: Fake, of: Stage, folder: Path, skips: bool = True, seed: int = 0)
         raise ConfigError("; ".join(points))
 
     job = TrainingContext(fake, fake, seed, skip_errors=skips)  # type: ignore[arg-type]
-    about = recording.about(of, policy="p", seed=seed)
+    about = recording.provenance(of, policy="p", seed=seed)
     return recorder.record_stage(of, job, folder / "measured.jsonl", about, other, StopSignal(), print)
 
 
@@ -102,7 +102,7 @@ def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None
     assert [s.uid for s in samples] == [s.uid for s in SOURCE if s.uid != "s7"]
     assert samples[3].truth == 3
     assert [r.scores["right"] for r in samples[3].replies].count(1.0) == samples[3].columns["right/reward"]
-    assert record.made["policy"] == "p"
+    assert record.provenance["policy"] == "p"
 
 
 def test_what_cannot_be_read_stops_where_it_is_not_to_be_left_out(tmp_path: Path) -> None:

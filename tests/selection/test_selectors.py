@@ -156,7 +156,7 @@ def test_rows_are_ranked_among_their_own_kind() -> None:
 def test_a_score_is_one_or_the_other() -> None:
     with pytest.raises(ValueError, match="wanted each score once"):
         VarianceSelection(discrete=("a",), continuous=("a",))
-    with pytest.raises(ConfigError, match="wants the least reward of a right reply"):
+    with pytest.raises(ConfigError, match="needs the lowest reward of a right reply"):
         InstanceFilter()(COUNTS, context())
 
 

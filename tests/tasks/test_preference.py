@@ -18,7 +18,7 @@ from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.data.readers.dataset import open_dataset
 from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import Scenes
-from mmpost.methods.preference import ordered
+from mmpost.methods.preference import pair_metrics
 from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.preference import Preference
 from mmpost.rollout.local import LocalRollout
@@ -145,7 +145,7 @@ def test_how_the_policy_orders_replies() -> None:
     def reply(chosen: float, nll: float, tokens: float) -> Reply:
         return Reply((), scores={"nll": nll, "tokens": tokens}, columns={"chosen": chosen})
 
-    found = ordered([Sample("a", (), (reply(1, 6, 6), reply(0, 4, 2))), Sample("b", (), (reply(1, 1, 1),))])
+    found = pair_metrics([Sample("a", (), (reply(1, 6, 6), reply(0, 4, 2))), Sample("b", (), (reply(1, 1, 1),))])
     assert found == pytest.approx(
         {
             **{"accuracy": 0.0, "accuracy_per_token": 100.0, "margin": -2.0},

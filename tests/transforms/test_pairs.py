@@ -67,7 +67,7 @@ def test_length_may_be_divided_out() -> None:
     assert places(found) == [1, 2]
     assert found.columns["pair/gap"] == pytest.approx(0.2)
     assert [r.scores["green"] for r in found.replies] == [0.5, 0.3]
-    with pytest.raises(ColumnError, match="reference text"):
+    with pytest.raises(ColumnError, match="wants a reference text"):
         BuildPairs(score="green", control="divide")([replace(long, truth=7)], FakeContext())
 
 
@@ -92,7 +92,7 @@ def test_all_that_differ_keep_their_scores() -> None:
     (found,) = BuildPairs(score="green", against="all")([candidates([0.5, None, 0.75])], FakeContext())
     assert places(found) == [0, 2]
     assert column(found, "chosen") == [0.5, 0.75]
-    with pytest.raises(ValueError, match="single pairs"):
+    with pytest.raises(ValueError, match="selects single pairs"):
         BuildPairs(score="green", against="all", control="matched")
 
 
@@ -109,7 +109,7 @@ def test_judgements_of_the_data() -> None:
     with pytest.raises(DataError, match="k: wanted a chosen and a rejected reply"):
         EncodePairs()([alone], FakeContext())
     assert column(EncodePairs(unpaired=True)([alone], FakeContext())[0], "chosen") == [0.0]
-    with pytest.raises(DataError, match="nothing that says so"):
+    with pytest.raises(DataError, match=r"wanted a preference label for the reply .*, found none"):
         EncodePairs(unpaired=True)([Sample("u", (), (said("?"),))], FakeContext())
     built = BuildPairs(score="green")([candidates([0.1, 0.9])], FakeContext())
     # Tokens of sampled replies stay as they were drawn.
@@ -145,6 +145,6 @@ def test_no_reply_meets_its_own_prompt() -> None:
 
 
 def test_one_sample_alone_is_refused() -> None:
-    with pytest.raises(TrainError, match=r"one sample on a rank: set task\.prompts"):
+    with pytest.raises(TrainError, match=r"two or more samples on each rank, found one; set task\.prompts"):
         Mismatched()([Sample("a", (), (said("x", chosen=1.0),))], FakeContext())
     assert Mismatched()([], FakeContext()) == []
