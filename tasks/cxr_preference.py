@@ -85,7 +85,7 @@ class CxrPreference(PreferenceTask):
         return self
 
     @property
-    def best(self) -> str:  # type: ignore[override]
+    def best_metric(self) -> str:  # type: ignore[override]
         """The metric that tells which checkpoint is best: of reports drawn as the candidates were, which is what pairs
         teach; greedy ones move less."""
         return f"sampled/{self.select}"
