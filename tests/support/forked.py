@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,9 +87,9 @@ def _be_child(work: Callable[[], int | None], log: Path, environment: dict[str, 
         os._exit(code)
 
 
-def command(words: list[str], log: Path, **environment: str) -> Forked:
+def command(words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Forked:
     """`mmpost WORDS` in a forked child."""
-    return Forked(lambda: cli.main(words), log, **environment)
+    return Forked(lambda: cli.main(words), log, **(environment or {}))
 
 
 def on_two_ranks(compute: Callable[[], Any], place: Path) -> Any:
