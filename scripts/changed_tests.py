@@ -25,9 +25,8 @@ MAX_DISTANCE = 2  # 1 is a direct import; 2 also finds an import through a packa
 
 
 def git(*words: str) -> list[str]:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")[
-        :-1
-    ]
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
 
 
 def changed() -> list[str]:
