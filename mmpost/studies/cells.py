@@ -194,25 +194,23 @@ class Runner:
             settings = run_config.merge(cell.settings, {"model": str(model)} if model else {})
             file.write_text(run_config.dump(settings), encoding="utf-8")
             words = [f"config={file}", f"out={folder}"]
+        start = shlex.split(self.launch) if self.launch else [sys.executable]
         with self._lock:
             place = self._places.pop()
         try:
-            process = self._start(["train", *words], log, self._devices(place))
-            self._running[folder.name] = process
-            code = process.wait()
-            del self._running[folder.name]
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    [*start, "-m", "mmpost.cli", "train", *words], stdout=out, stderr=out, env=self._devices(place)
+                )
+                self._running[folder.name] = process
+                code = process.wait()
+                del self._running[folder.name]
         finally:
             with self._lock:
                 self._places.append(place)
         if not _finished(folder):
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise TrainError(f"{cell.title}: exit code {code}; the end of {log}:\n{tail}")
-
-    def _start(self, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A process of `mmpost WORDS` that appends what it prints to `log`. Most tests replace it by a fork."""
-        python = shlex.split(self.launch) if self.launch else [sys.executable]
-        with log.open("ab") as out:
-            return subprocess.Popen([*python, "-m", "mmpost.cli", *words], stdout=out, stderr=out, env=environment)
 
     def _devices(self, place: int) -> dict[str, str]:
         """Side by side, cells take one GPU each, of those that this process may use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from mmpost.cli import main
 from mmpost.errors import ConfigError
+from mmpost.studies import cells
 from mmpost.studies.cells import Result, Runner
 from mmpost.studies.compare import compare, equal_time
 from mmpost.studies.study import Study, cell
@@ -29,9 +31,6 @@ arms:
   full: {tune: {}}
   broken: {task: {sft_fraction: 1.0}, optim: {lr: .inf, max_grad_norm: 0}, tune: {}}
 """
-
-REAL_START = Runner._start
-"""Of a process, as users have it; all other cells here are forks."""
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path, forked_cells: None, mon
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
     file.unlink()  # as a kill in the last evaluation leaves it
-    monkeypatch.setattr(Runner, "_start", REAL_START)
+    monkeypatch.setattr(cells, "subprocess", subprocess)  # a process as users have it; all other cells here are forks
     assert runner.run([wanted])[0].folder == result.folder
     after = json.loads(file.read_text())
     assert (after["status"], after["eval_after"]) == ("done", before["eval_after"])
