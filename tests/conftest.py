@@ -18,6 +18,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+from mmpost.listeners import curves  # noqa: E402
+
+DRAW = curves.draw
 LOCAL = ("127.", "::1", "localhost")
 
 
@@ -39,6 +42,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Bases are made once for all tests, and nothing is read from or left in the cache of who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def _placeholder(lines: Any, path: Path, title: str = "") -> None:
+    path.write_bytes(b"drawn only where a test uses drawn_curves")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_curves() -> Iterator[None]:
+    """Drawing curves.png takes longer than the two steps of a test's run, so runs leave a placeholder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "draw", _placeholder)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_curves(_quick_curves: None) -> Iterator[None]:
+    """Runs draw curves.png in this module, as they do for users."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "draw", DRAW)
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import on_two_ranks
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -114,10 +114,9 @@ def test_ranks_share_the_work_and_write_in_order(place: Path, tmp_path: Path) ->
     asked.write_text("".join(json.dumps({"id": f"{i}", "query": f"What is {i}?"}) + "\n" for i in range(7)))
     words = [f"model={place / 'run'}", "task.sampling.max_tokens=6", f"data.test={asked}"]
     assert predict([*words, f"out={tmp_path / 'one.jsonl'}"]) == 7
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
     words = ["predict", *words, "compute.rollout_batch_size=2", f"out={tmp_path / 'two.jsonl'}"]
     # Two rounds of four: in the second, the last rank has one sample.
-    subprocess.run([*torchrun, *words], check=True, timeout=300)
+    assert on_two_ranks(lambda: main(words), tmp_path) == 0
     assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
 
 

@@ -272,7 +272,7 @@ def test_trackio_logs_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert tracker.calls[1][1] == {"values": {"rollout": 7.0, "loss": 0.5}, "step": 7}
 
 
-def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
+def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path, drawn_curves: None) -> None:
     log, curves = JsonlMetrics(), Curves()
     for listener in (log, curves):
         listener.on_start(tmp_path, {}, 40)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import command
 from small_runs import TWO_STAGES, metrics, same_weights
 
 import mmpost
@@ -99,12 +100,11 @@ def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    """The same run in a process of its own; goes on where there is something to go on from."""
+    """The same run in a process of its own."""
     file = out.with_suffix(".yaml")
     file.write_text(parsing.dump(TWO_STAGES))
-    words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
-    command = [sys.executable, "-m", "mmpost.cli", "train", *words]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={out}"]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -125,9 +125,8 @@ def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) ->
     assert "finishing this step" in said
     assert "go on with: mmpost train resume=" in shown
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
-    with start(out) as again:
-        again.communicate(timeout=240)
-    assert again.returncode == 0
+    again = command(["train", f"resume={out}"], out.with_suffix(".log"))
+    assert again.wait() == 0, again.output()
     assert same_weights(out, whole)
 
 

@@ -31,7 +31,7 @@ OF_ROLLOUTS = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, drawn_curves: None) -> Path:
     """Two stages, a KL term and an evaluation on the way, in a folder with a space in its name."""
     out = tmp_path_factory.mktemp("a folder") / "of runs"
     changes = {"task": {"sft_fraction": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
@@ -45,6 +45,7 @@ def test_the_folder_holds_what_it_promises(run: Path) -> None:
     kept = sorted(p.name for p in (run / "checkpoints").iterdir())
     assert kept == ["best", "last", "step-2", "step-3", "step-4"]
     assert (run / "checkpoints" / "last").resolve().name == "step-4"
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_line_of_metrics_for_every_step(run: Path) -> None:

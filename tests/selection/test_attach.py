@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import command
 from safetensors.torch import load_file
 
 import mmpost
@@ -118,23 +119,22 @@ def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with
 def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> None:
     out, file = place / "killed", place / "killed.yaml"
     file.write_text(
-        parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 60}, select=SELECT))
+        parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 24}, select=SELECT))
     )
-    words = [sys.executable, "-m", "mmpost.cli", "select", f"config={file}", f"out={out}"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = command(["select", f"config={file}", f"out={out}"], place / "killed.log")
     measured = out / "measured.jsonl"
     for _ in range(6000):
         if process.poll() is not None or (measured.exists() and measured.read_bytes().count(b"\n") > 2):
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    said = process.communicate()[1]
+    process.wait()
     there = measured.read_bytes()
-    assert 2 < there.count(b"\n") < 61, said
+    assert 2 < there.count(b"\n") < 25, process.output()
     assert not (out / "manifest.jsonl").exists()
     measured.write_bytes(there[:-5])
     found = mmpost.select(f"config={file}", f"out={out}")
-    assert found["samples"] == 60
+    assert found["samples"] == 24
     assert measured.read_bytes().startswith(there)
     mmpost.select(f"config={file}", f"out={out / 'whole'}")
     for name in ("measured.jsonl", "manifest.jsonl"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from mmpost.cli import main
 from mmpost.errors import ConfigError
+from mmpost.studies import cells
 from mmpost.studies.cells import Result, Runner
 from mmpost.studies.compare import compare, equal_time
 from mmpost.studies.study import Study, cell
@@ -39,7 +41,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(study: Path) -> dict[str, Any]:
+def done(study: Path, forked_cells: None) -> dict[str, Any]:
     words = [
         f"study={study / 'small.yaml'}",
         "arms=plain,full",
@@ -80,7 +82,7 @@ def test_at_equal_time_a_faster_arm_gets_more_steps() -> None:
 
 
 @pytest.mark.slow
-def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path) -> None:
+def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path, forked_cells: None) -> None:
     words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
     done = compare(words)
     assert list(done["budgets"]) == ["steps", "time"]
@@ -99,7 +101,7 @@ def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> 
     assert again == done
 
 
-def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path, forked_cells: None, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
     wanted = cell(small, "full", {}, 0, 2)
     runner = Runner(tmp_path, "base", "code", say=lambda _: None, keep=True)
@@ -107,13 +109,14 @@ def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
     file.unlink()  # as a kill in the last evaluation leaves it
+    monkeypatch.setattr(cells, "subprocess", subprocess)  # a process as users have it; all other cells here are forks
     assert runner.run([wanted])[0].folder == result.folder
     after = json.loads(file.read_text())
     assert (after["status"], after["eval_after"]) == ("done", before["eval_after"])
     assert len((result.folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any) -> None:
+def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any, forked_cells: None) -> None:
     words = ["compare", f"study={study / 'small.yaml'}", "arms=broken", "seeds=1", "budgets=steps", f"out={tmp_path}"]
     assert main(words) == 1
     said = capsys.readouterr().err

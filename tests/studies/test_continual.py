@@ -32,7 +32,7 @@ tune: {optim.lr: [1e-4, 1e-3]}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, forked_cells: None) -> Path:
     """One arm and one seed, with the weights of both tasks kept."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "small.yaml").write_text(STUDY)
@@ -123,7 +123,7 @@ def test_a_chain_that_was_cut_off_goes_on_where_it_was(folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_arms_are_tuned_on_the_first_task_and_compared(tmp_path: Path) -> None:
+def test_arms_are_tuned_on_the_first_task_and_compared(tmp_path: Path, forked_cells: None) -> None:
     (tmp_path / "small.yaml").write_text(STUDY)
     done = continual([f"study={tmp_path / 'small.yaml'}", "seeds=2", "jobs=2", f"out={tmp_path / 'out'}"])
     assert list(done["arms"]) == ["sft", "rl"]

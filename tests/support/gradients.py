@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +64,12 @@ def ragged_groups(model: ChatModel, groups: int = 8, seed: int = 0) -> list[Samp
     return samples
 
 
+@functools.cache
+def _model(folder: str) -> ChatModel:
+    """Loaded once, as nothing here moves its weights."""
+    return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"))
+
+
 def gradient(
     folder: str,
     objective: Objective,
@@ -75,11 +78,8 @@ def gradient(
     updates: int = 1,
 ) -> tuple[Tensor, float]:
     """Gradient (summed over the updates of one rollout batch) and loss, on this rank's share of the samples."""
-    model = ChatModel.load(
-        folder,
-        ModelSettings(name=folder, device="cpu"),
-        ComputeSettings(max_replies_per_microbatch=max_replies_per_microbatch),
-    )
+    model = _model(folder)
+    model.compute = ComputeSettings(max_replies_per_microbatch=max_replies_per_microbatch)
     job = TrainingContext(model, LocalRollout(model), 0)
     mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
     engine = Keep(model.module)
@@ -91,14 +91,6 @@ def gradient(
         total += engine.take()
         loss += job.pop_metrics()["loss"]
     return total, loss
-
-
-def on_two_ranks(worker: str, folder: str, place: Path) -> dict[str, Any]:
-    """What the script `worker` of this folder, started on two ranks with the model in `folder`, writes."""
-    out, script = place / "gradients.pt", Path(__file__).with_name(worker)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*torchrun, script, folder, out], check=True, timeout=300)
-    return torch.load(out, weights_only=True)
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradients import gradient, on_two_ranks, relative
+from forked import on_two_ranks
+from gradients import gradient, relative
 from preference_steps import OBJECTIVES, judged
 from small_runs import QUICK, lines
 
@@ -42,11 +43,14 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
 
 
 def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
-    of_two = on_two_ranks("preference_worker.py", tiny_folder, tmp_path)
-    for name, objective in OBJECTIVES.items():
-        whole, loss = gradient(tiny_folder, objective, judged())
-        assert relative(of_two[name]["gradient"], whole) < 1e-5, name
-        assert of_two[name]["loss"] == pytest.approx(loss, rel=1e-5)
+    def all_objectives() -> dict[str, tuple[torch.Tensor, float]]:
+        return {name: gradient(tiny_folder, objective, judged()) for name, objective in OBJECTIVES.items()}
+
+    of_two = on_two_ranks(all_objectives, tmp_path)
+    for name, (whole, loss) in all_objectives().items():
+        gradient_of_two, loss_of_two = of_two[name]
+        assert relative(gradient_of_two, whole) < 1e-5, name
+        assert loss_of_two == pytest.approx(loss, rel=1e-5)
 
 
 def load(folder: str, share: str) -> ChatModel:

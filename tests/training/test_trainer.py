@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradients import gradient, on_two_ranks, relative
+from forked import on_two_ranks
+from gradients import gradient, relative
 
 from mmpost.errors import ConfigError, TrainError
 from mmpost.objectives.likelihood import Likelihood
@@ -41,11 +42,14 @@ def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -
 
 
 def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
-    of_two = on_two_ranks("rank_worker.py", tiny_folder, tmp_path)
-    for name, objective in OBJECTIVES.items():
-        whole, loss = gradient(tiny_folder, objective)
-        assert relative(of_two[name]["gradient"], whole) < 1e-5, name
-        assert math.isclose(of_two[name]["loss"], loss, rel_tol=1e-5, abs_tol=1e-6), name
+    def all_objectives() -> dict[str, tuple[torch.Tensor, float]]:
+        return {name: gradient(tiny_folder, objective) for name, objective in OBJECTIVES.items()}
+
+    of_two = on_two_ranks(all_objectives, tmp_path)
+    for name, (whole, loss) in all_objectives().items():
+        gradient_of_two, loss_of_two = of_two[name]
+        assert relative(gradient_of_two, whole) < 1e-5, name
+        assert math.isclose(loss_of_two, loss, rel_tol=1e-5, abs_tol=1e-6), name
 
 
 def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:

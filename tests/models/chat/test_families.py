@@ -24,7 +24,8 @@ from mmpost.training.context import TrainingContext
 from mmpost.training.trainer import denominators, optimizer_step
 from mmpost.types import Part, Sample, Sampling
 from mmpost.updates.adamw import AdamWUpdate
-from tests.models.families import FAMILIES, build
+from tests.models.checkpoints import Checkpoints, typical_first
+from tests.models.families import FAMILIES
 from tests.models.samples import ODD, medium, mixed, picture, scenes
 
 SEES = [name for name in FAMILIES if FAMILIES[name].kind == "image"]
@@ -38,16 +39,15 @@ KINDS = {name: family.kind for name, family in FAMILIES.items()} | {
 """Kinds of media by family, and by family with others than its own."""
 
 each = pytest.mark.parametrize("name", KINDS)
+mostly_slow = pytest.mark.parametrize("name", typical_first(KINDS))
+"""For mechanisms that no family changes: typical ones before each commit, all of them in the slow tests."""
 seeing = pytest.mark.parametrize("name", SEES)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints made once for all tests of this file."""
-    root = tmp_path_factory.mktemp("families")
-    for name in FAMILIES:
-        build(name, root / name)
-    return {case: root / case.split()[0] for case in KINDS}
+    """Checkpoints that all tests of this file share."""
+    return Checkpoints(tmp_path_factory.mktemp("families"))
 
 
 def load(folder: Path, **settings: Any) -> ChatModel:
@@ -135,7 +135,7 @@ def test_images_reach_the_reply(folders: dict[str, Path], name: str) -> None:
     assert max(abs(a - b) for a, b in zip(logp[0][0], logp[1][0], strict=True)) > 1e-3
 
 
-@each
+@mostly_slow
 def test_greedy_replies_are_those_of_transformers(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     module: Any = AutoModelForMultimodalLM.from_pretrained(folders[name], dtype=torch.float32)
@@ -176,7 +176,7 @@ def moved(model: ChatModel, before: dict[str, Tensor]) -> set[str]:
     return {owner[max((p for p in owner if k == p or k.startswith(p + ".")), key=len)] for k in changed}
 
 
-@each
+@mostly_slow
 def test_all_parts_learn_and_the_model_still_writes(folders: dict[str, Path], name: str) -> None:
     model = load(folders[name])
     before = weights(model)
@@ -191,7 +191,7 @@ def test_all_parts_learn_and_the_model_still_writes(folders: dict[str, Path], na
     assert not {i for r in replies for i in r.token_ids or ()} & set(model.recipe.banned)
 
 
-@each
+@mostly_slow
 def test_what_is_saved_is_what_was_trained(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     model = load(folders[name])
     learn(model, answered(model, KINDS[name]), steps=1)
@@ -209,7 +209,7 @@ def test_what_is_saved_is_what_was_trained(folders: dict[str, Path], name: str, 
         torch.testing.assert_close(module(**inputs).logits, model.module(**inputs).logits, atol=0, rtol=0)
 
 
-@each
+@mostly_slow
 def test_adapters_train_alone_and_transformers_loads_them(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     model = load(folders[name])
     before = weights(model)
@@ -254,7 +254,7 @@ def gradients(model: ChatModel, kind: str) -> dict[str, Tensor]:
     return {k: p.grad.clone() for k, p in model.module.named_parameters() if p.grad is not None}
 
 
-@each
+@mostly_slow
 def test_checkpointing_changes_no_gradient_and_no_reply(folders: dict[str, Path], name: str) -> None:
     plain, light = load(folders[name]), load(folders[name], gradient_checkpointing=True)
     wanted, found = gradients(plain, KINDS[name]), gradients(light, KINDS[name])
@@ -267,7 +267,7 @@ def test_checkpointing_changes_no_gradient_and_no_reply(folders: dict[str, Path]
     ]
 
 
-@each
+@mostly_slow
 def test_bfloat16_is_for_arithmetic_only(folders: dict[str, Path], name: str) -> None:
     exact, rough = load(folders[name]), load(folders[name], precision="bf16")
     samples = answered(exact, KINDS[name])

@@ -25,13 +25,14 @@ from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
 from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample
+from tests.models.checkpoints import typical_first
 from tests.models.families import FAMILIES, build
 from tests.models.samples import medium, mixed, picture
 
 KINDS = {name: family.kind for name, family in FAMILIES.items()} | {
     f"{name} with video": "video" for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni")
 }
-each = pytest.mark.parametrize("name", KINDS)
+each = pytest.mark.parametrize("name", typical_first(KINDS))
 RAW = ("qwen2_audio", "qwen2_5_omni")
 """Their forward takes no features of this kind: each row brings its sound."""
 PICTURES = 5

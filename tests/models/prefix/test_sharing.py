@@ -20,7 +20,8 @@ from mmpost.models.chat.model import ChatModel
 from mmpost.models.prefix.layout import Layout
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Batch, Part, Reply, Sample, Sampling
-from tests.models.families import FAMILIES, build
+from tests.models.checkpoints import Checkpoints, typical_first
+from tests.models.families import FAMILIES
 from tests.models.samples import medium, mixed
 
 KINDS = {name: family.kind for name, family in FAMILIES.items() if name != "gemma3"} | {
@@ -37,11 +38,10 @@ REPLIES = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("sharing")
-    for name in FAMILIES:
-        build(name, root / name)
-    write_tiny(root / "tiny")
-    return {name: root / name.split()[0] for name in (*FAMILIES, *KINDS, "tiny")}
+    folders = Checkpoints(tmp_path_factory.mktemp("sharing"))
+    write_tiny(folders.root / "tiny")
+    folders["tiny"] = folders.root / "tiny"
+    return folders
 
 
 def load(folder: Path, **settings: object) -> ChatModel:
@@ -103,7 +103,7 @@ def assert_same(found: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, d
 
 
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", typical_first(SHARING))
 def test_log_probs_and_gradients_are_those_of_the_plain_path(folders: dict[str, Path], name: str, lora: bool) -> None:
     model = load(folders[name])
     assert model.no_prefix_reason == ""
