@@ -20,7 +20,6 @@ Status = Literal["ok", "missing", "broken"]
 NEEDED = {
     "transformers": "transformers",
     "peft": "peft",
-    "accelerate": "accelerate",
     "datasets": "datasets",
     "safetensors": "safetensors",
     "pydantic": "pydantic",
