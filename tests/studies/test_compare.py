@@ -13,7 +13,7 @@ from mmpost.cli import main
 from mmpost.errors import ConfigError
 from mmpost.studies.cells import Result, Runner
 from mmpost.studies.compare import compare, equal_time
-from mmpost.studies.study import Study, cell
+from mmpost.studies.study import Study
 
 STUDY = """
 task: visurf
@@ -70,7 +70,7 @@ def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: 
     assert steps["plain"]["against"] == "full"
     text = (study / "out" / "study.md").read_text()
     assert "| plain - full | " in text
-    assert "At equal optimiser steps" in text
+    assert "At equal optimizer steps" in text
     assert "At equal wall time" not in text
     assert (study / "out" / "study.png").stat().st_size > 10_000
 
@@ -101,8 +101,8 @@ def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> 
 
 def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
-    wanted = cell(small, "full", {}, 0, 2)
-    runner = Runner(tmp_path, "base", "code", say=lambda _: None, keep=True)
+    wanted = small.cell("full", {}, 0, 2)
+    runner = Runner(tmp_path, "base", "code", log=lambda _: None, keep=True)
     (result,) = runner.run([wanted])
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
@@ -121,9 +121,9 @@ def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, cap
 
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
-    wanted = cell(Study.model_validate({"task": "visurf", "arms": {"a": {}}}), "a", {}, 0, 1)
+    wanted = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
     (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "reason": "TrainError: the loss is nan"}))
-    assert Result(wanted, tmp_path).val("target/f1") == -float("inf")
+    assert Result(wanted, tmp_path).val_metric("target/f1") == -float("inf")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
-from mmpost.metrics.bootstrap import interval
+from mmpost.metrics.bootstrap import confidence_interval
 from mmpost.studies import forgetting
 from mmpost.types import Reply, Sample
 
@@ -62,7 +62,7 @@ def test_means_of_resamples_are_drawn_over_seeds_and_over_the_samples_of_each_ta
     first, second, own = rng.normal(size=200), rng.normal(size=100), [3.0, 0.0, -3.0]
     # Of each seed, a_{1,1} is the samples' luck, a_{2,1} that less what the seed forgets, a_{2,2} other samples' luck.
     seeds = [[[scored(first), scored([0.0] * 100)], [scored(first - lost), scored(second)]] for lost in own]
-    drawn = forgetting.resampled(base, seeds, [mean, mean], resamples=3000)
+    drawn = forgetting.resample_measures(base, seeds, [mean, mean], resamples=3000)
     # What is forgotten is told on the same samples, so their luck cancels and only the seeds' spread is left.
     assert np.std(drawn["FM"]) == pytest.approx(math.sqrt(np.var(own) / 3), rel=0.05)
     # Accuracy at the end has both: half of each task's, whose samples are drawn apart.
@@ -72,12 +72,12 @@ def test_means_of_resamples_are_drawn_over_seeds_and_over_the_samples_of_each_ta
     assert set(drawn["0/1"]) == {0.0}
     assert "JointAcc" not in drawn
     joint = [[scored(first + lost), scored(second)] for lost in own]
-    drawn = forgetting.resampled(base, seeds, [mean, mean], joint, resamples=3000)
+    drawn = forgetting.resample_measures(base, seeds, [mean, mean], joint, resamples=3000)
     # Held against one another on the same seeds and samples.
     gaps = np.subtract(drawn["JointAcc"], drawn["AvgAcc"])
     assert np.std(gaps) == pytest.approx(math.sqrt(np.var(own) / 3), rel=0.05)
     assert np.allclose(drawn["joint/1"], 2 * np.array(drawn["JointAcc"]) - drawn["joint/2"])
-    low, high = interval(drawn["FM"])
+    low, high = confidence_interval(drawn["FM"])
     assert low < 0 < high
 
 
@@ -85,9 +85,9 @@ def test_arms_on_the_same_samples_are_drawn_together() -> None:
     values = np.random.default_rng(2).normal(size=50)
     base = [scored(values), scored(values)]
 
-    def arm(shift: float) -> forgetting.Drawn:
+    def arm(shift: float) -> forgetting.Resampled:
         rows = [[scored(values), scored(values)], [scored(values + shift), scored(values)]]
-        return forgetting.resampled(base, [rows, rows], [mean, mean], resamples=50)
+        return forgetting.resample_measures(base, [rows, rows], [mean, mean], resamples=50)
 
     gaps = np.subtract(arm(3.0)["AvgAcc"], arm(1.0)["AvgAcc"])
     assert np.allclose(gaps, 1.0)

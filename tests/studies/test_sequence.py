@@ -15,6 +15,7 @@ from mmpost.studies import sequence
 from mmpost.studies.cells import Runner
 from mmpost.studies.continual import continual
 from mmpost.studies.sequence import ContinualStudy
+from mmpost.studies.study import Study
 
 STUDY = """
 model: tiny
@@ -55,7 +56,7 @@ def test_a_task_has_its_own_settings_then_those_of_the_arm() -> None:
 def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
     columns = sequence.columns(study())
     chains = [sequence.chain(study(), columns, arm, {}, 0) for arm in ("sft", "rl")]
-    cells = [one for chain in chains for one in chain] + [sequence.start(study(), columns)]
+    cells = [one for chain in chains for one in chain] + [sequence.base_cell(study(), columns)]
     tested = [one.settings["eval"]["tasks"] for one in cells]
     assert all(one == tested[0] for one in tested)
     assert {name: one["benches"] for name, one in tested[0].items()} == {
@@ -118,7 +119,7 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
     }
     found = study(tasks={"own": own, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}})
     columns = sequence.columns(found)
-    assert (columns[0].place, columns[0].metric, columns[0].settings["data"]) == (
+    assert (columns[0].key, columns[0].metric, columns[0].settings["data"]) == (
         "own/data",
         "reward",
         {"train": rows, "test": rows},
@@ -140,14 +141,16 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
 
 
 def test_words_choose_order_and_settings() -> None:
-    found = sequence.read("digits", "large,far", "rl,sft", {"steps": 9, "task": {"prompts_per_step": 3}})
+    found = sequence.load_study(
+        "digits", ["large", "far"], ["rl", "sft"], {"steps": 9, "task": {"prompts_per_step": 3}}
+    )
     assert (list(found.tasks), list(found.arms), found.against) == (["large", "far"], ["rl", "sft"], "sft")
     columns = sequence.columns(found)
-    assert [column.place for column in columns] == ["large/target", "far/target", "known/old"]
+    assert [column.key for column in columns] == ["large/target", "far/target", "known/old"]
     for one in sequence.chain(found, columns, "rl", {}, 0):
         assert (one.steps, one.settings["task"]["prompts_per_step"]) == (9, 3)
     assert sequence.joint(found, columns, "rl", {}, 0) == []  # it is about all the tasks of the study
-    whole = sequence.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts_per_step": 3}})
+    whole = sequence.load_study("digits", ["large", "low", "far"], None, {"steps": 9, "task": {"prompts_per_step": 3}})
     (joint,) = sequence.joint(whole, columns, "sft", {}, 0)
     assert (joint.steps, joint.settings["task"]["prompts_per_step"], joint.settings["task"]["sft_fraction"]) == (
         27,
@@ -158,28 +161,26 @@ def test_words_choose_order_and_settings() -> None:
 
 
 def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmpost.studies import study as compared
-
     shipped = {"visurf": "visurf", "other": "bases.digits"}
     raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"max_grad_norm": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
-    read = compared.read
+    load = Study.load
 
-    def fake(name: str) -> compared.Study:
-        return read(name) if name == "visurf" else compared.Study.model_validate({**raw, "task": shipped[name]})
+    def fake(name: str) -> Study:
+        return load(name) if name == "visurf" else Study.model_validate({**raw, "task": shipped[name]})
 
-    monkeypatch.setattr(compared, "read", fake)
-    found = sequence.read(None, "visurf,other", None, {})
+    monkeypatch.setattr(Study, "load", fake)
+    found = sequence.load_study("", ["visurf", "other"], None, {})
     assert (list(found.tasks), list(found.arms)) == (["visurf", "other"], ["sft", "grpo"])
     first = sequence.chain(found, [], "sft", {}, 0)[0].settings
     assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 512)
     assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
     with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
-        sequence.read(None, "visurf,other", "visurf", {})
+        sequence.load_study("", ["visurf", "other"], ["visurf"], {})
 
 
 def test_the_shipped_study_is_whole() -> None:
-    found = sequence.read("digits", None, None, {})
-    assert sequence.checked(found) == "tiny"
+    found = sequence.load_study("digits", [], None, {})
+    assert sequence.check(found) == "tiny"
     assert {"sft", "rl"} <= set(found.arms)
 
 
@@ -189,7 +190,7 @@ def test_the_shipped_study_is_whole() -> None:
         ([], "wanted study=NAME"),
         (["study=nothing"], "no study 'nothing': wanted configs/continual/nothing.yaml"),
         (["study=digits", "tasks=far,fare"], "tasks=far,fare: the study has the tasks far, low, large"),
-        (["study=digits", "tasks=far"], "wanted two tasks at least"),
+        (["study=digits", "tasks=far"], "wanted at least two tasks"),
         (["study=digits", "tasks=far,far"], "each task once"),
         (["study=digits", "arms=sft,ppo"], "the study has the arms sft, rl"),
         (["study=digits", "seeds=none"], "seeds=none: wanted a whole number"),
