@@ -131,7 +131,7 @@ def _show(words: Sequence[str]) -> int:
 
 
 def _report(words: Sequence[str]) -> int:
-    from mmpost.report import main as report
+    from mmpost.report.page import main as report
 
     return report(words)
 

@@ -20,7 +20,7 @@ from mmpost.edits.lora import Lora
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError, TrainError
 from mmpost.listeners import Listeners
-from mmpost.listeners.chosen import chosen
+from mmpost.listeners.from_settings import listeners_of
 from mmpost.models.opening import open_model
 from mmpost.rollout.local import LocalRollout
 from mmpost.runs import base_models, checkpoint, prompt_recipe, resume as resuming, summary
@@ -76,7 +76,7 @@ class Run:
         self.stop = StopSignal()
         self.recordings = StageRecorder(self.folder, self.job, self.stop, self._say)
         self.listeners = Listeners(
-            list(chosen(run_config.log, self.model.token_strings)) if distributed.rank() == 0 else []
+            list(listeners_of(run_config.log, self.model.token_strings)) if distributed.rank() == 0 else []
         )
         self.results: dict[str, Any] = {}
         """Evaluations so far, as the summary will hold them."""

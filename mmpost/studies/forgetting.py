@@ -22,7 +22,7 @@ MEANINGS = {
     "ForwardTransfer": "mean over k > 1 of a_{k-1,k} - a_{0,k}: above 0, earlier tasks help tasks not yet trained",
     "LearningAcc": "mean over k of a_{k,k}: accuracy on each task right after training it",
     "JointAcc": "AvgAcc of training on all tasks at once for as many steps: the reference for learning them in turn",
-    "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of what the base model knew",
+    "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of what the base knew",
 }
 
 
@@ -74,7 +74,7 @@ def measures(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = N
 
 
 def measures_and_matrix(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
-    """The measures, and the matrix as "t/k" with t and k from 1 (row of the base "0/k", of the joint model "joint/k")."""
+    """The measures, and the matrix as "t/k" with t and k from 1 (base: "0/k", joint model: "joint/k")."""
     rows = {**{str(t): row for t, row in enumerate([base, *a])}, **({"joint": joint} if joint is not None else {})}
     matrix = {f"{t}/{k}": value for t, row in rows.items() for k, value in enumerate(row, 1)}
     return {**measures(base, a, joint), **matrix}

@@ -142,9 +142,9 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
     ]
     first, sizes = lines[0], {"width": 8, "height": 4}
     assert first["prompt"] == [
-        {"role": "system", "kind": "text", "text": "Be brief."},
-        {"role": "user", "kind": "image", "media": "media/abc.png", "name": "a.jpg", "sizes": sizes},
-        {"role": "user", "kind": "text", "text": "Where?"},
+        {"role": "system", "modality": "text", "text": "Be brief."},
+        {"role": "user", "modality": "image", "media": "media/abc.png", "name": "a.jpg", "sizes": sizes},
+        {"role": "user", "modality": "text", "text": "Where?"},
     ]
     assert (first["text"], first["token_ids"], first["scores"]) == ("[1, 2]", [5, 6], {"iou": 0.25})
     assert first["columns"] == {"old_logp": [-0.5, None], "credit": 2}
@@ -287,8 +287,8 @@ def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     found = panels(read_lines(tmp_path / "metrics.jsonl"))
-    assert list(found) == ["reward", "reward parts", "groups without contrast", "loss", "time per step"]
-    assert set(found["reward parts"]) == {"iou", "format"}
+    assert list(found) == ["reward", "reward components", "zero-variance groups", "loss", "time per step"]
+    assert set(found["reward components"]) == {"iou", "format"}
     assert found["reward"]["reward/total"][0] == list(range(21, 41))
 
 

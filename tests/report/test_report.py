@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpost import report
 from mmpost.core.annotations import Mark
 from mmpost.data.media import modalities
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError
 from mmpost.listeners.files import SamplesLog
 from mmpost.report.collect import series
+from mmpost.report.page import main, write_report
 from mmpost.rewards import box
 from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
@@ -67,7 +67,7 @@ def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = written_run(tmp_path_factory.mktemp("a run") / "it's #1")
-    return report.report(str(run)).read_text()
+    return write_report(str(run)).read_text()
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_places_of_samples_become_maps(tmp_path: Path) -> None:
     ]
     (tmp_path / "eval" / "after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "metrics.jsonl").write_text("")
-    (found,) = data_of(report.report(str(tmp_path)).read_text())["maps"]
+    (found,) = data_of(write_report(str(tmp_path)).read_text())["maps"]
     assert (found["when"], found["bench"], found["names"]) == ("after", "one", ["a", '["b"]'])
     assert found["points"] == [[1, 2.1235, 0, "a"], [3, 4, 1, "a"]]
 
@@ -127,28 +127,28 @@ def test_metrics_that_a_line_lacks_are_null() -> None:
 
 def test_a_long_run_keeps_evenly_spaced_steps_and_says_so(tmp_path: Path) -> None:
     run = written_run(tmp_path, steps=9)
-    data = data_of(report.report(str(run), str(tmp_path), replies=12).read_text())
+    data = data_of(write_report(str(run), str(tmp_path), replies=12).read_text())
     assert (data["steps"], data["left_out"]) == ([1, 5, 9], 6)
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "stage": "a", "loss": 0.5}\n{"step": 2, "sta')
-    data = data_of(report.report(str(tmp_path)).read_text())
+    data = data_of(write_report(str(tmp_path)).read_text())
     assert (data["metrics"]["step"], data["replies"], data["summary"]) == ([1], [], {})
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = written_run(tmp_path / "run", steps=1)
-    assert report.main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
+    assert main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
     assert "page.html" in capsys.readouterr().out
     assert (tmp_path / "new" / "page.html").stat().st_size > 10_000
     for words, message in (
-        ([], "one folder"),
+        ([], "folder of one run"),
         ([str(tmp_path / "no")], "found nothing"),
         ([str(run), "replies=x"], "replies"),
     ):
         with pytest.raises(ConfigError, match=message):
-            report.main(words)
+            main(words)
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
@@ -163,20 +163,20 @@ const timed = (name, work) => {
   seen[name] = performance.now() - start;
 };
 seen.load = performance.now();
-ASK.step = "all"; timed("all", refresh); seen.found_all = FOUND.length;
+FILTERS.step = "all"; timed("all", refresh); seen.found_all = MATCHES.length;
 seen.rows = document.querySelectorAll(".row").length;
-ASK.sort = "advantage"; timed("sort", refresh);
-seen.sorted = FOUND.every((r, k) => !k || numberOf(FOUND[k - 1], "advantage") >= numberOf(r, "advantage"));
-ASK.text = "onerror"; timed("text", refresh);
-ASK.text = "CUP 1 "; refresh(); seen.found_text = FOUND.length;
-ASK.origin = "truth"; refresh(); seen.found_truth = FOUND.length;
-ASK.text = ""; ASK.origin = "policy"; ASK.low = "0.5"; refresh();
-seen.found_low = FOUND.length; seen.low_right = FOUND.every((r) => numberOf(r, "reward") >= 0.5);
+FILTERS.sort = "advantage"; timed("sort", refresh);
+seen.sorted = MATCHES.every((r, k) => !k || numberOf(MATCHES[k - 1], "advantage") >= numberOf(r, "advantage"));
+FILTERS.text = "onerror"; timed("text", refresh);
+FILTERS.text = "CUP 1 "; refresh(); seen.found_text = MATCHES.length;
+FILTERS.origin = "truth"; refresh(); seen.found_truth = MATCHES.length;
+FILTERS.text = ""; FILTERS.origin = "policy"; FILTERS.low = "0.5"; refresh();
+seen.found_low = MATCHES.length; seen.low_right = MATCHES.every((r) => numberOf(r, "reward") >= 0.5);
 [...document.querySelectorAll("#filters button")].find((b) => b.textContent === "reset").click();
-const list = byId("list"); list.scrollTop = FOUND.length * ROW / 2; timed("scroll", drawRows);
+const list = byId("list"); list.scrollTop = MATCHES.length * ROW / 2; timed("scroll", drawRows);
 seen.middle = [...document.querySelectorAll(".row")].length;
-pick(FOUND[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");
-pick(FOUND[0]);
+pick(MATCHES[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");
+pick(MATCHES[0]);
 seen.boxes = document.querySelectorAll("#detail .mark rect").length;
 seen.spans = document.querySelectorAll("#detail .mark .span").length;
 seen.legend = (document.querySelector("#detail .legend") || {}).textContent || "";
@@ -247,7 +247,7 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
     log = SamplesLog()
     log.on_start(tmp_path / "run", {}, 1)
     log.on_samples(1, [Sample("a", (sound, Part("text", "when?")), (reply, reply))])
-    seen = driven(report.report(str(tmp_path / "run")).read_text(), tmp_path)
+    seen = driven(write_report(str(tmp_path / "run")).read_text(), tmp_path)
     assert (seen["spans"], seen["media"], seen["tokens"]) == (1, 2, 0)
     assert "cell 3 4 row 3" in seen["legend"]
 
@@ -255,7 +255,7 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
 @needs_chromium
 def test_ten_thousand_replies_stay_usable(tmp_path: Path) -> None:
     run = written_run(tmp_path / "run", steps=20, prompts=50, group=10)
-    page = report.report(str(run)).read_text()
+    page = write_report(str(run)).read_text()
     seen = driven(page, tmp_path)
     print({k: round(v, 1) if isinstance(v, float) else v for k, v in seen.items()}, f"{len(page) / 1e6:.1f} MB")
     assert seen["found_all"] == 10_000
