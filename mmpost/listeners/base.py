@@ -11,7 +11,7 @@ from typing import Any
 from mmpost.types import Sample
 
 Metrics = Mapping[str, float | int | str]
-"""Metrics of one step by name. `step`, `stage` and `rollout` are always present, others only if they apply; none is null."""
+"""Metrics of one step by name: always `step`, `stage` and `rollout`, others only if they apply; none is null."""
 
 
 class Listener:

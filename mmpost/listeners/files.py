@@ -20,8 +20,8 @@ TokenStrings = Callable[[Sequence[int]], Sequence[str]]
 class JsonlMetrics(Listener):
     """metrics.jsonl: one JSON object per line, on disk before the next step begins.
 
-    JSON has no NaN: non-finite numbers are left out and their names listed under the line's "nonfinite". After a resume,
-    the lines of repeated steps are dropped, as is an incomplete last line of a killed run.
+    JSON has no NaN: non-finite numbers are left out and their names listed under the line's "nonfinite". After a
+    resume, the lines of repeated steps are dropped, as is an incomplete last line of a killed run.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class JsonlMetrics(Listener):
 
 
 class SamplesLog(Listener):
-    """samples/step-000012.jsonl: one line per reply; each medium's preview is stored once as samples/media/<hash>.png."""
+    """samples/step-000012.jsonl: one line per reply; the preview of each medium once, as samples/media/<hash>.png."""
 
     def __init__(self, token_strings: TokenStrings | None = None) -> None:
         self._token_strings = token_strings

@@ -125,8 +125,8 @@ class Replies:
         }
 
     def _reply(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Keys: g group, o origin, x text, i token ids, p token strings, s scores, c columns with one value, t columns with
-        one value per token, m marks, q media of the reply."""
+        """Keys: g group, o origin, x text, i token ids, p token strings, s scores, c columns with one value, t columns
+        with one value per token, m marks, q media of the reply."""
         columns = line["columns"]
         per_token = {k: _clean(v) for k, v in columns.items() if isinstance(v, list)}
         packed: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Running the cells of a study, each as an ordinary `mmpost train` in its own process, reading their results, tuning."""
+"""Runs the cells of a study, each as an ordinary `mmpost train` in its own process, reads their results, and tunes."""
 
 from __future__ import annotations
 
@@ -245,9 +245,9 @@ def tune(
 ) -> dict[str, dict[str, Any]]:
     """Tune each arm on its own grid by its metric on val (`Result.val_metric`), averaged over `tune_seeds` runs.
 
-    Returns for each arm "chosen", the best values, and "tuning", its points: "values", the mean metric "val", and the
-    metric of each of the "seeds". A grid of one point is not trained. `studies`, `steps` and `metrics` have an entry for
-    each arm.
+    `studies`, `steps` and `metrics` have an entry for each arm. Returns for each arm "chosen", the best values, and
+    "tuning", its points: "values", the mean metric "val", and the metric of each of the "seeds". A grid of one point is
+    not trained.
     """
     grids = {arm: study.grid(arm) for arm, study in studies.items()}
     cells = [

@@ -41,13 +41,13 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
 
 def _plot_arm(panel: Any, name: str, arm: Mapping[str, Any], metrics: list[str], place: int) -> None:
     y = arm["scores"][metrics[0]]
-    x = arm["scores"][metrics[1]] if len(metrics) == 2 else dict.fromkeys(("mean", "low", "high"), place)
-    seeds = x.get("seeds", [place] * len(y["seeds"]))
+    at_place = {"mean": place, "low": place, "high": place, "seeds": [place] * len(y["seeds"])}
+    x = arm["scores"][metrics[1]] if len(metrics) == 2 else at_place
     (line,) = panel.plot([x["mean"], x["mean"]], [y["low"], y["high"]], lw=1.5)
     color = line.get_color()
     panel.plot([x["low"], x["high"]], [y["mean"], y["mean"]], lw=1.5, color=color)
     panel.plot(x["mean"], y["mean"], MARKERS[place // 10 % len(MARKERS)], ms=8, color=color, label=name)
-    panel.plot(seeds, y["seeds"], ".", color=color, alpha=0.5)
+    panel.plot(x["seeds"], y["seeds"], ".", color=color, alpha=0.5)
 
 
 def plot_continual(result: Mapping[str, Any], file: Path) -> None:

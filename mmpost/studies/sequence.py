@@ -208,12 +208,10 @@ def chain(
     study: ContinualStudy, evaluations: Sequence[Column], arm: str, values: Mapping[str, float], seed: int
 ) -> list[Cell]:
     """The runs of an arm, task after task, each followed by all evaluations."""
-    cells = []
-    for place, (name, entry) in enumerate(study.tasks.items(), 1):
-        own = task_study(study, entry, arm)
-        cell = own.cell(arm, values, seed, _steps(own, arm, values))
-        cells.append(_with_evaluations(cell, evaluations, f"{arm}-{place}-{name}"))
-    return cells
+    return [
+        _cell(task_study(study, entry, arm), evaluations, values, seed, f"{arm}-{place}-{name}")
+        for place, (name, entry) in enumerate(study.tasks.items(), 1)
+    ]
 
 
 def joint(
@@ -222,24 +220,31 @@ def joint(
     """The run of an arm on all tasks at once; empty if the study has no joint task."""
     if study.joint is None:
         return []
-    own = task_study(study, study.joint, arm)
-    together = sum(_steps(task_study(study, entry, arm), arm, values) for entry in study.tasks.values())
-    steps = _steps(own, arm, values) if "steps" in study.joint.set else together
-    return [_with_evaluations(own.cell(arm, values, seed, steps), evaluations, f"{arm}-joint")]
+    together = sum(cell.steps for cell in chain(study, (), arm, values, seed))
+    steps = None if "steps" in study.joint.set else together
+    return [_cell(task_study(study, study.joint, arm), evaluations, values, seed, f"{arm}-joint", steps)]
 
 
 def base_cell(study: ContinualStudy, evaluations: Sequence[Column]) -> Cell:
     """A run of no steps: the evaluations of the model that all arms start from."""
     arm, entry = next(iter(study.arms)), next(iter(study.tasks.values()))
-    return _with_evaluations(task_study(study, entry, arm).cell(arm, {}, 0, 0), evaluations, "base")
+    return _cell(task_study(study, entry, arm), evaluations, {}, 0, "base", steps=0)
 
 
-def _steps(study: Study, arm: str, values: Mapping[str, float]) -> int:
-    return run_config.load([study.arm_settings(arm, values)])[0].steps
-
-
-def _with_evaluations(cell: Cell, evaluations: Sequence[Column], label: str) -> Cell:
-    """`cell` with resolved settings and these evaluations in place of its task's, under the name `label`."""
+def _cell(
+    study: Study,
+    evaluations: Sequence[Column],
+    values: Mapping[str, float],
+    seed: int,
+    label: str,
+    steps: int | None = None,
+) -> Cell:
+    """The run of a one-arm study (for its own number of steps, or `steps`), with resolved settings, the name `label`,
+    and these evaluations in place of its task's."""
+    (arm,) = study.arms
+    if steps is None:
+        steps = run_config.load([study.arm_settings(arm, values)])[0].steps
+    cell = study.cell(arm, values, seed, steps)
     tests = {"eval": {"tasks": {column.name: column.settings for column in evaluations}}}
     return replace(cell, arm=label, settings=resolve(run_config.merge(cell.settings, tests)))
 
