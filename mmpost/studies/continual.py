@@ -69,9 +69,9 @@ class Continual:
             }
         for arm, entry in entries.items():
             other = study.opponent(arm)
-            own = {name: values for name, values in resampled[arm].items() if name in MEANINGS}
+            measures = {name: values for name, values in resampled[arm].items() if name in MEANINGS}
             entry["against"] = other
-            entry["difference"] = paired_difference(own, resampled[other]) if arm != other else {}
+            entry["difference"] = paired_difference(measures, resampled[other]) if arm != other else {}
         return {
             "model": self.model,
             "tasks": list(study.tasks),

@@ -58,7 +58,7 @@ def continual_markdown(result: Mapping[str, Any]) -> str:
     samples = ", ".join(f"{n} of {name} ({result['accuracy'][name]})" for name, n in result["samples"].items())
     rows = []
     for name, arm in arms.items():
-        # Behind the tasks' own entries may stand one for the run on all tasks at once; it is not part of the sequence.
+        # The entries of the tasks may be followed by that of the joint run, which is not part of the sequence.
         seconds = sum(sum(seed[: len(tasks)]) for seed in arm["seconds"]) / len(arm["seconds"])
         scores = [score(arm["measures"][measure], digits) for measure in names]
         rows.append([name, str(sum(arm["steps"][: len(tasks)])), f"{seconds:.0f}", *scores])

@@ -1,4 +1,4 @@
-"""Intervals of a study against what is known in closed form."""
+"""Bootstrap intervals against closed forms."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def scored(values: Iterable[float]) -> list[Sample]:
 
 def test_the_spread_is_that_of_seeds_and_samples_together() -> None:
     rng = np.random.default_rng(0)
-    common = rng.normal(size=200)  # how hard each sample is, for every seed
+    common = rng.normal(size=200)  # difficulty of each sample, the same for every seed
     own = [2.0, 0.0, -2.0]
     seeds = [scored(common + shift) for shift in own]
     drawn = np.array(bootstrap(mean, seeds, resamples=4000)["mean"])
-    # Samples are the same for all seeds, so their luck stays: variance = var(seeds)/S + var(samples)/n.
+    # All seeds share the samples, whose noise does not average out: variance = var(seeds)/S + var(samples)/n.
     expected = math.sqrt(np.var(own) / 3 + np.var(common) / 200)
     assert drawn.std() == pytest.approx(expected, rel=0.05)
     low, high = confidence_interval(drawn.tolist())

@@ -1,4 +1,4 @@
-"""`mmpost compare` on random weights: which cells are run, which are found again, what the tables hold."""
+"""`mmpost compare` on random weights: which cells are trained, which are reused, and the content of the tables."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def folders(study: Path) -> dict[str, float]:
     return {p.name: (p / "summary.json").stat().st_mtime for p in (study / "out" / "cells").iterdir() if p.is_dir()}
 
 
-def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: Path) -> None:
+def test_the_tables_contain_every_arm_seed_and_metric(done: dict[str, Any], study: Path) -> None:
     assert json.loads((study / "out" / "study.json").read_text()) == done
     assert done["samples"] == {"target": 4, "old": 4}
     steps = done["budgets"]["steps"]
@@ -99,14 +99,14 @@ def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> 
     assert again == done
 
 
-def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_cell_is_resumed(tmp_path: Path) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
     wanted = small.cell("full", {}, 0, 2)
     runner = Runner(tmp_path, "base", "code", log=lambda _: None, keep=True)
     (result,) = runner.run([wanted])
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
-    file.unlink()  # as a kill in the last evaluation leaves it
+    file.unlink()  # as after a kill during the last evaluation
     assert runner.run([wanted])[0].folder == result.folder
     after = json.loads(file.read_text())
     assert (after["status"], after["eval_after"]) == ("done", before["eval_after"])
@@ -116,8 +116,8 @@ def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any) -> None:
     words = ["compare", f"study={study / 'small.yaml'}", "arms=broken", "seeds=1", "budgets=steps", f"out={tmp_path}"]
     assert main(words) == 1
-    said = capsys.readouterr().err
-    assert "broken seed=0 steps=2 failed: TrainError" in said
+    error = capsys.readouterr().err
+    assert "broken seed=0 steps=2 failed: TrainError" in error
 
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["arms=a"], "wanted task=NAME"),
         (["task=nothing"], "no study 'nothing'"),
@@ -139,6 +139,6 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),
     ],
 )
-def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_arguments_are_reported_before_any_training(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         compare(words)

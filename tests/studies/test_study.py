@@ -1,4 +1,4 @@
-"""What decides a cell, and the code it depends on."""
+"""Studies: grids, settings and keys of cells, and the code that keys depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs a grid asks for, and what is taken from it."""
+"""Which runs tuning needs, and which values it chooses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmpost.studies.study import TUNING_SEED, Cell, Study
 
 
 class Known(Result):
-    """A run whose metric on val is known: best at 1e-3, and better with each seed."""
+    """A run with a known metric on val: best at 1e-3, and higher for each further seed."""
 
     def val_metric(self, name: str) -> float:
         assert name == {"a": "x/f1", "b": "-x/loss"}[self.cell.arm]
