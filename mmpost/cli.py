@@ -28,7 +28,7 @@ COMMANDS = {
 }
 MODULES = {
     "eval": "mmpost.commands.evaluate",
-    "report": "mmpost.report",
+    "report": "mmpost.report.page",
     "check": "mmpost.checks.check",
     "compare": "mmpost.studies.compare",
     "continual": "mmpost.studies.continual",

@@ -51,7 +51,7 @@ def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
     if chosen not in files:
         nearest = min(files, key=lambda s: abs(s - chosen))
         raise ConfigError(f"step={chosen}: the log has no replies of that step, the nearest is step={nearest}")
-    groups = run_files.groups_of(run_files.read_lines(files[chosen]))
+    groups = run_files.groups_of(run_files.read_samples(files[chosen]))
     console.print(Text(f"{run}, step {chosen}: {min(n, len(groups))} of {len(groups)} prompts", "bold"))
     for group in groups[:n]:
         _group(group, console)
@@ -86,13 +86,13 @@ def _group(group: Sequence[Line], console: Console, about: str = "", read: str |
     first = group[0]
     console.rule(Text(plain(first["uid"]), "bold"), align="left", characters="-")
     for part in first["prompt"]:
-        if part["kind"] != "text":
+        if part["modality"] != "text":
             sizes = " ".join(f"{name}={value:g}" for name, value in part.get("sizes", {}).items())
-            console.print(Text(plain(f"{part['kind']}  {sizes}  {part['name']}"), "magenta"))
+            console.print(Text(plain(f"{part['modality']}  {sizes}  {part['name']}"), "magenta"))
             if part.get("sketch"):
                 console.print(Padding(Text(plain(part["sketch"])), (0, 0, 0, 2)))
     if read is None:
-        read = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["kind"] == "text")
+        read = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["modality"] == "text")
     console.print(Text(f"prompt {about}".rstrip() + " (never trained)", "bold"))
     console.print(Padding(Text(plain(read.rstrip("\n")), "dim"), (0, 0, 0, 2)))
     if first["truth"] is not None:

@@ -61,6 +61,16 @@ def replies_of(run: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of replies. Files of earlier versions call a part's `modality` its `kind`."""
+    lines = read_lines(path)
+    for line in lines:
+        for part in (*line["prompt"], *line["parts"]):
+            if "kind" in part:
+                part["modality"] = part.pop("kind")
+    return lines
+
+
 def groups_of(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Lines of one file of replies, group by group."""
     found: dict[Any, list[dict[str, Any]]] = {}

@@ -1,4 +1,5 @@
-"""What a run tells the world: files, a progress line, trackers. The loop calls these and never waits for an answer."""
+"""Listeners log a run: to files, a progress line and experiment trackers. They only observe; training never depends on
+them."""
 
 from mmpost.listeners.base import Listener, Listeners, Metrics
 from mmpost.listeners.curves import Curves

@@ -1,4 +1,4 @@
-"""The listener interface, and the one object through which the loop talks to all of them."""
+"""The listener interface, and the dispatcher through which the training loop calls all listeners."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from typing import Any
 from mmpost.types import Sample
 
 Metrics = Mapping[str, float | int | str]
-"""One step's numbers: step, stage and rollout always; the others only where they mean something, never null."""
+"""Metrics of one step by name: always `step`, `stage` and `rollout`, others only if they apply; none is null."""
 
 
 class Listener:
-    """Hears about a run on rank 0. Every method does nothing by default."""
+    """Receives the events of a run, on rank 0 only. By default every method does nothing."""
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
-        """`run` is the run's folder, which exists; a resumed run starts again here."""
+        """Called once training is set up, also when a run is resumed; `run` is the run's folder, which exists."""
 
     def on_metrics(self, metrics: Metrics) -> None:
         """Once per optimiser step, and once for each evaluation outside a step."""
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """The scored samples behind a step."""
+        """The scored samples of the rollout batch that a step trains on."""
 
     def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
         """The scored samples of one bench in the evaluation `name` ("before", "after", "step-20")."""
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """The run is over, whatever the reason; `summary` is what summary.json holds."""
+        """The run ended, for whatever reason; `summary` is the content of summary.json."""
 
 
 class Listeners(Listener):
-    """Passes each event on to all; an error in one is reported once under its name and never reaches the run."""
+    """Dispatches each event to all listeners. An exception in a listener becomes one warning and never ends the run."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = list(listeners)
         self._failed: set[int] = set()
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
-        self._each("on_start", lambda one: one.on_start(run, config, total_steps))
+        self._each("on_start", lambda listener: listener.on_start(run, config, total_steps))
 
     def on_metrics(self, metrics: Metrics) -> None:
-        self._each("on_metrics", lambda one: one.on_metrics(metrics))
+        self._each("on_metrics", lambda listener: listener.on_metrics(metrics))
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        self._each("on_samples", lambda one: one.on_samples(step, samples))
+        self._each("on_samples", lambda listener: listener.on_samples(step, samples))
 
     def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
-        self._each("on_eval", lambda one: one.on_eval(name, bench, samples))
+        self._each("on_eval", lambda listener: listener.on_eval(name, bench, samples))
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        self._each("on_end", lambda one: one.on_end(summary))
+        self._each("on_end", lambda listener: listener.on_end(summary))
 
     def _each(self, event: str, call: Callable[[Listener], None]) -> None:
         for listener in self.listeners:
             try:
                 call(listener)
-            except Exception as error:  # noqa: BLE001 - a full disk or a dead tracker must not end hours of training
+            except Exception as error:  # noqa: BLE001 - a full disk or an unreachable tracker must not end hours of training
                 if id(listener) not in self._failed:
                     self._failed.add(id(listener))
                     warnings.warn(
                         f"the listener {type(listener).__name__} failed in {event} ({type(error).__name__}: {error}); "
-                        "training goes on, and further errors of this listener are not shown",
+                        "training continues, and further errors of this listener are not shown",
                         RuntimeWarning,
                         stacklevel=3,
                     )
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
-    """The finite numbers of a line of metrics, by name."""
+def finite_values(metrics: Metrics) -> dict[str, float]:
+    """The finite numeric metrics by name; strings, NaN and infinities are left out."""
     values = {name: float(value) for name, value in metrics.items() if not isinstance(value, str)}
     return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""curves.png: small multiples of everything that a run measured over its steps."""
+"""curves.png: training curves of a run, one small panel per group of metrics."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import Any
 from mmpost.core.run_files import read_lines
 from mmpost.listeners.base import Listener
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
-"""Told apart by people with any colour vision (Okabe and Ito)."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
+"""Distinguishable with any color vision deficiency (Okabe and Ito)."""
 
 PANELS = (
     ("reward", "reward/total", ""),
-    ("reward parts", "reward/", ""),
-    ("groups without contrast", "reward/flat_groups", "fraction"),
+    ("reward components", "reward/", ""),
+    ("zero-variance groups", "reward/flat_groups", "fraction"),
     ("loss", "loss", ""),
     ("evaluation", "eval/", ""),
     ("reply length", "reply/length", "tokens"),
     ("truncated replies", "reply/truncated", "fraction"),
-    ("replies that cannot be read", "reply/unparseable", "fraction"),
+    ("unparseable replies", "reply/unparseable", "fraction"),
     ("KL to the reference", "kl", "nats"),
     ("entropy", "entropy", "nats"),
     ("gradient norm", "grad_norm", ""),
-    ("log-prob without the media", "probe/", "nats"),
+    ("log-prob without media", "probe/", "nats"),
     ("learning rate", "lr", ""),
     ("time per step", "time/", "seconds"),
 )
-"""Title, key (a prefix when it ends in a slash) and unit; a panel without a number is left out."""
+"""Title, metric (a prefix if it ends in a slash) and unit of each panel. Panels without data are left out."""
 
 Series = dict[str, tuple[list[int], list[float]]]
+"""For each curve of a panel its steps and values."""
 
 
 class Curves(Listener):
-    """curves.png at the end of the run, drawn from metrics.jsonl."""
+    """Plots metrics.jsonl as curves.png at the end of the run."""
 
     def __init__(self) -> None:
         self._run: Path | None = None
@@ -44,15 +45,15 @@ class Curves(Listener):
         self._run = run
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        assert self._run is not None, "on_start comes first"
+        assert self._run is not None, "on_start was not called"
         lines = read_lines(self._run / "metrics.jsonl")
         if lines:
             draw(lines, self._run / "curves.png", title=self._run.name)
 
 
 def panels(lines: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-    """By panel and by curve, the steps and values to draw."""
-    found: dict[str, Series] = {}
+    """The curves of each panel that has data."""
+    result: dict[str, Series] = {}
     for title, key, _ in PANELS:
         series: Series = {}
         for line in lines:
@@ -62,48 +63,48 @@ def panels(lines: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
                 steps, values = series.setdefault(name.removeprefix(key) or name, ([], []))
                 steps.append(line["step"])
                 values.append(value)
-        if series and not (key == "reward/" and len(series) == 1):  # one part alone is the reward again
-            found[title] = series
-    return found
+        if series and not (key == "reward/" and len(series) == 1):  # a single component equals the total reward
+            result[title] = series
+    return result
 
 
 def draw(lines: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
-    """Draw the lines of a metrics.jsonl into a picture; needs no display."""
+    """Plot the lines of a metrics.jsonl into the image `path`; works without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = panels(lines)
+    data = panels(lines)
     units = {name: unit for name, _, unit in PANELS}
-    columns = min(4, max(1, len(found)))
-    rows = math.ceil(len(found) / columns)
+    columns = min(4, max(1, len(data)))
+    rows = math.ceil(len(data) / columns)
     figure = Figure(figsize=(3.6 * columns, 2.5 * rows + 0.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    borders = _stages(lines)
-    for axis, (name, series) in zip(axes.flat, found.items(), strict=False):
-        for step, _ in borders[1:]:
+    stages = _stage_starts(lines)
+    for axis, (name, series) in zip(axes.flat, data.items(), strict=False):
+        for step, _ in stages[1:]:
             axis.axvline(step - 0.5, color="#bbbbbb", linewidth=0.8, linestyle=(0, (4, 3)))
         _curves(axis, series)
         axis.set_title(name + (f" ({units[name]})" if units[name] else ""), fontsize=9, loc="left")
-    for axis in axes.flat[len(found) :]:
+    for axis in axes.flat[len(data) :]:
         axis.set_visible(False)
-    if len(borders) > 1:
-        text = ", ".join(f"{stage} from {step}" for step, stage in borders)
-        figure.supxlabel(f"optimiser step (stages: {text})", fontsize=8, color="#555555")
+    if len(stages) > 1:
+        text = ", ".join(f"{stage} from {step}" for step, stage in stages)
+        figure.supxlabel(f"optimizer step (stages: {text})", fontsize=8, color="#555555")
     else:
-        figure.supxlabel("optimiser step", fontsize=8, color="#555555")
+        figure.supxlabel("optimizer step", fontsize=8, color="#555555")
     figure.savefig(path)
 
 
 def _curves(axis: Any, series: Series) -> None:
     for index, (name, (steps, values)) in enumerate(series.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        color = COLORS[index % len(COLORS)]
         if len(steps) > 30:
-            axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+            axis.plot(steps, values, color=color, linewidth=0.7, alpha=0.3)
             values = _smooth(values)
         axis.plot(
-            steps, values, color=colour, linewidth=1.5, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
+            steps, values, color=color, linewidth=1.5, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
         )
     if len(series) > 1:
         axis.legend(fontsize=7, frameon=False, handlelength=1.2, ncols=2 if len(series) > 4 else 1)
@@ -122,16 +123,16 @@ def _belongs(name: str, key: str) -> bool:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean over a twentieth of the points, centred: a running mean of the past would lag behind every slope."""
+    """Centered moving average over a twentieth of the points. A trailing one would lag behind every trend."""
     half = max(1, len(values) // 40)
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
 
-def _stages(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+def _stage_starts(lines: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
     """(first step, name) of each stage."""
-    found: list[tuple[int, str]] = []
+    starts: list[tuple[int, str]] = []
     for line in lines:
-        if "stage" in line and (not found or found[-1][1] != line["stage"]):
-            found.append((line["step"], line["stage"]))
-    return found
+        if "stage" in line and (not starts or starts[-1][1] != line["stage"]):
+            starts.append((line["step"], line["stage"]))
+    return starts

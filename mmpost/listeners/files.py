@@ -1,4 +1,4 @@
-"""The run folder's own record: metrics.jsonl and samples/."""
+"""Logs in the run's folder: metrics.jsonl, samples/ and eval/."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mmpost.core.run_files import read_lines, write
 from mmpost.listeners.base import Listener, Metrics
 from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
-Pieces = Callable[[Sequence[int]], Sequence[str]]
-"""Token ids -> the text of each, so that a report can show tokens without the model's tokenizer."""
+TokenStrings = Callable[[Sequence[int]], Sequence[str]]
+"""Token ids -> the text of each token, so that a report can show tokens without the model's tokenizer."""
 
 
 class JsonlMetrics(Listener):
-    """metrics.jsonl: one JSON object a line, on disk before the next step begins.
+    """metrics.jsonl: one JSON object per line, on disk before the next step begins.
 
-    JSON has no NaN: a number that is not finite is left out, and its name goes to the line's "nonfinite". After a
-    resume, lines of steps that are done again are dropped, as is a last line that a kill cut off.
+    JSON has no NaN: non-finite numbers are left out and their names listed under the line's "nonfinite". After a
+    resume, the lines of repeated steps are dropped, as is an incomplete last line of a killed run.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class JsonlMetrics(Listener):
         self._path = run / "metrics.jsonl"
 
     def on_metrics(self, metrics: Metrics) -> None:
-        assert self._path is not None, "on_start comes first"
+        assert self._path is not None, "on_start was not called"
         if self._file is None:
             self._file = _reopen(self._path, int(metrics["step"]))
         self._file.write(json.dumps(finite(metrics), allow_nan=False) + "\n")
@@ -48,8 +48,8 @@ class JsonlMetrics(Listener):
 class SamplesLog(Listener):
     """samples/step-000012.jsonl: one line per reply; the preview of each medium once, as samples/media/<hash>.png."""
 
-    def __init__(self, pieces: Pieces | None = None) -> None:
-        self._pieces = pieces
+    def __init__(self, token_strings: TokenStrings | None = None) -> None:
+        self._token_strings = token_strings
         self._folder: Path | None = None
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
@@ -57,19 +57,19 @@ class SamplesLog(Listener):
         (self._folder / "media").mkdir(parents=True, exist_ok=True)
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        assert self._folder is not None, "on_start comes first"
+        assert self._folder is not None, "on_start was not called"
         folder = self._folder
         lines = [
             json.dumps(line, allow_nan=False, default=str)
             for group, sample in enumerate(samples)
-            for line in sample_lines(group, sample, self._pieces, lambda part: _store(folder, part))
+            for line in sample_lines(group, sample, self._token_strings, lambda part: _store(folder, part))
         ]
         path = self._folder / f"step-{step:06d}.jsonl"
         write(path, "".join(line + "\n" for line in lines).encode())
 
 
 class EvalLog(Listener):
-    """eval/after.jsonl and the like: one line per scored reply, without media; `mmpost score` reads it again."""
+    """eval/before.jsonl, eval/after.jsonl, ...: one line per scored reply, without media; `mmpost score` reads them."""
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
         self._folder = run / "eval"
@@ -83,7 +83,7 @@ class EvalLog(Listener):
 
 
 def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
-    """A scored reply of an evaluation: what its metrics are made of."""
+    """A scored reply of an evaluation, with all that its metrics are computed from."""
     return {
         "bench": bench,
         "uid": sample.uid,
@@ -98,38 +98,39 @@ def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
 
 
 def eval_samples(path: Path) -> dict[str, list[Sample]]:
-    """The samples of each bench again, as far as metrics look at them: uid, truth, meta, replies with their scores."""
-    found: dict[str, dict[str, Sample]] = {}
+    """The samples of each bench as metrics need them: uid, truth, meta, and replies with their scores."""
+    benches: dict[str, dict[str, Sample]] = {}
     for line in read_lines(path):
         scores = {name: math.nan if value is None else value for name, value in line["scores"].items()}
         reply = Reply((Part("text", line["reply"], "assistant"),), line["origin"], None, scores, line["columns"])
-        of_bench = found.setdefault(line["bench"], {})
-        old = of_bench.get(line["uid"])
+        samples = benches.setdefault(line["bench"], {})
+        sample = samples.get(line["uid"])
         frame = None if line["frame"] is None else CoordinateFrame(*line["frame"])
-        whole = (*(old.replies if old else ()), reply)
-        of_bench[line["uid"]] = Sample(line["uid"], (), whole, line["truth"], line["meta"], frame=frame)
-    return {bench: list(samples.values()) for bench, samples in found.items()}
+        replies = (*(sample.replies if sample else ()), reply)
+        samples[line["uid"]] = Sample(line["uid"], (), replies, line["truth"], line["meta"], frame=frame)
+    return {bench: list(samples.values()) for bench, samples in benches.items()}
 
 
 def finite(metrics: Metrics) -> dict[str, float | int | str]:
-    """`metrics` as JSON can hold it: numbers that are not finite become names under "nonfinite"."""
+    """`metrics` without non-finite numbers, whose names are listed under "nonfinite" instead."""
     bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
     line = {name: value for name, value in metrics.items() if name not in bad}
     return {**line, "nonfinite": ",".join(bad)} if bad else line
 
 
 def _reopen(path: Path, step: int) -> TextIO:
-    kept = [line for line in read_lines(path) if line["step"] < step]
-    write(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    earlier = [line for line in read_lines(path) if line["step"] < step]
+    write(path, "".join(json.dumps(line) + "\n" for line in earlier).encode())
     return path.open("a")
 
 
 def sample_lines(
-    group: int, sample: Sample, pieces: Pieces | None, store: Callable[[Part], str | None]
+    group: int, sample: Sample, token_strings: TokenStrings | None, store: Callable[[Part], str | None]
 ) -> list[dict[str, Any]]:
-    """What the log says of each reply of `sample`; `store` keeps the preview of a medium and tells where it lies.
+    """The log line of each reply of `sample`, the `group`-th of its batch. A sample without replies gets one line, with
+    an empty reply.
 
-    A sample without replies has one line, of an empty reply from the data.
+    `store` saves the preview of a medium and returns its path (None: not saved).
     """
     shared = {
         "uid": sample.uid,
@@ -141,11 +142,11 @@ def sample_lines(
         "frame": None if sample.frame is None else [sample.frame.width, sample.frame.height],
     }
     replies = sample.replies or (Reply((), "data"),)
-    return [{**shared, **_reply_line(sample, reply, pieces, store)} for reply in replies]
+    return [{**shared, **_reply_line(sample, reply, token_strings, store)} for reply in replies]
 
 
 def _reply_line(
-    sample: Sample, reply: Reply, pieces: Pieces | None, store: Callable[[Part], str | None]
+    sample: Sample, reply: Reply, token_strings: TokenStrings | None, store: Callable[[Part], str | None]
 ) -> dict[str, Any]:
     ids = None if reply.token_ids is None else list(reply.token_ids)
     return {
@@ -153,7 +154,7 @@ def _reply_line(
         "text": reply.text,
         "parts": [_part(part, store) for part in reply.parts if part.modality != "text"],
         "token_ids": ids,
-        "pieces": None if ids is None or pieces is None else list(pieces(ids)),
+        "pieces": None if ids is None or token_strings is None else list(token_strings(ids)),
         "scores": {name: _jsonable(value) for name, value in reply.scores.items()},
         "columns": {name: _jsonable(value) for name, value in reply.columns.items()},
         "marks": [_mark(mark) for mark in marks(sample, reply)],
@@ -162,20 +163,20 @@ def _reply_line(
 
 def _part(part: Part, store: Callable[[Part], str | None]) -> dict[str, Any]:
     if part.modality == "text":
-        return {"role": part.role, "kind": "text", "text": part.value}
-    about = {"name": part.value.name, "sizes": part.value.header()}
+        return {"role": part.role, "modality": "text", "text": part.value}
+    details = {"name": part.value.name, "sizes": part.value.header()}
     if sketch := part.value.sketch():
-        about["sketch"] = sketch
-    return {"role": part.role, "kind": part.modality, "media": store(part), **about}
+        details["sketch"] = sketch
+    return {"role": part.role, "modality": part.modality, "media": store(part), **details}
 
 
 def _mark(mark: Mark) -> list[Any]:
-    """[shape, numbers, which medium, label]"""
+    """[shape, coordinates, index of the medium, label]"""
     return [mark.shape, [round(float(v), 5) for v in mark.at], mark.medium, mark.label]
 
 
 def _store(folder: Path, part: Part) -> str:
-    """Save the medium's preview under its hash, unless it is there; returns its path relative to the samples folder."""
+    """Save the medium's preview under its hash, once. Returns its path relative to the samples folder."""
     name = f"media/{part.value.hash}.png"
     if not (folder / name).exists():
         write(folder / name, part.value.preview())
@@ -183,7 +184,7 @@ def _store(folder: Path, part: Part) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` with tensors and arrays as lists, and null for a number that is not finite."""
+    """`value` with tensors and arrays as lists, and None for non-finite numbers."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What a person watching the run sees."""
+"""The progress display in the terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 from rich import progress
 from rich.console import Console
 
-from mmpost.listeners.base import Listener, Metrics, numbers
+from mmpost.listeners.base import Listener, Metrics, finite_values
 
-SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/flat_groups": "flat"}
+SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/flat_groups": "zero-variance"}
+"""Metrics of the progress line, with their labels there."""
 
 
 class Progress(Listener):
-    """One live line on a terminal; elsewhere a plain line every `every` steps (0: about fifty a run). To stderr."""
+    """A live progress bar in a terminal; otherwise one line every `every` steps (0: about fifty per run). To stderr."""
 
     def __init__(self, every: int = 0, console: Console | None = None) -> None:
         self.every = every
@@ -44,7 +45,7 @@ class Progress(Listener):
             self._bar.start()
 
     def on_metrics(self, metrics: Metrics) -> None:
-        step, values = int(metrics["step"]), numbers(metrics)
+        step, values = int(metrics["step"]), finite_values(metrics)
         shown = "  ".join(f"{label} {_short(values[name])}" for name, label in SHOWN.items() if name in values)
         left = self._left(step)
         evaluation = "  ".join(f"{name} {_short(v)}" for name, v in values.items() if name.startswith("eval/"))
@@ -71,7 +72,7 @@ class Progress(Listener):
         return step % every == 0 or step in (1, self._total)
 
     def _left(self, step: int) -> str:
-        """Time to the last step at the mean speed so far; evaluations and checkpoints are part of the speed."""
+        """Remaining time at the mean speed of this session, which includes evaluations and checkpoints."""
         now = time.monotonic()
         if self._first is None or step <= self._first[0]:
             self._first = self._first or (step, now)

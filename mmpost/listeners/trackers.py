@@ -1,4 +1,4 @@
-"""TensorBoard, and the trackers that are not part of the installation: Weights & Biases and Trackio."""
+"""TensorBoard, and the optional trackers Weights & Biases and Trackio."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpost.errors import ConfigError
-from mmpost.listeners.base import Listener, Metrics, numbers
+from mmpost.listeners.base import Listener, Metrics, finite_values
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
 
 class TensorBoard(Listener):
-    """Event files in tensorboard/; after a resume, steps that are done again replace the old ones."""
+    """Event files in tensorboard/. After a resume, repeated steps replace the old ones."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -31,7 +31,7 @@ class TensorBoard(Listener):
         step = int(metrics["step"])
         if self._writer is None:
             self._writer = self._open(step)
-        for name, value in numbers(metrics).items():
+        for name, value in finite_values(metrics).items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
 
@@ -50,9 +50,9 @@ class TensorBoard(Listener):
 
 
 class Wandb(Listener):
-    """Weights & Biases. A resumed run goes on under the id kept in wandb-id.txt of its folder.
+    """Weights & Biases. A resumed run continues under the id stored in its folder's wandb-id.txt.
 
-    Raises ConfigError when made without the package, so before any training.
+    The constructor raises ConfigError if the package is not installed, so before any training.
     """
 
     def __init__(self, project: str = "mmpost", name: str | None = None) -> None:
@@ -72,11 +72,11 @@ class Wandb(Listener):
             config=dict(config),
         )
         self._wandb.define_metric("step")
-        # By our step, not by the call: a resumed run repeats steps, and wandb drops calls that go back.
+        # Plot over our own step: wandb drops calls whose internal step goes back, and a resumed run repeats steps.
         self._wandb.define_metric("*", step_metric="step")
 
     def on_metrics(self, metrics: Metrics) -> None:
-        self._wandb.log(numbers(metrics))
+        self._wandb.log(finite_values(metrics))
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         if self._wandb.run is not None:
@@ -85,7 +85,7 @@ class Wandb(Listener):
 
 
 class Trackio(Listener):
-    """Trackio. Raises ConfigError when made without the package."""
+    """Trackio. The constructor raises ConfigError if the package is not installed."""
 
     def __init__(self, project: str = "mmpost", name: str | None = None) -> None:
         self.project, self.name = project, name
@@ -97,7 +97,7 @@ class Trackio(Listener):
         )
 
     def on_metrics(self, metrics: Metrics) -> None:
-        values = numbers(metrics)
+        values = finite_values(metrics)
         self._trackio.log(values, step=int(values.pop("step")))
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
@@ -109,6 +109,6 @@ def _optional(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
-            f"logging to {package} needs the package {package}, which cannot be imported here ({error}); "
+            f"logging to {package} needs the package {package}, which cannot be imported ({error}); "
             f"install it with: pip install 'mmpost[{package}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Intervals for a study: seeds are drawn again, and for each drawn seed the samples of its evaluation."""
+"""Bootstrap confidence intervals: over the samples of one evaluation, or over training seeds and samples together."""
 
 from __future__ import annotations
 
@@ -15,55 +15,69 @@ from mmpost.types import Sample
 RESAMPLES = 1000
 
 Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
-Drawn = dict[str, list[float]]
-"""By metric, the value of each resample; NaN where a resample lacks the metric."""
+Resampled = dict[str, list[float]]
+"""For each metric its value in every resample; NaN where the resample does not have the metric."""
 
 
-def hierarchical(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples: int = RESAMPLES) -> Drawn:
-    """Resampled means over seeds of each metric; `seeds` holds the scored samples of each seed's run, in one order.
+def bootstrap(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples: int = RESAMPLES) -> Resampled:
+    """Hierarchical bootstrap of each metric's mean over seeds; with one seed, the ordinary bootstrap over samples.
 
-    One resample draws as many seeds as there are, with replacement, and as many samples as there are, with
-    replacement. All seeds (and, with the same number of them, all arms) are evaluated on the same samples, so one draw
-    of samples serves them all: their luck does not average out, and differences between arms stay paired.
+    Each resample draws seeds and samples with replacement, as many as there are of each. All seeds (and all arms with
+    as many seeds) are evaluated on the same samples, so one draw of samples serves them all: the sampling error of the
+    test set does not average out over seeds, and differences between arms stay paired.
+
+    Args:
+        summary: computes the metrics of a set of scored samples.
+        seeds: for each training seed the scored samples of its evaluation, in the same order for all seeds.
     """
-    drawn: Drawn = {name: [] for samples in seeds for name in summary(samples)}
-    for places, (index,) in draws(len(seeds), [len(seeds[0])], resamples):
-        values = {place: summary([seeds[place][i] for i in index]) for place in set(places)}
-        for name, found in drawn.items():
-            found.append(float(np.mean([values[place].get(name, math.nan) for place in places])))
-    return drawn
+    resampled: Resampled = {name: [] for samples in seeds for name in summary(samples)}
+    for places, (index,) in bootstrap_indices(len(seeds), [len(seeds[0])], resamples):
+        metrics = {place: summary([seeds[place][i] for i in index]) for place in set(places)}
+        for name, values in resampled.items():
+            values.append(float(np.mean([metrics[place].get(name, math.nan) for place in places])))
+    return resampled
 
 
-def draws(
+def bootstrap_indices(
     seeds: int, sizes: Sequence[int], resamples: int = RESAMPLES
 ) -> Iterator[tuple[list[int], list[Int[np.ndarray, " sample"]]]]:
-    """For each resample the places of the seeds drawn, and of each of several sets of samples those drawn."""
+    """For each resample the indices of the drawn seeds, and for each evaluation (of `sizes` samples) those of its
+    drawn samples.
+
+    The generator is always seeded with 0, so arms with as many seeds and samples get the same draws and can be compared
+    resample by resample. With a single seed its draw consumes no random numbers.
+    """
     generator = np.random.default_rng(0)
     for _ in range(resamples):
         places = generator.integers(seeds, size=seeds).tolist()
         yield places, [generator.integers(size, size=size) for size in sizes]
 
 
-def interval(drawn: Sequence[float]) -> tuple[float, float]:
-    """The middle 95 % of `drawn`, NaN left out."""
-    known = [v for v in drawn if not math.isnan(v)]
-    if not known:
+def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of a metric's resampled values without NaN; (NaN, NaN) if nothing is left."""
+    finite = [value for value in values if not math.isnan(value)]
+    if not finite:
         return math.nan, math.nan
-    low, high = np.percentile(known, [2.5, 97.5])
+    low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
 
 
-def scored(seeds: Sequence[float], drawn: Sequence[float]) -> dict[str, Any]:
-    """A metric's entry in study.json: the value of each seed, their mean, and its interval."""
-    low, high = interval(drawn)
+def summarize_seeds(seeds: Sequence[float], resampled: Sequence[float]) -> dict[str, Any]:
+    """A metric as study.json stores it: the value of each seed, their mean, and the 95 % interval of the mean."""
+    low, high = confidence_interval(resampled)
     return {"seeds": list(seeds), "mean": statistics.mean(seeds), "low": low, "high": high}
 
 
-def difference(drawn: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """For each metric the mean and the interval of an arm less another, resample by resample."""
-    found = {}
-    for metric in drawn.keys() & other.keys():
-        gaps = [a - b for a, b in zip(drawn[metric], other[metric], strict=True)]
-        low, high = interval(gaps)
-        found[metric] = {"mean": statistics.mean(gaps), "low": low, "high": high}
-    return dict(sorted(found.items()))
+def paired_difference(
+    resampled: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, float]]:
+    """Mean and 95 % interval of the difference between two arms (first minus second) for each metric both have.
+
+    The arms must have been resampled with the same draws: the difference is taken resample by resample.
+    """
+    differences = {}
+    for metric in sorted(resampled.keys() & other.keys()):
+        gaps = [a - b for a, b in zip(resampled[metric], other[metric], strict=True)]
+        low, high = confidence_interval(gaps)
+        differences[metric] = {"mean": statistics.mean(gaps), "low": low, "high": high}
+    return differences

@@ -2,7 +2,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 
-/* Elements are made, never parsed: texts of a run cannot become markup. */
+/* Builds elements instead of parsing HTML, so that a run's texts cannot become markup. */
 function el(name, props = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(props)) {
@@ -36,7 +36,7 @@ function signed(value) {
   return value > 0 ? "+" + fmt(value) : fmt(value).replace("-", "\u2212");
 }
 
-/* Red below 0, green above; the strength is the share of `most`. */
+/* Red below 0, green above 0; full strength at `most`. */
 function diverging(value, most) {
   if (!value || !most) return "transparent";
   const strength = Math.min(1, Math.abs(value) / most);
@@ -44,7 +44,7 @@ function diverging(value, most) {
   return value > 0 ? `rgba(22,150,90,${alpha})` : `rgba(220,60,50,${alpha})`;
 }
 
-/* The less likely a token was, the deeper the amber; 6 nats are the deepest. */
+/* The less likely a token, the deeper the amber, up to a log-prob of -6 nats. */
 function surprise(logp) {
   if (logp === null || logp === undefined) return "transparent";
   return `rgba(230,140,0,${(0.75 * Math.min(1, -logp / 6)).toFixed(3)})`;

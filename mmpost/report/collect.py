@@ -1,4 +1,4 @@
-"""From a run's folder to what the page needs: names, prompts, token texts and pictures once each, numbers rounded."""
+"""The content of the report page from a run's folder, made compact: repeated texts and images once, numbers rounded."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.core.run_files import groups_of, read_json, read_lines, replies_of
+from mmpost.core.run_files import groups_of, read_json, read_lines, read_samples, replies_of
 
 DIGITS = 5
 """Significant digits of numbers on the page."""
 
 
 class Table:
-    """Values by number, each once."""
+    """Distinct values and the index of each; repeated values are stored once."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._places: dict[Any, int] = {}
+        self._index: dict[Any, int] = {}
 
-    def place(self, key: Any, value: Any = None) -> int:
-        """The number of `key`, whose value is `value` (by default itself)."""
-        if key not in self._places:
-            self._places[key] = len(self.values)
+    def index(self, key: Any, value: Any = None) -> int:
+        """The index of `key`, which is added with `value` (by default the key itself) if it is new."""
+        if key not in self._index:
+            self._index[key] = len(self.values)
             self.values.append(key if value is None else value)
-        return self._places[key]
+        return self._index[key]
 
 
 def collect(run: Path, most: int) -> dict[str, Any]:
-    """Everything about a run as one JSON-serialisable object; at most about `most` replies, of evenly spaced steps."""
+    """All of the page's content as one JSON-serializable object, with about `most` replies, of evenly spaced steps."""
     files = replies_of(run)
-    steps, replies = _spaced(files, most)
-    pages = Replies(run / "samples")
+    steps = _spaced_steps(files, most)
+    replies = Replies(run / "samples")
     for step in steps:
-        pages.add(step, replies[step])
+        replies.add(step, read_samples(files[step]))
     summary = read_json(run / "summary.json")
     config = run / "config.yaml"
     return {
@@ -46,12 +46,12 @@ def collect(run: Path, most: int) -> dict[str, Any]:
         "metrics": series(read_lines(run / "metrics.jsonl")),
         "left_out": len(files) - len(steps),
         "maps": maps(run),
-        **pages.content(),
+        **replies.content(),
     }
 
 
 def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lines of metrics as one list of values per name, null where a line lacks it."""
+    """The lines of metrics.jsonl as one list of values per metric, None where a line does not have it."""
     names = dict.fromkeys(
         k for line in lines for k, v in line.items() if k not in ("step", "rollout") and not isinstance(v, str)
     )
@@ -63,11 +63,11 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def maps(run: Path) -> list[dict[str, Any]]:
-    """Samples that an evaluation gave a place in the plane ("map/x", "map/y"): one map for each file and bench.
+    """Scatter plots of samples for which an evaluation computed 2-D coordinates, the scores "map/x" and "map/y".
 
-    p: x, y, the number of the truth among `names`, the reply.
+    There is one for each evaluation and bench. A point is [x, y, index of the truth in `names`, reply].
     """
-    found = []
+    result = []
     for path in sorted((run / "eval").glob("*.jsonl")):
         benches: dict[str, list[Any]] = {}
         names = Table()
@@ -75,14 +75,14 @@ def maps(run: Path) -> list[dict[str, Any]]:
             x, y = (line["scores"].get(f"map/{axis}") for axis in "xy")
             if x is not None and y is not None:
                 truth = line["truth"] if isinstance(line["truth"], str) else json.dumps(line["truth"])
-                point = [_clean(x), _clean(y), names.place(truth), line["reply"]]
+                point = [_clean(x), _clean(y), names.index(truth), line["reply"]]
                 benches.setdefault(line["bench"], []).append(point)
-        found += [{"when": path.stem, "bench": b, "names": names.values, "points": p} for b, p in benches.items()]
-    return found
+        result += [{"when": path.stem, "bench": b, "names": names.values, "points": p} for b, p in benches.items()]
+    return result
 
 
 class Replies:
-    """Logged replies of some steps, packed."""
+    """The logged replies of some steps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class Replies:
         self._scores, self._numbers = Table(), Table()
 
     def add(self, step: int, lines: list[dict[str, Any]]) -> None:
-        """One step's file."""
+        """Add the lines of one step's file."""
         self.steps.append(step)
         for group in groups_of(lines):
             first = group[0]
@@ -103,7 +103,7 @@ class Replies:
                 {
                     "step": step,
                     "uid": first["uid"],
-                    "prompt": self._prompts.place(repr(prompt), prompt),
+                    "prompt": self._prompts.index(repr(prompt), prompt),
                     "truth": first["truth"],
                     "marks": first.get("truth_marks", []),
                 }
@@ -111,7 +111,7 @@ class Replies:
             self.replies += [self._reply(line) for line in group]
 
     def content(self) -> dict[str, Any]:
-        """What has been added, for the page."""
+        """Everything that was added, as the page reads it."""
         return {
             "steps": self.steps,
             "groups": self.groups,
@@ -125,51 +125,52 @@ class Replies:
         }
 
     def _reply(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """g: group; o: origin; x: text; i: token ids; p: token texts; s, c: scores, numbers; t: per token; m: marks."""
+        """Keys: g group, o origin, x text, i token ids, p token strings, s scores, c columns with one value, t columns
+        with one value per token, m marks, q media of the reply."""
         columns = line["columns"]
-        lists = {k: _clean(v) for k, v in columns.items() if isinstance(v, list)}
+        per_token = {k: _clean(v) for k, v in columns.items() if isinstance(v, list)}
         packed: dict[str, Any] = {
             "g": len(self.groups) - 1,
-            "o": self._origins.place(line["origin"]),
+            "o": self._origins.index(line["origin"]),
             "x": line["text"],
             "s": _row(self._scores, line["scores"]),
-            "c": _row(self._numbers, {k: v for k, v in columns.items() if k not in lists}),
+            "c": _row(self._numbers, {k: v for k, v in columns.items() if k not in per_token}),
         }
         if line["token_ids"] is not None:
             packed["i"] = line["token_ids"]
         if line.get("pieces") is not None:
-            packed["p"] = [self._pieces.place(piece) for piece in line["pieces"]]
-        more = {"t": lists, "m": line.get("marks", []), "q": [self._part(part) for part in line["parts"]]}
-        return packed | {k: v for k, v in more.items() if v}
+            packed["p"] = [self._pieces.index(piece) for piece in line["pieces"]]
+        optional = {"t": per_token, "m": line.get("marks", []), "q": [self._part(part) for part in line["parts"]]}
+        return packed | {k: v for k, v in optional.items() if v}
 
     def _part(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        if part["kind"] == "text":
-            return {"role": part["role"], "kind": "text", "text": part["text"]}
+        if part["modality"] == "text":
+            return {"role": part["role"], "modality": "text", "text": part["text"]}
         image = Path(part["media"] or "").name
         path = self.folder / "media" / image
         if image and image not in self.images and path.is_file():
             self.images[image] = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-        about = {"name": part.get("name", ""), "sizes": _clean(part.get("sizes", {}))}
-        return {"role": part["role"], "kind": part["kind"], "image": image, **about}
+        details = {"name": part.get("name", ""), "sizes": _clean(part.get("sizes", {}))}
+        return {"role": part["role"], "modality": part["modality"], "image": image, **details}
 
 
 def _row(names: Table, values: Mapping[str, Any]) -> list[Any]:
-    """Values in the order of `names`, null for those that are missing."""
+    """`values` in the order of `names`, None for missing ones."""
     row: list[Any] = [None] * len(names.values)
     for name, value in values.items():
-        place = names.place(name)
-        row += [None] * (place + 1 - len(row))
-        row[place] = _clean(value)
+        column = names.index(name)
+        row += [None] * (column + 1 - len(row))
+        row[column] = _clean(value)
     return row
 
 
 def _clean(value: Any) -> Any:
-    """`value` with rounded numbers, and null for those that JSON does not know."""
+    """`value` with numbers rounded to DIGITS, and None for non-finite ones."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        short = float(f"{value:.{DIGITS}g}")
-        return int(short) if short.is_integer() and abs(short) < 1e15 else short
+        rounded = float(f"{value:.{DIGITS}g}")
+        return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
     if isinstance(value, Mapping):
         return {str(k): _clean(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -177,21 +178,15 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _spaced(files: Mapping[int, Path], most: int) -> tuple[list[int], dict[int, list[dict[str, Any]]]]:
-    """Steps, as many as there is room for, first and last among them, with their lines."""
+def _spaced_steps(files: Mapping[int, Path], most: int) -> list[int]:
+    """Evenly spaced steps including the first and the last, as many as have at most `most` replies together."""
     steps = list(files)
-    sizes = [_count(path) for path in files.values()]
+    sizes = [path.read_bytes().count(b"\n") for path in files.values()]
     n = len(steps)
-    while n > 2 and sum(sizes[i] for i in _places(len(steps), n)) > most:
+    while n > 2 and sum(sizes[i] for i in _spaced(len(steps), n)) > most:
         n -= 1
-    chosen = [steps[i] for i in _places(len(steps), n)]
-    return chosen, {step: read_lines(files[step]) for step in chosen}
+    return [steps[i] for i in _spaced(len(steps), n)]
 
 
-def _places(size: int, n: int) -> list[int]:
+def _spaced(size: int, n: int) -> list[int]:
     return sorted({round(i * (size - 1) / max(1, n - 1)) for i in range(n)})
-
-
-def _count(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)

@@ -1,5 +1,5 @@
 "use strict";
-/* Curves: one small plot a metric, all with the same steps; a click goes to the replies of that step. */
+/* Curves: one small plot per metric over the same steps; a click opens the replies of that step. */
 const FIRST = [/^reward\/total$/, /^reward\//, /^eval\//, /^entropy$/, /^loss$/, /^grad_norm$/, /^reply\/length$/];
 const WIDTH = 320;
 const HEIGHT = 150;
@@ -9,7 +9,7 @@ function drawCurves(goTo) {
   const names = Object.keys(DATA.metrics.series).filter((n) => DATA.metrics.series[n].some((v) => v !== null));
   if (!names.length) return;
   byId("curves").hidden = false;
-  const chosen = new Set(names.filter((n) => FIRST.some((wanted) => wanted.test(n))));
+  const chosen = new Set(names.filter((n) => FIRST.some((pattern) => pattern.test(n))));
   if (!chosen.size) names.slice(0, 9).forEach((n) => chosen.add(n));
   const state = { smooth: 0, search: "" };
   const body = byId("curves-body");
@@ -38,17 +38,17 @@ function drawCurves(goTo) {
 function smoothed(values, window) {
   if (!window) return values;
   const out = [];
-  let kept = [];
+  let recent = [];
   for (const v of values) {
     if (v === null) { out.push(null); continue; }
-    kept.push(v);
-    if (kept.length > window) kept = kept.slice(-window);
-    out.push(kept.reduce((a, b) => a + b, 0) / kept.length);
+    recent.push(v);
+    if (recent.length > window) recent = recent.slice(-window);
+    out.push(recent.reduce((a, b) => a + b, 0) / recent.length);
   }
   return out;
 }
 
-/* At most two points a pixel: the lowest and the highest of what falls on it. */
+/* At most two points per pixel: the lowest and the highest of those that fall on it. */
 function thinned(points) {
   if (points.length <= 2 * WIDTH) return points;
   const out = [];

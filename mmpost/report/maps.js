@@ -1,5 +1,5 @@
 "use strict";
-/* Samples at the places that an evaluation gave them; a name in the legend shows or hides its points. */
+/* Scatter plots of samples at the 2-D coordinates an evaluation gave them; legend entries show or hide their points. */
 const HUES = ["#4269d0", "#efb118", "#ff725c", "#3ca951", "#a463f2", "#6cc5b0", "#9c6b4e", "#ff8ab7", "#00798c", "#777777"];
 const hueOf = (i) => (i < HUES.length ? HUES[i] : `hsl(${(i * 47) % 360} 55% 50%)`);
 
@@ -20,7 +20,7 @@ function mapFigure(map) {
   const groups = map.names.map((name, i) => svg("g", { fill: hueOf(i) }));
   for (const [px, py, name, reply] of map.points) {
     const about = svg("title");
-    about.textContent = `${map.names[name]}${reply && reply !== map.names[name] ? `, said ${reply}` : ""}`;
+    about.textContent = `${map.names[name]}${reply && reply !== map.names[name] ? `, reply ${reply}` : ""}`;
     groups[name].append(svg("circle", { cx: x(px).toFixed(1), cy: y(py).toFixed(1), r: 3, "fill-opacity": 0.7 }, about));
   }
   const counts = map.names.map((_, i) => groups[i].childElementCount);
@@ -33,6 +33,6 @@ function mapFigure(map) {
     };
     return entry;
   }));
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "map", role: "img" }, ...groups);
-  return el("figure", { className: "mapped" }, el("figcaption", {}, `${map.bench}, ${map.when}`), picture, legend);
+  const plot = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "map", role: "img" }, ...groups);
+  return el("figure", { className: "mapped" }, el("figcaption", {}, `${map.bench}, ${map.when}`), plot, legend);
 }

@@ -7,7 +7,7 @@ function drawHead() {
     ["task", setting("task")], ["model", setting("model")], ["steps", s.steps], ["seed", s.seed],
     ["time", s.wall_s === undefined ? undefined : clock(s.wall_s)], ["replies", DATA.replies.length.toLocaleString("en")],
   ].filter((f) => f[1] !== undefined);
-  const state = s.status || "running, or killed";
+  const state = s.status || "running or killed";
   byId("head").append(
     el("h1", {}, DATA.name, el("span", { className: `status ${state === "done" ? "done" : "open"}` }, state)),
     el("div", { className: "factline" }, ...facts.map(([k, v]) => el("span", {}, `${k} `, el("b", {}, String(v))))),
@@ -22,28 +22,28 @@ function clock(seconds) {
 }
 
 function drawEvals() {
-  const kept = [["before", "eval_before"], ["best on val", "eval_best"], ["after", "eval_after"]].filter((e) => DATA.summary[e[1]]);
-  if (!kept.length) return;
+  const evaluations = [["before", "eval_before"], ["best on val", "eval_best"], ["after", "eval_after"]].filter((e) => DATA.summary[e[1]]);
+  if (!evaluations.length) return;
   byId("evals").hidden = false;
-  const names = [...new Set(kept.flatMap((e) => Object.keys(DATA.summary[e[1]])))];
+  const names = [...new Set(evaluations.flatMap((e) => Object.keys(DATA.summary[e[1]])))];
   const benches = [...new Set(names.map((n) => n.split("/")[0]))];
   for (const bench of benches) {
-    const own = names.filter((n) => n.split("/")[0] === bench);
-    const head = [bench, ...kept.map((e) => e[0]), "before \u25cb after \u25cf"].map((h) => el("th", {}, h));
-    const rows = own.map((name) => evalRow(name, kept));
+    const metrics = names.filter((n) => n.split("/")[0] === bench);
+    const head = [bench, ...evaluations.map((e) => e[0]), "before \u25cb after \u25cf"].map((h) => el("th", {}, h));
+    const rows = metrics.map((name) => evalRow(name, evaluations));
     byId("evals-body").append(el("table", { className: "evals" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
   }
 }
 
-function evalRow(name, kept) {
-  const cells = kept.map(([, key]) => {
+function evalRow(name, evaluations) {
+  const cells = evaluations.map(([, key]) => {
     const s = DATA.summary[key][name];
     return s ? el("td", {}, el("b", {}, fmt(s.value)), el("small", {}, ` ${fmt(s.low)} to ${fmt(s.high)}`)) : el("td");
   });
   return el("tr", {}, el("th", {}, name.split("/").slice(1).join("/") || name), ...cells, el("td", { className: "forest" }, forest(name)));
 }
 
-/* Both intervals on one scale, from 0 or the lowest to the highest. */
+/* The intervals before and after training on one scale, which includes 0. */
 function forest(name) {
   const [one, two] = ["eval_before", "eval_after"].map((k) => (DATA.summary[k] || {})[name]);
   const root = svg("svg", { viewBox: "0 0 200 24", class: "interval" });
@@ -51,10 +51,10 @@ function forest(name) {
   const low = Math.min(0, ...all.map((s) => s.low));
   const high = Math.max(...all.map((s) => s.high), low + 1e-9);
   const x = (v) => 6 + ((v - low) / (high - low)) * 188;
-  for (const [s, y, kind] of [[one, 7, "was"], [two, 17, "is"]]) {
+  for (const [s, y, style] of [[one, 7, "was"], [two, 17, "is"]]) {
     if (!s) continue;
-    root.append(svg("line", { class: kind, x1: x(s.low), x2: x(s.high), y1: y, y2: y }));
-    root.append(svg("circle", { class: kind, cx: x(s.value), cy: y, r: 4 }));
+    root.append(svg("line", { class: style, x1: x(s.low), x2: x(s.high), y1: y, y2: y }));
+    root.append(svg("circle", { class: style, cx: x(s.value), cy: y, r: 4 }));
   }
   return root;
 }

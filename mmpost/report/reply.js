@@ -1,21 +1,21 @@
 "use strict";
-/* One reply in full: the medium with what is marked on it, the prompt, the tokens, scores and numbers. */
+/* One reply in detail: media with their marks, prompt, tokens, scores and columns. */
 
-/* How a mark is drawn, by its shape; coordinates are 0 to 1000 of the medium's sides. Others are shown as words. */
+/* How to draw a mark of each shape, in coordinates from 0 to 1000 of the medium's sides. Other shapes are shown as text. */
 const DRAW = {
   box: ([x1, y1, x2, y2]) => svg("rect", { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) }),
   point: ([x, y]) => svg("path", { class: "point", d: `M${x} ${y}h0` }),
   span: ([start, end]) => svg("rect", { class: "span", x: start, y: 0, width: end - start, height: 1000 }),
 };
 
-const VIEW = { others: false, gold: true, colour: "" };
+const VIEW = { others: false, gold: true, color: "" };
 
 const numberOf = (reply, name) => reply.c[DATA.numbers.indexOf(name)] ?? null;
 const scoreOf = (reply, name) => reply.s[DATA.scores.indexOf(name)] ?? null;
 const originOf = (reply) => DATA.origins[reply.o];
 const groupOf = (reply) => DATA.groups[reply.g];
 const promptOf = (reply) => DATA.prompts[groupOf(reply).prompt];
-const mediaOf = (parts) => parts.filter((p) => p.kind !== "text");
+const mediaOf = (parts) => parts.filter((p) => p.modality !== "text");
 
 function marked(list, medium, name) {
   return list
@@ -27,13 +27,13 @@ function marked(list, medium, name) {
     });
 }
 
-function picture(part, index, layers) {
+function mediumFigure(part, index, layers) {
   const image = DATA.images[part.image];
   const sizes = Object.entries(part.sizes || {}).map(([k, v]) => `${k} ${fmt(v)}`).join(", ");
-  const words = el("figcaption", {}, `${part.kind}  ${sizes}`);
-  words.title = part.name || "";
-  if (!image) return el("figure", { className: "medium" }, el("div", { className: "gone" }, `no picture of this ${part.kind}`), words);
-  const shown = el("img", { src: image, alt: part.kind });
+  const caption = el("figcaption", {}, `${part.modality}  ${sizes}`);
+  caption.title = part.name || "";
+  if (!image) return el("figure", { className: "medium" }, el("div", { className: "gone" }, `no preview of this ${part.modality}`), caption);
+  const shown = el("img", { src: image, alt: part.modality });
   const place = () => {
     const grow = Math.max(1, Math.min(4, 400 / shown.naturalWidth, 400 / shown.naturalHeight));
     shown.style.width = `${Math.round(shown.naturalWidth * grow)}px`;
@@ -43,7 +43,7 @@ function picture(part, index, layers) {
   shown.addEventListener("load", place);
   const over = svg("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", class: "over" });
   for (const [list, name] of layers) over.append(...marked(list || [], index, name));
-  return el("figure", { className: "medium" }, el("div", { className: "stage" }, shown, over), words);
+  return el("figure", { className: "medium" }, el("div", { className: "stage" }, shown, over), caption);
 }
 
 function legend(reply, siblings, again) {
@@ -54,31 +54,31 @@ function legend(reply, siblings, again) {
     chip("gold", VIEW.gold, (on) => { VIEW.gold = on; again(); }),
     el("span", { className: "key predicted" }, "this reply"),
   );
-  if (siblings.length > 1) line.append(chip("others of the group", VIEW.others, (on) => { VIEW.others = on; again(); }));
+  if (siblings.length > 1) line.append(chip("rest of the group", VIEW.others, (on) => { VIEW.others = on; again(); }));
   line.firstChild.classList.add("goldchip");
   const words = (reply.m || []).filter((m) => !DRAW[m[0]]).map((m) => `${m[0]} ${m[1].map(fmt).join(" ")} ${m[3]}`);
   if (words.length) line.append(el("span", {}, words.join("; ")));
   return line;
 }
 
-const TRAINED = "what is trained";
+const TRAINED = "loss mask";
 
-/* What tokens can be coloured by: numbers per token, the advantage of the whole reply, whether they train. */
-function colourings(reply) {
-  const found = Object.keys(reply.t || {}).filter((n) => reply.t[n].length === (reply.p || []).length);
-  if (numberOf(reply, "advantage") !== null && !found.includes("advantage")) found.unshift("advantage");
-  return [...found, TRAINED];
+/* What tokens can be colored by: columns with a value per token, the advantage of the reply, and the loss mask. */
+function colorings(reply) {
+  const names = Object.keys(reply.t || {}).filter((n) => reply.t[n].length === (reply.p || []).length);
+  if (numberOf(reply, "advantage") !== null && !names.includes("advantage")) names.unshift("advantage");
+  return [...names, TRAINED];
 }
 
 function tokens(reply, again) {
   const pieces = (reply.p || []).map((i) => DATA.pieces[i]);
   if (!pieces.length) return el("div", { className: "text" }, reply.x || "(empty)");
-  const names = colourings(reply);
-  if (!names.includes(VIEW.colour)) VIEW.colour = "";
-  const by = VIEW.colour || names[0] || "";
+  const names = colorings(reply);
+  if (!names.includes(VIEW.color)) VIEW.color = "";
+  const by = VIEW.color || names[0] || "";
   const lists = reply.t || {};
   const values = lists[by] || pieces.map(() => numberOf(reply, by));
-  const most = Math.max(...values.map((v) => Math.abs(v || 0)), lists[by] ? 0 : STRONGEST[by] || 0);
+  const most = Math.max(...values.map((v) => Math.abs(v || 0)), lists[by] ? 0 : LARGEST[by] || 0);
   const mask = lists.mask || pieces.map(() => numberOf(reply, "mask") ?? 1);
   const line = el("div", { className: "text tokens" });
   pieces.forEach((piece, k) => {
@@ -89,19 +89,19 @@ function tokens(reply, again) {
     const about = [`token ${k + 1}: ${JSON.stringify(piece)}`];
     if (reply.i) about.push(`id ${reply.i[k]}`);
     for (const [name, list] of Object.entries(lists)) if (list[k] !== undefined) about.push(`${name} ${fmt(list[k])}`);
-    if (!mask[k]) about.push("not trained");
+    if (!mask[k]) about.push("masked: no loss");
     one.title = about.join("\n");
     line.append(one);
   });
   const bar = el("div", { className: "bar tight" }, `${pieces.length} tokens`);
-  bar.append(choice("colour by", names.map((n) => [n, n]), (n) => { VIEW.colour = n; again(); }, by));
-  const few = /logp/.test(by) ? "deeper: less likely" : by === TRAINED ? "blue: trained" : "green: above 0, red: below";
-  bar.append(el("span", { className: "dim" }, few));
+  bar.append(choice("color by", names.map((n) => [n, n]), (n) => { VIEW.color = n; again(); }, by));
+  const key = /logp/.test(by) ? "deeper: less likely" : by === TRAINED ? "blue: has loss" : "green: above 0, red: below 0";
+  bar.append(el("span", { className: "dim" }, key));
   return el("div", {}, bar, line);
 }
 
-/* The largest absolute value of each number over all replies, so that colours can be compared. */
-const STRONGEST = Object.fromEntries(
+/* The largest absolute value of each column over all replies: one color scale for all of them. */
+const LARGEST = Object.fromEntries(
   DATA.numbers.map((name, k) => [name, DATA.replies.reduce((most, r) => Math.max(most, Math.abs(r.c[k] || 0)), 0)]),
 );
 
@@ -116,7 +116,7 @@ function siblingsTable(reply, siblings, pick) {
   const rows = siblings.map((r) => {
     const row = el("tr", { className: r === reply ? "now" : "", onclick: () => pick(r) });
     row.append(el("td", {}, badge(r)));
-    for (const n of numbers) row.append(numeric(n === "advantage" ? signed(numberOf(r, n)) : fmt(numberOf(r, n)), n === "advantage" ? diverging(numberOf(r, n), STRONGEST[n]) : ""));
+    for (const n of numbers) row.append(numeric(n === "advantage" ? signed(numberOf(r, n)) : fmt(numberOf(r, n)), n === "advantage" ? diverging(numberOf(r, n), LARGEST[n]) : ""));
     for (const n of names) row.append(numeric(fmt(scoreOf(r, n)), ""));
     row.append(el("td", { className: "snip" }, r.x));
     return row;
@@ -124,9 +124,9 @@ function siblingsTable(reply, siblings, pick) {
   return el("table", { className: "group" }, el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
-function numeric(text, colour) {
+function numeric(text, color) {
   const cell = el("td", { className: "num" }, text);
-  cell.style.background = colour;
+  cell.style.background = color;
   return cell;
 }
 
@@ -138,26 +138,26 @@ function drawReply(reply, siblings, pick) {
   const layers = [];
   if (VIEW.others) for (const r of siblings) if (r !== reply) layers.push([r.m, "other"]);
   layers.push([reply.m, "predicted"]);
-  if (VIEW.gold) layers.push([group.marks, "gold"]); // dashed, on top: what is right shows as both colours
-  const media = mediaOf(promptOf(reply)).map((part, k) => picture(part, k, layers));
-  const prompt = promptOf(reply).filter((p) => p.kind === "text");
-  const told = el("div", { className: "prompt" });
-  for (const part of prompt) told.append(el("div", {}, el("span", { className: "role" }, part.role), part.text));
+  if (VIEW.gold) layers.push([group.marks, "gold"]); // on top and dashed, so that a correct box shows both colors
+  const media = mediaOf(promptOf(reply)).map((part, k) => mediumFigure(part, k, layers));
+  const prompt = promptOf(reply).filter((p) => p.modality === "text");
+  const messages = el("div", { className: "prompt" });
+  for (const part of prompt) messages.append(el("div", {}, el("span", { className: "role" }, part.role), part.text));
   const plain = DATA.numbers.filter((n) => numberOf(reply, n) !== null).map((n) => [n, fmt(numberOf(reply, n))]);
   const scores = DATA.scores.filter((n) => scoreOf(reply, n) !== null).map((n) => [n, fmt(scoreOf(reply, n))]);
   const truth = typeof group.truth === "string" ? group.truth : JSON.stringify(group.truth);
   const facts = el("div", { className: "facts" });
-  for (const [title, pairs] of [["scores", scores], ["numbers", plain]]) {
+  for (const [title, pairs] of [["scores", scores], ["columns", plain]]) {
     if (pairs.length) facts.append(el("div", {}, el("h4", {}, title), table(pairs)));
   }
-  const others = siblings.length > 1 ? [el("h4", {}, `the ${siblings.length} replies of its group`), siblingsTable(reply, siblings, pick)] : [];
+  const others = siblings.length > 1 ? [el("h4", {}, `all ${siblings.length} replies of the group`), siblingsTable(reply, siblings, pick)] : [];
   byId("detail").replaceChildren(
     el("div", { className: "title" }, badge(reply), el("b", {}, group.uid), el("span", { className: "dim" }, `step ${group.step}`)),
     el("div", { className: "upper" }, el("div", {}, ...media, legend(reply, siblings, again) || ""), facts),
     tokens(reply, again),
-    ...mediaOf(reply.q || []).map((part, k) => picture(part, k, [])),
+    ...mediaOf(reply.q || []).map((part, k) => mediumFigure(part, k, [])),
     ...others,
-    el("h4", {}, "prompt"), told,
+    el("h4", {}, "prompt"), messages,
     el("h4", {}, "truth"), el("div", { className: "text dim" }, truth ?? "none"),
   );
 }

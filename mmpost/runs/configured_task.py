@@ -25,6 +25,11 @@ class ConfiguredTask:
         """The task that `config` names. Raises ConfigError for unknown fields, PluginError for an unknown task."""
         return cls(make_task(config), config)
 
+    @property
+    def best_metric(self) -> str:
+        """The metric that selects the best checkpoint, see `Task.best_metric`."""
+        return self.task.best_metric
+
     def stages(self) -> list[Stage]:
         """All stages, checked. Raises ConfigError for what cannot work together."""
         stages = list(self.task.stages())

@@ -17,7 +17,7 @@ from mmpost.core.run_files import write
 from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError
 from mmpost.listeners import Listeners
-from mmpost.listeners.chosen import chosen
+from mmpost.listeners.from_settings import listeners_of
 from mmpost.models.opening import open_model
 from mmpost.runs import base_models, checkpoint, resume, summary
 from mmpost.runs.configured_task import ConfiguredTask, evaluated_tasks
@@ -53,7 +53,7 @@ class Run:
         self.state = RunState(self.session, self.folder, self.recorder, resumed_from)
         first = distributed.rank() == 0
         token_strings = self.model.token_strings if isinstance(self.model, GenerativeModel) else None
-        self.listeners = Listeners(list(chosen(config.log, token_strings)) if first else [])
+        self.listeners = Listeners(list(listeners_of(config.log, token_strings)) if first else [])
         self.stages: list[Stage] = []
         self._benches: dict[str, list[Bench]] = {}
 
@@ -236,7 +236,7 @@ class Run:
 
     def _improved(self, scores: dict[str, Estimate]) -> bool:
         """Whether these scores are the best so far by the task's `best_metric`; remembers them if so."""
-        metric = self.task.task.best_metric
+        metric = self.task.best_metric
         name, sign = metric.removeprefix("-"), -1 if metric.startswith("-") else 1
         best = self.state.results.get("eval_best", {})
         if name not in scores or (name in best and sign * scores[name]["value"] <= sign * best[name]["value"]):

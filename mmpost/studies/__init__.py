@@ -1,1 +1,1 @@
-"""Several runs held against each other: `mmpost compare` and `mmpost continual`."""
+"""Studies of several training runs: `mmpost compare` (arms of one task) and `mmpost continual` (tasks in sequence)."""

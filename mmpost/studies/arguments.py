@@ -1,30 +1,59 @@
-"""The words of a command that trains a study: its own, and settings of all its cells."""
+"""The command line of `mmpost compare` and `mmpost continual`: options of the command, and settings of its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError
 
-
-def split(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """The command's own words (`known`), and all others as settings."""
-    own: dict[str, str] = {}
-    settings: dict[str, Any] = {}
-    for word in words:
-        key, sep, value = word.partition("=")
-        if sep and key in known:
-            own[key] = value
-        else:
-            settings = run_config.merge(settings, parsing.parse_argument(word))
-    return own, settings
+OPTIONS = ("study", "arms", "seeds", "tune_seeds", "out", "jobs", "launch", "keep")
+"""Options of both commands."""
 
 
-def count(own: Mapping[str, str], name: str, default: int) -> int:
-    """A whole number from 1 among the command's own words."""
-    text = own.get(name, str(default))
-    if not text.isdigit() or not int(text):
-        raise ConfigError(f"{name}={text}: wanted a whole number from 1")
-    return int(text)
+@dataclass(frozen=True)
+class StudyArguments:
+    """Parsed `key=value` arguments."""
+
+    options: Mapping[str, str]
+    settings: Mapping[str, Any]
+    """All other arguments: settings of every run of the study."""
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], *more_options: str) -> StudyArguments:
+        """Separate the options (OPTIONS and `more_options`) from the settings."""
+        options: dict[str, str] = {}
+        settings: dict[str, Any] = {}
+        for argument in arguments:
+            key, separator, value = argument.partition("=")
+            if separator and key in (*OPTIONS, *more_options):
+                options[key] = value
+            else:
+                settings = run_config.merge(settings, parsing.parse_argument(argument))
+        return cls(options, settings)
+
+    def get(self, option: str) -> str:
+        """The option's text; empty if it is not given."""
+        return self.options.get(option, "")
+
+    def names(self, option: str) -> list[str] | None:
+        """The names in a comma-separated option; None if it is not given."""
+        return [name for name in self.options[option].split(",") if name] if option in self.options else None
+
+    def count(self, option: str, default: int) -> int:
+        """The option as a positive integer. Raises ConfigError for any other text."""
+        text = self.options.get(option, str(default))
+        if not text.isdigit() or not int(text):
+            raise ConfigError(f"{option}={text}: wanted a whole number from 1")
+        return int(text)
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.count("seeds", 3)))
+
+    def folder(self, command: str, name: str) -> Path:
+        """The study's output folder: `out`, by default runs/<command>/<name>."""
+        return Path(self.get("out") or f"runs/{command}/{Path(name).stem}")

@@ -1,27 +1,21 @@
-"""`mmpost compare`: arms of a study against each other, tuned alike, at equal steps and at equal time."""
+"""`mmpost compare`: the arms of a study, each tuned on its own grid, compared at equal steps and at equal wall time."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from mmpost.config import run_config
-from mmpost.config.run_config import RunConfig
 from mmpost.errors import ConfigError
-from mmpost.metrics.bootstrap import difference, hierarchical, scored
-from mmpost.runs.configured_task import make_task
-from mmpost.studies.arguments import count, split
-from mmpost.studies.cells import Result, Runner
-from mmpost.studies.compare_plot import draw
-from mmpost.studies.compare_tables import markdown
-from mmpost.studies.study import WORDS, Study, begun, cell, chosen, grid, opponent, read, settings_of
-from mmpost.studies.tuning import taken, tune
-from mmpost.training.stage_checks import checked_stages
+from mmpost.metrics.bootstrap import Resampled, bootstrap, paired_difference, summarize_seeds
+from mmpost.runs.configured_task import ConfiguredTask
+from mmpost.studies.arguments import StudyArguments
+from mmpost.studies.cells import Result, Runner, tune
+from mmpost.studies.plots import plot_compare
+from mmpost.studies.study import Study
+from mmpost.studies.tables import compare_markdown, write_results
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,141 +24,119 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def compare(words: Sequence[str]) -> dict[str, Any]:
-    """Train the cells of a study and write study.json, study.md and study.png; returns what the JSON holds."""
-    own, over = split(words, WORDS)
-    name = own.get("study") or own.get("task")
-    if name is None:
+def compare(arguments: Sequence[str]) -> dict[str, Any]:
+    """Train the cells of a study; write study.json, study.md and study.png, and return the content of the JSON."""
+    parsed = StudyArguments.parse(arguments, "task", "budgets")
+    name = parsed.get("study") or parsed.get("task")
+    if not name:
         raise ConfigError("wanted task=NAME (its study in configs/studies/) or study=FILE.yaml")
-    study = read(name)
-    if own.get("task", study.task) != study.task:
-        raise ConfigError(f"study={name} is about task={study.task}, not {own['task']}")
-    study = chosen(study, own.get("arms")).model_copy(update={"set": run_config.merge(study.set, over)})
-    if "tune_seeds" in own:
-        study = study.model_copy(update={"tune_seeds": count(own, "tune_seeds", 1)})
-    folder = Path(own.get("out") or f"runs/compare/{Path(name).stem}")
-    result = Comparison(study, folder, own).run()
-    write(folder, result)
-    Console().print(markdown(result), markup=False, highlight=False, soft_wrap=True)
-    print(f"written: {folder / 'study.json'}, study.md, study.png")
+    study = Study.load(name)
+    if parsed.options.get("task", study.task) != study.task:
+        raise ConfigError(f"study={name} is about task={study.task}, not {parsed.get('task')}")
+    changes = {
+        "set": run_config.merge(study.set, parsed.settings),
+        "tune_seeds": parsed.count("tune_seeds", study.tune_seeds),
+    }
+    study = study.select_arms(parsed.names("arms")).model_copy(update=changes)
+    folder = parsed.folder("compare", name)
+    result = Comparison(study, folder, parsed).run()
+    write_results(folder, result, compare_markdown(result), plot_compare)
     return result
 
 
 class Comparison:
-    """A study at work in its folder."""
+    """A study being run in its folder."""
 
-    def __init__(self, study: Study, folder: Path, own: Mapping[str, str]) -> None:
+    def __init__(self, study: Study, folder: Path, arguments: StudyArguments) -> None:
         self.study = study
-        self.seeds = list(range(count(own, "seeds", 3)))
-        self.budgets = [b for b in (own.get("budgets") or "steps,time").split(",") if b]
+        self.seeds = arguments.seeds
+        self.budgets = arguments.names("budgets") or ["steps", "time"]
         if self.budgets not in (["steps"], ["steps", "time"]):
-            raise ConfigError(f"budgets={own['budgets']}: wanted steps, or steps,time (the seconds of steps tell time)")
-        self.run_config = self._checked()
-        self.task = make_task(self.run_config)
+            raise ConfigError(
+                f"budgets={arguments.get('budgets')}: wanted steps, or steps,time (the steps of the second follow from "
+                "the speed in the first)"
+            )
+        configs = study.check()
+        for name in ("steps", "model"):
+            values = {str(getattr(config, name)) for config in configs}
+            if len(values) > 1:
+                raise ConfigError(f"the arms differ in {name} ({'; '.join(sorted(values))}): wanted the same for all")
+        self.run_config = configs[0]
+        self.task = ConfiguredTask.load(self.run_config)
         self.benches = {bench.name: bench for bench in self.task.benches("test")}
         if not self.benches or not self.task.best_metric:
-            raise ConfigError(f"task={study.task} has no bench on test, or no `best` metric to tune by")
-        self.runner = Runner.of(own, folder, self.run_config.model.name, [study.task])
-
-    def _checked(self) -> RunConfig:
-        """The first arm's configuration; a wrong setting of any arm must show before the first hour is spent."""
-        study = self.study
-        made = [
-            run_config.load([settings_of(study, arm, values)])[0] for arm in study.arms for values in grid(study, arm)
-        ]
-        firsts = [begun(study, cell(study, arm, grid(study, arm)[0], 0, 0))[0] for arm in study.arms]
-        starts = [run_config.load([dict(first.settings)])[0] for first in firsts if first is not None]
-        for one in (*made, *starts):
-            checked_stages(make_task(one))
-        for name in ("steps", "model"):
-            found = {str(getattr(one, name)) for one in made}
-            if len(found) > 1:
-                raise ConfigError(f"the arms differ in {name} ({'; '.join(sorted(found))}): wanted the same for all")
-        return made[0]
+            raise ConfigError(f"task={study.task} has no bench on test, or no `best_metric` to tune by")
+        self.runner = Runner.from_arguments(arguments, folder, self.run_config.model.name, [study.task])
 
     def run(self) -> dict[str, Any]:
-        """Everything that study.json holds."""
-        first = next(iter(self.study.arms))
-        start = self.runner.run([cell(self.study, first, grid(self.study, first)[0], 0, 0)])[0]
+        """The content of study.json."""
+        study = self.study
+        first = next(iter(study.arms))
+        base = self.runner.run([study.cell(first, study.grid(first)[0], 0, 0)])[0]
         result: dict[str, Any] = {
-            "task": self.study.task,
+            "task": study.task,
             "model": self.run_config.model.name,
-            "against": self.against,
-            "metrics": list(self.study.metrics),
+            "against": study.against or list(study.arms)[-1],
+            "metrics": list(study.metrics),
             "seeds": self.seeds,
-            "samples": {name: len(samples) for name, samples in start.scored.items()},
-            "arms": self.study.arms,
-            "starts": self.study.starts,
-            "set": self.study.set,
+            "samples": {name: len(samples) for name, samples in base.test_samples.items()},
+            "arms": study.arms,
+            "starts": study.starts,
+            "set": study.set,
             "base_hash": self.runner.base,
             "code_hash": self.runner.code,
-            "base": self._table([start]),
+            "base": self._scores([base], self._resample([base])),
             "budgets": {},
         }
-        steps = dict.fromkeys(self.study.arms, self.run_config.steps)
+        steps = dict.fromkeys(study.arms, self.run_config.steps)
         for budget in self.budgets:
-            result["budgets"][budget] = self._budget(steps)
-            pace = {arm: found["seconds_per_step"] for arm, found in result["budgets"]["steps"].items()}
+            result["budgets"][budget] = self._run_budget(steps)
+            pace = {arm: entry["seconds_per_step"] for arm, entry in result["budgets"]["steps"].items()}
             steps = equal_time(self.run_config.steps, pace)
         return result
 
-    @property
-    def against(self) -> str:
-        return self.study.against or list(self.study.arms)[-1]
-
-    def _budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
-        """Tune all arms, train them on all seeds, and compare."""
-        arms = self.study.arms
-        tuned = tune(self.runner, dict.fromkeys(arms, self.study), steps, dict.fromkeys(arms, self.task.best_metric))
-        best = taken(tuned)
-        wanted = [cell(self.study, arm, best[arm], seed, steps[arm]) for seed in self.seeds for arm in arms]
-        done = [one.whole() for one in self.runner.after([begun(self.study, one) for one in wanted])]
-        runs = {arm: [one for one in done if one.cell.arm == arm] for arm in arms}
-        drawn = {arm: self._drawn(found) for arm, found in runs.items()}
-        others = {arm: opponent(self.study, arm) for arm in arms}
-        return {
-            arm: {
+    def _run_budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
+        """Tune all arms, train them with all seeds, and compare."""
+        study, arms = self.study, self.study.arms
+        tuned = tune(self.runner, dict.fromkeys(arms, study), steps, dict.fromkeys(arms, self.task.best_metric))
+        cells = [study.cell(arm, tuned[arm]["chosen"], seed, steps[arm]) for seed in self.seeds for arm in arms]
+        done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
+        runs = {arm: [result.successful() for result in done if result.cell.arm == arm] for arm in arms}
+        resampled = {arm: self._resample(results) for arm, results in runs.items()}
+        entries = {}
+        for arm, results in runs.items():
+            other = study.opponent(arm)
+            entries[arm] = {
                 "steps": steps[arm],
-                "chosen": best[arm],
-                "tuning": tuned[arm],
-                "seconds": [round(one.seconds, 2) for one in found],
-                "seconds_per_step": statistics.median(one.seconds / steps[arm] for one in found),
-                "scores": self._table(found, drawn[arm]),
-                "against": others[arm],
-                "difference": difference(drawn[arm], drawn[others[arm]]) if arm != others[arm] else {},
+                **tuned[arm],
+                "seconds": [round(result.seconds, 2) for result in results],
+                "seconds_per_step": statistics.median(result.seconds / steps[arm] for result in results),
+                "scores": self._scores(results, resampled[arm]),
+                "against": other,
+                "difference": paired_difference(resampled[arm], resampled[other]) if arm != other else {},
             }
-            for arm, found in runs.items()
-        }
+        return entries
 
-    def _drawn(self, found: Sequence[Result]) -> dict[str, list[float]]:
-        """Resamples of all metrics as "bench/metric"; what nothing has trained yet (a head) may have none."""
+    def _resample(self, results: Sequence[Result]) -> Resampled:
+        """Resampled "bench/metric" values. A model that cannot be evaluated yet (no trained head) has no samples."""
         return {
             f"{name}/{metric}": values
             for name, bench in self.benches.items()
-            if all(name in one.scored for one in found)
-            for metric, values in hierarchical(bench.summary, [one.scored[name] for one in found]).items()
+            if all(name in result.test_samples for result in results)
+            for metric, values in bootstrap(bench.summary, [result.test_samples[name] for result in results]).items()
         }
 
-    def _table(self, found: Sequence[Result], drawn: Mapping[str, list[float]] | None = None) -> dict[str, Any]:
-        """Each metric: the value of each seed, their mean, and its interval."""
-        drawn = self._drawn(found) if drawn is None else drawn
-        table = {}
-        for metric, values in drawn.items():
+    def _scores(self, results: Sequence[Result], resampled: Resampled) -> dict[str, Any]:
+        """Each metric as `summarize_seeds` describes it."""
+        scores = {}
+        for metric, values in resampled.items():
             bench, _, name = metric.partition("/")
-            seeds = [self.benches[bench].summary(one.scored[bench])[name] for one in found]
-            table[metric] = scored(seeds, values)
-        return table
+            seeds = [self.benches[bench].summary(result.test_samples[bench])[name] for result in results]
+            scores[metric] = summarize_seeds(seeds, values)
+        return scores
 
 
 def equal_time(steps: int, pace: Mapping[str, float]) -> dict[str, int]:
-    """The steps of each arm that take as long as `steps` of the slowest; `pace` is in seconds per step."""
+    """For each arm the number of steps that takes as long as `steps` of the slowest arm; `pace` is seconds per step."""
     seconds = steps * max(pace.values())
     return {arm: max(1, round(seconds / each)) for arm, each in pace.items()}
-
-
-def write(folder: Path, result: Mapping[str, Any]) -> None:
-    """study.json, study.md and study.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    (folder / "study.md").write_text(markdown(result), encoding="utf-8")
-    draw(result, folder / "study.png")

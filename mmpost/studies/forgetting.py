@@ -1,8 +1,8 @@
-"""What learning one task after another comes to: closed forms over a_{t,k}, and their intervals.
+"""Measures of continual learning: forgetting and transfer from the accuracy matrix a_{t,k}, and their intervals.
 
-`a[t][k]` is the accuracy on task k after training task t, both counted from 0 in the code; formulas count from 1, and
-their a_{0,k} is the base's. All are means over tasks, in the unit of the accuracy, of which more is better.
-Two measures of forgetting have opposite signs, so each says in its name or text which it has.
+`a[t][k]` is the accuracy on task k after training task t. The code counts both from 0, the formulas count from 1 and
+write the base model's accuracy as a_{0,k}. All measures are means over tasks in the unit of the accuracy, where higher
+is better. The literature has two measures of forgetting with opposite signs, so each states its sign.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
-from mmpost.metrics.bootstrap import RESAMPLES, Drawn, draws
+from mmpost.metrics.bootstrap import RESAMPLES, Resampled, bootstrap_indices
 from mmpost.types import Sample
 
 Matrix = Sequence[Sequence[float]]
@@ -19,9 +19,9 @@ MEANINGS = {
     "AvgAcc": "mean over k of a_{T,k}: accuracy at the end, on all tasks",
     "FM": "mean over k < T of a_{T,k} - a_{k,k}: below 0 is forgetting, above 0 is backward transfer",
     "MaxForgetting": "mean over k < T of max_{t >= k} a_{t,k} - a_{T,k}: above 0 is forgetting, never below",
-    "ForwardTransfer": "mean over k > 1 of a_{k-1,k} - a_{0,k}: above 0, earlier tasks help one not yet trained",
+    "ForwardTransfer": "mean over k > 1 of a_{k-1,k} - a_{0,k}: above 0, earlier tasks help tasks not yet trained",
     "LearningAcc": "mean over k of a_{k,k}: accuracy on each task right after training it",
-    "JointAcc": "AvgAcc of training on all tasks at once, for as many steps: what learning in turn is held against",
+    "JointAcc": "AvgAcc of training on all tasks at once for as many steps: the reference for learning them in turn",
     "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of what the base knew",
 }
 
@@ -37,12 +37,12 @@ def fm(a: Matrix) -> float:
 
 
 def max_forgetting(a: Matrix) -> float:
-    """F = 1/(T-1) sum_{k<T} (max_{t>=k} a_{t,k} - a_{T,k}); positive is forgetting, it is never negative."""
+    """F = 1/(T-1) sum_{k<T} (max_{t>=k} a_{t,k} - a_{T,k}); positive is forgetting, never negative."""
     return fmean(max(row[k] for row in a[k:]) - a[-1][k] for k in range(len(a) - 1))
 
 
 def forward_transfer(base: Sequence[float], a: Matrix) -> float:
-    """1/(T-1) sum_{k>1} (a_{k-1,k} - a_{0,k}); positive: the tasks before it help one that is yet to be trained."""
+    """1/(T-1) sum_{k>1} (a_{k-1,k} - a_{0,k}); positive: earlier tasks help tasks not yet trained."""
     return fmean(a[k - 1][k] - base[k] for k in range(1, len(a)))
 
 
@@ -52,12 +52,12 @@ def learning_accuracy(a: Matrix) -> float:
 
 
 def measures(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
-    """All of MEANINGS that there is something for.
+    """The measures of MEANINGS that apply.
 
-    Columns beyond the tasks are evaluations that nothing is trained for; `joint` is the row of a model that was trained
-    on all tasks at once.
+    Columns beyond the tasks are evaluations of abilities that no task trains (GeneralChange); `joint` is the row of a
+    model trained on all tasks at once (JointAcc).
     """
-    found = {
+    values = {
         "AvgAcc": average_accuracy(a),
         "FM": fm(a),
         "MaxForgetting": max_forgetting(a),
@@ -65,16 +65,16 @@ def measures(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = N
         "LearningAcc": learning_accuracy(a),
     }
     if joint is not None:
-        found["JointAcc"] = fmean(joint[: len(a)])
+        values["JointAcc"] = fmean(joint[: len(a)])
     if len(base) > len(a):
-        found["GeneralChange"] = fmean(
+        values["GeneralChange"] = fmean(
             after - before for before, after in zip(base[len(a) :], a[-1][len(a) :], strict=True)
         )
-    return found
+    return values
 
 
-def by_name(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
-    """The measures, and the matrix as "t/k" with t and k from 1 (the base's row "0/k", that of `joint` "joint/k")."""
+def measures_and_matrix(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = None) -> dict[str, float]:
+    """The measures, and the matrix as "t/k" with t and k from 1 (base: "0/k", joint model: "joint/k")."""
     rows = {**{str(t): row for t, row in enumerate([base, *a])}, **({"joint": joint} if joint is not None else {})}
     matrix = {f"{t}/{k}": value for t, row in rows.items() for k, value in enumerate(row, 1)}
     return {**measures(base, a, joint), **matrix}
@@ -82,36 +82,43 @@ def by_name(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = No
 
 Scored = Sequence[Sequence[Sample]]
 """The scored samples of each evaluation, column by column."""
+
 Accuracy = Callable[[Sequence[Sample]], float]
 
 
-def accuracies(columns: Scored, of: Sequence[Accuracy], index: Sequence[Iterable[int]]) -> list[float]:
-    """A row of the matrix, on the samples at `index` of each column."""
+def accuracies(columns: Scored, metrics: Sequence[Accuracy], index: Sequence[Iterable[int]]) -> list[float]:
+    """A row of the matrix: the accuracy of each column, on its samples at `index`."""
     return [
-        accuracy([samples[i] for i in chosen]) for samples, accuracy, chosen in zip(columns, of, index, strict=True)
+        metric([samples[i] for i in places]) for samples, metric, places in zip(columns, metrics, index, strict=True)
     ]
 
 
-def resampled(
+def resample_measures(
     base: Scored,
     seeds: Sequence[Sequence[Scored]],
-    of: Sequence[Accuracy],
+    metrics: Sequence[Accuracy],
     joint: Sequence[Scored] = (),
     resamples: int = RESAMPLES,
-) -> Drawn:
-    """Resamples of the means over seeds of all numbers of `by_name`.
+) -> Resampled:
+    """Hierarchical bootstrap of all numbers of `measures_and_matrix`, averaged over seeds.
 
-    One resample draws seeds, and of each evaluation samples, the same for every t and seed: what is told apart on the
-    same samples stays paired, also between arms (the draws follow from the numbers alone). `seeds` holds for each seed
-    the columns after each task, `joint` for each seed those of the model trained on all at once, or nothing.
+    Each resample draws seeds, and for each column samples that are the same for every t and seed. So quantities
+    computed on the same samples stay paired, also between arms, whose draws are identical (`bootstrap_indices`).
+
+    Args:
+        base: the columns of the base model.
+        seeds: for each seed, the columns after each task.
+        metrics: the accuracy of each column.
+        joint: for each seed the columns of the model trained on all tasks at once; empty if there is none.
     """
-    drawn: Drawn = {}
-    for places, index in draws(len(seeds), [len(samples) for samples in base], resamples):
-        start = accuracies(base, of, index)
+    resampled: Resampled = {}
+    for places, index in bootstrap_indices(len(seeds), [len(samples) for samples in base], resamples):
+        base_row = accuracies(base, metrics, index)
         values: dict[int, Mapping[str, float]] = {}
         for place in set(places):
-            a = [accuracies(columns, of, index) for columns in seeds[place]]
-            values[place] = by_name(start, a, accuracies(joint[place], of, index) if joint else None)
+            a = [accuracies(columns, metrics, index) for columns in seeds[place]]
+            joint_row = accuracies(joint[place], metrics, index) if joint else None
+            values[place] = measures_and_matrix(base_row, a, joint_row)
         for name in values[places[0]]:
-            drawn.setdefault(name, []).append(fmean(values[place][name] for place in places))
-    return drawn
+            resampled.setdefault(name, []).append(fmean(values[place][name] for place in places))
+    return resampled

@@ -1,4 +1,4 @@
-"""A study: named arms of one task, the values that are tuned for each, and the cells that this comes to."""
+"""The description of a study: named arms of one task, the grid to tune each on, and the runs (cells) this needs."""
 
 from __future__ import annotations
 
@@ -8,66 +8,77 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
 from mmpost.config import parsing, run_config
+from mmpost.config.run_config import RunConfig
 from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.selection.manifest import read as read_manifest
 
-WORDS = ("task", "study", "arms", "seeds", "budgets", "tune_seeds", "out", "jobs", "launch", "keep")
-"""Words of the command itself; all others are settings of every arm."""
+S = TypeVar("S", bound="ArmsStudy")
 
-ARM_WORDS = ("tune", "after", "against")
-"""Words of an arm that are no settings of its runs."""
+ARM_OPTIONS = ("tune", "after", "against")
+"""Keys of an arm that are options of the study rather than settings of its runs."""
 
 TUNING_SEED = 1000
-"""Seeds of tuning runs start here, so that no tuned run is evaluated on the seed that chose its values."""
+"""Added to the seeds of tuning runs, so that no arm is evaluated on a seed its values were selected with."""
 
-QUIET: dict[str, Any] = {
+CELL_SETTINGS: dict[str, Any] = {
     "eval": {"before": False},
     "log": {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0},
     "checkpoint": {"every": 0, "keep": 1},
     "max_zero_gradient_steps": 0,
 }
-"""A cell is compared by its evaluation alone, and a policy that has nothing to learn is a result too."""
+"""Only the final evaluation of a cell is compared; and a policy that gets no gradient is a result, not an error."""
 
 
-class Study(Settings):
-    """A file of configs/studies/: what `mmpost compare` trains."""
+class ArmsStudy(Settings):
+    """What the files of `mmpost compare` and `mmpost continual` have in common."""
 
-    task: str
-    """The task of all arms."""
     model: str | None = None
-    """The model that all arms start from; by default the task's."""
+    """The model all runs start from; by default the task's."""
     set: dict[str, Any] = {}
-    """Settings of all arms."""
+    """Settings of all runs."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Settings of each arm by its name. `tune` among them replaces the study's grid for this arm, `after` names the one
-    of `starts` whose weights it begins with, `against` the arm that it is compared with in place of the study's."""
-    starts: dict[str, dict[str, Any]] = {}
-    """Settings of runs that arms begin with, by name: trained once for each seed, and not compared themselves."""
+    """Settings of each arm by name. The option `tune` replaces the study's grid for this arm. In `mmpost compare`,
+    `after` names the one of `starts` whose weights the arm starts from, and `against` replaces the study's own."""
     tune: dict[str, tuple[float, ...]] = {}
-    """Values to try for a setting; each arm takes what is best on val, by the task's own metric."""
+    """Values to try for each setting; every arm takes the point with the best metric on val (`Task.best_metric`)."""
     tune_seeds: int = Field(default=1, ge=1)
-    """Runs behind each point of the grid."""
+    """Runs for each point of the grid."""
     against: str = ""
-    """The arm that the others are compared with, sample by sample; empty: the last."""
-    metrics: tuple[str, ...] = ()
-    """Metrics of the tables and the picture, as "bench/metric"; the first two are the picture's axes. Empty: all."""
+    """The arm that the others are compared with, sample by sample; empty: the last one."""
 
     @model_validator(mode="after")
-    def _opponents(self) -> Study:
+    def _known_opponents(self) -> ArmsStudy:
+        known = f"the study has the arms {', '.join(self.arms)}"
         for name, arm in self.arms.items():
             if arm.get("against", name) not in self.arms:
-                raise ValueError(
-                    f"arm {name}: against={arm['against']!r}: the study has the arms {', '.join(self.arms)}"
-                )
+                raise ValueError(f"arm {name}: against={arm['against']!r}: {known}")
         if self.against and self.against not in self.arms:
-            raise ValueError(f"against={self.against!r}: the study has the arms {', '.join(self.arms)}")
+            raise ValueError(f"against={self.against!r}: {known}")
         return self
+
+    def opponent(self, arm: str) -> str:
+        """The arm that `arm` is compared with: the one it names, else the study's."""
+        return self.arms[arm].get("against") or self.against or list(self.arms)[-1]
+
+    def select_arms(self: S, names: Sequence[str] | None) -> S:
+        """The study with only these arms, in this order (None: all). Arms that were compared with an arm that is gone
+        are compared with the study's default instead. Raises ConfigError for an unknown name, or none at all."""
+        if names is None:
+            return self
+        if not names or not self.arms.keys() >= set(names):
+            raise ConfigError(f"arms={','.join(names)}: the study has the arms {', '.join(self.arms)}")
+        arms = {name: self.arms[name] for name in names}
+        for name, arm in arms.items():
+            if arm.get("against") not in arms:
+                arms[name] = {key: value for key, value in arm.items() if key != "against"}
+        return self.model_copy(update={"arms": arms, "against": self.against if self.against in arms else ""})
 
 
 @dataclass(frozen=True)
@@ -80,16 +91,17 @@ class Cell:
     seed: int
     steps: int
     settings: Mapping[str, Any]
-    """All settings, as `mmpost train config=` takes them."""
+    """All settings, as `mmpost train config=` reads them."""
     tuning: bool = False
-    """Evaluated on val alone, to choose values."""
+    """Evaluated on val only, to choose values."""
 
     def key(self, base: str, code: str) -> str:
-        """Decides the result: the configuration in full, the weights it starts from, the code that computes it."""
+        """Hash of all that decides the result: the full configuration, the initial weights `base`, and the `code`."""
         run, _ = run_config.load([dict(self.settings)])
-        what = [run.model_dump(mode="json"), base, code, *_files(run.data.manifest)]
-        text = json.dumps(what, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        parts = [run.model_dump(mode="json"), base, code]
+        if run.data.manifest is not None:  # a manifest may be rewritten under the same name
+            parts.append(hashlib.sha256(read_manifest(run.data.manifest).file.read_bytes()).hexdigest())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
@@ -97,18 +109,80 @@ class Cell:
         return f"{self.arm} seed={self.seed} steps={self.steps} {values}".rstrip()
 
 
-def _files(manifest: str | None) -> list[str]:
-    """What the manifest of a run says, if it has one: under the same name it may have been made again."""
-    return [] if manifest is None else [hashlib.sha256(read_manifest(manifest).file.read_bytes()).hexdigest()]
+class Study(ArmsStudy):
+    """A file of configs/studies/: what `mmpost compare` trains."""
+
+    task: str
+    """The task of all arms."""
+    starts: dict[str, dict[str, Any]] = {}
+    """Settings of runs that arms start from, by name: trained once per seed, and not compared themselves."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of the tables and the plot, as "bench/metric"; the first two are the plot's axes. Empty: all."""
+
+    @classmethod
+    def load(cls, name: str) -> Study:
+        """The study of this name in configs/studies/, or in a YAML file of the user."""
+        return run_config.decode(cls, read_yaml(name, "studies", "task and arms"), f"{name}: ")
+
+    def common_settings(self) -> dict[str, Any]:
+        """Settings that all runs of the study share."""
+        settings = run_config.merge(CELL_SETTINGS, {"task": self.task, **({"model": self.model} if self.model else {})})
+        return run_config.merge(settings, self.set)
+
+    def arm_settings(self, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
+        """Settings of `arm` with tuned `values`, without seed and steps."""
+        changes = {key: value for key, value in self.arms[arm].items() if key not in ARM_OPTIONS}
+        settings = run_config.merge(self.common_settings(), changes)
+        for name, value in values.items():
+            settings = run_config.merge(settings, parsing.nest(name, value))
+        return settings
+
+    def grid(self, arm: str) -> list[dict[str, float]]:
+        """Every combination of the values to try for `arm`."""
+        tried: Mapping[str, Sequence[float]] = self.arms[arm].get("tune", self.tune)
+        return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+
+    def cell(self, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False) -> Cell:
+        """The run of `arm` with tuned `values`; a tuning run is evaluated on val only."""
+        changes: dict[str, Any] = {"seed": seed + TUNING_SEED * tuning, "steps": steps}
+        if tuning:
+            changes["eval"] = {"after": False, "every": steps}
+        settings = run_config.merge(self.arm_settings(arm, values), changes)
+        return Cell(arm, dict(values), changes["seed"], steps, settings, tuning)
+
+    def check(self) -> list[RunConfig]:
+        """The configurations of all points of all arms' grids, in order.
+
+        Loads and checks them and those of the starts, so that mistakes in any arm show before the first run is trained.
+        """
+        configs = [
+            run_config.load([self.arm_settings(arm, values)])[0] for arm in self.arms for values in self.grid(arm)
+        ]
+        starts = [self.with_start(self.cell(arm, self.grid(arm)[0], 0, 0))[0] for arm in self.arms]
+        start_configs = [run_config.load([dict(start.settings)])[0] for start in starts if start is not None]
+        for config in (*configs, *start_configs):
+            ConfiguredTask.load(config).stages()
+        return configs
+
+    def with_start(self, cell: Cell) -> tuple[Cell | None, Cell]:
+        """The run that the cell's arm starts from (option `after`; same seed), if it has one, and the cell itself.
+
+        Raises ConfigError for a name that is not among the study's starts.
+        """
+        name = self.arms[cell.arm].get("after")
+        if name is None:
+            return None, cell
+        if name not in self.starts:
+            known = ", ".join(self.starts) or "(none)"
+            raise ConfigError(f"arm {cell.arm}: after={name!r}: the study has the starts {known}")
+        settings = run_config.merge(self.common_settings(), self.starts[name])
+        settings = run_config.merge(settings, {"seed": cell.seed, "eval": {"after": False}})
+        return Cell(name, {}, cell.seed, run_config.load([settings])[0].steps, settings), cell
 
 
-def read(name: str) -> Study:
-    """The study of that name in configs/studies/, or in a YAML file of your own."""
-    return run_config.decode(Study, document(name, "studies", "task and arms"), f"{name}: ")
-
-
-def document(name: str, folder: str, holds: str) -> dict[str, Any]:
-    """What stands in configs/<folder>/<name>.yaml, or in a YAML file of your own."""
+def read_yaml(name: str, folder: str, contents: str) -> dict[str, Any]:
+    """configs/<folder>/<name>.yaml, or the YAML file `name`. Raises ConfigError if there is neither; `contents` tells
+    the user what such a file must hold."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -117,77 +191,5 @@ def document(name: str, folder: str, holds: str) -> dict[str, Any]:
     else:
         raw = run_config.shipped(f"{folder}/{name}")
     if not raw:
-        raise ConfigError(
-            f"no study {name!r}: wanted configs/{folder}/{name}.yaml, or study=FILE.yaml of your own with {holds}"
-        )
+        raise ConfigError(f"no study {name!r}: wanted configs/{folder}/{name}.yaml, or study=FILE.yaml with {contents}")
     return raw
-
-
-def _common(study: Study) -> dict[str, Any]:
-    """What all runs of a study have in common."""
-    settings = run_config.merge(QUIET, {"task": study.task, **({"model": study.model} if study.model else {})})
-    return run_config.merge(settings, study.set)
-
-
-def settings_of(study: Study, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
-    """What `arm` with tuned `values` asks of `mmpost train`, but for seed and steps."""
-    settings = run_config.merge(_common(study), {k: v for k, v in study.arms[arm].items() if k not in ARM_WORDS})
-    for name, value in values.items():
-        settings = run_config.merge(settings, parsing.nest(name, value))
-    return settings
-
-
-def cell(study: Study, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False) -> Cell:
-    """The run of `arm` with tuned `values`; one for tuning is evaluated on val alone."""
-    own: dict[str, Any] = {"seed": seed + TUNING_SEED * tuning, "steps": steps}
-    if tuning:
-        own["eval"] = {"after": False, "every": steps}
-    return Cell(arm, dict(values), own["seed"], steps, run_config.merge(settings_of(study, arm, values), own), tuning)
-
-
-def begun(study: Study, cell: Cell) -> tuple[Cell | None, Cell]:
-    """`cell` behind the run of the same seed that its arm begins with, if it names one.
-
-    Raises ConfigError for a name that is not among the study's starts.
-    """
-    name = study.arms[cell.arm].get("after")
-    if name is None:
-        return None, cell
-    if name not in study.starts:
-        known = ", ".join(study.starts) or "(none)"
-        raise ConfigError(f"arm {cell.arm}: after={name!r}: the study has the starts {known}")
-    own = {"seed": cell.seed, "eval": {"after": False}}
-    settings = run_config.merge(run_config.merge(_common(study), study.starts[name]), own)
-    return Cell(name, {}, cell.seed, run_config.load([settings])[0].steps, settings), cell
-
-
-def grid(study: Study, arm: str) -> list[dict[str, float]]:
-    """Every combination of the values that are tried for `arm`."""
-    tried: Mapping[str, Sequence[float]] = study.arms[arm].get("tune", study.tune)
-    return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
-
-
-def opponent(study: Study, arm: str) -> str:
-    """The arm that `arm` is compared with: the one that it names, else the study's."""
-    return study.arms[arm].get("against") or study.against or list(study.arms)[-1]
-
-
-def chosen(study: Study, words: str | None) -> Study:
-    """`study` with only the arms that `arms=` names, in that order; what is compared with another arm is then compared
-    with the study's."""
-    found = picked(study.arms, study.against, words)
-    for name, arm in found.get("arms", {}).items():
-        if arm.get("against") not in found["arms"]:
-            found["arms"][name] = {k: v for k, v in arm.items() if k != "against"}
-    return study.model_copy(update=found)
-
-
-def picked(arms: Mapping[str, Any], against: str, words: str | None) -> dict[str, Any]:
-    """`arms` and `against` of a study as `arms=` wants them: only those that it names, in that order."""
-    if words is None:
-        return {}
-    names = [name for name in words.split(",") if name]
-    unknown = [name for name in names if name not in arms]
-    if unknown or not names:
-        raise ConfigError(f"arms={words}: the study has the arms {', '.join(arms)}")
-    return {"arms": {name: arms[name] for name in names}, "against": against if against in names else ""}

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 from rich.table import Table
 
 from mmpost.config.settings import EvalSettings
 from mmpost.core import distributed
 from mmpost.errors import ConfigError
+from mmpost.metrics.bootstrap import bootstrap, confidence_interval
 from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Sample, Split
 
@@ -87,19 +87,16 @@ def intervals(
 ) -> dict[str, Estimate]:
     """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
     values = summary(samples)
-    generator = np.random.default_rng(0)
-    drawn: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(RESAMPLES if len(samples) > 1 else 0):
-        index = generator.integers(len(samples), size=len(samples))
-        for name, value in summary([samples[i] for i in index]).items():
-            if not math.isnan(value):
-                drawn[name].append(value)
-    return {name: _score(value, len(samples), drawn[name]) for name, value in values.items() if not math.isnan(value)}
-
-
-def _score(value: float, n: int, drawn: Sequence[float]) -> Estimate:
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
-    return {"value": value, "n": float(n), "low": float(low), "high": float(high)}
+    resampled = bootstrap(summary, [samples], RESAMPLES if len(samples) > 1 else 0)
+    estimates = {}
+    for name, value in values.items():
+        if math.isnan(value):
+            continue
+        low, high = confidence_interval(resampled[name])
+        if math.isnan(low):  # a single sample, or a metric that no resample has
+            low, high = float(value), float(value)
+        estimates[name] = {"value": value, "n": float(len(samples)), "low": low, "high": high}
+    return estimates
 
 
 def table(title: str, columns: Mapping[str, Mapping[str, Estimate]]) -> Table:

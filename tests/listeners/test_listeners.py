@@ -1,4 +1,4 @@
-"""Listeners: what they write, and that none of them can end a run."""
+"""Listeners: what they write, and that a failing one cannot end a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_failing_listener_is_named_once_and_the_others_go_on() -> None:
     assert "Broken failed in on_metrics (OSError: disk full)" in str(caught[0].message)
 
 
-def test_a_stop_by_the_user_is_not_held_back() -> None:
+def test_a_keyboard_interrupt_is_not_caught() -> None:
     class Stopped(Listener):
         def on_end(self, summary: Any) -> None:
             raise KeyboardInterrupt
@@ -90,7 +90,7 @@ def test_numbers_that_are_not_finite_are_named_and_the_line_stays_json(tmp_path:
     assert line == step(1, lr=1e-6, nonfinite="loss,grad_norm")
 
 
-def test_a_resumed_run_replaces_what_it_does_again(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_repeated_steps(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(step(n, loss=float(n))) + "\n" for n in (1, 2, 3)) + '{"step": 4, "lo')
     log = JsonlMetrics()
@@ -102,9 +102,9 @@ def test_a_resumed_run_replaces_what_it_does_again(tmp_path: Path) -> None:
 
 
 @dataclass
-class Picture:
+class Medium:
     hash: str
-    kind: str = "image"
+    modality: str = "image"
     name: str = "a.jpg"
     previews: int = 0
 
@@ -112,23 +112,23 @@ class Picture:
         return {"width": 8, "height": 4}
 
     def sketch(self) -> str:
-        return "▁█" if self.kind == "curve" else ""
+        return "▁█" if self.modality == "curve" else ""
 
     def preview(self) -> bytes:
         self.previews += 1
         return b"png of " + self.hash.encode()
 
 
-def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
-    picture = Picture("abc")
-    prompt = (Part("text", "Be brief.", "system"), Part("image", picture), Part("text", "Where?"))
+def test_the_samples_log_contains_each_reply_and_each_preview_once(tmp_path: Path) -> None:
+    medium = Medium("abc")
+    prompt = (Part("text", "Be brief.", "system"), Part("image", medium), Part("text", "Where?"))
     replies = (
         Reply((Part("text", "[1, 2]"),), "policy", (5, 6), {"iou": 0.25}, {"old_logp": [-0.5, -math.inf], "credit": 2}),
         Reply((Part("text", "[3, 4]"),), "truth"),
     )
     samples = [
         Sample("a", prompt, replies, truth=[3, 4], frame=CoordinateFrame(84, 56)),
-        Sample("b", prompt[1:], (Reply((Part("image", picture, "assistant"),), "policy"),)),
+        Sample("b", prompt[1:], (Reply((Part("image", medium, "assistant"),), "policy"),)),
     ]
     log = SamplesLog(lambda ids: [f"<{i}>" for i in ids])
     log.on_start(tmp_path, {}, 1)
@@ -142,9 +142,9 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
     ]
     first, sizes = lines[0], {"width": 8, "height": 4}
     assert first["prompt"] == [
-        {"role": "system", "kind": "text", "text": "Be brief."},
-        {"role": "user", "kind": "image", "media": "media/abc.png", "name": "a.jpg", "sizes": sizes},
-        {"role": "user", "kind": "text", "text": "Where?"},
+        {"role": "system", "modality": "text", "text": "Be brief."},
+        {"role": "user", "modality": "image", "media": "media/abc.png", "name": "a.jpg", "sizes": sizes},
+        {"role": "user", "modality": "text", "text": "Where?"},
     ]
     assert (first["text"], first["token_ids"], first["scores"]) == ("[1, 2]", [5, 6], {"iou": 0.25})
     assert first["columns"] == {"old_logp": [-0.5, None], "credit": 2}
@@ -154,13 +154,13 @@ def test_samples_hold_each_reply_and_each_picture_once(tmp_path: Path) -> None:
     assert lines[1]["token_ids"] is lines[1]["pieces"] is None
     assert lines[2]["parts"] == [{**first["prompt"][1], "role": "assistant"}]
     assert [path.name for path in (tmp_path / "samples" / "media").iterdir()] == ["abc.png"]
-    assert picture.previews == 1
+    assert medium.previews == 1
 
 
 def test_a_sample_without_replies_has_a_line_and_a_sketch(tmp_path: Path) -> None:
     log = SamplesLog()
     log.on_start(tmp_path, {}, 1)
-    log.on_samples(1, [Sample("a", (Part("curve", Picture("abc", "curve")),), truth="x")])
+    log.on_samples(1, [Sample("a", (Part("curve", Medium("abc", "curve")),), truth="x")])
     (line,) = [json.loads(text) for text in (tmp_path / "samples" / "step-000001.jsonl").read_text().splitlines()]
     assert (line["uid"], line["text"], line["token_ids"], line["truth"]) == ("a", "", None, "x")
     assert (line["prompt"][0]["sketch"], line["prompt"][0]["media"]) == ("▁█", "media/abc.png")
@@ -212,7 +212,7 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 
 
 class FakeTracker(types.ModuleType):
-    """Records calls in place of wandb and trackio."""
+    """Stands in for wandb and trackio and records their calls."""
 
     def __init__(self) -> None:
         super().__init__("tracker")
@@ -233,7 +233,7 @@ class FakeTracker(types.ModuleType):
 
 
 @pytest.mark.parametrize(("package", "listener"), [("wandb", Wandb), ("trackio", Trackio)])
-def test_a_tracker_that_is_not_installed_is_refused_with_the_line_that_installs_it(
+def test_a_tracker_that_is_not_installed_is_rejected_with_the_command_that_installs_it(
     package: str, listener: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -241,7 +241,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_line_that_installs_
         listener()
 
 
-def test_wandb_goes_on_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_resumes_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = FakeTracker()
     monkeypatch.setitem(sys.modules, "wandb", tracker)
     for number in (1, 2):  # the second is the resumed run
@@ -287,8 +287,8 @@ def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path, drawn_cu
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     found = panels(read_lines(tmp_path / "metrics.jsonl"))
-    assert list(found) == ["reward", "reward parts", "groups without contrast", "loss", "time per step"]
-    assert set(found["reward parts"]) == {"iou", "format"}
+    assert list(found) == ["reward", "reward components", "zero-variance groups", "loss", "time per step"]
+    assert set(found["reward components"]) == {"iou", "format"}
     assert found["reward"]["reward/total"][0] == list(range(21, 41))
 
 

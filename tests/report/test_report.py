@@ -1,4 +1,4 @@
-"""The report: its data, its safety, and the page itself where a Chromium is found."""
+"""The report: its data, its safety, and the page itself if Chromium is installed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpost import report
 from mmpost.core.annotations import Mark
 from mmpost.data.media import modalities
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError
 from mmpost.listeners.files import SamplesLog
 from mmpost.report.collect import series
+from mmpost.report.page import main, write_report
 from mmpost.rewards import box
 from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
 EVIL = '</script><script>document.body.dataset.evil = "yes"</script><img src=x onerror="document.body.dataset.evil=1">'
 
 
-def picture(shade: int) -> Any:
+def image(shade: int) -> Any:
     return media(np.full((40, 60, 3), shade, np.uint8), "image")
 
 
 def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) -> Path:
-    """A run whose model speaks of 1000 x 1000 and whose pictures are 60 x 40."""
+    """A run whose model writes coordinates in 1000 x 1000, with images of 60 x 40 pixels."""
     log = SamplesLog(lambda ids: [f"t{i} " for i in ids])
     log.on_start(folder, {}, steps)
     draw = random.Random(0)
@@ -41,7 +41,7 @@ def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) 
     for step in range(1, steps + 1):
         samples = []
         for p in range(prompts):
-            prompt = (Part("image", picture((step * prompts + p) % 200)), Part("text", f"find the cup {p} {EVIL}"))
+            prompt = (Part("image", image((step * prompts + p) % 200)), Part("text", f"find the cup {p} {EVIL}"))
             replies = []
             for r in range(group):
                 found = [{"bbox_2d": [100, 200, 500 + r, 1000], "point_2d": [250, 750]}]
@@ -67,7 +67,7 @@ def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = written_run(tmp_path_factory.mktemp("a run") / "it's #1")
-    return report.report(str(run)).read_text()
+    return write_report(str(run)).read_text()
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def data_of(page: str) -> dict[str, Any]:
     return json.loads(found[1])
 
 
-def test_the_page_holds_every_reply_and_each_picture_prompt_and_piece_once(page: str) -> None:
+def test_the_page_contains_every_reply_and_each_image_prompt_and_token_string_once(page: str) -> None:
     data = data_of(page)
     assert (len(data["groups"]), len(data["replies"]), data["steps"]) == (4, 8, [1, 2])
     assert len(data["images"]) == page.count("data:image/png;base64,") == 4
@@ -89,11 +89,11 @@ def test_the_page_holds_every_reply_and_each_picture_prompt_and_piece_once(page:
     assert data["metrics"]["series"]["loss"] == [0.1, 0.1]
 
 
-def test_boxes_of_reply_and_truth_meet_in_shares_of_the_picture(page: str) -> None:
+def test_boxes_of_reply_and_truth_agree_in_fractions_of_the_image(page: str) -> None:
     data = data_of(page)
-    gold, said = data["groups"][0]["marks"], data["replies"][0]["m"]
+    gold, predicted = data["groups"][0]["marks"], data["replies"][0]["m"]
     assert gold == [["box", [0.1, 0.2, 0.5, 1], 0, ""], ["point", [0.25, 0.75], 0, ""]]
-    assert said == gold  # pixels of 60 x 40 there, 1000 x 1000 here
+    assert predicted == gold  # the truth is in pixels of 60 x 40, the reply in 1000 x 1000
 
 
 def test_nothing_of_the_run_can_become_markup_and_nothing_is_fetched(page: str) -> None:
@@ -106,7 +106,7 @@ def test_nothing_of_the_run_can_become_markup_and_nothing_is_fetched(page: str) 
     assert not re.search(r"https?://|//cdn|<link|@import|innerHTML|insertAdjacentHTML|document\.write", outside)
 
 
-def test_places_of_samples_become_maps(tmp_path: Path) -> None:
+def test_coordinates_of_samples_become_maps(tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     scored = [{"map/x": 1.0, "map/y": 2.123456}, {"map/x": 3.0, "map/y": 4.0}, {"right": 1.0}]
     lines = [
@@ -115,7 +115,7 @@ def test_places_of_samples_become_maps(tmp_path: Path) -> None:
     ]
     (tmp_path / "eval" / "after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "metrics.jsonl").write_text("")
-    (found,) = data_of(report.report(str(tmp_path)).read_text())["maps"]
+    (found,) = data_of(write_report(str(tmp_path)).read_text())["maps"]
     assert (found["when"], found["bench"], found["names"]) == ("after", "one", ["a", '["b"]'])
     assert found["points"] == [[1, 2.1235, 0, "a"], [3, 4, 1, "a"]]
 
@@ -127,32 +127,32 @@ def test_metrics_that_a_line_lacks_are_null() -> None:
 
 def test_a_long_run_keeps_evenly_spaced_steps_and_says_so(tmp_path: Path) -> None:
     run = written_run(tmp_path, steps=9)
-    data = data_of(report.report(str(run), str(tmp_path), replies=12).read_text())
+    data = data_of(write_report(str(run), str(tmp_path), replies=12).read_text())
     assert (data["steps"], data["left_out"]) == ([1, 5, 9], 6)
 
 
-def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:
+def test_an_unfinished_run_has_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "stage": "a", "loss": 0.5}\n{"step": 2, "sta')
-    data = data_of(report.report(str(tmp_path)).read_text())
+    data = data_of(write_report(str(tmp_path)).read_text())
     assert (data["metrics"]["step"], data["replies"], data["summary"]) == ([1], [], {})
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = written_run(tmp_path / "run", steps=1)
-    assert report.main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
+    assert main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
     assert "page.html" in capsys.readouterr().out
     assert (tmp_path / "new" / "page.html").stat().st_size > 10_000
     for words, message in (
-        ([], "one folder"),
+        ([], "folder of one run"),
         ([str(tmp_path / "no")], "found nothing"),
         ([str(run), "replies=x"], "replies"),
     ):
         with pytest.raises(ConfigError, match=message):
-            report.main(words)
+            main(words)
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page is not opened")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
 
 DRIVER = """
 const seen = {};
@@ -163,20 +163,20 @@ const timed = (name, work) => {
   seen[name] = performance.now() - start;
 };
 seen.load = performance.now();
-ASK.step = "all"; timed("all", refresh); seen.found_all = FOUND.length;
+FILTERS.step = "all"; timed("all", refresh); seen.found_all = MATCHES.length;
 seen.rows = document.querySelectorAll(".row").length;
-ASK.sort = "advantage"; timed("sort", refresh);
-seen.sorted = FOUND.every((r, k) => !k || numberOf(FOUND[k - 1], "advantage") >= numberOf(r, "advantage"));
-ASK.text = "onerror"; timed("text", refresh);
-ASK.text = "CUP 1 "; refresh(); seen.found_text = FOUND.length;
-ASK.origin = "truth"; refresh(); seen.found_truth = FOUND.length;
-ASK.text = ""; ASK.origin = "policy"; ASK.low = "0.5"; refresh();
-seen.found_low = FOUND.length; seen.low_right = FOUND.every((r) => numberOf(r, "reward") >= 0.5);
+FILTERS.sort = "advantage"; timed("sort", refresh);
+seen.sorted = MATCHES.every((r, k) => !k || numberOf(MATCHES[k - 1], "advantage") >= numberOf(r, "advantage"));
+FILTERS.text = "onerror"; timed("text", refresh);
+FILTERS.text = "CUP 1 "; refresh(); seen.found_text = MATCHES.length;
+FILTERS.origin = "truth"; refresh(); seen.found_truth = MATCHES.length;
+FILTERS.text = ""; FILTERS.origin = "policy"; FILTERS.low = "0.5"; refresh();
+seen.found_low = MATCHES.length; seen.low_right = MATCHES.every((r) => numberOf(r, "reward") >= 0.5);
 [...document.querySelectorAll("#filters button")].find((b) => b.textContent === "reset").click();
-const list = byId("list"); list.scrollTop = FOUND.length * ROW / 2; timed("scroll", drawRows);
+const list = byId("list"); list.scrollTop = MATCHES.length * ROW / 2; timed("scroll", drawRows);
 seen.middle = [...document.querySelectorAll(".row")].length;
-pick(FOUND[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");
-pick(FOUND[0]);
+pick(MATCHES[1]); seen.evil_text = byId("detail").textContent.includes("<" + "/script><script>");
+pick(MATCHES[0]);
 seen.boxes = document.querySelectorAll("#detail .mark rect").length;
 seen.spans = document.querySelectorAll("#detail .mark .span").length;
 seen.legend = (document.querySelector("#detail .legend") || {}).textContent || "";
@@ -190,7 +190,7 @@ document.body.append(report);
 
 
 def opened(path: Path, profile: Path) -> str:
-    """The page's elements after its script has run, from disk and without a network."""
+    """The page's DOM after its script has run, opened from disk and without a network."""
     off = [f"--disable-{name}" for name in ("gpu", "quic", "background-networking", "component-update", "sync")]
     command = [
         str(CHROMIUM),
@@ -206,7 +206,7 @@ def opened(path: Path, profile: Path) -> str:
 
 
 def driven(page: str, tmp_path: Path) -> dict[str, Any]:
-    """What DRIVER sees; the policy allows only the page's own script, so this copy goes without."""
+    """The results of DRIVER. The content security policy allows only the page's own script, so this copy has none."""
     free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     path = tmp_path / "driven.html"
     path.write_text(free.replace("</body>", f"<script>{DRIVER}</script></body>"))
@@ -232,9 +232,7 @@ def test_the_page_draws_itself_from_disk_and_runs_nothing_of_the_run(page: str, 
 
 
 @needs_chromium
-def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_modalities_and_marks_need_no_change_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def times(sample: Sample, reply: Reply | None) -> list[Mark]:
         return [Mark("span", (0.25, 0.5)), Mark("cell", (3, 4), label="row 3")] if reply else []
 
@@ -247,7 +245,7 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
     log = SamplesLog()
     log.on_start(tmp_path / "run", {}, 1)
     log.on_samples(1, [Sample("a", (sound, Part("text", "when?")), (reply, reply))])
-    seen = driven(report.report(str(tmp_path / "run")).read_text(), tmp_path)
+    seen = driven(write_report(str(tmp_path / "run")).read_text(), tmp_path)
     assert (seen["spans"], seen["media"], seen["tokens"]) == (1, 2, 0)
     assert "cell 3 4 row 3" in seen["legend"]
 
@@ -255,13 +253,13 @@ def test_another_kind_of_medium_and_other_marks_need_no_line_of_the_page(
 @needs_chromium
 def test_ten_thousand_replies_stay_usable(tmp_path: Path) -> None:
     run = written_run(tmp_path / "run", steps=20, prompts=50, group=10)
-    page = report.report(str(run)).read_text()
+    page = write_report(str(run)).read_text()
     seen = driven(page, tmp_path)
     print({k: round(v, 1) if isinstance(v, float) else v for k, v in seen.items()}, f"{len(page) / 1e6:.1f} MB")
     assert seen["found_all"] == 10_000
     assert seen["rows"] < 60
     assert seen["middle"] < 60
     assert len(page) < 20e6
-    # Generous: what takes tens of milliseconds may meet a busy machine.
+    # Generous limits for what takes tens of milliseconds on an idle machine.
     assert seen["load"] < 10_000
     assert max(seen[name] for name in ("all", "sort", "text", "scroll")) < 1_000

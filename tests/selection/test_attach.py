@@ -24,7 +24,7 @@ from mmpost.runs import base_models
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.selection.attach import measuring_stage
 from mmpost.selection.selectors import InstanceFilter
-from mmpost.studies.study import Study, cell, read, settings_of
+from mmpost.studies.study import Study
 from mmpost.training.stage_checks import check_stages
 from mmpost.types import Stage
 
@@ -327,14 +327,14 @@ def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> N
     keys = []
     for text in ('{"uid": "a"}\n', '{"uid": "a"}\n', '{"uid": "b"}\n'):
         file.write_text(text)
-        keys.append([cell(study, arm, {}, 0, 1).key("base", "code") for arm in arms])
+        keys.append([study.cell(arm, {}, 0, 1).key("base", "code") for arm in arms])
     assert keys[0] == keys[1]
     assert len({*keys[0], *keys[2]}) == 4
 
 
 def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
-    study = read("selection")
-    made = {arm: stages(settings_of(study, arm, {})) for arm in study.arms}
+    study = Study.load("selection")
+    made = {arm: stages(study.arm_settings(arm, {})) for arm in study.arms}
     assert [s.name for s in made["selected"]] == [s.name for s in made["random"]] == ["select", "rl"]
     assert [s.name for s in made["all"]] == ["rl"]
 

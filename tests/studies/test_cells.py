@@ -1,4 +1,4 @@
-"""Which runs of a chain are needed, and what each starts from; no run is started here."""
+"""Which runs of a chain are trained and what each starts from; nothing is trained here."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 import yaml
 
 from mmpost.errors import TrainError
-from mmpost.studies.cells import Result, Runner, _needed
+from mmpost.studies.cells import Result, Runner, _missing
 from mmpost.studies.study import Cell
 
 
-class Recording(Runner):
-    """Writes the run that it was asked for instead of training it."""
+class FakeRunner(Runner):
+    """Records each run it is asked to train, and writes its result instead."""
 
     asked: list[tuple[str, str | None]]
 
-    def _train(self, result: Result, model: Path | None) -> None:
-        self.asked.append((result.cell.arm, model and model.name.partition("-")[0]))
+    def _train(self, result: Result, start: Path | None) -> None:
+        self.asked.append((result.cell.arm, start and start.name.partition("-")[0]))
         finish(result.folder, failed=result.cell.arm == "broken")
 
 
@@ -39,56 +39,56 @@ def cell(arm: str) -> Cell:
     return Cell(arm, {}, 0, 1, {"task": "visurf"})
 
 
-def runner(folder: Path, **changes: Any) -> Recording:
-    made = Recording(folder, "base", "code", say=lambda _: None, **changes)
+def runner(folder: Path, **changes: Any) -> FakeRunner:
+    made = FakeRunner(folder, "base", "code", log=lambda _: None, **changes)
     made.asked = []
     return made
 
 
-def test_each_starts_from_the_one_before_and_weights_go_when_nobody_needs_them(tmp_path: Path) -> None:
+def test_each_cell_starts_from_the_previous_one_and_weights_are_deleted_when_no_longer_needed(tmp_path: Path) -> None:
     cells = [cell("a"), cell("b"), cell("c")]
     first = runner(tmp_path)
-    (results,) = first.chains([cells])
+    (results,) = first.run_chains([cells])
     assert first.asked == [("a", None), ("b", "a"), ("c", "b")]
-    assert not any(result.resumable for result in results)
+    assert not any(result.has_weights for result in results)
     again = runner(tmp_path)
-    assert again.chains([cells]) == [results]
+    assert again.run_chains([cells]) == [results]
     assert again.asked == []
     kept = runner(tmp_path / "kept", keep=True)
-    assert all(result.resumable for result in kept.chains([cells])[0])
+    assert all(result.has_weights for result in kept.run_chains([cells])[0])
 
 
-def test_a_chain_goes_on_from_the_weights_that_are_left(tmp_path: Path) -> None:
+def test_a_chain_continues_from_the_weights_that_exist(tmp_path: Path) -> None:
     cells = [cell("a"), cell("b"), cell("c")]
     results = runner(tmp_path)._results(cells)
     finish(results[0].folder, weights=False)
     finish(results[1].folder)
-    assert _needed(results) == [False, False, True]
+    assert _missing(results) == [False, False, True]
     one = runner(tmp_path)
-    one.chains([cells])
+    one.run_chains([cells])
     assert one.asked == [("c", "b")]
-    # Somebody deleted the weights in the middle of a chain that is not at its end: back to where there are some.
+    # The weights in the middle of an unfinished chain were deleted: it restarts from the last ones that exist.
     (results[2].folder / "summary.json").unlink()
-    assert _needed(results) == [True, True, True]
+    assert _missing(results) == [True, True, True]
     finish(results[0].folder)
-    assert _needed(results) == [False, True, True]
+    assert _missing(results) == [False, True, True]
 
 
 def test_a_chain_stops_at_a_run_that_fails_and_one_run_alone_may_fail(tmp_path: Path) -> None:
     one = runner(tmp_path)
     with pytest.raises(TrainError, match="broken seed=0 steps=1 failed: TrainError: the loss is nan"):
-        one.chains([[cell("broken"), cell("b")]])
+        one.run_chains([[cell("broken"), cell("b")]])
     assert one.asked == [("broken", None)]
     again = runner(tmp_path)
     with pytest.raises(TrainError, match="failed"):
-        again.chains([[cell("broken"), cell("b")]])
+        again.run_chains([[cell("broken"), cell("b")]])
     assert again.asked == []
-    assert one.run([cell("broken")])[0].val("x") == -float("inf")
+    assert one.run([cell("broken")])[0].val_metric("x") == -float("inf")
 
 
-def test_the_model_of_a_later_run_is_the_folder_of_the_one_before(tmp_path: Path) -> None:
-    made = Runner(tmp_path, "base", "code", launch="true", say=lambda _: None)
-    made._places = [0]
+def test_the_model_of_a_later_run_is_the_folder_of_the_previous_one(tmp_path: Path) -> None:
+    made = Runner(tmp_path, "base", "code", launch="true", log=lambda _: None)
+    made._slots = [0]
     (result,) = made._results([cell("b")])
     with pytest.raises(TrainError, match="exit code 0"):  # `true` writes no run
         made._train(result, tmp_path / "a run")
@@ -96,12 +96,12 @@ def test_the_model_of_a_later_run_is_the_folder_of_the_one_before(tmp_path: Path
     assert written["model"] == {"name": str(tmp_path / "a run")}
 
 
-def test_what_several_start_from_is_trained_once(tmp_path: Path) -> None:
+def test_a_start_shared_by_several_cells_is_trained_once(tmp_path: Path) -> None:
     first, second, other = cell("first"), cell("second"), Cell("other", {}, 1, 1, {"task": "visurf", "seed": 1})
     shared, own = cell("shared"), Cell("shared", {}, 1, 1, {"task": "visurf", "seed": 1})
     pairs = [(shared, first), (shared, second), (own, other), (None, cell("alone"))]
     one = runner(tmp_path, jobs=2)
-    results = one.after(pairs)
+    results = one.run_from_starts(pairs)
     assert [result.cell.arm for result in results] == ["first", "second", "other", "alone"]
     assert sorted(one.asked, key=str) == sorted(
         [("shared", None), ("first", "shared"), ("second", "shared"), ("shared", None), ("other", "shared"),
@@ -109,10 +109,10 @@ def test_what_several_start_from_is_trained_once(tmp_path: Path) -> None:
     )  # fmt: skip
     assert not list(tmp_path.rglob("checkpoints"))
     again = runner(tmp_path)
-    assert again.after(pairs) == results
+    assert again.run_from_starts(pairs) == results
     assert again.asked == []
-    # One is wanted again, and the weights that it starts from are gone: they are trained again, once.
+    # One cell must be repeated, and the weights it starts from are gone: the start is trained again, once.
     (results[1].folder / "summary.json").unlink()
     late = runner(tmp_path)
-    late.after(pairs)
+    late.run_from_starts(pairs)
     assert late.asked == [("shared", None), ("second", "shared")]

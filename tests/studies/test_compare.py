@@ -1,4 +1,4 @@
-"""`mmpost compare` on random weights: which cells are run, which are found again, what the tables hold."""
+"""`mmpost compare` on random weights: which cells are trained, which are reused, and the content of the tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmpost.errors import ConfigError
 from mmpost.studies import cells
 from mmpost.studies.cells import Result, Runner
 from mmpost.studies.compare import compare, equal_time
-from mmpost.studies.study import Study, cell
+from mmpost.studies.study import Study
 
 STUDY = """
 task: visurf
@@ -57,7 +57,7 @@ def folders(study: Path) -> dict[str, float]:
     return {p.name: (p / "summary.json").stat().st_mtime for p in (study / "out" / "cells").iterdir() if p.is_dir()}
 
 
-def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: Path) -> None:
+def test_the_tables_contain_every_arm_seed_and_metric(done: dict[str, Any], study: Path) -> None:
     assert json.loads((study / "out" / "study.json").read_text()) == done
     assert done["samples"] == {"target": 4, "old": 4}
     steps = done["budgets"]["steps"]
@@ -72,7 +72,7 @@ def test_the_tables_hold_every_arm_seed_and_metric(done: dict[str, Any], study: 
     assert steps["plain"]["against"] == "full"
     text = (study / "out" / "study.md").read_text()
     assert "| plain - full | " in text
-    assert "At equal optimiser steps" in text
+    assert "At equal optimizer steps" in text
     assert "At equal wall time" not in text
     assert (study / "out" / "study.png").stat().st_size > 10_000
 
@@ -101,10 +101,10 @@ def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> 
     assert again == done
 
 
-def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path, forked_cells: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_cell_is_resumed(tmp_path: Path, forked_cells: None, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
-    wanted = cell(small, "full", {}, 0, 2)
-    runner = Runner(tmp_path, "base", "code", say=lambda _: None, keep=True)
+    wanted = small.cell("full", {}, 0, 2)
+    runner = Runner(tmp_path, "base", "code", log=lambda _: None, keep=True)
     (result,) = runner.run([wanted])
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
@@ -119,18 +119,18 @@ def test_a_cell_that_was_cut_off_goes_on(tmp_path: Path, forked_cells: None, mon
 def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any, forked_cells: None) -> None:
     words = ["compare", f"study={study / 'small.yaml'}", "arms=broken", "seeds=1", "budgets=steps", f"out={tmp_path}"]
     assert main(words) == 1
-    said = capsys.readouterr().err
-    assert "broken seed=0 steps=2 failed: TrainError" in said
+    error = capsys.readouterr().err
+    assert "broken seed=0 steps=2 failed: TrainError" in error
 
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
-    wanted = cell(Study.model_validate({"task": "visurf", "arms": {"a": {}}}), "a", {}, 0, 1)
+    wanted = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
     (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "reason": "TrainError: the loss is nan"}))
-    assert Result(wanted, tmp_path).val("target/f1") == -float("inf")
+    assert Result(wanted, tmp_path).val_metric("target/f1") == -float("inf")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["arms=a"], "wanted task=NAME"),
         (["task=nothing"], "no study 'nothing'"),
@@ -142,6 +142,6 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),
     ],
 )
-def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_arguments_are_reported_before_any_training(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         compare(words)

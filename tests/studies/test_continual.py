@@ -1,4 +1,4 @@
-"""`mmpost continual` on random weights: the chain of runs, what is found again, what the files hold."""
+"""`mmpost continual` on random weights: the chain of runs, which are reused, and the content of the files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ tune: {optim.lr: [1e-4, 1e-3]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, forked_cells: None) -> Path:
-    """One arm and one seed, with the weights of both tasks kept."""
+    """A study of one arm and one seed that keeps the weights of both tasks."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "small.yaml").write_text(STUDY)
     continual([*words(folder), "keep=true"])
@@ -53,7 +53,7 @@ def times(folder: Path) -> dict[str, float]:
     return {name: (path / "summary.json").stat().st_mtime for name, path in cells(folder).items()}
 
 
-def test_each_task_starts_from_the_weights_of_the_one_before(folder: Path) -> None:
+def test_each_task_starts_from_the_weights_of_the_previous_one(folder: Path) -> None:
     found = cells(folder)
     assert set(found) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
     first, second = found["sft-1-first-0"], found["sft-2-second-0"]
@@ -64,7 +64,7 @@ def test_each_task_starts_from_the_weights_of_the_one_before(folder: Path) -> No
     assert set(summary["eval_after"]) >= {"first/target/f1", "second/target/f1", "old/old/f1"}
 
 
-def test_finished_runs_are_read_not_run_again_and_land_in_their_place(folder: Path) -> None:
+def test_finished_runs_are_reused_and_their_scores_land_in_the_right_entries(folder: Path) -> None:
     # Planted scores: with one hit and x wrong ones per sample, F1 is 200 / (2 + x).
     planted = {("base-0", "first"): 8, ("base-0", "second"): 6, ("base-0", "old"): 0}
     planted |= {("sft-1-first-0", "first"): 0, ("sft-1-first-0", "second"): 3, ("sft-1-first-0", "old"): 2}
@@ -105,20 +105,20 @@ def test_finished_runs_are_read_not_run_again_and_land_in_their_place(folder: Pa
     assert (folder / "out" / "study.png").stat().st_size > 10_000
 
 
-def test_a_chain_that_was_cut_off_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_chain_continues_where_it_stopped(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "study"
     shutil.copytree(folder, again, symlinks=True)
     before = times(again)
     second = cells(again)["sft-2-second-0"]
     (second / "summary.json").unlink()
-    shutil.rmtree(second / "checkpoints")  # as a kill in its first step leaves it
+    shutil.rmtree(second / "checkpoints")  # as after a kill in its first step
     continual([f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={again / 'out'}"])
     after = times(again)
     assert {name: after[name] for name in after if name != "sft-2-second-0"} == {
         name: before[name] for name in before if name != "sft-2-second-0"
     }
     assert after["sft-2-second-0"] > before["sft-2-second-0"]
-    # Nothing needs the weights of this chain any longer; the others are as they were.
+    # The weights of this chain are no longer needed; the other cells are unchanged.
     assert {name for name, path in cells(again).items() if (path / "checkpoints").exists()} == {"base-0", "sft-joint-0"}
 
 

@@ -1,4 +1,4 @@
-"""What a study of learning in sequence comes to: settings, cells, keys, and what is refused."""
+"""Continual-learning studies: settings, cells, keys, and what is rejected."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmpost.studies import sequence
 from mmpost.studies.cells import Runner
 from mmpost.studies.continual import continual
 from mmpost.studies.sequence import ContinualStudy
+from mmpost.studies.study import Study
 
 STUDY = """
 model: tiny
@@ -55,7 +56,7 @@ def test_a_task_has_its_own_settings_then_those_of_the_arm() -> None:
 def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
     columns = sequence.columns(study())
     chains = [sequence.chain(study(), columns, arm, {}, 0) for arm in ("sft", "rl")]
-    cells = [one for chain in chains for one in chain] + [sequence.start(study(), columns)]
+    cells = [one for chain in chains for one in chain] + [sequence.base_cell(study(), columns)]
     tested = [one.settings["eval"]["tasks"] for one in cells]
     assert all(one == tested[0] for one in tested)
     assert {name: one["benches"] for name, one in tested[0].items()} == {
@@ -67,7 +68,7 @@ def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
     assert cells[-1].steps == 0
 
 
-def test_nothing_of_a_task_reaches_the_next_but_the_weights(tmp_path: Path) -> None:
+def test_only_the_weights_carry_over_from_one_task_to_the_next(tmp_path: Path) -> None:
     first, second = sequence.chain(study(), sequence.columns(study()), "rl", {}, 0)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
@@ -80,9 +81,9 @@ def test_nothing_of_a_task_reaches_the_next_but_the_weights(tmp_path: Path) -> N
     assert after.task["smooth"]
     same = {"name": alone.model.name, "base_model": alone.model.base_model}
     assert after.model_copy(update={"model": after.model.model_copy(update=same)}) == alone
-    # The base's own rate (configs/visurf-tiny.yaml) holds on, not the one for a model of billions.
+    # The learning rate for this base model (configs/visurf-tiny.yaml) still applies, not the one for large models.
     assert after.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr != 1e-6
-    # Without having been written out, the settings of the first task would come along with its weights.
+    # Unresolved settings would inherit those of the first task along with its weights.
     leaked, _ = run_config.load(["task=visurf", f"model={run}"])
     assert (leaked.task["smooth"], leaked.task["target"], leaked.model.system) == (False, ["largest"], "Look.")
     assert leaked.optim.lr == after.optim.lr
@@ -99,7 +100,7 @@ def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
     tasks["a"]["set"]["optim"] = {"max_grad_norm": 3.0}
     other = keys(study(tasks=tasks))
     assert plain[0] != other[0]
-    assert plain[1] != other[1]  # the second task is as it was, but starts elsewhere
+    assert plain[1] != other[1]  # the second task is unchanged, but starts from other weights
     tasks = yaml.safe_load(STUDY)["tasks"]
     tasks["b"]["arms"]["rl"]["optim"] = {"max_grad_norm": 0.7}
     last = keys(study(tasks=tasks))
@@ -118,7 +119,7 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
     }
     found = study(tasks={"own": own, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}})
     columns = sequence.columns(found)
-    assert (columns[0].place, columns[0].metric, columns[0].settings["data"]) == (
+    assert (columns[0].key, columns[0].metric, columns[0].settings["data"]) == (
         "own/data",
         "reward",
         {"train": rows, "test": rows},
@@ -139,15 +140,17 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
     assert sft["eval"]["tasks"]["own"]["task"]["name"] == "grpo"
 
 
-def test_words_choose_order_and_settings() -> None:
-    found = sequence.read("digits", "large,far", "rl,sft", {"steps": 9, "task": {"prompts_per_step": 3}})
+def test_arguments_select_tasks_order_and_settings() -> None:
+    found = sequence.load_study(
+        "digits", ["large", "far"], ["rl", "sft"], {"steps": 9, "task": {"prompts_per_step": 3}}
+    )
     assert (list(found.tasks), list(found.arms), found.against) == (["large", "far"], ["rl", "sft"], "sft")
     columns = sequence.columns(found)
-    assert [column.place for column in columns] == ["large/target", "far/target", "known/old"]
+    assert [column.key for column in columns] == ["large/target", "far/target", "known/old"]
     for one in sequence.chain(found, columns, "rl", {}, 0):
         assert (one.steps, one.settings["task"]["prompts_per_step"]) == (9, 3)
-    assert sequence.joint(found, columns, "rl", {}, 0) == []  # it is about all the tasks of the study
-    whole = sequence.read("digits", "large,low,far", None, {"steps": 9, "task": {"prompts_per_step": 3}})
+    assert sequence.joint(found, columns, "rl", {}, 0) == []  # the joint task covers all tasks of the study
+    whole = sequence.load_study("digits", ["large", "low", "far"], None, {"steps": 9, "task": {"prompts_per_step": 3}})
     (joint,) = sequence.joint(whole, columns, "sft", {}, 0)
     assert (joint.steps, joint.settings["task"]["prompts_per_step"], joint.settings["task"]["sft_fraction"]) == (
         27,
@@ -158,38 +161,36 @@ def test_words_choose_order_and_settings() -> None:
 
 
 def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmpost.studies import study as compared
-
     shipped = {"visurf": "visurf", "other": "bases.digits"}
     raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"max_grad_norm": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
-    read = compared.read
+    load = Study.load
 
-    def fake(name: str) -> compared.Study:
-        return read(name) if name == "visurf" else compared.Study.model_validate({**raw, "task": shipped[name]})
+    def fake(name: str) -> Study:
+        return load(name) if name == "visurf" else Study.model_validate({**raw, "task": shipped[name]})
 
-    monkeypatch.setattr(compared, "read", fake)
-    found = sequence.read(None, "visurf,other", None, {})
+    monkeypatch.setattr(Study, "load", fake)
+    found = sequence.load_study("", ["visurf", "other"], None, {})
     assert (list(found.tasks), list(found.arms)) == (["visurf", "other"], ["sft", "grpo"])
     first = sequence.chain(found, [], "sft", {}, 0)[0].settings
     assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 512)
     assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
     with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
-        sequence.read(None, "visurf,other", "visurf", {})
+        sequence.load_study("", ["visurf", "other"], ["visurf"], {})
 
 
-def test_the_shipped_study_is_whole() -> None:
-    found = sequence.read("digits", None, None, {})
-    assert sequence.checked(found) == "tiny"
+def test_the_shipped_study_is_valid() -> None:
+    found = sequence.load_study("digits", [], None, {})
+    assert sequence.check(found) == "tiny"
     assert {"sft", "rl"} <= set(found.arms)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "wanted study=NAME"),
         (["study=nothing"], "no study 'nothing': wanted configs/continual/nothing.yaml"),
         (["study=digits", "tasks=far,fare"], "tasks=far,fare: the study has the tasks far, low, large"),
-        (["study=digits", "tasks=far"], "wanted two tasks at least"),
+        (["study=digits", "tasks=far"], "wanted at least two tasks"),
         (["study=digits", "tasks=far,far"], "each task once"),
         (["study=digits", "arms=sft,ppo"], "the study has the arms sft, rl"),
         (["study=digits", "seeds=none"], "seeds=none: wanted a whole number"),
@@ -197,13 +198,13 @@ def test_the_shipped_study_is_whole() -> None:
         (["tasks=visurf,bases.digits"], "no study 'bases.digits'"),
     ],
 )
-def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_arguments_are_reported_before_any_training(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         continual(words)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"general": {"a": {"task": "visurf"}}}, "names of tasks"),
         ({"arms": {"s f t": {}}}, "names of tasks"),
@@ -216,8 +217,8 @@ def test_wrong_words_are_named_before_anything_is_trained(words: list[str], said
         ),
     ],
 )
-def test_a_study_that_cannot_be_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_an_invalid_study_is_rejected(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(STUDY), **changes}))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         continual([f"study={file}", f"out={tmp_path / 'out'}"])

@@ -1,4 +1,4 @@
-"""What decides a cell, and the code it depends on."""
+"""Studies: grids, settings and keys of cells, and the code that keys depend on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from mmpost.errors import ConfigError
 from mmpost.runs import code_hash
-from mmpost.studies.study import TUNING_SEED, Study, begun, cell, chosen, grid, opponent, read
+from mmpost.studies.study import TUNING_SEED, Study
 
 STUDY = Study.model_validate(
     {
@@ -24,48 +24,48 @@ STUDY = Study.model_validate(
 
 
 def test_a_grid_has_every_combination_and_an_arm_may_have_its_own() -> None:
-    assert grid(STUDY, "a") == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
-    assert grid(STUDY, "b") == [
+    assert STUDY.grid("a") == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert STUDY.grid("b") == [
         {"optim.lr": 1.0, "optim.max_grad_norm": 1.0},
         {"optim.lr": 1.0, "optim.max_grad_norm": 2.0},
     ]
 
 
 def test_settings_come_from_the_study_the_arm_and_the_grid() -> None:
-    made = cell(STUDY, "a", {"optim.lr": 1e-3}, 2, 5)
+    made = STUDY.cell("a", {"optim.lr": 1e-3}, 2, 5)
     assert made.settings["task"] == {"name": "visurf", "scenes": 8, "sft_fraction": 1.0}
     assert made.settings["optim"] == {"lr": 1e-3}
     assert (made.settings["seed"], made.settings["steps"], made.settings["eval"]) == (2, 5, {"before": False})
-    tuning = cell(STUDY, "b", {}, 2, 5, tuning=True)
+    tuning = STUDY.cell("b", {}, 2, 5, tuning=True)
     assert tuning.settings["seed"] == TUNING_SEED + 2
     assert tuning.settings["eval"] == {"before": False, "after": False, "every": 5}
 
 
 def test_a_key_changes_with_settings_base_and_code_alone() -> None:
-    made = cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 5)
+    made = STUDY.cell("a", {"optim.lr": 1e-3}, 0, 5)
     key = made.key("base", "code")
-    assert key == cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 5).key("base", "code")
-    others = [cell(STUDY, "a", {"optim.lr": 1e-3}, 1, 5), cell(STUDY, "a", {"optim.lr": 1e-4}, 0, 5)]
-    others += [cell(STUDY, "a", {"optim.lr": 1e-3}, 0, 6), cell(STUDY, "b", {"optim.lr": 1e-3}, 0, 5)]
+    assert key == STUDY.cell("a", {"optim.lr": 1e-3}, 0, 5).key("base", "code")
+    others = [STUDY.cell("a", {"optim.lr": 1e-3}, 1, 5), STUDY.cell("a", {"optim.lr": 1e-4}, 0, 5)]
+    others += [STUDY.cell("a", {"optim.lr": 1e-3}, 0, 6), STUDY.cell("b", {"optim.lr": 1e-3}, 0, 5)]
     keys = [one.key("base", "code") for one in others] + [made.key("other", "code"), made.key("base", "other")]
     assert len({key, *keys}) == 7
 
 
 def test_arms_are_picked_in_order_and_the_one_to_compare_with_stays_if_it_is_there() -> None:
-    study = read("visurf")
-    picked = chosen(study, "visurf,sft")
+    study = Study.load("visurf")
+    picked = study.select_arms(["visurf", "sft"])
     assert (list(picked.arms), picked.against) == (["visurf", "sft"], "visurf")
-    assert chosen(study, "sft,grpo").against == ""
+    assert study.select_arms(["sft", "grpo"]).against == ""
     with pytest.raises(ConfigError, match="arms=: the study has the arms"):
-        chosen(study, "")
+        study.select_arms([])
 
 
 def test_an_arm_may_be_compared_with_another_than_the_rest() -> None:
     study = Study.model_validate({"task": "sft", "against": "c", "arms": {"a": {"against": "b"}, "b": {}, "c": {}}})
-    assert [opponent(study, arm) for arm in study.arms] == ["b", "c", "c"]
-    assert "against" not in cell(study, "a", {}, 0, 1).settings
-    assert opponent(chosen(study, "a,c"), "a") == "c"
-    assert opponent(chosen(study, "a,b"), "a") == "b"
+    assert [study.opponent(arm) for arm in study.arms] == ["b", "c", "c"]
+    assert "against" not in study.cell("a", {}, 0, 1).settings
+    assert study.select_arms(["a", "c"]).opponent("a") == "c"
+    assert study.select_arms(["a", "b"]).opponent("a") == "b"
     with pytest.raises(ValueError, match="arm a: against='d': the study has the arms a"):
         Study.model_validate({"task": "sft", "arms": {"a": {"against": "d"}}})
     with pytest.raises(ValueError, match="against='d': the study has the arms a, b"):
@@ -76,7 +76,7 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("task: visurf\narms: {a: {}}\nmetric: [x]\n")
     with pytest.raises(ConfigError, match=r"unknown key .*metric; did you mean .*metrics"):
-        read(str(file))
+        Study.load(str(file))
 
 
 def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_an_arm_begins_with_the_start_that_it_names_at_its_own_seed() -> None:
             "arms": {"alone": {}, "behind": {"after": "first"}, "lost": {"after": "nowhere"}},
         }
     )
-    assert begun(study, cell(study, "alone", {}, 2, 9)) == (None, cell(study, "alone", {}, 2, 9))
-    first, own = begun(study, cell(study, "behind", {}, 2, 9))
+    assert study.with_start(study.cell("alone", {}, 2, 9)) == (None, study.cell("alone", {}, 2, 9))
+    first, own = study.with_start(study.cell("behind", {}, 2, 9))
     assert first is not None
     assert (first.arm, first.seed, first.steps, own.arm, own.steps) == ("first", 2, 7, "behind", 9)
     assert (first.settings["optim"]["lr"], first.settings["task"]["inject"], first.settings["seed"]) == (0.5, False, 2)
     assert "after" not in own.settings
     with pytest.raises(ConfigError, match="arm lost: after='nowhere': the study has the starts first"):
-        begun(study, cell(study, "lost", {}, 2, 9))
+        study.with_start(study.cell("lost", {}, 2, 9))

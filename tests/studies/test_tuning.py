@@ -1,25 +1,24 @@
-"""Which runs a grid asks for, and what is taken from it."""
+"""Which runs tuning needs, and which values it chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpost.studies.cells import Result, Runner
+from mmpost.studies.cells import Result, Runner, tune
 from mmpost.studies.study import TUNING_SEED, Cell, Study
-from mmpost.studies.tuning import taken, tune
 
 
 class Known(Result):
-    """A run whose metric on val is known: best at 1e-3, and better with each seed."""
+    """A run with a known metric on val: best at 1e-3, and higher for each further seed."""
 
-    def val(self, metric: str) -> float:
-        assert metric == {"a": "x/f1", "b": "-x/loss"}[self.cell.arm]
+    def val_metric(self, name: str) -> float:
+        assert name == {"a": "x/f1", "b": "-x/loss"}[self.cell.arm]
         return {1e-4: 1.0, 1e-3: 5.0, 1e-2: 3.0}[self.cell.values["optim.lr"]] + self.cell.seed - TUNING_SEED
 
 
 class Asked(Runner):
-    def after(self, pairs: Sequence[tuple[Cell | None, Cell]]) -> list[Result]:
+    def run_from_starts(self, pairs: Sequence[tuple[Cell | None, Cell]]) -> list[Result]:
         self.base = " ".join(f"{one.arm}:{one.steps}:{one.tuning}" for _, one in pairs)
         return [Known(one, self.folder) for _, one in pairs]
 
@@ -32,6 +31,10 @@ def test_each_arm_takes_the_best_of_its_own_grid_and_one_point_is_not_tried(tmp_
     runner = Asked(tmp_path, "", "")
     tuned = tune(runner, {"a": first, "b": second}, {"a": 7, "b": 9}, {"a": "x/f1", "b": "-x/loss"})
     assert runner.base == " ".join(["a:7:True"] * 6)
-    assert [(point["val"], point["seeds"]) for point in tuned["a"]] == [(1.5, [1, 2]), (5.5, [5, 6]), (3.5, [3, 4])]
-    assert tuned["b"] == [{"values": {"optim.lr": 1e-2}, "val": 0.0, "seeds": []}]
-    assert taken(tuned) == {"a": {"optim.lr": 1e-3}, "b": {"optim.lr": 1e-2}}
+    assert [(point["val"], point["seeds"]) for point in tuned["a"]["tuning"]] == [
+        (1.5, [1, 2]),
+        (5.5, [5, 6]),
+        (3.5, [3, 4]),
+    ]
+    assert tuned["b"]["tuning"] == [{"values": {"optim.lr": 1e-2}, "val": 0.0, "seeds": []}]
+    assert {arm: one["chosen"] for arm, one in tuned.items()} == {"a": {"optim.lr": 1e-3}, "b": {"optim.lr": 1e-2}}

@@ -15,7 +15,7 @@ from mmpost.config import run_config
 from mmpost.data.worlds.stars.catalogue import CLASSES
 from mmpost.errors import ConfigError
 from mmpost.metrics.embeddings import EmbeddingClassifier
-from mmpost.report import report
+from mmpost.report.page import write_report
 from mmpost.runs.configured_task import make_task
 from mmpost.tasks.astrom3 import Astrom3
 from mmpost.transforms.crop import Crop
@@ -65,11 +65,11 @@ def test_a_run_of_few_steps_and_its_report(tmp_path: Path) -> None:
     found = result["eval_after"]
     assert {"class/accuracy", "centroid/balanced", "retrieval/recall@1", "search/precision"} <= set(found)
     assert {"unusual/outlier_auc", "unusual/mislabel_recall"} <= set(found)
-    page = report(str(out)).read_text()
+    page = write_report(str(out)).read_text()
     data = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
     assert [m["bench"] for m in data["maps"]] == ["centroid"]
     assert len(data["maps"][0]["points"]) == 20
-    kinds = {part["kind"] for prompt in data["prompts"] for part in prompt if part["image"] in data["images"]}
+    kinds = {part["modality"] for prompt in data["prompts"] for part in prompt if part["image"] in data["images"]}
     assert kinds == {"light_curve", "spectrum", "record"}
     mmpost.evaluate(f"model={out}", {"task": {"name": "astrom3", **SMALL}})
 

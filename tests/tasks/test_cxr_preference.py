@@ -23,7 +23,7 @@ from mmpost.errors import DataError
 from mmpost.judges.base import Verdict
 from mmpost.judges.radiology.rules import RuleJudge
 from mmpost.runs.configured_task import make_task
-from mmpost.studies.study import read
+from mmpost.studies.study import Study
 from mmpost.tasks.bases.reports import ReportsBase
 from mmpost.tasks.cxr_preference import CxrPreference, report_summary
 from mmpost.training.stage_checks import checked_stages
@@ -257,7 +257,7 @@ def test_check_hands_the_samples_of_one_stage_to_the_next() -> None:
 
 
 def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
-    study = read("cxr_preference")
+    study = Study.load("cxr_preference")
     kinds = {name: arm.get("task", {}).get("loss", {}).get("loss_type") for name, arm in study.arms.items()}
     for name in ("dpo", "ipo", "kto", "simpo", "orpo"):
         assert kinds[name] == kinds[f"{name}_lc"] == name

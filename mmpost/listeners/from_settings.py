@@ -1,4 +1,4 @@
-"""The listeners of a run, as its `log` section asks for them."""
+"""The listeners of a run, according to its `log` settings."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from mmpost.config.settings import LogSettings
 from mmpost.listeners.base import Listener
 from mmpost.listeners.curves import Curves
-from mmpost.listeners.files import EvalLog, JsonlMetrics, Pieces, SamplesLog
+from mmpost.listeners.files import EvalLog, JsonlMetrics, SamplesLog, TokenStrings
 from mmpost.listeners.screen import Progress
 from mmpost.listeners.trackers import TensorBoard, Trackio, Wandb
 
 
-def chosen(log: LogSettings, pieces: Pieces) -> Iterator[Listener]:
-    """Files always, the others where they are switched on; `pieces` cuts a reply into the texts of its tokens."""
+def listeners_of(log: LogSettings, token_strings: TokenStrings) -> Iterator[Listener]:
+    """The files always, the others if they are enabled; `token_strings` gives the text of each token of a reply."""
     yield JsonlMetrics()
     yield EvalLog()
-    yield SamplesLog(pieces)
+    yield SamplesLog(token_strings)
     yield Curves()
     if log.progress:
         yield Progress()
