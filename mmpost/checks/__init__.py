@@ -18,7 +18,7 @@ from mmpost.runs import base_models
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.session import open_session
 from mmpost.training import reference
-from mmpost.training.media_probe import MAX_SAMPLES
+from mmpost.training.media_probe import MOST
 from mmpost.types import GenerativeModel, Gold, Sample, Selector, Stage, Transform
 
 HOPPED = 4
@@ -98,7 +98,7 @@ def _check_model(
         session.preview_stage(stage)
         if stage is stages[0]:
             writes = isinstance(model, GenerativeModel)
-            right = right_replies(reading.samples(MAX_SAMPLES), _gold(stage), job) if writes else []
+            right = right_replies(reading.samples(MOST), _gold(stage), job) if writes else []
             with report.guard():
                 check_model(job, model, right[:HOPPED], run_config.compute.max_tokens_per_microbatch, report)
             with report.guard():

@@ -39,7 +39,7 @@ def modules(package: str) -> dict[str, str]:
 
 
 def definitions(package: str) -> Iterator[tuple[str, str, str]]:
-    """(module, name, first line of the docstring) of a package's public classes and functions; parsed, not imported."""
+    """(module, public class or function, first line of its docstring) of a package; read, not imported."""
     for name in modules(package):
         tree = ast.parse(resources.files(package).joinpath(f"{name.replace('.', '/')}.py").read_text())
         for node in tree.body:

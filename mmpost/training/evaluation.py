@@ -86,25 +86,20 @@ def _transformed_samples(context: TrainingContext, bench: Bench, max_samples: in
 def intervals(
     summary: Callable[[Sequence[Sample]], Mapping[str, float]], samples: Sequence[Sample]
 ) -> dict[str, Estimate]:
-    """Each metric with its 95 % interval: the percentile bootstrap over samples (Efron 1979), with a fixed seed.
-
-    NaN metrics are left out, as are NaN values of resamples. A single sample has an interval of width 0.
-    """
+    """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
     values = summary(samples)
     generator = np.random.default_rng(0)
-    resampled: dict[str, list[float]] = {name: [] for name in values}
+    drawn: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(RESAMPLES if len(samples) > 1 else 0):
         index = generator.integers(len(samples), size=len(samples))
         for name, value in summary([samples[i] for i in index]).items():
             if not math.isnan(value):
-                resampled[name].append(value)
-    return {
-        name: _estimate(value, len(samples), resampled[name]) for name, value in values.items() if not math.isnan(value)
-    }
+                drawn[name].append(value)
+    return {name: _score(value, len(samples), drawn[name]) for name, value in values.items() if not math.isnan(value)}
 
 
-def _estimate(value: float, n: int, resampled: Sequence[float]) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5]) if resampled else (value, value)
+def _score(value: float, n: int, drawn: Sequence[float]) -> Estimate:
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (value, value)
     return {"value": value, "n": float(n), "low": float(low), "high": float(high)}
 
 
