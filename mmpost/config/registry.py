@@ -132,14 +132,14 @@ def member(name: str, package: str) -> Any:
     """
     path, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not path:
-        plugins = package.rsplit(".", 1)[-1]
+        group = package.rsplit(".", 1)[-1]
         raise PluginError(
-            f"{name!r} does not name one of the {plugins}; write module.function, a.module:function or file.py:function"
+            f"{name!r} does not name one of the {group}; write module.function, a.module:function or file.py:function"
         )
     mod = module(path, package)
     value = getattr(mod, attribute, None)
     if value is None or attribute.startswith("_"):
-        public = [n for n, member in vars(mod).items() if callable(member) and not n.startswith("_")]
+        public = [n for n, attr in vars(mod).items() if callable(attr) and not n.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1, cutoff=0.4)
         raise PluginError(f"{mod.__name__} has no {attribute!r}{f'; did you mean {close[0]}?' if close else ''}")
     return value
