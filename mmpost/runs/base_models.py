@@ -167,8 +167,10 @@ def _sources(*modules: str) -> list[str]:
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    """The settings that the weights depend on. Data sections at their defaults are left out, so that a new field there
-    does not retrain the bases."""
+    """The settings that the weights depend on.
+
+    Data sections at their defaults are left out, so that a new field there does not retrain the bases.
+    """
     fields = type(settings).model_fields
     unset = {name for name in ("data", "select") if name in fields and getattr(settings, name) == fields[name].default}
     return settings.model_dump(mode="json", exclude={"log", "eval", "checkpoint", *unset})

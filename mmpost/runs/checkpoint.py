@@ -56,7 +56,7 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
         (trainer / "state.json").write_text(json.dumps(snapshot.state, indent=1))
         torch.save(dict(snapshot.tensors), trainer / "tensors.pt")
         if getattr(model.module, "peft_config", None):
-            # The folder itself holds merged weights, from which the adapters cannot be recovered.
+            # All that trains, under its names in the module: resuming loads it after the adapters have been added.
             trainable = {k: p.detach().contiguous() for k, p in model.module.named_parameters() if p.requires_grad}
             save_file(trainable, trainer / ADAPTERS)
         for path in (*hidden.rglob("*"), hidden):

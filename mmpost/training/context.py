@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.core import distributed
@@ -80,7 +81,7 @@ class TrainingContext:
                 rows += [{k: v[i] for k, v in embeddings.items() if present[k][i]} for i in range(batch.samples)]
         return rows
 
-    def class_logits(self, samples: Sequence[Sample]) -> Tensor:
+    def class_logits(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
         if isinstance(self.model, EmbeddingModel) and not self.model.num_classes:
             return torch.empty(len(samples), 0)
         rows = [torch.empty(0, 0)]
