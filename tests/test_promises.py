@@ -109,7 +109,7 @@ def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[
     ("words", "message"),
     [
         (["model=tinny"], "did you mean tiny?"),
-        (["model=random-foo"], "no such architecture; there are astrom3, tiny"),
+        (["model=random-foo"], "no such architecture; available: astrom3, tiny"),
         (["model=7"], "model=7: wanted a multimodal chat model"),
         (["model=random-tiny", "model.freeze=[vison]"], "this model has"),
         (["model=random-tiny", "model.freeze=[vision,projector,language,head]"], "nothing trains"),

@@ -1,4 +1,4 @@
-"""YAML text and `key=value` arguments as nested mappings, and back. No torch here."""
+"""Parse YAML and `key=value` arguments into nested mappings, and write them back. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from mmpost.errors import ConfigError
 
 TEXT_KEYS = ("out", "resume", "config", "task", "task.name", "model", "model.name")
-"""Words whose value is a name or path, whatever it looks like."""
+"""Keys whose value is always a name or path, even if it looks like a number."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2: `off`, `no` and `1:30` are text, `1e-6` is a number."""
+    """YAML with the scalars of version 1.2: `off`, `no` and `1:30` are strings, `1e-6` is a number."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -35,7 +35,7 @@ for _tag, _pattern, _first in (
 
 
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    """A leading zero is just a zero (version 1.1 made it octal)."""
+    """Leading zeros are ignored; in YAML 1.1 they would make a number octal."""
     text = str(loader.construct_scalar(node))
     return int(text, 16 if "x" in text else 10)
 
@@ -44,18 +44,18 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The YAML document in `text`; raises ConfigError with `where` and the line."""
+    """Parse a YAML document. Raises ConfigError, naming `where` it is from and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
         raise ConfigError(f"{where} is not valid YAML: {e}") from e
 
 
-def parse_argument(word: str) -> dict[str, Any]:
-    """One `a.b=value` of the command line as a nested mapping."""
-    key, sep, value = word.partition("=")
+def parse_argument(argument: str) -> dict[str, Any]:
+    """A command-line argument `a.b=value` as a nested mapping. Raises ConfigError for another form."""
+    key, sep, value = argument.partition("=")
     if not sep or not key:
-        raise ConfigError(f"expected key=value, found {word!r}; write it as e.g. optim.lr=1e-6")
+        raise ConfigError(f"expected key=value, found {argument!r}; for example optim.lr=1e-6")
     if key in TEXT_KEYS:
         return nest(key, value)
     try:
@@ -63,39 +63,40 @@ def parse_argument(word: str) -> dict[str, Any]:
     except yaml.YAMLError:
         parsed = value
     if isinstance(parsed, dict | list) and value.lstrip()[:1] not in ("{", "["):
-        parsed = value  # text with a colon or dash in it
+        # "a: b" and "- a" are mappings and lists to YAML; on a command line they are text, unless in brackets.
+        parsed = value
     return nest(key, parsed)
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """{"a.b": v} as {"a": {"b": v}}."""
+    """Turn the dotted key "a.b" and a value v into {"a": {"b": v}}."""
     for name in reversed(key.split(".")):
         value = {name: value}
     return value
 
 
-def parse_arguments(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """The key=value words of a command that takes only the keys `known`; raises ConfigError for any other."""
-    found: dict[str, str] = {}
-    for word in given:
-        key, sep, value = word.partition("=")
+def parse_arguments(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """The `key=value` arguments of a command that accepts only the keys `known`. Raises ConfigError for any other."""
+    values: dict[str, str] = {}
+    for argument in arguments:
+        key, sep, value = argument.partition("=")
         if not sep or key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise ConfigError(
-                f"unknown word {word!r}; this command takes {', '.join(known)}; did you mean {close[0]}=?"
+                f"unknown argument {argument!r}; this command takes {', '.join(known)}; did you mean {close[0]}=?"
             )
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def dump(value: Mapping[str, Any]) -> str:
-    """YAML text that `parse_yaml` reads back equal."""
-    return yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
+    """Write YAML that `parse_yaml` reads back to an equal value."""
+    return yaml.safe_dump(_to_builtin(value), sort_keys=False, allow_unicode=True)
 
 
-def _plain(value: Any) -> Any:
+def _to_builtin(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _to_builtin(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in value]
+        return [_to_builtin(v) for v in value]
     return value

@@ -1,4 +1,7 @@
-"""Plug-ins by name, entry point, dotted path or file. Knows folders, never a name in advance. No torch here."""
+"""Find plug-ins by name, entry point, dotted path or file.
+
+A plug-in is a file in its folder; there is no list of names. Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,18 @@ T = TypeVar("T")
 
 
 def modules(package: str) -> dict[str, str]:
-    """Module name -> first line of its docstring, for the modules of a package and of its folders ("bases.digits").
+    """First line of the docstring, by name, of a package's modules and those of its folders ("bases.digits").
 
-    Files are read, not imported.
+    Files are parsed, not imported.
     """
-    found = {}
+    docs = {}
     for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".py") and not file.name.startswith("_"):
             doc = ast.get_docstring(ast.parse(file.read_text())) or ""
-            found[file.name.removesuffix(".py")] = doc.partition("\n")[0]
+            docs[file.name.removesuffix(".py")] = doc.partition("\n")[0]
         elif file.is_dir() and file.joinpath("__init__.py").is_file():
-            found |= {f"{file.name}.{name}": doc for name, doc in modules(f"{package}.{file.name}").items()}
-    return found
+            docs |= {f"{file.name}.{name}": doc for name, doc in modules(f"{package}.{file.name}").items()}
+    return docs
 
 
 def definitions(package: str) -> Iterator[tuple[str, str, str]]:
@@ -85,20 +88,20 @@ def _definitions(package: str) -> Iterator[tuple[str, ast.ClassDef | ast.Functio
 
 
 def installed(package: str) -> dict[str, str]:
-    """Name -> dotted path of the plug-ins that installed packages bring: entry points of the group named `package`."""
+    """Dotted paths by name of the plug-ins in installed packages: entry points of the group `package`."""
     return {point.name: point.module for point in metadata.entry_points(group=package)}
 
 
 def module(name: str, package: str) -> ModuleType:
-    """The plug-in's module: `name` in `package` or among its entry points, a dotted path, or a file or package folder.
+    """Import a plug-in: a module of `package` or of its entry points, a dotted path, a file, or a package folder.
 
-    Raises PluginError naming the nearest one that exists; an error inside the module itself is not hidden.
+    Raises PluginError with the closest match where there is none. Errors raised inside the module are passed on.
     """
     return from_file(name) if is_file(name) else importlib.import_module(locate(name, package))
 
 
 def locate(name: str, package: str) -> str:
-    """The dotted path of a plug-in's module, or the path of its file; see `module`. Nothing of it is imported."""
+    """The dotted path of a plug-in's module, or the path of its file, without importing it; see `module`."""
     if is_file(name):
         return str(_file(name))
     known = {**dict.fromkeys(installed(package)), **modules(package)}
@@ -114,43 +117,43 @@ def locate(name: str, package: str) -> str:
     plugin = package.rsplit(".", 1)[-1].removesuffix("s")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]}? " if close else ""
-    file_hint = f"{name}.py is a file here: say ./{name}.py. " if Path(f"{name}.py").is_file() else ""
+    file_hint = f"{name}.py is a file here: write ./{name}.py. " if Path(f"{name}.py").is_file() else ""
     raise PluginError(
-        f"no {plugin} named {name!r}: {file_hint}{hint}There are {', '.join(known)}; or give a dotted path, or a file "
-        "like ./my.py"
+        f"no {plugin} named {name!r}: {file_hint}{hint}Available: {', '.join(known)}; or give a dotted path, or a file "
+        "such as ./my.py"
     )
 
 
 def is_file(name: str) -> bool:
-    """Whether a plug-in's name is the path of a file or folder, not a word or dotted path."""
+    """Whether the name of a plug-in is the path of a file or folder, not a name or dotted path."""
     return name.endswith(".py") or "/" in name or os.sep in name or name.startswith("~")
 
 
 def label(name: str) -> str:
-    """What a plug-in's name is called in folders and titles: the last part of a path, without its ending."""
+    """A short name for folders and titles: the last part of a path, without its suffix."""
     return Path(name).expanduser().resolve().stem if is_file(name) else name.rpartition(".")[2]
 
 
 def from_file(name: str) -> ModuleType:
-    """The module in a .py file, or in a folder with an __init__.py; the same file is imported once.
+    """Import a .py file, or a folder with an __init__.py; a file that is loaded already is not imported again.
 
-    Its name is the file's own and its folder joins the end of sys.path, so it may import its neighbours, and its
-    classes and functions can be sent to spawned processes. Raises PluginError where there is no such file, or where
-    another module has that name.
+    The module is named after the file, and its folder is appended to sys.path: the file may then import its neighbors,
+    and its classes and functions can be pickled for spawned processes. Raises PluginError where there is no such file,
+    or where another module has that name.
     """
     path, file = Path(name).expanduser().resolve(), _file(name)
     for loaded in list(sys.modules.values()):
         if getattr(loaded, "__file__", None) and Path(str(loaded.__file__)).resolve() == file:
-            return loaded  # also the script that is being run: __main__ is not imported a second time
+            return loaded  # may be the running script: __main__ must not be imported a second time
     if not path.stem.isidentifier():
         raise PluginError(f"{file}: wanted a name that Python can import (letters, digits, _), found {path.stem!r}")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
+    importlib.invalidate_caches()  # the file may have been created after its folder was last listed
     spec = importlib.util.find_spec(path.stem)
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != file:
         where = spec.origin if spec else "nowhere"
-        raise PluginError(f"{file}: the name {path.stem!r} means another module already ({where}); rename the file")
+        raise PluginError(f"{file}: the name {path.stem!r} is taken by another module ({where}); rename the file")
     return importlib.import_module(path.stem)
 
 
@@ -163,28 +166,28 @@ def _file(name: str) -> Path:
 
 
 def member(name: str, package: str) -> Any:
-    """The object `module.name` of `package`, or `dotted.module:name` or `path/to/file.py:name` from anywhere.
+    """Import an object: `module.name` of `package`, or `dotted.module:name` or `path/to/file.py:name`.
 
     Raises PluginError where the module has no such public name.
     """
     path, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not path:
-        kind = package.rsplit(".", 1)[-1]
+        group = package.rsplit(".", 1)[-1]
         raise PluginError(
-            f"{name!r} is no name of one of the {kind}; write module.function, a.module:function or file.py:function"
+            f"{name!r} does not name one of the {group}; write module.function, a.module:function or file.py:function"
         )
     mod = module(path, package)
-    found = getattr(mod, attribute, None)
-    if found is None or attribute.startswith("_"):
-        public = [n for n, value in vars(mod).items() if callable(value) and not n.startswith("_")]
+    value = getattr(mod, attribute, None)
+    if value is None or attribute.startswith("_"):
+        public = [n for n, attr in vars(mod).items() if callable(attr) and not n.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1, cutoff=0.4)
         raise PluginError(f"{mod.__name__} has no {attribute!r}{f'; did you mean {close[0]}?' if close else ''}")
-    return found
+    return value
 
 
 def exported(mod: ModuleType, base: type[T]) -> type[T]:
-    """The one public subclass of `base` that `mod` defines; raises PluginError where there is none or several."""
-    found = [
+    """The only public subclass of `base` defined in `mod`. Raises PluginError where there is none, or more than one."""
+    classes = [
         value
         for name, value in vars(mod).items()
         if inspect.isclass(value)
@@ -192,9 +195,9 @@ def exported(mod: ModuleType, base: type[T]) -> type[T]:
         and value.__module__ == mod.__name__
         and not name.startswith("_")
     ]
-    if len(found) != 1:
-        names = ", ".join(c.__name__ for c in found) or "none"
+    if len(classes) != 1:
+        names = ", ".join(c.__name__ for c in classes) or "none"
         raise PluginError(
             f"{mod.__name__} must define exactly one public class derived from {base.__name__}, found {names}"
         )
-    return found[0]
+    return classes[0]

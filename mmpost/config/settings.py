@@ -1,4 +1,7 @@
-"""Everything a user can configure, section by section, apart from what tasks and plug-ins bring. No torch."""
+"""All settings of a run, section by section, except those that tasks and plug-ins define. Does not import torch.
+
+The string below a field is its user-facing documentation, shown by `mmpost list` and in error messages.
+"""
 
 import re
 from typing import Any, Literal
@@ -7,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
-    """A typed section of the configuration: unknown keys are refused, values decode laxly, fields are frozen.
+    """A typed section of the configuration: immutable, values are converted ("1" to 1), unknown keys are errors.
 
-    The string below a field is its documentation; the command line and the error messages show it.
+    The string below a field is its documentation.
     """
 
     model_config = ConfigDict(
@@ -22,192 +25,201 @@ class Settings(BaseModel):
 
 
 def parse_weight(text: str) -> tuple[str, float | None]:
-    """ "NAME*0.5" as name and weight; None where no number stands behind the last star."""
-    found = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
-    return (found[1], float(found[2])) if found else (text, None)
+    """Split "NAME*0.5" into name and weight; the weight is None where no number follows the last star."""
+    match = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
+    return (match[1], float(match[2])) if match else (text, None)
 
 
 class DataSettings(Settings):
-    """The user's own data; a task uses its built-in data for each split that is empty."""
+    """Your own data. For a split that is not set, a task uses its built-in data."""
 
     train: str | tuple[str, ...] | None = None
-    """A file (.jsonl, .json, .parquet), a folder of `datasets` or of images, or several: [a.jsonl*0.7, b.jsonl*0.3]."""
+    """Training data: a file (.jsonl, .json, .parquet), a folder saved by `datasets`, a folder of images, or a weighted
+    mixture of several: [a.jsonl*0.7, b.jsonl*0.3]."""
     val: str | tuple[str, ...] | None = None
-    """Chooses the best checkpoint; evaluated during training."""
+    """Validation data, evaluated every `eval.every` steps; selects the best checkpoint."""
     test: str | tuple[str, ...] | None = None
-    """Evaluated before and after training, and by `mmpost eval`."""
+    """Test data, evaluated before and after training, and by `mmpost eval`."""
     root: str | None = None
-    """Folder that relative media paths start from; by default the folder of the data file."""
+    """Folder to which relative media paths refer; default: the folder of the data file."""
     train_on_turns: Literal["all", "last"] = "all"
-    """Rows with several assistant turns: learn all of them, or the last."""
+    """Rows with several assistant turns: train on all of them, or only on the last."""
     split: tuple[float, float, float] | None = None
-    """Shares of data.train for train, val and test, such as [0.9, 0.05, 0.05]; a row stays where its id puts it."""
+    """Fractions of `data.train` to use for train, val and test, such as [0.9, 0.05, 0.05]. The split follows from the
+    ids of the rows, so a row stays in its split when others are added."""
     prompt: str = ""
-    """What rows without a question of their own ask, such as the images of a folder."""
+    """Prompt for rows that bring no question, such as the images of a folder."""
     manifest: str | None = None
-    """Train on the samples that this file keeps (`mmpost select` writes it), also of a task's built-in data."""
+    """Train only on the samples that this manifest keeps (written by `mmpost select`); also filters built-in data."""
     subset: Literal["kept", "dropped", "random"] = "kept"
-    """Of a selection: what it keeps, what it drops, or as many at random as it keeps, for comparison."""
+    """Part of a selection to train on: the kept samples, the dropped ones, or equally many at random as a baseline."""
     max_samples: int = Field(default=0, ge=0)
-    """Train on at most so many samples, drawn by the seed; 0: all."""
+    """Maximum number of training samples, chosen at random by the seed; 0: all."""
     order: Literal["shuffled", "manifest"] = "shuffled"
-    """Each pass over the samples in an order of its own, or always in the selection's (easy to hard, if it says so)."""
+    """Reshuffle the samples for every epoch, or keep the order of the manifest (easy to hard, say)."""
     on_error: Literal["stop", "skip"] = "stop"
-    """A row that cannot be used: stop the run, or leave the row out; the log counts it and the summary names it."""
+    """Rows that cannot be used, such as one with a broken file: stop the run, or skip them. The log counts the skipped
+    rows, and the summary names them."""
     max_bytes: int = Field(default=2**31, ge=1)
-    """Largest file of a medium, in bytes."""
+    """Maximum size of a media file, in bytes (default 2 GiB). Protects against files that exhaust memory."""
     max_frame_pixels: int = Field(default=89_478_485, ge=1)
-    """Most pixels of a picture, or of one frame, in the file; looked up in its header before anything is decoded."""
+    """Maximum pixels of an image or of a video frame in the file; checked in its header, before decoding."""
     max_media_pixels: int = Field(default=2**30, ge=1)
-    """Most pixels (frames x height x width) or samples of sound that one medium is decoded to."""
+    """Maximum decoded size of a medium: pixels (frames x height x width), or samples of audio."""
     video_backend: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"
-    """What decodes the frames of videos; auto: decord, then torchcodec, then PyAV, the first that can read the file."""
+    """Video decoder. auto: the first of decord, torchcodec and PyAV that is installed and can read the file."""
 
     @field_validator("split")
     @classmethod
-    def _shares(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    def _check_split(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
         if value is not None and not (min(value) >= 0 and abs(sum(value) - 1) < 1e-6):
-            raise ValueError("three shares that add up to 1 are wanted")
+            raise ValueError("wanted three fractions that add up to 1")
         return value
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (peft) instead of full weights."""
+    """LoRA: train low-rank adapters (peft) instead of the full weights."""
 
     rank: int = Field(default=16, ge=1)
-    """Rank of the adapters."""
+    """Rank of the adapters; higher ranks can learn more and need more memory."""
     alpha: float = 32.0
-    """Scale: the update is multiplied by alpha / rank."""
+    """Scaling: the update of the adapters is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout on the adapters' input; off by default, so that log-probs of the same weights agree."""
+    """Dropout on the input of the adapters. Off by default, so that log-probs are reproducible: policy gradients and
+    `compute.reuse` compare log-probs of the same weights."""
     target_groups: tuple[str, ...] = ("language",)
-    """Parts of the model whose linear layers get adapters."""
+    """Parts of the model whose linear layers get adapters, e.g. [vision, projector, language]."""
 
 
 class ModelSettings(Settings):
-    """Which model, and how it is loaded."""
+    """The model, how it is loaded, and what it reads."""
 
     name: str = "tiny"
-    """A base made here ("tiny"), a folder, a run (its last checkpoint), a hub id, or a .yaml that describes a model."""
+    """What to load: a built-in base ("tiny"), a folder, a run folder (its last checkpoint), a hub id, or a .yaml file
+    that describes a model."""
     base_model: str = ""
-    """The name of the model that a run folder was trained from; filled in by itself."""
+    """Name of the model that the run in `model.name` started from; filled in automatically."""
     device: str = "auto"
-    """"auto" (a GPU where there is one), "cpu", "cuda", "cuda:1"."""
+    """"auto" (the GPU if there is one), "cpu", "cuda" or "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward passes; weights are kept in fp32. auto: bf16 on a GPU, fp32 on a CPU."""
+    """Precision of the forward passes; weights and optimizer state stay fp32. auto: bf16 on GPUs, else fp32."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of transformers."""
+    """Attention implementation of transformers; eager is the slowest, flash_attention_2 needs its own package."""
     trust_remote_code: bool = False
-    """Run code that comes with a hub model. Off unless you trust its author."""
+    """Execute Python code that comes with a hub model. Enable it only for authors that you trust."""
     gradient_checkpointing: bool = False
-    """Trade time for memory: recompute activations in the backward pass."""
+    """Recompute activations in the backward pass: less memory, more time."""
     min_pixels: int | None = None
-    """Smallest image area after resizing, for processors that have a pixel budget."""
+    """Minimum pixels of an image after resizing, for processors with a pixel budget; default: the model's own."""
     max_pixels: int | None = None
-    """Largest image area after resizing."""
+    """Maximum pixels of an image after resizing; lower it to save tokens and memory. Default: the model's own."""
     fps: float = Field(default=2.0, gt=0)
-    """Frames per second that are taken from a video."""
+    """Frames sampled per second of video."""
     min_frames: int = Field(default=4, ge=1)
-    """Fewest frames of a video, where it has as many."""
+    """Minimum number of frames sampled from a video, if it has that many."""
     max_frames: int = Field(default=768, ge=1)
-    """Most frames of a video."""
+    """Maximum number of frames sampled from a video; longer videos are sampled more sparsely."""
     video_min_pixels: int | None = None
-    """Smallest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
+    """Minimum pixels of a video frame after resizing (Qwen3-VL: of all frames together). Default: the model's own."""
     video_max_pixels: int | None = None
-    """Largest area of a video's frame after resizing (Qwen3-VL: of all its frames together)."""
+    """Maximum pixels of a video frame after resizing (Qwen3-VL: of all frames together). Default: the model's own."""
     video_total_pixels: int | None = None
-    """Budget of a whole video, qwen-vl-utils' total_pixels: a frame of n has 2 / n of it (Qwen2-VL, Qwen2.5-VL)."""
+    """Pixel budget of a whole video, total_pixels in qwen-vl-utils: each of n frames gets 2 / n of it (Qwen2-VL,
+    Qwen2.5-VL)."""
     positions: Literal["installed", "original"] = "installed"
-    """Where text after a video stands: as the installed transformers has it, or as the family published it."""
+    """Position ids of text after a video: as the installed transformers computes them, or as published."""
     system: str | None = None
-    """System prompt for samples that bring none."""
+    """System prompt for samples without one; default: that of the chat template."""
     coordinates: Literal["auto", "pixels", "thousand"] = "auto"
-    """Where the model writes coordinates: as its family was taught (README), pixels of the image, or 0 to 1000."""
+    """Coordinates that the model writes: pixels of the image, or a scale of 0 to 1000. auto: as its family was trained
+    (README)."""
     freeze: tuple[str, ...] = ()
-    """Parts of the model that do not train, e.g. [vision, projector]."""
+    """Parts of the model that are not trained, e.g. [vision, projector]."""
     lora: LoraSettings | None = None
-    """Set any of its fields to train adapters instead of full weights."""
+    """Train LoRA adapters instead of the full weights; set any of the fields to enable it."""
 
 
 class OptimSettings(Settings):
-    """AdamW and its schedule."""
+    """AdamW and its learning-rate schedule."""
 
     lr: float = Field(default=1e-6, ge=0.0)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the moments."""
+    """Decay rates of the first and second moment."""
     eps: float = 1e-8
-    """Added to the denominator."""
+    """Added to the denominator for numerical stability."""
     weight_decay: float = 0.01
-    """Decoupled decay, on matrices only."""
+    """Decoupled weight decay, applied to matrices only (not to biases and norms)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the rate falls from its peak to `floor` of it, by the end of the stage."""
+    """Decay of the learning rate after warm-up, from the peak to `min_lr_ratio` of it at the end of the stage."""
     min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Last rate, as a share of the peak."""
+    """Final learning rate, as a fraction of the peak; has no effect with a constant schedule."""
     warmup: float = Field(default=0.0, ge=0.0)
-    """Steps of linear warm-up; below 1, a share of the stage."""
+    """Linear warm-up, in steps; below 1, as a fraction of the stage's steps."""
     max_grad_norm: float = Field(default=1.0, ge=0.0)
-    """Largest gradient norm; 0 does not clip."""
+    """Gradients are clipped to this norm, over all parameters together; 0: no clipping."""
     lr_multipliers: dict[str, float] = {}
-    """Factors on the rate by part of the model, e.g. {vision: 0.1}."""
+    """Learning-rate factors by part of the model, e.g. {vision: 0.1}."""
 
 
 class StageSettings(Settings):
-    """Changes for one stage of the task, by the stage's name."""
+    """Overrides for one stage of the task, by the name of the stage."""
 
     optim: dict[str, Any] = {}
-    """Fields of `optim` for this stage alone."""
+    """`optim` fields for this stage only; they take precedence over `optim` and over the task."""
     fraction: float | None = None
-    """Share of the run's steps, instead of the task's."""
+    """Fraction of the run's steps for this stage, relative to those of the other stages; default: the task's."""
 
 
 class ComputeSettings(Settings):
-    """How much is computed at once; changes speed and memory, never the result."""
+    """Memory and speed. These settings do not change what is computed."""
 
     max_tokens_per_microbatch: int = Field(default=16384, ge=1)
-    """Most tokens (padding included) of one forward and backward."""
+    """Maximum tokens (including padding) per forward and backward pass; lower it if training runs out of memory."""
     max_replies_per_microbatch: int = Field(default=0, ge=0)
-    """Most replies (of a model that writes none: samples) of one forward and backward; 0: no limit but tokens."""
+    """Maximum replies per forward and backward pass (samples, for models that write no replies); 0: limited by tokens
+    only."""
     rollout_batch_size: int = Field(default=192, ge=1)
-    """Most replies that are sampled side by side."""
+    """Maximum replies sampled in parallel; lower it if rollouts run out of memory."""
     logits_per_chunk: int = Field(default=1 << 25, ge=1)
-    """Logits (reply tokens x vocabulary) that are worked on at one time; two to three fp32 tensors of them exist."""
+    """Logits (reply tokens x vocabulary) computed at once; two to three fp32 tensors of this size exist at a time."""
     reuse: Literal["auto", "off"] = "auto"
-    """Pay for each image, prompt and log-prob once, with the same results; off: the plain path, row by row."""
+    """Compute each image feature, prompt prefix and log-prob once where it is used several times, with the same
+    results. off: compute every row from scratch, for debugging and benchmarks."""
     processed_cache_bytes: int = Field(default=2**30, ge=0)
-    """Most bytes of processed images in memory; an image that has left is processed again when it is needed."""
+    """Memory for processed images, in bytes; an image that was evicted is processed again when needed."""
     feature_cache_bytes: int = Field(default=2**30, ge=0)
-    """Most bytes of features of images in memory (on the host); they are kept as long as what makes them is frozen."""
+    """Host memory for encoder features of images, in bytes; used while the encoder is frozen."""
     feature_cache_dir: str | None = None
-    """Also keep the features of a frozen vision tower here, over runs; made by other weights they are other files."""
+    """Folder that keeps features of a frozen vision encoder across runs; files are keyed by the encoder's weights."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads of torch; 0 leaves torch's choice."""
+    """CPU threads of torch; 0: torch's default."""
 
 
 class CheckpointSettings(Settings):
-    """When weights and the trainer's state are written."""
+    """When checkpoints (weights and training state) are saved."""
 
     every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0: only at the end."""
     keep: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept."""
+    """Number of most recent checkpoints to keep; the best one is always kept."""
 
 
 class EvalTaskSettings(Settings):
-    """Another task, to be evaluated."""
+    """Another task whose test split is evaluated."""
 
     task: dict[str, Any]
-    """`task: NAME`, or its name and its fields."""
+    """`task: NAME`, or its name and fields."""
     data: DataSettings = DataSettings()
-    """Its data; only the test split is read."""
+    """The task's data; only its test split is read."""
     rewards: dict[str, str] = {}
-    """More rewards for what is scored, as at the top."""
+    """Additional rewards to score, as in the top-level `rewards`."""
     benches: tuple[str, ...] = ()
-    """Only these of its benches; empty: all."""
+    """Names of the benches to run; empty: all of the task."""
 
 
 class EvalSettings(Settings):
-    """When the task's benches run."""
+    """When the task's benches (evaluations) run, and on what."""
 
     before: bool = True
     """Evaluate the test split before the first step."""
@@ -216,23 +228,24 @@ class EvalSettings(Settings):
     every: int = Field(default=0, ge=0)
     """Steps between evaluations of the val split; 0: never."""
     max_samples: int = Field(default=0, ge=0)
-    """Most samples of each bench; 0: all."""
+    """Maximum samples per bench; 0: all."""
     tasks: dict[str, EvalTaskSettings] = {}
-    """Tasks, by names of your own, whose test splits are evaluated in place of the task's: {kept: {task: NAME}}."""
+    """Tasks whose test splits are evaluated instead of the trained task's, by names of your choice, e.g. to measure
+    forgetting: {old: {task: NAME}}."""
 
 
 class LogSettings(Settings):
-    """Where the numbers go, besides the run folder."""
+    """What is logged, and where to besides the run folder."""
 
     samples_every: int = Field(default=1, ge=0)
-    """Steps between files of replies in samples/; 0: none."""
+    """Steps between logs of sampled replies in samples/; 0: none."""
     probe_every: int = Field(default=50, ge=0)
-    """Steps between probes of whether the media are used (probe/blank, probe/swap, probe/noise); 0: none."""
+    """Steps between probes of whether the model uses its media (probe/blank, probe/swap, probe/noise); 0: none."""
     tensorboard: bool = True
-    """Write events for TensorBoard into the run folder."""
+    """Write TensorBoard events into the run folder."""
     wandb: str = ""
-    """Project of Weights & Biases; empty: off."""
+    """Weights & Biases project to log to; empty: off."""
     trackio: str = ""
-    """Project of Trackio; empty: off."""
+    """Trackio project to log to; empty: off."""
     progress: bool = True
-    """Show the progress line."""
+    """Show a progress line."""

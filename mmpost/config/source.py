@@ -1,4 +1,4 @@
-"""The settings of a plug-in class, read from its source: nothing is imported, so torch is not either."""
+"""The settings of a plug-in class, parsed from its source without importing it (or torch)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from mmpost.errors import PluginError
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of a settings class; nested fields have dotted paths."""
+    """A field of a settings class."""
 
     path: str
+    """Its name; dotted for a field of a nested section."""
     default: str
-    """As it is written in the source; empty for a section, or where there is none."""
+    """The expression in the source; empty for a section, or where there is no default."""
     doc: str
+    """The string below the field, on one line."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class _Class:
 
 
 def task_source(name: str) -> tuple[str, str]:
-    """The module of a task, and the name of the class that it defines.
+    """The module of a task, and the name of its class; `name`: as in `task=NAME`.
 
-    `name`: as `task=` takes it. Raises PluginError where there is no such module, or no class with stages.
+    Raises PluginError where there is no such module, or no public class with stages in it.
     """
     module = registry.locate(name, "mmpost.tasks")
     public = [n for n in _tree(module).body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
@@ -44,20 +46,20 @@ def task_source(name: str) -> tuple[str, str]:
 
 
 def class_doc(module: str, name: str) -> str:
-    """The docstring of a class."""
-    found = _resolve(module, name)
-    return ast.get_docstring(found.node) or "" if found else ""
+    """The docstring of a class; empty where there is none."""
+    resolved = _resolve(module, name)
+    return ast.get_docstring(resolved.node) or "" if resolved else ""
 
 
 def settings(module: str, name: str) -> Iterator[Setting]:
-    """All fields of a class and of its sections, inherited ones first."""
-    found = _resolve(module, name)
-    if found is not None:
-        yield from _settings(found, "", {})
+    """All fields of a class and of its nested sections, inherited ones first."""
+    resolved = _resolve(module, name)
+    if resolved is not None:
+        yield from _settings(resolved, "", {})
 
 
 def _settings(owner: _Class, prefix: str, overrides: dict[str, ast.expr]) -> Iterator[Setting]:
-    """`overrides`: the arguments with which the class that contains this section makes its default."""
+    """`overrides`: arguments of the default value of this section, which take precedence over its own defaults."""
     fields: dict[str, tuple[_Class, ast.AnnAssign, str]] = {}
     for base in reversed(_mro(owner)):
         body = base.node.body
@@ -73,7 +75,7 @@ def _settings(owner: _Class, prefix: str, overrides: dict[str, ast.expr]) -> Ite
         shown = "" if isinstance(default, ast.Call) and sections else _default(default)
         yield Setting(prefix + name, shown, " ".join(doc.split()))
         for section in sections:
-            # The arguments of the default belong to the class that it makes.
+            # A union names several sections; the arguments of the default belong to the one that it constructs.
             chosen = isinstance(default, ast.Call) and ast.unparse(default.func).split(".")[-1] == section.node.name
             yield from _settings(section, f"{prefix}{name}.", arguments if chosen else {})
 
@@ -85,14 +87,14 @@ def _default(value: ast.expr | None) -> str:
 
 
 def _sections(owner: _Class, annotation: ast.expr) -> list[_Class]:
-    """The settings classes that an annotation names."""
+    """The settings classes in an annotation."""
     names = [ast.unparse(n) for n in ast.walk(annotation) if isinstance(n, ast.Name | ast.Attribute)]
     resolved = [_resolve(owner.module, name) for name in dict.fromkeys(names)]
     return [c for c in resolved if c is not None and any(base.node.name == "Settings" for base in _mro(c))]
 
 
 def _mro(owner: _Class) -> list[_Class]:
-    """The class and its bases, nearest first; bases outside of source files that can be read are left out."""
+    """The class and its bases, nearest first; bases whose source cannot be resolved are left out."""
     bases = [_resolve(owner.module, ast.unparse(base)) for base in owner.node.bases]
     out = [owner]
     for base in bases:
@@ -101,7 +103,7 @@ def _mro(owner: _Class) -> list[_Class]:
 
 
 def _resolve(module: str, name: str) -> _Class | None:
-    """The class that `name` means in a module, through its imports; None for anything else."""
+    """The class that `name` refers to in a module, following imports from mmpost; None for anything else."""
     tree = _tree(module)
     first, _, rest = name.partition(".")
     for node in tree.body:

@@ -1,4 +1,4 @@
-"""Samples to flat tensors: the reply and sample axes on which objectives work."""
+"""Collate samples into batches: flat tensors over the sample, reply and token axes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.core.samples import Batch, Reply, Sample, Value
@@ -14,11 +15,11 @@ from mmpost.errors import ColumnError
 
 
 def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: object = None) -> Batch:
-    """All replies of `samples`, and the samples themselves, as one batch with the columns `names`.
+    """Collate all replies of `samples`, and the samples themselves, into one batch with the columns `names`.
 
-    A column is looked for on the reply, then on its sample; `mask` is 1 where nobody set it. A column is per token if
-    any reply has a list for it. What a sample has itself is a column of samples too. Raises ColumnError for a missing
-    one, for one that only some samples without replies have, and where a list does not fit its reply.
+    A column is looked up on the reply, then on its sample; `mask` defaults to 1. A column is per token if any reply
+    has a list for it. Columns of samples also go into `Batch.sample_columns`. Raises ColumnError for a missing column,
+    for one that only some of the samples without replies have, and for a list whose length is not that of its reply.
     """
     rows = [(i, sample, reply) for i, sample in enumerate(samples) for reply in sample.replies]
     lengths = torch.tensor([len(reply.token_ids or ()) for _, _, reply in rows], dtype=torch.long)
@@ -28,7 +29,7 @@ def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: objec
         values = [_value(sample, reply, name) for _, sample, reply in rows]
         if any(not isinstance(v, float) for v in values):
             per_token.add(name)
-            flat = [v for value, (_, s, r) in zip(values, rows, strict=True) for v in _spread(value, s, r, name)]
+            flat = [v for value, (_, s, r) in zip(values, rows, strict=True) for v in _per_token(value, s, r, name)]
             columns[name] = torch.tensor(flat, dtype=torch.float32)
         else:
             columns[name] = torch.tensor(values, dtype=torch.float32)
@@ -40,17 +41,17 @@ def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: objec
         per_token_columns=frozenset(per_token),
         sample_ids=torch.tensor([number(sample.uid) for sample in samples], dtype=torch.long),
         sample_columns=_sample_columns(samples, names),
-        modality_mask=_present(samples),
+        modality_mask=_modality_mask(samples),
     )
 
 
 def number(uid: str) -> int:
-    """A number of 63 bits for a uid, the same everywhere."""
+    """A 63-bit hash of a uid, which fits into an int64 tensor and is the same on every machine."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big") >> 1
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`."""
+    """The batch with its tensors on `device`; `inputs` stays where it is."""
     return replace(
         batch,
         reply_of=batch.reply_of.to(device),
@@ -63,56 +64,68 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches as one, in their order, without inputs; at least one is wanted."""
+    """Concatenate at least one batch, without inputs.
+
+    A column that is per token in one batch becomes per token in all; a sample column must be in all non-empty ones.
+    """
     per_token = frozenset(name for b in batches for name in b.per_token_columns)
-    filled = [b for b in batches if b.samples] or batches[:1]
-    replies = _starts([b.replies for b in batches])
-    samples = _starts([b.samples for b in batches])
+    nonempty = [b for b in batches if b.samples] or batches[:1]
+    reply_offsets = _offsets([b.replies for b in batches])
+    sample_offsets = _offsets([b.samples for b in batches])
     return Batch(
-        reply_of=torch.cat([b.reply_of + start for b, start in zip(batches, replies, strict=True)]),
-        group_of=torch.cat([b.group_of + start for b, start in zip(batches, samples, strict=True)]),
+        reply_of=torch.cat([b.reply_of + offset for b, offset in zip(batches, reply_offsets, strict=True)]),
+        group_of=torch.cat([b.group_of + offset for b, offset in zip(batches, sample_offsets, strict=True)]),
         columns={
-            name: torch.cat([b.tok(name) if name in per_token else b.columns[name] for b in filled])
-            for name in filled[0].columns
+            name: torch.cat([b.tok(name) if name in per_token else b.columns[name] for b in nonempty])
+            for name in nonempty[0].columns
         },
         per_token_columns=per_token,
         sample_ids=torch.cat([b.sample_ids for b in batches]),
         sample_columns={
-            name: torch.cat([b.sample_columns[name] for b in filled])
-            for name in filled[0].sample_columns
-            if all(name in b.sample_columns for b in filled)
+            name: torch.cat([b.sample_columns[name] for b in nonempty])
+            for name in nonempty[0].sample_columns
+            if all(name in b.sample_columns for b in nonempty)
         },
         modality_mask={
-            kind: torch.cat([b.has(kind) for b in batches])
-            for kind in dict.fromkeys(k for b in batches for k in b.modality_mask)
+            modality: torch.cat([b.has(modality) for b in batches])
+            for modality in dict.fromkeys(k for b in batches for k in b.modality_mask)
         },
     )
 
 
-def _starts(lengths: Sequence[int]) -> list[int]:
+def _offsets(lengths: Sequence[int]) -> list[int]:
     return [sum(lengths[:i]) for i in range(len(lengths))]
 
 
+def with_token_columns(batch: Batch, names: Collection[str], logp: Float[Tensor, " tok"]) -> Batch:
+    """The batch with these log-probs, detached, as each of the columns `names`."""
+    columns = {**batch.columns, **dict.fromkeys(names, logp.detach())}
+    return replace(batch, columns=columns, per_token_columns={*batch.per_token_columns, *names})
+
+
 def _sample_columns(samples: Sequence[Sample], names: Collection[str]) -> Mapping[str, Tensor]:
-    """The named columns that all samples have. Raises ColumnError where those without replies do not agree."""
-    found = {}
+    """Those of the columns that every sample has. Raises ColumnError for one that only some samples have.
+
+    Only samples without replies are checked: with replies, a column may be on the replies instead.
+    """
+    columns = {}
     for name in names:
         values = [sample.columns.get(name) for sample in samples]
-        lack = [sample for sample, value in zip(samples, values, strict=True) if value is None]
-        if not lack and samples:
-            found[name] = torch.tensor(values, dtype=torch.float32)
-        bare = [sample for sample in lack if not sample.replies]
-        if bare and len(lack) < len(samples):
+        lacking = [sample for sample, value in zip(samples, values, strict=True) if value is None]
+        if not lacking and samples:
+            columns[name] = torch.tensor(values, dtype=torch.float32)
+        unfillable = [sample for sample in lacking if not sample.replies]
+        if unfillable and len(lacking) < len(samples):
             raise ColumnError(
-                f"the objective reads the column {name!r}, which some samples have, but {bare[0].uid!r} has only "
-                f"{sorted(bare[0].columns)}; write it for every sample"
+                f"the objective reads the column {name!r}, which some samples have, but {unfillable[0].uid!r} has only "
+                f"{sorted(unfillable[0].columns)}; write it for every sample"
             )
-    return found
+    return columns
 
 
-def _present(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    kinds = [{part.modality for part in sample.prompt} for sample in samples]
-    return {kind: torch.tensor([kind in own for own in kinds]) for kind in sorted(set().union(*kinds))}
+def _modality_mask(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    modalities = [{part.modality for part in sample.prompt} for sample in samples]
+    return {name: torch.tensor([name in each for each in modalities]) for name in sorted(set().union(*modalities))}
 
 
 def _value(sample: Sample, reply: Reply, name: str) -> Value:
@@ -120,18 +133,18 @@ def _value(sample: Sample, reply: Reply, name: str) -> Value:
     if value is None:
         raise ColumnError(
             f"the objective reads the column {name!r}, but reply {sample.replies.index(reply)} of {sample.uid!r} "
-            f"has only {sorted({*reply.columns, *sample.columns})}; add the transform that makes it "
+            f"has only {sorted({*reply.columns, *sample.columns})}; add the transform that writes it "
             f"(`makes` of the classes in mmpost.transforms) to the stage"
         )
     return float(value) if isinstance(value, float | int) else value
 
 
-def _spread(value: Value, sample: Sample, reply: Reply, name: str) -> Sequence[float]:
+def _per_token(value: Value, sample: Sample, reply: Reply, name: str) -> Sequence[float]:
     length = len(reply.token_ids or ())
     if isinstance(value, float | int):
         return [float(value)] * length
     if len(value) != length:
         raise ColumnError(
-            f"column {name!r} of sample {sample.uid!r} has {len(value)} numbers for a reply of {length} tokens"
+            f"column {name!r} of sample {sample.uid!r} has {len(value)} values for a reply of {length} tokens"
         )
     return value

@@ -1,4 +1,4 @@
-"""Ranks. The only module that talks to torch.distributed; every function does the obvious thing for one process."""
+"""Ranks and collectives. The only module that uses torch.distributed; every function works in a single process, too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import torch.distributed as td
 
 BUCKET = 64 << 20
-"""Bytes of gradients that are added up over the ranks in one call."""
+"""Bytes of gradients per all-reduce."""
 
 
 def start(device: str) -> None:
-    """Join the process group that torchrun announced, if any: NCCL on GPUs, gloo on CPUs or with device "cpu"."""
+    """Join torchrun's process group, if there is one: NCCL on GPUs, gloo on CPUs or with device "cpu"."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not td.is_initialized():
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
@@ -23,25 +23,28 @@ def start(device: str) -> None:
 
 
 def stop() -> None:
+    """Leave the process group, if there is one."""
     if td.is_initialized():
         td.destroy_process_group()
 
 
 def local_rank() -> int:
+    """This process's number on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def rank() -> int:
-    """This process's number; known from the environment before the group exists."""
+    """This process's number; before the group exists, that in the environment."""
     return td.get_rank() if td.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
+    """Number of processes."""
     return td.get_world_size() if td.is_initialized() else 1
 
 
 def gather(value: Any) -> list[Any]:
-    """`value` of every rank, in rank order, on every rank."""
+    """All ranks' values in rank order, on every rank. Values are pickled; every rank must call it."""
     if world() == 1:
         return [value]
     out: list[Any] = [None] * world()
@@ -50,35 +53,37 @@ def gather(value: Any) -> list[Any]:
 
 
 def total(values: Mapping[str, float]) -> dict[str, float]:
-    """Sums over the ranks by name; a name may be missing on some of them."""
-    out: dict[str, float] = {}
-    for part in gather(dict(values)):
-        for name, value in part.items():
-            out[name] = out.get(name, 0.0) + value
-    return out
+    """Sums over all ranks by name; a name may be missing on some ranks. Every rank must call it."""
+    sums: dict[str, float] = {}
+    # In rank order in float64, so that every rank gets the same bits.
+    for rank_values in gather(dict(values)):
+        for name, value in rank_values.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def barrier() -> None:
+    """Wait for all ranks."""
     if world() > 1:
         td.barrier()
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up gradients over the ranks in place; a rank that has none for a parameter contributes zeros.
+    """Sum gradients over all ranks in place; a rank without a gradient for a parameter contributes zeros.
 
-    A parameter without gradient on every rank keeps none, so that its weights and moments stay as one process would
-    leave them. Every rank must pass the same parameters in the same order.
+    A parameter that has no gradient on any rank keeps none: an optimizer skips it then, as in a single process, where
+    a zero gradient would decay its moments and its weight. Every rank must pass the same parameters in the same order.
     """
     if world() == 1:
         return
-    everything = list(parameters)
-    if not everything:
+    ordered = list(parameters)
+    if not ordered:
         return
-    has = torch.tensor([float(p.grad is not None) for p in everything], device=everything[0].device)
-    td.all_reduce(has)
+    ranks_with_gradient = torch.tensor([float(p.grad is not None) for p in ordered], device=ordered[0].device)
+    td.all_reduce(ranks_with_gradient)
     bucket: list[torch.Tensor] = []
     size = 0
-    for p, count in zip(everything, has.tolist(), strict=True):
+    for p, count in zip(ordered, ranks_with_gradient.tolist(), strict=True):
         if not count:
             continue
         if p.grad is None:
@@ -86,16 +91,17 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         bucket.append(p.grad)
         size += p.grad.nbytes
         if size >= BUCKET:
-            _sum(bucket)
+            _all_reduce(bucket)
             bucket, size = [], 0
     if bucket:
-        _sum(bucket)
+        _all_reduce(bucket)
 
 
-def _sum(tensors: Sequence[torch.Tensor]) -> None:
+def _all_reduce(tensors: Sequence[torch.Tensor]) -> None:
+    """Sum tensors over the ranks in place, with one call per dtype."""
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         same = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.reshape(-1) for t in same])
         td.all_reduce(flat)
-        for t, piece in zip(same, flat.split([t.numel() for t in same]), strict=True):
-            t.copy_(piece.view_as(t))
+        for t, summed in zip(same, flat.split([t.numel() for t in same]), strict=True):
+            t.copy_(summed.view_as(t))

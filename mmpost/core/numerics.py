@@ -1,4 +1,4 @@
-"""The precision in which losses and gradients are added up."""
+"""The precision in which losses and gradients are accumulated."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from torch import Tensor
 
 
 def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """bf16 and fp16 as fp32; what is fp32 or finer stays as it is, so that a float64 model is float64 throughout."""
+    """Upcast bf16 and fp16 to fp32. Wider types are kept, so that a float64 model computes in float64 throughout."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Which part of a model (vision, projector, language, ...) a name belongs to."""
+"""Which part of a model (vision, projector, language, ...) a parameter or module belongs to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 
 def under(name: str, prefix: str) -> bool:
-    """Whether a dotted name is `prefix` or lies below it."""
+    """Whether a dotted name equals `prefix` or lies below it."""
     return name == prefix or name.startswith(prefix + ".")
 
 
 def owner(name: str, parts: Mapping[str, Sequence[str]]) -> str:
-    """The part of the longest prefix that fits a parameter or module; "other" where none does.
+    """The part of a parameter or module: that of the longest matching prefix, or "other".
 
-    `parts` is what `Model.parts` says: prefixes by part.
+    `parts`: prefixes by part, as `Model.parameter_groups` returns them.
     """
-    fits = [(len(prefix), part) for part, prefixes in parts.items() for prefix in prefixes if under(name, prefix)]
-    return max(fits)[1] if fits else "other"
+    matches = [(len(prefix), part) for part, prefixes in parts.items() for prefix in prefixes if under(name, prefix)]
+    return max(matches)[1] if matches else "other"

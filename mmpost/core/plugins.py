@@ -1,4 +1,4 @@
-"""What plug-ins are made of: transforms, rewards, objectives, updates and edits, and what they may ask of the run."""
+"""Interfaces of plug-ins (transforms, rewards, objectives, updates, edits) and of what the run offers them."""
 
 from __future__ import annotations
 
@@ -18,106 +18,119 @@ from mmpost.core.samples import Batch, Loss, Origin, Outputs, Reply, Sample, Sam
 
 
 class Sampling(Settings):
-    """How replies are drawn. Only these apply: a checkpoint's own generation settings are ignored."""
+    """How replies are sampled. Only these settings apply: a checkpoint's generation config is ignored."""
 
     max_tokens: int = Field(default=1024, ge=1)
-    """Most tokens of a reply; one that reaches it without an end is truncated."""
+    """Maximum number of tokens per reply; a reply that reaches it without an end of turn counts as truncated."""
     temperature: float = Field(default=1.0, ge=0)
-    """Logits are divided by it; 0 takes the most likely token."""
+    """Logits are divided by it; 0: greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Only the most likely tokens that together reach this probability."""
+    """Nucleus sampling: only the most likely tokens that together reach this probability."""
     top_k: int = Field(default=0, ge=0)
-    """Only that many most likely tokens; 0 keeps all."""
+    """Only this many of the most likely tokens; 0: all."""
 
 
 class Rollout(Protocol):
-    """An engine that draws replies."""
+    """An engine that samples replies."""
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
-        """Append `n` replies of origin "policy" to each sample; the draw depends on weights, seed and uid alone."""
+        """Append `n` replies of origin "policy" to each sample; they depend on weights, seed and uid only."""
         ...
 
 
 class Engine(Protocol):
-    """Where gradients are computed and weights move."""
+    """Computes gradients and updates the weights."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to what this step has."""
+        """Accumulate the gradient of `loss` into that of the current step."""
         ...
 
     def step(self) -> Mapping[str, float]:
-        """Add up the gradients of all ranks, move the weights, clear the gradients; numbers for the log."""
+        """Sum gradients over all ranks, update the weights and clear the gradients; returns metrics for the log."""
         ...
 
 
 @runtime_checkable
 class Context(Protocol):
-    """What a transform may ask of the running job."""
+    """What a transform may use of the run that it is part of."""
 
     version: int
-    """Number of the weights: it grows by one with each optimiser step."""
+    """Version of the weights; it grows by one with each optimizer step."""
     step: int
+    """Optimizer steps done so far, over all stages."""
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]: ...
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+        """Append `n` replies sampled from the current policy to each sample."""
+        ...
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
-        """Per-token log-probabilities [sample][reply][tok] of the replies under `of`: "policy" or "reference"."""
+        """Per-token log-probabilities [sample][reply][tok] of the replies under the weights `of`.
+
+        `of`: "policy" (the current weights) or "reference" (declare `requires_reference`).
+        """
         ...
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, Float[Tensor, " dim"]]]:
-        """The normalised embeddings of each sample by kind, as far as it has them; fp32 on the CPU."""
+        """Normalized embeddings of each sample, by the modalities that it has; fp32 on the CPU."""
         ...
 
     def class_logits(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
-        """Logits of the classification head; fp32 on the CPU. Without a head, a column for no class."""
+        """Logits of the classification head; fp32 on the CPU. Zero columns for a model without a head."""
         ...
 
-    def encode_reply(self, text: str, origin: Origin) -> Reply: ...
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
+        """A reply with the token ids of `text`, including the end of turn.
+
+        Raises ConfigError for a model that writes no replies.
+        """
+        ...
 
     def rng(self, name: str) -> torch.Generator:
-        """A generator of random numbers that depends on the seed, the step and `name` only."""
+        """A CPU generator whose numbers depend only on the run's seed, the stage, the step and `name`."""
         ...
 
     def gather(self, values: Sequence[float]) -> list[float]:
-        """The numbers of all ranks, rank after rank; every rank must call it, also one that has no samples."""
+        """The values of all ranks, concatenated in rank order. Every rank must call it, even without samples."""
         ...
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        """Add to a mean that this step's line of the log will hold."""
+        """Add to a metric of this step, which is logged as sum / count over all ranks."""
         ...
 
 
 class Transform:
-    """Samples in, samples out; inputs are never changed in place.
+    """A step of data processing: samples in, samples out. Inputs are never modified in place.
 
-    Derive from it together with `Settings` (or a dataclass) where a transform has fields. A stage also takes a plain
-    function of (samples, context); it is wrapped in a `FunctionTransform`, which declares nothing.
+    A transform with fields derives from `Settings`, too, or is a dataclass. A stage also accepts a plain function of
+    (samples, context); it is wrapped in a `FunctionTransform`, which declares nothing.
     """
 
     makes: ClassVar[tuple[str, ...]] = ()
-    """Names of the columns that it writes."""
+    """The columns that it writes."""
     conflicts: ClassVar[Mapping[str | type, str]] = {}
-    """What it must not be combined with, and why: column names that another transform makes, class names, classes."""
+    """What it must not be combined with, and why: columns that another transform writes, class names, or classes."""
     requires_reference: ClassVar[bool] = False
-    """Whether it calls `context.logp(samples, "reference")`: the stage then keeps its reference weights."""
+    """Whether it calls `context.logp(samples, "reference")`; the stage then keeps reference weights in memory."""
     timer: ClassVar[str] = "transform"
-    """Its seconds are logged as time/<timer>."""
+    """The time that it takes is logged as time/<timer>, in seconds."""
 
     @abstractmethod
-    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]: ...
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        """Process this rank's samples. They may be empty; collectives (`context.gather`) must be called even then."""
+        ...
 
     def gold_text(self) -> Callable[[Sample], str | None] | None:
-        """What writes a correct reply from a sample's truth, if this transform has it; for `mmpost check`."""
+        """A function that writes a correct reply from a sample's truth, if there is one; used by `mmpost check`."""
         return None
 
     def max_reply_tokens(self) -> int:
-        """Most tokens of the replies that it samples; 0 where it samples none."""
+        """Maximum number of tokens of the replies that it samples; 0 where it samples none."""
         return 0
 
 
 @dataclass(frozen=True)
 class FunctionTransform(Transform):
-    """A plain function as a transform."""
+    """Wraps a plain function as a transform."""
 
     function: Callable[[list[Sample], Context], list[Sample]]
 
@@ -126,97 +139,114 @@ class FunctionTransform(Transform):
 
 
 class Selector(Transform):
-    """A transform of a data-generation stage that decides once all samples have been through it."""
+    """A transform of a data-generation stage that decides only after all samples have been processed."""
 
     @abstractmethod
     def finalize(self, records: Sequence[SampleRecord]) -> Mapping[str, Mapping[str, float]]:
-        """More columns by uid, such as "kept" (1 or 0), from all records of the stage."""
+        """Further columns by uid, such as "kept" (1 or 0), computed from all records of the stage."""
 
 
 Reward = Callable[[Sample, Reply], "float | None"]
-"""A score for one reply; None where the reward does not apply to the sample."""
+"""Scores one reply; None where the reward does not apply to the sample."""
 
 
 @dataclass(frozen=True)
 class RefillBatch:
-    """Among the transforms: those before it repeat until all ranks together have `n` samples; those after run once."""
+    """A marker among a stage's transforms, for dynamic sampling.
+
+    The transforms before it are repeated on new samples until all ranks together have `size` samples, or for
+    `max_rounds` rounds; those after it run once.
+    """
 
     size: int
     max_rounds: int = 10
 
 
 class Objective(Settings):
-    """What is minimised. Its fields are its hyper-parameters."""
+    """The loss that is minimized. Its fields are its hyperparameters."""
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "reply"
-    """What it must see together. "batch": the whole optimiser step, of all micro-batches and ranks, in one call; the
-    order of samples must not show. The trainer computes outputs without gradient, the loss on all of them, and each
-    micro-batch again with its gradient; `idle` is not asked."""
+    """What must be in one call: a reply, a group (all replies of a sample), or "batch": the optimizer step with all its
+    micro-batches and ranks. For "batch" the trainer uses gradient caching (`training/gradient_cache.py`), the result
+    must not depend on the order of samples, and `zero_gradient_mask` is not called."""
 
     @property
     def denominator_scope(self) -> Literal["step", "rollout"]:
-        """Denominators: counts of the optimiser step, or of its rollout batch divided by the number of updates."""
+        """Divide terms by the counts of the optimizer step, or by the mean over the rollout batch's minibatches."""
         return "step"
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """Names of `Outputs` fields."""
+        """Names of the `Outputs` fields that it reads."""
         return frozenset({"logp"})
 
     @property
     def required_columns(self) -> frozenset[str]:
-        """Names of the columns that `idle`, `counts` and `__call__` read: no more, no fewer."""
+        """Exactly the columns that `zero_gradient_mask`, `counts` and `__call__` read."""
         return frozenset({"mask"})
 
     @property
     def on_policy_only(self) -> bool:
-        """True where it is only right when each rollout batch serves one update."""
+        """Whether it is correct only with a single optimizer step per rollout batch."""
         return False
 
     @property
     def policy_logprob_columns(self) -> frozenset[str]:
-        """Columns, of those that it reads, with the log-probs under the weights that the rollout batch was made with.
+        """Those of `required_columns` that hold log-probs under the weights that sampled the rollout batch.
 
-        The trainer writes them, unless a transform did: from the first update's own forward, and by a pass before it
-        for the replies whose first update comes later. Neither `counts` nor `idle` may read them.
+        Unless a transform wrote them, the trainer records them: in the first update's own forward pass, and for replies
+        whose first update comes later, in a forward pass before it. `counts` and `zero_gradient_mask` may not read
+        them.
         """
         return frozenset()
 
     def zero_gradient_mask(self, batch: Batch) -> Bool[Tensor, " reply"]:
-        """Which replies can have no gradient, whatever the model says of them; known before any forward.
+        """Replies whose gradient is zero whatever the model outputs (such as a zero advantage).
 
-        They may be left out of it: they must add exactly 0 to each term and to each metric's sum and count.
+        They may be skipped, so they must add exactly 0 to each term, and to the sum and the count of each metric.
         """
         return torch.zeros(batch.replies, dtype=torch.bool, device=batch.group_of.device)
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        """The denominator of each term for these replies, known before any forward.
+        """The denominator of each loss term for these replies, such as their number or their tokens.
 
-        Counts of micro-batches and ranks are added up; with unit "batch" it is called once on the whole step.
+        It is called before any forward pass, and summed over ranks; with unit "batch", once on the whole step.
         """
 
     @abstractmethod
-    def __call__(self, outputs: Outputs, batch: Batch) -> Loss: ...
+    def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
+        """The loss terms of a micro-batch, as sums (not means) over its replies or tokens."""
+        ...
 
 
 class Update:
-    """Which tensors move, and how. May not look at data."""
+    """An optimizer with its schedule: which parameters are updated, and how. It never sees data."""
 
     @abstractmethod
     def start(self, module: torch.nn.Module, parts: Mapping[str, Sequence[str]], steps: int) -> None:
-        """Make the optimiser over what trains; `steps` is the length of the stage."""
+        """Create the optimizer over the trainable parameters of `module`.
+
+        `parts`: parameter-name prefixes by part (`Model.parameter_groups`); `steps`: the length of the stage.
+        """
 
     @abstractmethod
     def step(self) -> Mapping[str, float]:
-        """Clip, move the weights, advance the schedule, clear the gradients; returns numbers for the log."""
+        """Clip gradients, update weights, advance the schedule, clear gradients; returns metrics for the log.
+
+        Weights must stay unchanged where the gradient norm is not finite.
+        """
 
     @abstractmethod
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs: tensors and plain data."""
+        ...
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a `state_dict`, after `start`."""
+        ...
 
 
 Edit = Callable[[Model], None]
-"""Alters the model's module in place, before the update starts."""
+"""Modifies the model's module in place, before the update starts."""

@@ -1,4 +1,4 @@
-"""A run's folder: its lines of metrics, its files of replies, its summary. No torch here."""
+"""Files in a run's folder: metrics, logged replies, summary. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mmpost.errors import ConfigError
 
 
 def new_folder(out: str | None, name: str) -> Path:
-    """The folder of a new run: `out`, which must be empty or not exist, or else runs/<name>/<time>."""
+    """The folder of a new run: `out`, or by default runs/<name>/<time>. Raises ConfigError where `out` is not empty."""
     if out is None:
         return Path("runs") / registry.label(name) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"out={out} is not empty; name a new folder, so that no run is overwritten")
+        raise ConfigError(f"out={out} is not empty; choose a new folder, so that no run is overwritten")
     return folder
 
 
 def find(name: str) -> Path:
-    """The run's folder. Raises ConfigError for a folder that no run has written."""
+    """The folder of an existing run. Raises ConfigError where there is none, or where no run has written to it."""
     run = Path(name)
     if not run.is_dir():
         raise ConfigError(f"wanted the folder of a run, found nothing at {run}")
@@ -34,31 +34,31 @@ def find(name: str) -> Path:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; a last line that a kill cut off is left out, a missing file has none."""
+    """The objects in a .jsonl file; none for a missing file. A last line that a kill cut off is ignored."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     return [json.loads(line) for line in lines[:-1] if line]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a .json file; empty where there is none."""
+    """The object in a .json file; empty for a missing file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader or a kill never meets half a file."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    """Write a file atomically: to a temporary name, then renamed, so that no reader or kill ever sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 def replies_of(run: Path) -> dict[int, Path]:
-    """The files of logged replies by step, in order."""
-    found = {}
+    """The files of logged replies, by step in ascending order."""
+    files = {}
     for path in sorted((run / "samples").glob("step-*.jsonl")):
         number = re.fullmatch(r"step-(\d+)\.jsonl", path.name)
         if number:
-            found[int(number[1])] = path
-    return dict(sorted(found.items()))
+            files[int(number[1])] = path
+    return dict(sorted(files.items()))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -72,8 +72,8 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 
 def groups_of(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Lines of one file of replies, group by group."""
-    found: dict[Any, list[dict[str, Any]]] = {}
+    """The lines of a file of replies, grouped by their prompt (`group`), in order of first appearance."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
     for line in lines:
-        found.setdefault(line["group"], []).append(line)
-    return list(found.values())
+        groups.setdefault(line["group"], []).append(line)
+    return list(groups.values())

@@ -1,7 +1,7 @@
-"""The data that flows: prompts, replies, batches, statistics, losses. Import these names from `mmpost.types`.
+"""The data that flows through a step: samples, replies, batches, model outputs, losses. Import from `mmpost.types`.
 
-Axis words in the shapes: `sample`, `reply` (all replies of a batch, one after the other), `tok` (all reply tokens of a
-batch, one after the other), `dim`. How replies are padded, packed or shared inside the model never shows here.
+Axes in the shapes: `sample`, `reply` (all replies of a batch, concatenated), `tok` (all reply tokens of a batch,
+concatenated), `dim`. How the model pads, packs or shares prefixes between replies never shows here.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Split = Literal["train", "val", "test"]
 class CoordinateFrame:
     """The coordinate system in which boxes and points are written: x in [0, width], y in [0, height].
 
-    Pixels of an image of that size, or any scale a model was taught (Qwen3-VL: 1000 x 1000).
+    Pixels of an image of that size, or the scale that a model was trained on (Qwen3-VL: 1000 x 1000).
     """
 
     width: float
     height: float
 
     def convert(self, other: CoordinateFrame, xy: Sequence[float]) -> list[float]:
-        """Convert x, y, x, y, ... from this frame to `other`."""
+        """Convert a flat list x, y, x, y, ... from this frame to `other`."""
         scale = (other.width / self.width, other.height / self.height)
         return [v * scale[i % 2] for i, v in enumerate(xy)]
 
@@ -44,81 +44,82 @@ class Part:
     """One piece of a prompt or reply."""
 
     modality: str
-    """"text", or the name of a registered media kind ("image", "video", "audio", ...)."""
+    """"text", or a registered modality ("image", "video", "audio", ...)."""
     value: Any
-    """The text, or a lazy reference to the medium (`mmpost.data.media.media.Media`): nothing is decoded here."""
+    """The text, or a lazy reference to the medium (`mmpost.data.media.media.Media`), not decoded yet."""
     role: str = "user"
-    """Who says it: system, user or assistant. Neighbouring parts of one role form one message."""
+    """system, user or assistant. Consecutive parts of the same role form one message."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer to a prompt: sampled by the policy, or taken from the data, or the injected truth."""
+    """A reply to a prompt: sampled by the policy, taken from the data, or the injected ground truth."""
 
     parts: tuple[Part, ...]
     origin: Origin = "data"
     token_ids: tuple[int, ...] | None = None
-    """Exactly as sampled, end of turn included; None until the model writes it. Never re-tokenised."""
+    """Exactly as sampled, including the end of turn, and never re-tokenized; None until a model has encoded it."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Reward components and metrics by name, before weights."""
+    """Reward components and metrics by name, before weighting."""
     columns: Mapping[str, Value] = field(default_factory=dict)
-    """Numbers for objectives: reward, advantage, old_logp, ref_logp, mask, temperature, truncated, ..."""
+    """Inputs of objectives: reward, advantage, old_logp, ref_logp, mask, temperature, truncated, ..."""
 
     @property
     def text(self) -> str:
+        """All text parts, concatenated."""
         return "".join(p.value for p in self.parts if p.modality == "text")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt with its k replies: k = 0 contrastive, 1 supervised, 2 preference, G reinforcement."""
+    """A prompt with k replies: k = 0 (contrastive), 1 (supervised), 2 (preference), or a group of G (RL)."""
 
     uid: str
-    """Unique within its source and stable over runs: groups, manifests and random numbers are keyed by it."""
+    """Unique within its source and stable across runs: groups, manifests and random seeds are keyed by it."""
     prompt: tuple[Part, ...]
     replies: tuple[Reply, ...] = ()
     truth: Any = None
-    """Whatever the rewards and metrics need; JSON-serialisable."""
+    """Ground truth in the form that the rewards and metrics expect; JSON-serializable."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, float] = field(default_factory=dict)
-    """Numbers about the sample (weight, class label, presence of a modality); seen by objectives for each reply."""
+    """Numbers about the sample (weight, class label, ...); objectives see them on each of its replies, too."""
     frame: CoordinateFrame | None = None
-    """The frame in which the model at work writes coordinates for this sample; set when the sample is drawn."""
+    """The frame in which the current model writes coordinates for this sample; set when the sample is read."""
 
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """What a stage that makes data recorded of one sample, but for its replies."""
+    """What a data-generation stage recorded of one sample, without its replies."""
 
     uid: str
     index: int
-    """Its place in the stage's source."""
+    """The sample's index in the stage's source."""
     columns: Mapping[str, float] = field(default_factory=dict)
-    """The sample's, after the transforms."""
+    """The sample's columns after the transforms."""
     drop_reason: str = ""
-    """Why it did not come through: it cannot be read, or a transform dropped it. Empty where it did."""
+    """Why the sample was dropped (unreadable, or dropped by a transform); empty if it was not."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Replies of one micro-batch in reply space, and the model's own inputs for them."""
+    """A micro-batch: samples, replies and tokens on flat axes, and the model's own inputs for them."""
 
     reply_of: Int[Tensor, " tok"]
-    """For each token, the index of its reply."""
+    """Index of each token's reply."""
     group_of: Int[Tensor, " reply"]
-    """For each reply, a number that its group (sample) shares."""
+    """Index of each reply's sample; replies of one sample form a group."""
     columns: Mapping[str, Tensor]
-    """What the objective declared: [reply] or [tok] by name."""
+    """The columns that the objective requires, by name: [reply] or [tok]."""
     inputs: Any = None
-    """Belongs to the model; None where only counts are wanted."""
+    """Private to the model; None in a batch that only serves to count."""
     per_token_columns: Collection[str] = frozenset()
     """Names of the columns that have one value per token."""
     sample_ids: Int[Tensor, " sample"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    """For each sample, also one without replies, a number made of its uid: the same in every batch, rank and run."""
+    """A number derived from each sample's uid, also for samples without replies; equal in every batch, rank and run."""
     sample_columns: Mapping[str, Float[Tensor, " sample"]] = field(default_factory=dict)
-    """What the objective declared, where the samples themselves have it."""
+    """Those of the required columns that the samples themselves have, by name."""
     modality_mask: Mapping[str, Bool[Tensor, " sample"]] = field(default_factory=dict)
-    """By kind of part: which samples have one in their prompt. A kind that is missing here is on none of them."""
+    """By modality: which samples have it in their prompt. A modality that no sample has may be missing."""
 
     @property
     def samples(self) -> int:
@@ -133,7 +134,7 @@ class Batch:
         return self.reply_of.shape[0]
 
     def tok(self, name: str) -> Float[Tensor, " tok"]:
-        """A column with one value per token; a per-reply column is repeated over the tokens of its reply."""
+        """A column with one value per token; a per-reply column is repeated over the tokens of each reply."""
         column = self.columns[name]
         per_reply = column.shape[0] == self.replies and name not in self.per_token_columns
         return column[self.reply_of] if per_reply else column
@@ -144,52 +145,56 @@ class Batch:
         return self.columns[name]
 
     def sample(self, name: str) -> Float[Tensor, " sample"]:
-        """A column with one value per sample. Raises ColumnError where the samples have none of that name."""
+        """A column with one value per sample. Raises ColumnError where the samples have no such column."""
         if name not in self.sample_columns:
             raise ColumnError(
                 f"the objective reads the column {name!r} of samples; these have {sorted(self.sample_columns)}: write "
-                "it into Sample.columns, in the task's source or by a transform"
+                "it into Sample.columns, in the task's source or in a transform"
             )
         return self.sample_columns[name]
 
-    def has(self, kind: str) -> Bool[Tensor, " sample"]:
-        """Which samples have a part of this kind in their prompt."""
+    def has(self, modality: str) -> Bool[Tensor, " sample"]:
+        """Which samples have a part of this modality in their prompt."""
         none = torch.zeros(self.samples, dtype=torch.bool, device=self.sample_ids.device)
-        return self.modality_mask.get(kind, none)
+        return self.modality_mask.get(modality, none)
 
     def sum(self, x: Float[Tensor, " tok"]) -> Float[Tensor, " reply"]:
-        """Sum over the tokens of each reply."""
+        """Sum over the tokens of each reply; 0 for a reply without tokens."""
         return torch.zeros(self.replies, dtype=x.dtype, device=x.device).index_add(0, self.reply_of, x)
 
     def by_reply(self, x: Float[Tensor, " tok"]) -> list[list[float]]:
-        """The numbers of each reply's tokens."""
+        """Split a per-token tensor into one list per reply."""
         return [piece.tolist() for piece in x.split(self.reply_of.bincount(minlength=self.replies).tolist())]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the objective asked the model for, else None."""
+    """Model outputs; None (or empty) where the objective does not require them (`Objective.required_outputs`)."""
 
     logp: Float[Tensor, " tok"] | None = None
-    """Log-probability of each reply token at the reply's temperature, banned tokens excluded, fp32."""
+    """Log-probability of each reply token at the reply's temperature, with banned tokens excluded; fp32."""
     entropy: Float[Tensor, " tok"] | None = None
-    """Entropy of the distribution that each reply token was drawn from, fp32; wanted as "entropy", or as
-    "entropy_value" where its gradient is not."""
+    """Entropy (nats) of the distribution that each reply token is sampled from; fp32. Required as "entropy", or as
+    "entropy_value" where no gradient is needed."""
     sum_p2: Float[Tensor, " tok"] | None = None
-    """Sum of the squared probabilities of that distribution, without gradient, fp32: how sure the policy is."""
+    """Sum of the squared probabilities of that distribution (its confidence), without gradient; fp32."""
     embeddings: Mapping[str, Float[Tensor, "sample dim"]] = field(default_factory=dict)
-    """By kind of medium, wanted as "embeddings"; zeros for a sample that has none (`Batch.has`)."""
+    """Normalized embeddings by modality; zeros for a sample that lacks the modality (`Batch.has`)."""
     classes: Float[Tensor, "sample class"] | None = None
-    """Logits of the model's classification head, fp32."""
+    """Logits of the model's classification head; fp32."""
     aux: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """Scalars of the model itself: learnable log-scales and biases, an expert-balance loss. An objective of the whole
-    batch may read those alone that are the same in every micro-batch; their gradient is counted once."""
+    """Scalars of the model: learnable log-scales and biases, an expert-balance loss. An objective with unit "batch" may
+    read only those that are equal in every micro-batch; their gradient is counted once."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums by name; the trainer divides each by its own count over the whole optimiser step, and adds them."""
+    """Loss terms as sums over replies or tokens; each is divided by its own count over the whole optimizer step."""
 
     terms: Mapping[str, Float[Tensor, ""]]
     metrics: Mapping[str, tuple[float | Tensor, float | Tensor]] = field(default_factory=dict)
-    """(sum, count) by name, for the log."""
+    """(sum, count) by name; the log shows sum / count over the step."""
+
+    def total(self, counts: Mapping[str, float]) -> Float[Tensor, ""]:
+        """The scalar to minimize: the sum of all terms, each divided by its own count."""
+        return torch.stack([term / counts[name] for name, term in self.terms.items()]).sum()

@@ -1,4 +1,4 @@
-"""Models made here: an architecture with random weights, or a base trained from one on first use and kept."""
+"""Built-in models: an architecture with random weights, or a base trained from one on first use and cached."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmpost.errors import ConfigError, TrainError
 from mmpost.runs import checkpoint, code_hash
 from mmpost.types import Task
 
-TORCHRUN = (
+TORCHRUN_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
     "GROUP_RANK",
@@ -35,22 +35,24 @@ TORCHRUN = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
-"""What makes a process one of several; a base is trained by one, before any process group exists."""
+"""Variables that make a process a rank; they are removed, because a base is trained by a single process."""
 
 
 def cache_dir() -> Path:
-    """Where bases are kept: MMPOST_CACHE, else mmpost/ in the user's cache folder."""
+    """The cache folder for models: MMPOST_CACHE, by default mmpost/ in the user's cache folder."""
     root = os.environ.get("MMPOST_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpost"
     return Path(root)
 
 
 def resolve(name: str, seed: int) -> str:
-    """A folder or hub id that transformers loads, for the `model.name` of a configuration.
+    """Resolve `model.name` to a folder or hub id that can be loaded. Raises ConfigError for an unknown name.
 
-    A name with a file in configs/bases/ is trained by that run the first time (other processes wait), and found again
-    by the hash of its recipe: the configuration, the code of its task, data and architecture, and the versions of
-    the libraries that decide the numbers. `random-<architecture>` is that architecture with fresh weights. A .yaml
-    file, {model: NAME, ...}, describes a model of mmpost.models.NAME, which is written once for each content and seed.
+    - The name of a file in configs/bases/: a base, trained with that configuration on first use while other processes
+      wait, and cached by a hash of the configuration, of the code of its task, data and architecture, and of library
+      versions.
+    - `random-<architecture>`: a built-in architecture with random weights, which depend on `seed`.
+    - A .yaml file {model: NAME, ...}: a model that mmpost.models.NAME builds, cached by its content and `seed`.
+    - A run folder: its newest checkpoint. Anything else is returned unchanged.
     """
     recipe = run_config.shipped(f"bases/{name}")
     if recipe:
@@ -70,24 +72,27 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
-            aside = folder.with_name(f".{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            print(f"model={name}: training its base once, into {folder}", file=sys.stderr)
-            _train(recipe, aside)
-            aside.rename(folder)
+            # Renamed when complete, so that an interrupted training leaves nothing that looks like a base.
+            partial = folder.with_name(f".{folder.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            print(f"model={name}: training this base once, into {folder}", file=sys.stderr)
+            _train(recipe, partial)
+            partial.rename(folder)
     return Path(checkpoint.resolve_weights(str(folder)))
 
 
 def _train(recipe: dict[str, Any], folder: Path) -> None:
-    """Train the run in a process of its own, which leaves this one's random numbers, memory and ranks alone."""
+    """Train in a separate process, so that random state, memory and ranks of this one are unaffected."""
     file = folder.with_name(f"{folder.name}.yaml")
     file.write_text(parsing.dump(recipe))
     command = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={folder}"]
-    environment = {k: v for k, v in os.environ.items() if k not in TORCHRUN and not k.startswith("TORCHELASTIC")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in TORCHRUN_VARIABLES and not k.startswith("TORCHELASTIC")
+    }
     done = subprocess.run(command, env=environment, check=False)
     file.unlink()
     if done.returncode:
-        raise TrainError(f"training the base failed with exit code {done.returncode}; its messages stand above")
+        raise TrainError(f"training the base failed with exit code {done.returncode}; see its messages above")
 
 
 def _described(file: Path, seed: int) -> Path:
@@ -105,25 +110,25 @@ def _described(file: Path, seed: int) -> Path:
 
 def _random(architecture: str, seed: int) -> Path:
     writer = _writer(architecture)
-    name = f"{architecture}-{seed}-{_digest(_made_of(writer.__module__))}"
+    name = f"{architecture}-{seed}-{_digest(_sources(writer.__module__))}"
     return _written(name, lambda folder: writer(folder, seed=seed))
 
 
 def _written(name: str, write: Callable[[Path], object]) -> Path:
-    """The folder of this name among those that are written once."""
+    """The cached folder of this name, written by `write` if it does not exist."""
     folder = cache_dir() / "random" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
-            aside = folder.with_name(f".{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            write(aside)
-            aside.rename(folder)
+            partial = folder.with_name(f".{folder.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            write(partial)
+            partial.rename(folder)
     return folder
 
 
 def _writer(architecture: str) -> Callable[..., Any]:
-    """The function `write_<architecture>` of mmpost.models.builtin, where a dash is an underscore."""
+    """The function `write_<architecture>` of mmpost.models.builtin; dashes in the name become underscores."""
     package = "mmpost.models.builtin"
     known = {
         name.removeprefix("write_").replace("_", "-"): module
@@ -131,37 +136,41 @@ def _writer(architecture: str) -> Callable[..., Any]:
         if name.startswith("write_")
     }
     if architecture not in known:
-        raise ConfigError(f"model=random-{architecture}: no such architecture; there are {', '.join(sorted(known))}")
+        raise ConfigError(f"model=random-{architecture}: no such architecture; available: {', '.join(sorted(known))}")
     return getattr(registry.module(known[architecture], package), f"write_{architecture.replace('-', '_')}")
 
 
 def _key(recipe: dict[str, Any]) -> str:
+    """The cache key of a base: a hash of everything that its weights depend on."""
     run, _ = run_config.load([recipe])
-    kind = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
-    task = run_config.decode(kind, {k: v for k, v in run.task.items() if k != "name"}, "task.")
+    task_class = registry.exported(registry.module(run.task["name"], "mmpost.tasks"), Task)
+    task = run_config.decode(task_class, {k: v for k, v in run.task.items() if k != "name"}, "task.")
     architecture = _writer(run.model.name.removeprefix("random-")).__module__
     libraries = [torch, transformers, tokenizers]
     return _digest(
         [json.dumps(_settings(run), sort_keys=True), json.dumps(_settings(task), sort_keys=True, default=str)]
-        + _made_of(kind.__module__, architecture)
+        + _sources(task_class.__module__, architecture)
         + [f"{m.__name__} {m.__version__}" for m in libraries]
     )
 
 
-def _made_of(*modules: str) -> list[str]:
-    """The source of these modules, and of the tasks, data and tiny models that they import.
+def _sources(*modules: str) -> list[str]:
+    """The source code of these modules, and of the tasks, data and built-in models that they import.
 
-    What reads anybody's data is left out: a base need not be trained again because a new file format can be opened.
+    The readers of users' data are left out, so that support for another file format does not retrain the bases.
     """
-    own = code_hash.imported_files(
+    files = code_hash.imported_files(
         map(code_hash.source, modules), within=("mmpost.tasks.", "mmpost.data.", "mmpost.models.builtin")
     )
     readers = code_hash.imported_files([code_hash.source("mmpost.data.readers.user_data")], within=("mmpost.data.",))
-    return [file.read_text(encoding="utf-8") for file in own if file not in readers]
+    return [file.read_text(encoding="utf-8") for file in files if file not in readers]
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    """What decides the weights. Sections on data that nobody set say nothing: a new field there changes no key."""
+    """The settings that the weights depend on.
+
+    Data sections at their defaults are left out, so that a new field there does not retrain the bases.
+    """
     fields = type(settings).model_fields
     unset = {name for name in ("data", "select") if name in fields and getattr(settings, name) == fields[name].default}
     return settings.model_dump(mode="json", exclude={"log", "eval", "checkpoint", *unset})

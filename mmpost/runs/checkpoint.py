@@ -1,8 +1,9 @@
-"""Checkpoints: a folder that transformers loads, with all that resuming needs in `trainer/` inside it.
+"""Checkpoints: a folder that transformers can load, with everything needed to resume in its subfolder `trainer/`.
 
-A checkpoint is written beside its place, synced to disk and renamed: what is called step-N is whole at every moment,
-also while it is replaced or deleted, and `last` leads to the newest that was finished (`newest`). What a kill leaves
-behind has a hidden name and goes with the next save. Tensors are safetensors, or torch files read with `weights_only`.
+Writing is atomic: a checkpoint is written under a hidden name, synced to disk and renamed. A folder named step-N is
+therefore complete at every moment, even while it is replaced or deleted, and the link `last` points to the newest one
+(`newest`). What a kill leaves behind has a hidden name and is deleted by the next save. Weights are safetensors; other
+tensors are torch files, read with `weights_only`.
 """
 
 from __future__ import annotations
@@ -32,93 +33,100 @@ ADAPTERS = "adapters.safetensors"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds besides the weights that transformers loads."""
+    """What a checkpoint contains besides the weights that transformers loads."""
 
     state: Mapping[str, Any]
-    """Plain data: step, stage, cursor, results so far."""
+    """JSON: step, stage, progress, results so far."""
     tensors: Mapping[str, Any]
-    """State of the update, random generators of all ranks, kept weights."""
+    """State of the update, random generators of all ranks, reference weights."""
 
 
 def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
-    """Write root/step-N and point root/last at it. Raises OSError (a full disk) with older checkpoints untouched."""
+    """Write root/step-N and point root/last at it; returns its folder.
+
+    Raises OSError where writing fails (a full disk), with older checkpoints untouched.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    _settle(root)
-    aside = root / f".step-{step}"
+    _recover(root)
+    hidden = root / f".step-{step}"
     try:
-        model.save(aside)
-        trainer = aside / "trainer"
+        model.save(hidden)
+        trainer = hidden / "trainer"
         trainer.mkdir()
         (trainer / "state.json").write_text(json.dumps(snapshot.state, indent=1))
         torch.save(dict(snapshot.tensors), trainer / "tensors.pt")
         if getattr(model.module, "peft_config", None):
-            trained = {k: p.detach().contiguous() for k, p in model.module.named_parameters() if p.requires_grad}
-            save_file(trained, trainer / ADAPTERS)
-        for path in (*aside.rglob("*"), aside):
+            # All that trains, under its names in the module: resuming loads it after the adapters have been added.
+            trainable = {k: p.detach().contiguous() for k, p in model.module.named_parameters() if p.requires_grad}
+            save_file(trainable, trainer / ADAPTERS)
+        for path in (*hidden.rglob("*"), hidden):
             _sync(path)
     except (OSError, RuntimeError) as e:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
         raise OSError(f"the checkpoint of step {step} could not be written: {e}") from e
-    return _place(aside)
+    return _place(hidden)
 
 
-def _place(aside: Path) -> Path:
-    """Give the whole checkpoint .step-N its name, in the place of an older step-N; goes on where a kill cut it off.
+def _place(hidden: Path) -> Path:
+    """Rename the complete checkpoint .step-N to step-N, replacing an older one; also continues after a kill.
 
-    A folder cannot be replaced in one step: while step-N is away, `last` leads to .step-N. Between the two renames and
-    the link, `newest` knows that a .step-N that is gone is called step-N now.
+    POSIX cannot replace a folder atomically, so `last` points to .step-N while no step-N exists:
+    (1) last -> .step-N, (2) step-N -> .step-N.<random>, (3) .step-N -> step-N, (4) last -> step-N. A kill after (1) or
+    (2) leaves `last` valid; after (3) it dangles, and `newest` then looks for step-N without the dot.
     """
-    root, final = aside.parent, aside.with_name(aside.name[1:])
-    away = None
-    if aside.exists():
+    root, final = hidden.parent, hidden.with_name(hidden.name[1:])
+    replaced = None
+    if hidden.exists():
         if final.exists():
-            set_link(root / "last", aside.name)
+            set_link(root / "last", hidden.name)
+            # The link must be on disk before the old folder moves: renames may reach the disk in another order.
             _sync(root)
-            away = _away(final)
-        aside.rename(final)
+            replaced = _hide(final)
+        hidden.rename(final)
     set_link(root / "last", final.name)
     _sync(root)
-    if away is not None:
-        shutil.rmtree(away, ignore_errors=True)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
     return final
 
 
-def _settle(root: Path) -> None:
-    """Finish what a kill cut off: a checkpoint that `last` knows by its hidden name; delete all else that is hidden."""
+def _recover(root: Path) -> None:
+    """Finish a replacement that a kill interrupted (`last` points to a hidden name); delete other hidden folders."""
     last = root / "last"
-    aside = root / os.readlink(last) if last.is_symlink() else last
-    if aside.name.startswith(".step-") and (aside.exists() or aside.with_name(aside.name[1:]).exists()):
-        _place(aside)
-    for left in root.glob(".step-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    target = root / os.readlink(last) if last.is_symlink() else last
+    if target.name.startswith(".step-") and (target.exists() or target.with_name(target.name[1:]).exists()):
+        _place(target)
+    for leftover in root.glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _away(folder: Path) -> Path:
-    """Rename to a hidden name that is free: half a folder never has the name of a whole one."""
+def _hide(folder: Path) -> Path:
+    """Rename a folder to an unused hidden name, before deleting it: a partly deleted one must not be named step-N."""
     return folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex}"))
 
 
 def newest(root: Path) -> Path | None:
-    """The checkpoint that `last` leads to; where it leads nowhere, the newest whole one, and a line says so.
+    """The checkpoint that `last` points to, else (with a warning) the newest complete one; None without any.
 
-    Only looks, so that all ranks and other processes may ask.
+    Changes nothing on disk, so that all ranks and other processes may call it.
     """
     last = root / "last"
     target = os.readlink(last) if last.is_symlink() else ""
-    moved = root / target.removeprefix(".")
+    renamed = root / target.removeprefix(".")
     if last.exists():
         return last.resolve()
-    if target.startswith(".step-") and moved.is_dir():
-        return moved.resolve()
-    found = next((f for f in sorted(_steps(root), key=step_of, reverse=True) if _whole(f)), None)
-    if found is not None and distributed.rank() == 0:
-        why = f"leads to {target}, which is not there" if target else "is missing"
-        print(f"mmpost: {last} {why}; taking {found.name}, the newest whole checkpoint", file=sys.stderr)
-    return None if found is None else found.resolve()
+    if target.startswith(".step-") and renamed.is_dir():
+        # A kill came between renaming the folder and updating the link; see `_place`.
+        return renamed.resolve()
+    complete = next((f for f in sorted(_steps(root), key=step_of, reverse=True) if _is_complete(f)), None)
+    if complete is not None and distributed.rank() == 0:
+        why = f"points to {target}, which does not exist" if target else "is missing"
+        print(f"mmpost: {last} {why}; using {complete.name}, the newest complete checkpoint", file=sys.stderr)
+    return None if complete is None else complete.resolve()
 
 
-def _whole(folder: Path) -> bool:
-    """Whether all files are there and as long as they say; for what a save of mmpost has not vouched for."""
+def _is_complete(folder: Path) -> bool:
+    """Whether all files exist in full length; needed for folders that were copied or damaged after they were saved."""
     weights = [*folder.glob("*.safetensors"), *(folder / "trainer").glob("*.safetensors")]
     try:
         json.loads((folder / "trainer" / "state.json").read_text())
@@ -131,25 +139,29 @@ def _whole(folder: Path) -> bool:
 
 
 def stamp(snapshot: Snapshot) -> str:
-    """Equal for two snapshots of a run at one step, and so with the same weights, that differ in seconds at most."""
+    """A hash of a snapshot without its wall-clock time.
+
+    Two snapshots of a run with the same stamp are of the same step and weights, so the second need not be written.
+    """
     text = json.dumps({k: v for k, v in snapshot.state.items() if k != "wall_s"})
-    draws = b"".join(state.numpy().tobytes() for state in snapshot.tensors["rng"])
-    return hashlib.sha256(text.encode() + draws).hexdigest()
+    generators = b"".join(state.numpy().tobytes() for state in snapshot.tensors["rng"])
+    return hashlib.sha256(text.encode() + generators).hexdigest()
 
 
 def load(folder: Path) -> Snapshot:
-    """Read a checkpoint back. Raises DataError naming the file that is missing or broken."""
+    """Read the snapshot in a checkpoint. Raises DataError for a missing or broken file."""
     state, tensors = folder / "trainer" / "state.json", folder / "trainer" / "tensors.pt"
     try:
         return Snapshot(json.loads(state.read_text()), torch.load(tensors, map_location="cpu", weights_only=True))
     except (OSError, ValueError, RuntimeError, EOFError, KeyError) as e:
         raise DataError(
-            f"{folder} is no whole checkpoint ({type(e).__name__}: {e}); name an older one, RUN/checkpoints/step-N"
+            f"{folder} is not a complete checkpoint ({type(e).__name__}: {e}); name an older one, such as "
+            "RUN/checkpoints/step-N"
         ) from e
 
 
 def load_adapters(folder: Path, module: torch.nn.Module) -> None:
-    """Give adapters that are in place the weights of a checkpoint."""
+    """Load the adapter weights of a checkpoint into a module that has the adapters already."""
     weights = load_file(folder / "trainer" / ADAPTERS)
     with torch.no_grad():
         for name, p in module.named_parameters():
@@ -158,11 +170,11 @@ def load_adapters(folder: Path, module: torch.nn.Module) -> None:
 
 
 def prune(root: Path, keep: int) -> None:
-    """Drop all but the newest `keep` checkpoints; those that a link points at (last, best) stay."""
-    pointed = {link.resolve().name for link in root.iterdir() if link.is_symlink()}
+    """Delete all but the newest `keep` checkpoints, and those that a link (last, best) points to."""
+    linked = {link.resolve().name for link in root.iterdir() if link.is_symlink()}
     for old in sorted(_steps(root), key=step_of)[:-keep]:
-        if old.name not in pointed:
-            shutil.rmtree(_away(old))
+        if old.name not in linked:
+            shutil.rmtree(_hide(old))
 
 
 def _steps(root: Path) -> list[Path]:
@@ -170,25 +182,25 @@ def _steps(root: Path) -> list[Path]:
 
 
 def step_of(folder: Path) -> int:
-    """N of a folder step-N."""
+    """The N of a folder step-N."""
     return int(folder.name.removeprefix("step-"))
 
 
 def set_link(link: Path, target: str) -> None:
-    """Make `link` a relative link to `target`, replacing an older one in one step."""
-    aside = link.with_name(f".{link.name}")
-    aside.unlink(missing_ok=True)
-    os.symlink(target, aside)
-    aside.replace(link)
+    """Create the relative link `link` -> `target`, or atomically replace an existing one."""
+    temporary = link.with_name(f".{link.name}")
+    temporary.unlink(missing_ok=True)
+    os.symlink(target, temporary)
+    temporary.replace(link)
 
 
 def resolve_weights(name: str) -> str:
-    """The weights that `name` stands for: a run folder's last checkpoint, else the name as it is."""
+    """The weights that a model name refers to: the newest checkpoint of a run folder, else the name itself."""
     return str(newest(Path(name) / "checkpoints") or name)
 
 
 def weights_hash(folder: str) -> str:
-    """SHA-256 over the weight files of a folder, in order of name; empty for a hub id."""
+    """SHA-256 over the .safetensors files of a folder, sorted by name; empty for a hub id."""
     digest = hashlib.sha256()
     files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
     for file in files:
@@ -199,6 +211,7 @@ def weights_hash(folder: str) -> str:
 
 
 def _sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
     if path.is_symlink():
         return
     handle = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Which code decides a run's numbers: the modules that the loop and a task import, and a hash over them."""
+"""A hash of the code that a run's results depend on: the modules that the run and its task import."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from importlib import metadata
 from pathlib import Path
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy")
-SILENT = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.training.media_probe")
-"""What only shows results."""
+EXCLUDED = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.training.media_probe")
+"""Packages and modules that only show or check results."""
 
 
 def fingerprint(*task_files: str) -> str:
-    """SHA-256 over the run, the selection, the tasks, all modules of mmpost that they import, and library versions."""
+    """A short SHA-256 over the sources of the run, of data selection and of tasks, and over library versions.
+
+    All modules of mmpost that these sources import are included, except `EXCLUDED`.
+    """
     files = imported_files([source("mmpost.runs.run"), source("mmpost.selection.attach"), *map(Path, task_files)])
     texts = [path.read_text(encoding="utf-8") for path in files]
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
@@ -23,21 +26,24 @@ def fingerprint(*task_files: str) -> str:
 
 
 def imported_files(starts: Iterable[Path | None], within: tuple[str, ...] = ("mmpost.",)) -> list[Path]:
-    """These files, and the modules that they import, and so on; only modules whose names start with one of `within`."""
-    todo = [path for path in starts if path is not None]
+    """These files and all modules that they import, directly or not, whose names start with one of `within`; sorted."""
+    pending = [path for path in starts if path is not None]
     seen: set[Path] = set()
-    while todo:
-        path = todo.pop().resolve()
+    while pending:
+        path = pending.pop().resolve()
         if path not in seen:
             seen.add(path)
-            todo += [
-                found for name in imported(path) if name.startswith(within) and (found := source(name)) is not None
+            pending += [
+                file for name in imported(path) if name.startswith(within) and (file := source(name)) is not None
             ]
     return sorted(seen)
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Modules of mmpost that a file imports, wherever in it; `from a import b` may mean the module a.b."""
+    """Modules of mmpost that a file imports anywhere, also inside functions.
+
+    `from a import b` yields a and a.b, which may or may not be a module.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -45,13 +51,13 @@ def imported(path: Path) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.startswith("mmpost.") and not name.startswith(SILENT))
+        yield from (name for name in names if name.startswith("mmpost.") and not name.startswith(EXCLUDED))
 
 
 def source(name: str) -> Path | None:
-    """The file of a module; None where the name is no module."""
+    """The file of a module; None where there is no such module."""
     try:
         spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # a name inside a module that is no package
+    except ModuleNotFoundError:  # the parent is a module, not a package
         return None
     return Path(spec.origin) if spec is not None and spec.origin is not None else None

@@ -1,4 +1,4 @@
-"""Whether prompts are made as they were when a checkpoint was written."""
+"""Detect changes to how prompts are built, between a checkpoint and now."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-SHORT = 60
-"""Characters of a value that is kept as it is; of a longer one (a template) its hash is."""
+MAX_LENGTH = 60
+"""Characters up to which a field's value is stored; for a longer one, such as a chat template, its hash is."""
 
 
 class Recipe(Protocol):
-    """A dataclass of all that decides how prompts become tokens."""
+    """A dataclass of everything that decides how prompts become tokens."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -24,34 +24,34 @@ class Recipe(Protocol):
 
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint keeps of a recipe: its hash, and each field, short or as a hash."""
-    fields = {name: _short(json.dumps(value)) for name, value in asdict(recipe).items()}
+    """A recipe as stored in a checkpoint: its hash, and the value (or the hash of a long value) of each field."""
+    fields = {name: _value_or_hash(json.dumps(value)) for name, value in asdict(recipe).items()}
     return {"recipe": recipe.hash, "recipe_fields": fields}
 
 
 def changed(before: Mapping[str, Any], now: Recipe) -> list[str]:
-    """What differs between the recipe that the state of a checkpoint describes and `now`, a phrase for each field.
+    """The differences between the recipe in a checkpoint's state and `now`, as one phrase per field; empty if equal.
 
-    A checkpoint that kept the hash alone cannot say which.
+    Old checkpoints store only the hash; the phrase then says that the fields are unknown.
     """
     if before.get("recipe", now.hash) == now.hash:
         return []
     old, new = before.get("recipe_fields", {}), as_dict(now)["recipe_fields"]
-    told = [f"{name} (was {old[name]}, now {value})" for name, value in new.items() if old.get(name, value) != value]
-    return told or [f"the recipe as a whole (was {before['recipe']}, now {now.hash}; its parts are not on record)"]
+    changes = [f"{name} (was {old[name]}, now {value})" for name, value in new.items() if old.get(name, value) != value]
+    return changes or [f"the recipe as a whole (was {before['recipe']}, now {now.hash}; its fields were not recorded)"]
 
 
 def warn(folder: str, now: Recipe) -> None:
-    """Say on stderr how prompts differ from those of the run that wrote the weights in `folder`, if a run did."""
+    """Warn on stderr where prompts differ from those of the run that wrote the weights in `folder`, if a run did."""
     state = Path(folder) / "trainer" / "state.json"
-    other = changed(json.loads(state.read_text()), now) if state.is_file() else []
-    if other:
+    changes = changed(json.loads(state.read_text()), now) if state.is_file() else []
+    if changes:
         print(
-            f"mmpost: {folder} was trained with prompts made otherwise, in {'; '.join(other)}: what it has learnt may "
-            "not show. Leave model.system, model.min_pixels and model.max_pixels out to have them as they were",
+            f"mmpost: {folder} was trained with prompts built differently, in {'; '.join(changes)}: it may perform "
+            "worse than in training. Remove model.system, model.min_pixels and model.max_pixels to restore them",
             file=sys.stderr,
         )
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHORT else hashlib.sha256(text.encode()).hexdigest()[:16]
+def _value_or_hash(text: str) -> str:
+    return text if len(text) <= MAX_LENGTH else hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Going on with a run: what makes it another one, and how the steps that are left are shared out."""
+"""Resuming a run: which changes are refused, and how the remaining steps are divided among its stages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from mmpost.training import trainer
 
 
 def resumable(name: str) -> tuple[Path, Path | None]:
-    """The run folder that `resume=NAME` means, and the checkpoint to continue from.
+    """The run folder that `resume=NAME` refers to, and the checkpoint to continue from.
 
-    The checkpoint is the one that is named, or else the newest; None where the run has none, so that it starts again.
+    NAME is a run folder (its newest checkpoint), or RUN/checkpoints/step-N or RUN/checkpoints/last. The checkpoint is
+    None where the run has none yet, so that it starts over.
     """
     path = Path(name)
     if path.parent.name == "checkpoints":
@@ -29,46 +30,56 @@ def check(
     resume: str,
     folder: Path,
     state: Mapping[str, Any],
-    wanted: Mapping[str, Any],
+    expected: Mapping[str, Any],
     recipe: prompt_recipe.Recipe,
     steps: int,
 ) -> None:
-    """Raises ConfigError where the result would be another run than the one whose checkpoint says `state`."""
-    for name, value in wanted.items():
+    """Raise ConfigError where the resumed run would differ from the one that wrote the checkpoint `state`.
+
+    `expected`: entries of the state that must be equal; `recipe`: how the model that is loaded builds prompts; `steps`:
+    the length of the run. `resume` and `folder`, for the messages: the argument `resume=`, and the run's folder.
+    """
+    for name, value in expected.items():
         if state[name] != value:
-            raise ConfigError(f"{resume}: its {name} is {state[name]!r}, here {value!r}; resume as it was run")
-    other = prompt_recipe.changed(state, recipe)
-    if other:
+            raise ConfigError(
+                f"{resume}: its {name} is {state[name]!r}, here {value!r}; resume with the settings it was started with"
+            )
+    changes = prompt_recipe.changed(state, recipe)
+    if changes:
         raise ConfigError(
-            f"{resume}: prompts would be made otherwise than so far, in {'; '.join(other)}; put it back as it "
-            f"was, or start a new run with model={folder}"
+            f"{resume}: prompts would be built differently than before, in {'; '.join(changes)}; change it back, or "
+            f"start a new run with model={folder}"
         )
-    # A run that was cut off after its last step still owes its evaluation.
+    # A run that was killed after its last step may still lack its final evaluation, so it may be resumed.
     if state["step"] >= steps and run_files.read_json(folder / "summary.json").get("status") == "done":
-        raise ConfigError(f"{resume} is at step {state['step']} of {steps}; say steps=N for more")
+        raise ConfigError(f"{resume} is at step {state['step']} of {steps}; set steps=N for more")
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of all weights and buffers."""
+    """A copy of all parameters and buffers."""
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()
 def put_back(module: torch.nn.Module, saved: Mapping[str, torch.Tensor]) -> None:
-    """Into the weights and buffers of these names and shapes."""
+    """Copy saved values into the parameters and buffers of the same name and shape; skip the others."""
     for name, value in module.state_dict().items():
         if name in saved and saved[name].shape == value.shape:
             value.copy_(saved[name])
 
 
 def plan(steps: int, stages: Sequence[tuple[str, float]], state: Mapping[str, Any] | None) -> dict[str, int]:
-    """Steps of each stage; finished stages of a resumed run (`state`) keep theirs, the others share what is left."""
+    """Divide `steps` among `stages`, given as (name, fraction).
+
+    `state`: that of the checkpoint of a resumed run. Its finished stages keep their steps; if the run's length has
+    changed since, the interrupted and later stages divide the rest, except those that had no steps.
+    """
     if state is None or not state["stage"]:
         return trainer.allocate_steps(steps, stages)
-    made, at = dict(state["plan"]), state["stage"]
+    steps_per_stage, interrupted = dict(state["plan"]), state["stage"]
     names = [name for name, _ in stages]
-    ahead = [(n, share) for n, share in stages[names.index(at) :] if made[n]]
-    past = sum(made[n] for n in names[: names.index(at)])
-    if sum(made.values()) != steps:
-        made |= trainer.allocate_steps(steps - past, ahead)
-    return made
+    remaining = [(n, fraction) for n, fraction in stages[names.index(interrupted) :] if steps_per_stage[n]]
+    finished_steps = sum(steps_per_stage[n] for n in names[: names.index(interrupted)])
+    if sum(steps_per_stage.values()) != steps:
+        steps_per_stage |= trainer.allocate_steps(steps - finished_steps, remaining)
+    return steps_per_stage

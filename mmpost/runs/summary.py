@@ -1,4 +1,4 @@
-"""How a run ended: summary.json, and what is said on the screen."""
+"""The outcome of a run: summary.json, and what is printed at its end."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from rich.console import Console
 from mmpost.core import run_files
 from mmpost.training.evaluation import table
 
-NAMED = 100
-"""Skipped rows that the summary names."""
+MAX_NAMED_ROWS = 100
+"""Skipped rows that the summary lists by name."""
 LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Python's version, and those of the libraries that decide the numbers."""
+    """Versions of Python and of the libraries that results depend on."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
 
 
-def skipped_rows(told: Iterable[str]) -> dict[str, Any]:
-    """What the summary says of rows that were left out, from a message for each; empty where there is none."""
-    rows = list(dict.fromkeys(told))
-    return {"skipped": {"rows": len(rows), "named": rows[:NAMED]}} if rows else {}
+def skipped_rows(messages: Iterable[str]) -> dict[str, Any]:
+    """The summary's section on skipped rows, given a message for each; empty where none was skipped."""
+    rows = list(dict.fromkeys(messages))
+    return {"skipped": {"rows": len(rows), "named": rows[:MAX_NAMED_ROWS]}} if rows else {}
 
 
 def write(folder: Path, summary: Mapping[str, Any]) -> None:
-    """summary.json in the run's folder."""
+    """Write summary.json into the run's folder."""
     run_files.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
 
 
 def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """The scores of a run that is done, where its folder is, and how to go on where it was stopped."""
+    """Print the scores of a finished run, its folder, and how to resume it if it was stopped."""
     console = Console()
     status = summary["status"]
     shown = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
@@ -44,4 +44,4 @@ def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         console.print(table("test split", shown))
     console.print(f"{status}: {folder}", highlight=False, soft_wrap=True)
     if status == "stopped":
-        console.print(f"go on with: mmpost train resume={folder}", highlight=False, soft_wrap=True)
+        console.print(f"resume with: mmpost train resume={folder}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""From a source to rollout batches: the order of samples, the transforms, refilling."""
+"""From a source to rollout batches: the order of the samples, the transforms, and refilling of filtered batches."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from mmpost.training.context import TrainingContext
 from mmpost.types import RefillBatch, Sample, Source, Stage, Transform
 
 EMPTY_ROUNDS = 20
-"""Draws in a row that may leave nothing before the run stops."""
+"""Rollout batches in a row that may be empty before the run fails."""
 
 
 class RolloutBatcher:
-    """Rollout batches of a stage; each rank gets its share of every draw."""
+    """Yields the rollout batches of a stage; each rank reads its own slice of every batch of indices.
 
-    def __init__(self, stage: Stage, job: TrainingContext) -> None:
+    The order of samples is a pure function of (seed, stage name, epoch), so `drawn` is all the state there is.
+    """
+
+    def __init__(self, stage: Stage, context: TrainingContext) -> None:
+        """Raises ConfigError for a source without samples."""
         if not len(stage.source):
             raise ConfigError(f"stage {stage.name!r}: its source has no samples")
-        self.stage, self.job = stage, job
+        self.stage, self.context = stage, context
         self.drawn = 0
-        """Samples drawn so far, over all ranks: with the seed, all that the order needs."""
-        self._orders: dict[int, list[int]] = {}
-        self._ahead = PrefetchingSource(stage.source)
+        """Samples read from the source so far, over all ranks and epochs."""
+        self._epoch_orders: dict[int, list[int]] = {}
+        self._source = PrefetchingSource(stage.source)
 
     def next(self) -> list[Sample]:
-        """This rank's part of the next rollout batch, through all transforms; empty on some ranks at most."""
+        """This rank's part of the next rollout batch after all transforms; it may be empty on some ranks, not on all.
+
+        Raises TrainError where the transforms drop every sample of `EMPTY_ROUNDS` batches in a row.
+        """
         for _ in range(EMPTY_ROUNDS):
-            samples = self._round()
-            if self.job.gather([float(len(samples))]) != [0.0] * distributed.world():
+            samples = self._rollout_batch()
+            if self.context.gather([float(len(samples))]) != [0.0] * distributed.world():
                 return samples
         raise TrainError(
             f"stage {self.stage.name!r}: {EMPTY_ROUNDS} rollout batches in a row were empty after the transforms; "
@@ -41,76 +48,80 @@ class RolloutBatcher:
         )
 
     def refetch(self, uids: Collection[str]) -> dict[str, Sample]:
-        """Samples of the last rollout batch as they were drawn, by uid: for going on in the middle of one."""
-        found: dict[str, Sample] = {}
-        for number in range(self.drawn - 1, -1, -1):
-            if len(found) == len(set(uids)):
+        """Samples of the last rollout batch by uid, as the source gives them, to resume in the middle of that batch."""
+        samples: dict[str, Sample] = {}
+        # Backwards, because the batch holds the samples read last; refilling may have read more than it holds.
+        for position in range(self.drawn - 1, -1, -1):
+            if len(samples) == len(set(uids)):
                 break
-            # take() again leaves out what it left out before.
-            found |= {s.uid: s for s in self.job.fetch(self.stage.source, [self._index(number)]) if s.uid in uids}
-        return found
+            # fetch() skips again what it skipped the first time.
+            fetched = self.context.fetch(self.stage.source, [self._source_index(position)])
+            samples |= {s.uid: s for s in fetched if s.uid in uids}
+        return samples
 
-    def _round(self) -> list[Sample]:
+    def _rollout_batch(self) -> list[Sample]:
         samples: list[Sample] | None = None
         pending: list[Transform] = []
         for item in (*self.stage.transforms, None):
             if isinstance(item, RefillBatch):
-                samples = self._collect(item, pending)
+                samples = self._refill(item, pending)
                 pending = []
             elif item is not None:
                 pending.append(item)
-        return self._through(self._draw() if samples is None else samples, pending)
+        return self._apply(pending, self._fetch_next() if samples is None else samples)
 
-    def _collect(self, marker: RefillBatch, transforms: Sequence[Transform]) -> list[Sample]:
+    def _refill(self, marker: RefillBatch, transforms: Sequence[Transform]) -> list[Sample]:
+        """Repeat fetching and `transforms` until every rank has its part of `marker.size`, or rounds run out."""
         rank, world = distributed.rank(), distributed.world()
-        wanted = marker.size // world + (rank < marker.size % world)
-        found: list[Sample] = []
+        target = marker.size // world + (rank < marker.size % world)
+        collected: list[Sample] = []
         for _ in range(marker.max_rounds):
-            found += self._through(self._draw(), transforms)
-            if all(self.job.gather([float(len(found) >= wanted)])):
+            collected += self._apply(transforms, self._fetch_next())
+            # A rank that is full goes on until all are: transforms may communicate, so every rank must call them.
+            if all(self.context.gather([float(len(collected) >= target)])):
                 break
-        self.job.log("collect/short", float(max(0, wanted - len(found))))
-        return found[:wanted]
+        self.context.log("collect/short", float(max(0, target - len(collected))))
+        return collected[:target]
 
-    def _through(self, samples: list[Sample], transforms: Sequence[Transform]) -> list[Sample]:
+    def _apply(self, transforms: Sequence[Transform], samples: list[Sample]) -> list[Sample]:
         for transform in transforms:
-            with self.job.timer(transform.timer):
-                samples = transform(samples, self.job)
+            with self.context.timer(transform.timer):
+                samples = transform(samples, self.context)
         return samples
 
-    def _draw(self) -> list[Sample]:
-        samples = self.job.fetch(self._ahead, self._mine())
+    def _fetch_next(self) -> list[Sample]:
+        samples = self.context.fetch(self._source, self._next_indices())
         self.drawn += self.stage.batch_size
-        # While this batch is computed, the media of the next are read.
-        self.job.model.prefetch(self._ahead.prefetch(self._mine()))
+        # The media of the next batch are read while this one is computed.
+        self.context.model.prefetch(self._source.prefetch(self._next_indices()))
         return samples
 
-    def _mine(self) -> list[int]:
-        """Indices of this rank's share of the draw that comes next."""
-        indices = [self._index(self.drawn + i) for i in range(self.stage.batch_size)]
+    def _next_indices(self) -> list[int]:
+        """Source indices of this rank's slice of the next batch."""
+        indices = [self._source_index(self.drawn + i) for i in range(self.stage.batch_size)]
         return indices[distributed.rank() :: distributed.world()]
 
-    def _index(self, number: int) -> int:
-        """The index of the number-th sample drawn: each pass has an order of its own, or that of the source."""
+    def _source_index(self, position: int) -> int:
+        """The source index at a position in the stage's endless sequence of epochs."""
         size = len(self.stage.source)
-        epoch, place = divmod(number, size)
+        epoch, place = divmod(position, size)
         if self.stage.order == "given":
             return place
-        if epoch not in self._orders:
-            digest = hashlib.sha256(f"{self.job.seed}/{self.stage.name}/{epoch}".encode()).digest()
+        if epoch not in self._epoch_orders:
+            digest = hashlib.sha256(f"{self.context.seed}/{self.stage.name}/{epoch}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            # A draw, and the one after it, may lie on both sides of an epoch's end.
-            near = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}
-            self._orders = near | {epoch: torch.randperm(size, generator=generator).tolist()}
-        return self._orders[epoch][place]
+            # A batch and the prefetched one after it may straddle the end of an epoch, so neighbors are kept.
+            neighbors = {e: order for e, order in self._epoch_orders.items() if abs(e - epoch) == 1}
+            self._epoch_orders = neighbors | {epoch: torch.randperm(size, generator=generator).tolist()}
+        return self._epoch_orders[epoch][place]
 
 
 class PrefetchingSource(Sequence[Sample]):
-    """A source that can be read before its time: what a sample gave, or raised, comes out where it is asked for."""
+    """A source that can be read ahead. What reading an index gave, a sample or an error, appears when it is used."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._found: dict[int, Sample | Exception] = {}
+        self._prefetched: dict[int, Sample | Exception] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
@@ -119,18 +130,18 @@ class PrefetchingSource(Sequence[Sample]):
         return len(self.source)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._found.pop(index) if index in self._found else self.source[index]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        result = self._prefetched.pop(index) if index in self._prefetched else self.source[index]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def prefetch(self, indices: Sequence[int]) -> list[Sample]:
-        """Those of `indices` that can be read; they, and no others, are kept for when they are asked for."""
-        self._found = {i: self._found[i] if i in self._found else self._try(i) for i in indices}
-        return [s for s in self._found.values() if isinstance(s, Sample)]
+        """Read these indices, drop everything else that was prefetched, and return the samples that could be read."""
+        self._prefetched = {i: self._prefetched[i] if i in self._prefetched else self._read(i) for i in indices}
+        return [s for s in self._prefetched.values() if isinstance(s, Sample)]
 
-    def _try(self, index: int) -> Sample | Exception:
+    def _read(self, index: int) -> Sample | Exception:
         try:
             return self.source[index]
-        except Exception as error:  # noqa: BLE001 - raised in its place, which the run may never reach
+        except Exception as error:  # noqa: BLE001 - raised when the sample is used, which the run may never reach
             return error

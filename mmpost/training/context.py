@@ -1,4 +1,4 @@
-"""The running job as transforms see it: a model, a rollout engine, numbers of the step, and random numbers."""
+"""What transforms and the trainer share in a run: model, rollout engine, metrics, seeds, weight snapshots."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.core import distributed
@@ -19,64 +20,68 @@ from mmpost.types import EmbeddingModel, GenerativeModel, Model, Origin, Reply, 
 
 
 class TrainingContext:
-    """Implements `Context`."""
+    """Implements `Context`, and what the trainer needs besides: seeds, sample errors, metrics, weight snapshots."""
 
     def __init__(
         self, model: Model, rollout: Rollout, seed: int, skip_errors: bool = False, reuse: bool = True
     ) -> None:
+        """`skip_errors`: skip unusable samples instead of raising (`data.on_error=skip`)."""
         self.model, self.rollout, self.seed, self.skip_errors = model, rollout, seed, skip_errors
         self.reuse = reuse
-        """Whether what cannot change a step is left out of its computation (`compute.reuse`)."""
+        """Whether computation that cannot change a step is skipped (`compute.reuse`)."""
         self.skipped: dict[str, None] = {}
-        """What was said of each sample that was left out, the first first."""
+        """One message per skipped sample, in the order in which they were met (an ordered set)."""
         self.step = 0
         self.version = 0
         self.scope = ""
-        self._numbers: dict[str, tuple[float, float]] = {}
-        self._calls = 0
-        """Rollouts of this step so far: a second one of the same samples draws other replies."""
+        """The stage or evaluation that is running; part of every seed, so that their random numbers are independent."""
+        self._metrics: dict[str, tuple[float, float]] = {}
+        """(sum, count) by name, since the last `pop_metrics`."""
+        self._rollouts = 0
+        """Rollouts of this step so far; part of the seed, so that a second one samples other replies."""
         self.snapshots: dict[str, dict[str, Tensor]] = {}
-        """Weights by name, as they were when they were kept."""
+        """Copies of the trainable weights on the CPU, by the name of the snapshot and of the parameter."""
         self.logprob_caches: dict[str, LogprobCache] = {}
-        """By the name of kept weights: where their log-probs of the replies of the data are kept."""
-        self._digests: dict[str, str] = {}
+        """By the name of a snapshot: the disk cache of its log-probs."""
+        self._snapshot_hashes: dict[str, str] = {}
 
-    # What transforms ask.
+    # The `Context` protocol.
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
-        self._calls += 1
-        return self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._calls}"))
+        self._rollouts += 1
+        return self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._rollouts}"))
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         if of not in self.logprob_caches:
-            return self._logp(samples, of)
-        weights = self._digest(of)
+            return self._compute_logp(samples, of)
+        weights = self._snapshot_hash(of)
 
         def compute(missing: Sequence[Sample]) -> list[list[list[float]]]:
-            return self._logp(missing, of)
+            return self._compute_logp(missing, of)
 
         return self.logprob_caches[of].get_or_compute(samples, lambda s: weights + self.model.cache_key(s), compute)
 
-    def _logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
+    def _compute_logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         flat: list[list[float]] = []
-        with torch.no_grad(), self._under(of):
+        with torch.no_grad(), self._weights_swapped(of):
             for batch in self.model.plan(samples, frozenset(), "reply"):
                 logp = self.model(batch, frozenset({"logp"})).logp
                 assert logp is not None
                 flat += batch.by_reply(logp)
-        rest = iter(flat)
-        return [[next(rest) for _ in s.replies] for s in samples]
+        rows = iter(flat)
+        return [[next(rows) for _ in s.replies] for s in samples]
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
-        found: list[dict[str, Tensor]] = []
+        rows: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for batch in self.model.plan(samples, frozenset(), "group"):
-                made = {k: v.cpu() for k, v in self.model(batch, frozenset({"embeddings"})).embeddings.items()}
-                there = {kind: batch.has(kind).tolist() for kind in made}
-                found += [{k: v[i] for k, v in made.items() if there[k][i]} for i in range(batch.samples)]
-        return found
+                outputs = self.model(batch, frozenset({"embeddings"}))
+                embeddings = {k: v.cpu() for k, v in outputs.embeddings.items()}
+                present = {modality: batch.has(modality).tolist() for modality in embeddings}
+                rows += [{k: v[i] for k, v in embeddings.items() if present[k][i]} for i in range(batch.samples)]
+        return rows
 
-    def class_logits(self, samples: Sequence[Sample]) -> Tensor:
+    def class_logits(self, samples: Sequence[Sample]) -> Float[Tensor, "sample class"]:
         if isinstance(self.model, EmbeddingModel) and not self.model.num_classes:
             return torch.empty(len(samples), 0)
         rows = [torch.empty(0, 0)]
@@ -102,136 +107,140 @@ class TrainingContext:
         return [v for part in distributed.gather(list(values)) for v in part]
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        total, n = self._numbers.get(name, (0.0, 0.0))
-        self._numbers[name] = (total + value, n + count)
+        total, n = self._metrics.get(name, (0.0, 0.0))
+        self._metrics[name] = (total + value, n + count)
 
-    # What the trainer asks.
+    # For the trainer.
 
     def seed_for(self, name: str) -> int:
-        """A seed that depends on the run's seed, the step, what the job is doing and `name`."""
+        """A 56-bit seed that depends on the run's seed, the scope (stage or evaluation), the step and `name` only."""
         digest = hashlib.sha256(f"{self.seed}/{self.scope}/{self.step}/{name}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
 
     def fetch(self, source: Source, indices: Sequence[int]) -> list[Sample]:
-        """Samples of `source`, each with its frame. One that cannot be used raises DataError, or is left out (`skips`).
+        """Read samples and set their coordinate frames. Raises DataError for an unusable one, unless `skip_errors`.
 
-        What is left out is counted (data/skipped, a mean over ranks), told once, and kept in `skipped`.
+        Skipped samples are counted (data/skipped, a mean over ranks), reported once on stderr, and kept in `skipped`.
         """
-        samples, lost = [], 0
+        samples, skipped = [], 0
         for index in indices:
             try:
-                samples.append(self._ready(source[index]))
+                sample = self.with_frame(source[index])
+                if self.skip_errors:
+                    # Otherwise a bad medium would raise in the middle of a step, where it can no longer be skipped.
+                    self.model.validate(sample)
+                samples.append(sample)
             except DataError as e:
                 self.record_skipped(source, index, e)
-                lost += 1
+                skipped += 1
         if self.skip_errors:
-            self.log("data/skipped", float(lost))
+            self.log("data/skipped", float(skipped))
         return samples
 
     def record_skipped(self, source: Source, index: int, error: DataError) -> str:
-        """Keep in mind, and return, what is said of a sample that cannot be used; raises it unless the job skips."""
-        told = with_location(source, index, str(error))
+        """Record an unusable sample and return the message for it; without `skip_errors`, raise it as a DataError."""
+        message = with_location(source, index, str(error))
         if not self.skip_errors:
-            raise DataError(told) from error
-        if told not in self.skipped:
-            print(f"skipped (data.on_error=skip): {told}", file=sys.stderr)
-        self.skipped.setdefault(told)
-        return told
-
-    def _ready(self, sample: Sample) -> Sample:
-        framed = self.with_frame(sample)
-        if self.skip_errors:
-            self.model.validate(framed)
-        return framed
+            raise DataError(message) from error
+        if message not in self.skipped:
+            print(f"skipped (data.on_error=skip): {message}", file=sys.stderr)
+        self.skipped.setdefault(message)
+        return message
 
     def with_frame(self, sample: Sample) -> Sample:
-        """`sample` with the frame in which the model writes coordinates for it."""
+        """The sample with the coordinate frame in which this model writes boxes and points for it."""
         frame = self.model.coordinate_frame(sample) if isinstance(self.model, GenerativeModel) else None
         return replace(sample, frame=frame)
 
     def pop_metrics(self) -> dict[str, float]:
-        """Means of what was logged since the last call, over all ranks."""
+        """Means over all ranks of what was logged since the last call; resets them. Every rank must call it."""
+        # Sums ("s" + name) and counts ("n" + name) travel together, in one call.
         sums = distributed.total(
-            {f"{side}{k}": v for k, pair in self._numbers.items() for side, v in zip("sn", pair, strict=True)}
+            {f"{side}{k}": v for k, pair in self._metrics.items() for side, v in zip("sn", pair, strict=True)}
         )
-        self._numbers, self._calls = {}, 0
+        self._metrics, self._rollouts = {}, 0
         names = [k[1:] for k in sums if k[0] == "s"]
         return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
 
     @contextmanager
     def timer(self, name: str) -> Iterator[None]:
-        """Add the seconds of its body to `time/<name>` of this step (the mean over ranks)."""
+        """Add the seconds that its body takes to this step's `time/<name>` (a mean over ranks)."""
         start = time.perf_counter()
         yield
-        total, _ = self._numbers.get(f"time/{name}", (0.0, 0.0))
-        self._numbers[f"time/{name}"] = (total + time.perf_counter() - start, 1.0)
+        # Unlike `log`, the seconds of several blocks add up instead of being averaged.
+        total, _ = self._metrics.get(f"time/{name}", (0.0, 0.0))
+        self._metrics[f"time/{name}"] = (total + time.perf_counter() - start, 1.0)
 
     @contextmanager
     def isolated(self, label: str) -> Iterator[None]:
-        """Work that must leave no trace in the run: its log, its place among the random numbers, torch's generators."""
-        kept = (self._numbers, self._calls, self.scope)
-        self._numbers, self._calls, self.scope = {}, 0, label
+        """Run its body without a trace in the run: metrics, seeds and torch's generators are restored afterwards.
+
+        Evaluating more or less often thus changes no number of the training.
+        """
+        saved = (self._metrics, self._rollouts, self.scope)
+        self._metrics, self._rollouts, self.scope = {}, 0, label
         devices = list(range(torch.cuda.device_count()))
         try:
             with torch.random.fork_rng(devices):
                 yield
         finally:
-            self._numbers, self._calls, self.scope = kept
+            self._metrics, self._rollouts, self.scope = saved
 
     def snapshot_weights(self, name: str) -> None:
-        """Remember what trains, as it is now, under `name` ("reference")."""
-        trained = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
-        self._digests.pop(name, None)
-        self.snapshots[name] = {k: p.detach().to("cpu", copy=True) for k, p in trained.items()}
+        """Copy the trainable weights as they are now to the CPU, under `name` (such as "reference")."""
+        trainable = {k: p for k, p in self.model.module.named_parameters() if p.requires_grad}
+        self._snapshot_hashes.pop(name, None)
+        self.snapshots[name] = {k: p.detach().to("cpu", copy=True) for k, p in trainable.items()}
 
     def set_snapshot(self, name: str, weights: Mapping[str, Tensor]) -> None:
-        """Keep these weights, by parameter, under `name`."""
-        self._digests.pop(name, None)
+        """Store these weights (by parameter name) under `name`."""
+        self._snapshot_hashes.pop(name, None)
         self.snapshots[name] = dict(weights)
 
     def add_trainable(self, name: str) -> None:
-        """Add to kept weights what has begun to train since: until now it has not moved.
+        """Add parameters that have become trainable since to a snapshot: they have not moved yet, so they still count.
 
-        Raises ConfigError where what was kept has left the module.
+        Raises ConfigError where a parameter of the snapshot is no longer in the module.
         """
-        now = dict(self.model.module.named_parameters())
-        gone = sorted(set(self.snapshots[name]) - set(now))
+        parameters = dict(self.model.module.named_parameters())
+        gone = sorted(set(self.snapshots[name]) - set(parameters))
         if gone:
             raise ConfigError(
-                f"the edits of stage {self.scope!r} renamed or removed {gone[0]}, which the reference that an earlier "
-                "stage left needs; refer to the start of the stage, or edit before that stage"
+                f"the edits of stage {self.scope!r} renamed or removed {gone[0]}, which the reference weights from an "
+                "earlier stage contain; use the start of this stage as the reference, or edit before that stage"
             )
-        new = {k: p for k, p in now.items() if p.requires_grad and k not in self.snapshots[name]}
+        new = {k: p for k, p in parameters.items() if p.requires_grad and k not in self.snapshots[name]}
         if new:
             self.set_snapshot(
                 name, {**self.snapshots[name], **{k: p.detach().to("cpu", copy=True) for k, p in new.items()}}
             )
 
-    def _digest(self, name: str) -> str:
-        """A hash of the weights that were kept under `name`."""
-        if name not in self._digests:
-            whole = hashlib.sha256()
+    def _snapshot_hash(self, name: str) -> str:
+        if name not in self._snapshot_hashes:
+            digest = hashlib.sha256()
             for key, tensor in sorted(self.snapshots[name].items()):
-                whole.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-                whole.update(tensor.contiguous().view(torch.uint8).numpy().data)
-            self._digests[name] = whole.hexdigest()
-        return self._digests[name]
+                digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+            self._snapshot_hashes[name] = digest.hexdigest()
+        return self._snapshot_hashes[name]
 
     @contextmanager
-    def _under(self, name: str) -> Iterator[None]:
+    def _weights_swapped(self, name: str) -> Iterator[None]:
+        """Run its body under the weights of a snapshot; "policy" means the current ones."""
         if name == "policy":
             yield
             return
         assert name in self.snapshots, (
-            f"no weights named {name!r}: a transform that asks for them says so (`reference`)"
+            f"no weights named {name!r}: a transform that uses them must declare it (`requires_reference`)"
         )
-        now = self._swap(self.snapshots[name])
+        policy = self._exchange_weights(self.snapshots[name])
         try:
             yield
         finally:
-            self._swap(now)
+            self._exchange_weights(policy)
 
-    def _swap(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _exchange_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Write `weights` into the module in place, and return the values that they replaced."""
         before = {}
         with torch.no_grad():
             for name, p in self.model.module.named_parameters():
@@ -242,11 +251,11 @@ class TrainingContext:
 
 
 def with_location(source: Source, index: int, text: str) -> str:
-    """The message with the sample's place in front, if it does not name it."""
+    """The message, preceded by the sample's location unless it names that already."""
     where = location(source, index)
     return text if where in text else f"{where}: {text}"
 
 
 def location(source: Source, index: int) -> str:
-    """Where a sample stands, as its source calls it (`where`)."""
+    """Where a sample comes from (file and line, say) by the source's method `where`, else its index."""
     return source.where(index) if hasattr(source, "where") else f"sample {index}"  # type: ignore[attr-defined]

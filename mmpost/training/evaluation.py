@@ -1,4 +1,4 @@
-"""Run benches; the numbers are the benches' own."""
+"""Run benches, and estimate the uncertainty of their metrics. What is measured is up to the benches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RESAMPLES = 300
 """Bootstrap resamples behind each interval."""
 
 Estimate = dict[str, float]
-"""value, n, low, high: a metric, its number of samples and its 95 % interval."""
+"""value, n, low, high: a metric, the number of samples behind it, and its 95 % confidence interval."""
 
 
 class HasBenches(Protocol):
-    """A task, or anything else with evaluations."""
+    """A task, or anything else that has benches."""
 
     def benches(self, split: Split) -> list[Bench]: ...
 
@@ -32,10 +32,10 @@ class HasBenches(Protocol):
 def select_benches(
     task: HasBenches, evaluated: Mapping[str, HasBenches], settings: EvalSettings, split: Split
 ) -> list[Bench]:
-    """The evaluations of a split: the task's own, or on the test split those of `eval.tasks` as "name/bench".
+    """The benches of a split: those of the task, or, on the test split, those of `eval.tasks` as "name/bench".
 
-    `evaluated`: the tasks of `eval.tasks` by name. Raises ConfigError for a task without the benches that are named
-    there, or without any.
+    `evaluated`: the tasks of `eval.tasks` by name. Raises ConfigError for a task that lacks a bench named there, or
+    that has none at all.
     """
     if split != "test" or not evaluated:
         return task.benches(split)
@@ -45,7 +45,7 @@ def select_benches(
         benches = {bench.name: bench for bench in other.benches("test")}
         missing = sorted(set(names) - set(benches))
         if missing or not benches:
-            available = ", ".join(benches) or "none: it wants data.test"
+            available = ", ".join(benches) or "none: set its data.test"
             raise ConfigError(
                 f"evaluation of {name}: wanted the bench {missing or 'of its test split'}, found {available}"
             )
@@ -54,32 +54,33 @@ def select_benches(
 
 
 def run_benches(
-    job: TrainingContext,
+    context: TrainingContext,
     benches: Sequence[Bench],
-    most: int = 0,
-    seen: Callable[[str, Sequence[Sample]], None] | None = None,
+    max_samples: int = 0,
+    on_samples: Callable[[str, Sequence[Sample]], None] | None = None,
 ) -> dict[str, Estimate]:
-    """All metrics as "bench/metric", on at most `most` samples of each bench (0: all); `seen` gets the scored samples.
+    """Run benches on at most `max_samples` samples each (0: all); returns every metric, as "bench/metric".
 
-    Leaves no trace in the job: its log and its random numbers are as before. Every rank gets the result.
+    `on_samples` gets the name of each bench and its scored samples. Samples are divided among the ranks; every rank
+    gets the result. The context's metrics and random numbers are as before, so evaluation does not change training.
     """
     results: dict[str, Estimate] = {}
     for bench in benches:
-        with job.isolated(f"eval/{bench.name}"):
-            samples = _scored(job, bench, most)
-        if seen is not None:
-            seen(bench.name, samples)
-        for name, score in intervals(bench.summary, samples).items():
-            results[f"{bench.name}/{name}"] = score
+        with context.isolated(f"eval/{bench.name}"):
+            samples = _transformed_samples(context, bench, max_samples)
+        if on_samples is not None:
+            on_samples(bench.name, samples)
+        for name, estimate in intervals(bench.summary, samples).items():
+            results[f"{bench.name}/{name}"] = estimate
     return results
 
 
-def _scored(job: TrainingContext, bench: Bench, most: int) -> list[Sample]:
-    count = min(most or len(bench.source), len(bench.source))
-    samples = job.fetch(bench.source, range(distributed.rank(), count, distributed.world()))
+def _transformed_samples(context: TrainingContext, bench: Bench, max_samples: int) -> list[Sample]:
+    count = min(max_samples or len(bench.source), len(bench.source))
+    samples = context.fetch(bench.source, range(distributed.rank(), count, distributed.world()))
     for transform in bench.transforms:
-        samples = transform(samples, job)
-    return [s for part in distributed.gather(samples) for s in part]
+        samples = transform(samples, context)
+    return [s for rank_samples in distributed.gather(samples) for s in rank_samples]
 
 
 def intervals(
@@ -100,15 +101,15 @@ def intervals(
 
 
 def table(title: str, columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    """Scores side by side: value and 95 % interval."""
+    """A table of estimates, metrics in rows: value and 95 % interval. `columns`: estimates by heading."""
     out = Table(title=title, title_justify="left")
     out.add_column("metric")
     for name in columns:
         out.add_column(name or "value", justify="right")
-    for metric in dict.fromkeys(m for scores in columns.values() for m in scores):
+    for metric in dict.fromkeys(m for estimates in columns.values() for m in estimates):
         cells = []
-        for scores in columns.values():
-            s = scores.get(metric)
-            cells.append(f"{s['value']:.4g}  [dim]{s['low']:.4g} to {s['high']:.4g}" if s else "")
+        for estimates in columns.values():
+            e = estimates.get(metric)
+            cells.append(f"{e['value']:.4g}  [dim]{e['low']:.4g} to {e['high']:.4g}" if e else "")
         out.add_row(metric, *cells)
     return out

@@ -1,7 +1,9 @@
-"""Objectives of a whole optimiser step: outputs of all micro-batches first, the loss on them, then their gradients.
+"""Gradient caching for objectives of a whole optimizer step, over micro-batches and ranks.
 
-Gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"), over
-ranks too, for any output of the model.
+Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache), for any output
+of the model: (1) forward all micro-batches without gradient; (2) compute the loss on all outputs together, and its
+gradient at each output; (3) forward each micro-batch again, with gradient, and backpropagate the cached gradient. The
+result is the exact gradient of the step, for the price of a second forward pass.
 """
 
 from __future__ import annotations
@@ -13,129 +15,121 @@ import torch
 from torch import Tensor
 
 from mmpost.core import distributed
-from mmpost.core.collate import joined, on_device
+from mmpost.core.collate import joined, on_device, with_token_columns
 from mmpost.errors import TrainError
 from mmpost.training.context import TrainingContext
-from mmpost.types import Batch, Engine, Loss, Objective, Outputs
-
-Random = tuple[Tensor, list[Tensor]]
-"""States of torch's generators: on the CPU, and on each GPU."""
-
-
-@dataclass(frozen=True)
-class _CachedBatch:
-    """A micro-batch after the pass without gradient."""
-
-    batch: Batch
-    outputs: Outputs
-    before: Random
-    """Random states before its forward: dropout is drawn again in the second."""
-
-
-def fits_one_pass(plan: Sequence[Batch]) -> bool:
-    """Whether one micro-batch of one rank is all of the step, so that the plain way is right; asked by all ranks."""
-    return distributed.world() == 1 and len(plan) <= 1
-
-
-def step_counts(objective: Objective, own: Batch) -> Mapping[str, float]:
-    """The objective's counts of the step, from this rank's part of it."""
-    everything = joined(distributed.gather(on_device(own, torch.device("cpu"))))
-    return objective.counts(everything) if everything.samples else {}
-
-
-def total_loss(loss: Loss, counts: Mapping[str, float]) -> Tensor:
-    """What is minimised: each term over its own count."""
-    return torch.stack([term / counts[name] for name, term in loss.terms.items()]).sum()
-
-
-def backward_with_gradient_cache(
-    job: TrainingContext,
-    engine: Engine,
-    objective: Objective,
-    plan: Sequence[Batch],
-    counts: Mapping[str, float],
-    open_columns: frozenset[str],
-) -> tuple[float, list[list[float]]]:
-    """Add the exact gradient of the step; returns the loss, and the log-probs of this rank's replies by reply.
-
-    Every rank computes the loss of all; the first that has samples counts it, its metrics, and the gradient of scalars
-    of the model, so that sums over ranks are right. `open_columns` are written from the log-probs of the first pass.
-    Raises TrainError where scalars of the model differ between micro-batches.
-    """
-    pieces, rows = _first_pass(job, objective, plan, open_columns)
-    parts = distributed.gather([(on_device(p.batch, CPU), _moved(p.outputs, CPU)) for p in _bare(pieces)])
-    leader = next((rank for rank, part in enumerate(parts) if part), None)
-    if leader is None:
-        return 0.0, rows
-    device = pieces[0].batch.sample_ids.device if pieces else CPU
-    everyone = [(on_device(b, device), _moved(o, device)) for part in parts for b, o in part]
-    batches, outputs = [b for b, _ in everyone], [o for _, o in everyone]
-    leaves, aux = _leaves(outputs, batches)
-    loss = objective(_assembled(outputs[0], leaves, aux), joined(batches))
-    value = total_loss(loss, counts)
-    gradients, of_aux = _gradients(value, leaves, aux)
-    first = sum(len(part) for part in parts[: distributed.rank()])
-    own = [{key: pieces_[first + i] for key, pieces_ in gradients.items()} for i in range(len(pieces))]
-    _second_pass(job, engine, objective, pieces, own, of_aux if distributed.rank() == leader else {})
-    if distributed.rank() != leader:
-        return 0.0, rows
-    for name, (number, count) in loss.metrics.items():
-        job.log(name, float(number), float(count))
-    return float(value.detach()), rows
-
+from mmpost.types import Batch, Engine, Objective, Outputs
 
 CPU = torch.device("cpu")
 
 Key = tuple[str, str]
-"""A field of Outputs, and the name of one of its tensors where it has several."""
+"""A field of Outputs, and the name of the tensor within it; empty for a field that is a tensor itself."""
+
+RandomState = tuple[Tensor, list[Tensor]]
+"""States of torch's generators: of the CPU, and of each GPU."""
+
+
+@dataclass(frozen=True)
+class _CachedBatch:
+    """A micro-batch after the forward pass without gradient."""
+
+    batch: Batch
+    outputs: Outputs
+    random_state: RandomState
+    """Of the generators before the first forward pass, so that the second applies the same dropout masks."""
+
+
+def fits_one_pass(plan: Sequence[Batch]) -> bool:
+    """Whether a single micro-batch on a single rank is the whole step, so that no caching is needed."""
+    return distributed.world() == 1 and len(plan) <= 1
+
+
+def step_counts(objective: Objective, local: Batch) -> Mapping[str, float]:
+    """The objective's counts of the whole step, from this rank's part of it; every rank must call it."""
+    whole_step = joined(distributed.gather(on_device(local, CPU)))
+    return objective.counts(whole_step) if whole_step.samples else {}
+
+
+def backward_with_gradient_cache(
+    context: TrainingContext,
+    engine: Engine,
+    objective: Objective,
+    plan: Sequence[Batch],
+    counts: Mapping[str, float],
+    recorded_columns: frozenset[str],
+) -> tuple[float, list[list[float]]]:
+    """Add the exact gradient of the step to the parameters.
+
+    Every rank computes the same loss of the whole step. The first rank with samples (the leader) alone reports it and
+    its metrics, and alone backpropagates into scalars of the model, so that sums over ranks count them once.
+    `recorded_columns` are filled in from the log-probs of the first pass. Returns the loss (0 except on the leader),
+    and the log-probs of this rank's replies, [reply][tok]. Raises TrainError where scalars of the model (`Outputs.aux`)
+    differ between micro-batches.
+    """
+    cached, logp = _first_pass(context, objective, plan, recorded_columns)
+    by_rank = distributed.gather(
+        [(on_device(replace(c.batch, inputs=None), CPU), _detached_to(c.outputs, CPU)) for c in cached]
+    )
+    leader = next((rank for rank, part in enumerate(by_rank) if part), None)
+    if leader is None:
+        return 0.0, logp
+    device = cached[0].batch.sample_ids.device if cached else CPU
+    whole_step = [(on_device(b, device), _detached_to(o, device)) for part in by_rank for b, o in part]
+    batches, outputs = [b for b, _ in whole_step], [o for _, o in whole_step]
+    leaves, aux = _leaves(outputs, batches)
+    loss = objective(_concatenated(leaves, aux), joined(batches))
+    value = loss.total(counts)
+    gradients, aux_gradients = _gradients(value, leaves, aux)
+    first = sum(len(part) for part in by_rank[: distributed.rank()])
+    local = [{key: pieces[first + i] for key, pieces in gradients.items()} for i in range(len(cached))]
+    _second_pass(context, engine, objective, cached, local, aux_gradients if distributed.rank() == leader else {})
+    if distributed.rank() != leader:
+        return 0.0, logp
+    for name, (metric_sum, metric_count) in loss.metrics.items():
+        context.log(name, float(metric_sum), float(metric_count))
+    return float(value.detach()), logp
 
 
 def _first_pass(
-    job: TrainingContext, objective: Objective, plan: Sequence[Batch], open_columns: frozenset[str]
+    context: TrainingContext, objective: Objective, plan: Sequence[Batch], recorded_columns: frozenset[str]
 ) -> tuple[list[_CachedBatch], list[list[float]]]:
-    pieces, rows = [], []
+    """Forward without gradient, but with dropout, as the second pass has it."""
+    cached, logp = [], []
     with torch.no_grad():
         for batch in plan:
-            before = _random()
-            outputs = job.model(batch, objective.required_outputs, train=True)
-            if open_columns:
+            random_state = _random_state()
+            outputs = context.model(batch, objective.required_outputs, train=True)
+            if recorded_columns:
                 assert outputs.logp is not None
-                batch = with_columns(batch, open_columns, outputs.logp)
-                rows += batch.by_reply(outputs.logp)
-            pieces.append(_CachedBatch(batch, outputs, before))
-    return pieces, rows
-
-
-def with_columns(batch: Batch, names: frozenset[str], logp: Tensor) -> Batch:
-    """The batch with these log-probs as the columns `names`."""
-    columns = {**batch.columns, **dict.fromkeys(names, logp.detach())}
-    return replace(batch, columns=columns, per_token_columns={*batch.per_token_columns, *names})
+                batch = with_token_columns(batch, recorded_columns, outputs.logp)
+                logp += batch.by_reply(outputs.logp)
+            cached.append(_CachedBatch(batch, outputs, random_state))
+    return cached, logp
 
 
 def _second_pass(
-    job: TrainingContext,
+    context: TrainingContext,
     engine: Engine,
     objective: Objective,
-    pieces: Sequence[_CachedBatch],
+    cached: Sequence[_CachedBatch],
     gradients: Sequence[Mapping[Key, Tensor]],
-    of_aux: Mapping[str, Tensor],
+    aux_gradients: Mapping[str, Tensor],
 ) -> None:
-    """Each micro-batch again, with its outputs' gradients pushed in; those of `of_aux` with the first alone."""
-    with job.model.step([p.batch for p in pieces]):
-        for i, piece in enumerate(pieces):
-            _set_random(piece.before)
-            outputs = job.model(piece.batch, objective.required_outputs, train=True)
-            wanted = {**gradients[i], **({("aux", name): g for name, g in of_aux.items()} if i == 0 else {})}
-            made = dict(_tensors(outputs))
-            # Its gradient at each output is exactly the one that was asked for.
-            sums = [(made[key] * g).sum() for key, g in wanted.items() if key in made and made[key].requires_grad]
+    """Forward each micro-batch again and backpropagate the cached gradients of its outputs.
+
+    The scalars of the model are the same in every micro-batch, so `aux_gradients` go in with the first one only.
+    """
+    with context.model.step([c.batch for c in cached]):
+        for i, micro_batch in enumerate(cached):
+            _set_random_state(micro_batch.random_state)
+            tensors = dict(_tensors(context.model(micro_batch.batch, objective.required_outputs, train=True)))
+            targets = {**gradients[i], **({("aux", name): g for name, g in aux_gradients.items()} if i == 0 else {})}
+            # The gradient of sum(output * g) at the output is g: a scalar whose backward injects the cached gradients.
+            sums = [
+                (tensors[key] * g).sum() for key, g in targets.items() if key in tensors and tensors[key].requires_grad
+            ]
             if sums:
                 engine.backward(torch.stack(sums).sum())
-
-
-def _bare(pieces: Sequence[_CachedBatch]) -> Iterator[_CachedBatch]:
-    """Without what belongs to the model alone."""
-    return (replace(p, batch=replace(p.batch, inputs=None)) for p in pieces)
 
 
 def _tensors(outputs: Outputs) -> Iterator[tuple[Key, Tensor]]:
@@ -147,65 +141,71 @@ def _tensors(outputs: Outputs) -> Iterator[tuple[Key, Tensor]]:
             yield from (((f.name, name), tensor) for name, tensor in value.items())
 
 
-def _moved(outputs: Outputs, device: torch.device) -> Outputs:
-    return _built({key: tensor.detach().to(device) for key, tensor in _tensors(outputs)})
+def _detached_to(outputs: Outputs, device: torch.device) -> Outputs:
+    return _as_outputs({key: tensor.detach().to(device) for key, tensor in _tensors(outputs)})
 
 
-def _built(tensors: Mapping[Key, Tensor]) -> Outputs:
-    made: dict[str, dict[str, Tensor]] = {}
-    for (owner, name), tensor in tensors.items():
-        made.setdefault(owner, {})[name] = tensor
-    return Outputs(**{owner: own.get("", own) for owner, own in made.items()})  # type: ignore[arg-type]
+def _as_outputs(tensors: Mapping[Key, Tensor]) -> Outputs:
+    by_field: dict[str, dict[str, Tensor]] = {}
+    for (field, name), tensor in tensors.items():
+        by_field.setdefault(field, {})[name] = tensor
+    return Outputs(**{field: named.get("", named) for field, named in by_field.items()})  # type: ignore[arg-type]
 
 
 def _leaves(outputs: Sequence[Outputs], batches: Sequence[Batch]) -> tuple[dict[Key, list[Tensor]], dict[str, Tensor]]:
-    """For each output its pieces, one for each micro-batch; and the scalars of the model, once. All want gradients."""
-    found = [dict(_tensors(o)) for o in outputs]
+    """The leaves of the loss's graph, all with requires_grad.
+
+    For each output one tensor per micro-batch, and the scalars of the model (`aux`) once. Raises TrainError where the
+    scalars differ between micro-batches, such as an expert-balance loss: their gradient could not be counted once.
+    """
+    tensors = [dict(_tensors(o)) for o in outputs]
     leaves: dict[Key, list[Tensor]] = {}
-    for key in dict.fromkeys(k for own in found for k in own if k[0] != "aux"):
-        like = next(own[key] for own in found if key in own)
-        # A kind of medium that a micro-batch lacks altogether.
+    for key in dict.fromkeys(k for named in tensors for k in named if k[0] != "aux"):
+        like = next(named[key] for named in tensors if key in named)
+        # Zeros stand in for the embeddings of a modality that a micro-batch lacks altogether.
         pieces = [
-            own[key] if key in own else like.new_zeros(b.samples, *like.shape[1:])
-            for own, b in zip(found, batches, strict=True)
+            named[key] if key in named else like.new_zeros(b.samples, *like.shape[1:])
+            for named, b in zip(tensors, batches, strict=True)
         ]
         leaves[key] = [piece.requires_grad_() for piece in pieces]
-    aux = {key[1]: tensor for key, tensor in found[0].items() if key[0] == "aux"}
-    for own in found[1:]:
-        theirs = {key[1]: tensor for key, tensor in own.items() if key[0] == "aux"}
-        other = [
-            n for n in aux.keys() | theirs.keys() if n not in aux or n not in theirs or not _equal(aux[n], theirs[n])
+    aux = {key[1]: tensor for key, tensor in tensors[0].items() if key[0] == "aux"}
+    for named in tensors[1:]:
+        other = {key[1]: tensor for key, tensor in named.items() if key[0] == "aux"}
+        differing = [
+            n for n in aux.keys() | other.keys() if n not in aux or n not in other or not _equal(aux[n], other[n])
         ]
-        if other:
+        if differing:
             raise TrainError(
-                f"wanted scalars of the model (Outputs.aux) that are the same in every micro-batch, found others for "
-                f"{sorted(other)}: an objective of the whole batch cannot use them; take one of replies or groups"
+                "wanted scalars of the model (Outputs.aux) that are the same in every micro-batch, found different "
+                f"values of {sorted(differing)}: an objective of the whole batch cannot use them; choose an objective "
+                "of replies or groups"
             )
     return leaves, {name: tensor.clone().requires_grad_() for name, tensor in aux.items()}
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
+    # NaN equals NaN here: a loss that is not finite is reported as such later.
     return torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def _assembled(like: Outputs, leaves: Mapping[Key, Sequence[Tensor]], aux: Mapping[str, Tensor]) -> Outputs:
+def _concatenated(leaves: Mapping[Key, Sequence[Tensor]], aux: Mapping[str, Tensor]) -> Outputs:
     whole = {key: torch.cat(list(pieces)) for key, pieces in leaves.items()}
-    return _built({**whole, **{("aux", name): tensor for name, tensor in aux.items()}})
+    return _as_outputs({**whole, **{("aux", name): tensor for name, tensor in aux.items()}})
 
 
 def _gradients(
     value: Tensor, leaves: Mapping[Key, Sequence[Tensor]], aux: Mapping[str, Tensor]
 ) -> tuple[dict[Key, list[Tensor]], dict[str, Tensor]]:
     flat = [*(piece for pieces in leaves.values() for piece in pieces), *aux.values()]
-    found = iter(torch.autograd.grad(value, flat, allow_unused=True, materialize_grads=True))
-    return {key: [next(found) for _ in pieces] for key, pieces in leaves.items()}, {n: next(found) for n in aux}
+    gradients = iter(torch.autograd.grad(value, flat, allow_unused=True, materialize_grads=True))
+    return {key: [next(gradients) for _ in pieces] for key, pieces in leaves.items()}, {n: next(gradients) for n in aux}
 
 
-def _random() -> Random:
+def _random_state() -> RandomState:
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def _set_random(state: Random) -> None:
+def _set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])

@@ -1,4 +1,4 @@
-"""Being told to stop: the first signal lets the step finish, the second does not wait for it."""
+"""Stopping by a signal: the first lets the current step finish, the second aborts it."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """Raised by the second signal, only inside `Stop.interruptible`."""
+    """Raised by the second signal, only inside `StopSignal.interruptible`."""
 
 
 class StopSignal:
-    """Hears SIGTERM and Ctrl-C while it is entered.
+    """Handles SIGTERM and Ctrl-C while its context is entered.
 
-    The first sets `asked`; whoever runs the loop looks at it after each step. The second raises `Now` as soon as the
-    work is somewhere that it may be cut off: in a rollout or a forward pass, never while weights move or files are
-    written. The third is the ordinary Ctrl-C.
+    The first signal sets `requested`, which the training loop reads after each step. The second raises `Interrupted` as
+    soon as the code is somewhere that can be aborted: in a rollout or a forward pass, never while weights are updated
+    or files are written. The third raises KeyboardInterrupt.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.requested = False
-        self._urgent = False
+        self._abort_requested = False
         self._interruptible = False
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
+        # Python allows handlers in the main thread only; elsewhere signals keep their default meaning.
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._hear) for s in self.SIGNALS}
+            self._previous_handlers = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Work that leaves nothing half done when it is cut off."""
-        if self._urgent:
+        """Surrounds work that leaves nothing half done when it is aborted."""
+        # A second signal may have arrived while the weights were updated; it takes effect here.
+        if self._abort_requested:
             raise Interrupted
         self._interruptible = True
         try:
@@ -51,13 +53,15 @@ class StopSignal:
         finally:
             self._interruptible = False
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._urgent:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._abort_requested:
             raise KeyboardInterrupt
         if not self.requested:
             self.requested = True
-            print("\nmmpost: finishing this step, then saving; once more to save without it", file=sys.stderr)
+            print(
+                "\nmmpost: finishing this step, then saving; send the signal again to save without it", file=sys.stderr
+            )
             return
-        self._urgent = True
+        self._abort_requested = True
         if self._interruptible:
             raise Interrupted

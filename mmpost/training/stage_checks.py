@@ -1,4 +1,4 @@
-"""The stages of a task, checked: what cannot work together must show before anything is computed."""
+"""Check the stages of a task: combinations that cannot work raise before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from mmpost.types import FunctionTransform, RefillBatch, Selector, Stage, Task, 
 
 
 def checked_stages(task: Task) -> list[Stage]:
-    """All stages of `task`, checked."""
+    """All stages of `task`, after `check_stages`."""
     return check_stages(list(task.stages()))
 
 
-def check_stages(made: list[Stage]) -> list[Stage]:
-    """The stages. Raises ConfigError for what one cannot do, and for transforms that refuse one another."""
-    for number, stage in enumerate(made):
-        earlier = {s.name: s for s in made[:number]}
+def check_stages(stages: list[Stage]) -> list[Stage]:
+    """Return the stages. Raises ConfigError for an invalid stage, and for transforms that conflict."""
+    for number, stage in enumerate(stages):
+        earlier = {s.name: s for s in stages[:number]}
         if stage.name in earlier:
-            raise ConfigError(f"wanted a name of its own for each stage, found {stage.name!r} twice; rename one")
+            raise ConfigError(f"wanted a unique name for each stage, found {stage.name!r} twice; rename one")
         if stage.objective is None:
-            _makes_data(stage)
+            _check_data_generation(stage)
         else:
-            _trains(stage)
+            _check_training(stage)
         refuse_conflicts(f"stage {stage.name!r}", _transforms(stage, earlier))
-    return made
+    return stages
 
 
 def refuse_conflicts(where: str, transforms: Sequence[Transform]) -> None:
-    """Raises ConfigError for the first two that must not be combined (`conflicts`), with the reason."""
+    """Raise ConfigError for the first pair that must not be combined (`Transform.conflicts`), with the reason."""
     for one, other in itertools.permutations(transforms, 2):
         for what, why in one.conflicts.items():
             if matches(what, other):
@@ -40,13 +40,13 @@ def refuse_conflicts(where: str, transforms: Sequence[Transform]) -> None:
 def refuse_selection_conflicts(
     where: str, conflicts: Mapping[str, str], transforms: Sequence[Transform | RefillBatch]
 ) -> None:
-    """The same for samples that were chosen by a transform at another time; `conflicts` as a manifest has them."""
+    """`refuse_conflicts` for samples that a transform of an earlier run selected; `conflicts`: as in its manifest."""
     for what, why in conflicts.items():
         for other in transforms:
             if matches(what, other):
-                chooser, _, reason = why.partition(": ")
+                selector, _, reason = why.partition(": ")
                 raise ConfigError(
-                    _refused(where, f"samples that were chosen by {chooser}", display_name(other), reason)
+                    _refused(where, f"samples that were chosen by {selector}", display_name(other), reason)
                 )
 
 
@@ -55,7 +55,7 @@ def _refused(where: str, one: str, other: str, why: str) -> str:
 
 
 def matches(what: str | type, transform: Any) -> bool:
-    """Whether `what`, a class, the name of one, or the name of a column that is made, means this transform."""
+    """Whether `what` (a class, the name of a class, or a column that a transform writes) refers to this transform."""
     if isinstance(what, type):
         return isinstance(transform, what)
     makes = transform.makes if isinstance(transform, Transform) else ()
@@ -63,42 +63,42 @@ def matches(what: str | type, transform: Any) -> bool:
 
 
 def display_name(transform: Any) -> str:
-    """The name of the function, or of the transform's class."""
+    """The name of the transform's class, or of the function that it wraps."""
     return (transform.function if isinstance(transform, FunctionTransform) else type(transform)).__name__
 
 
 def _transforms(stage: Stage, earlier: Mapping[str, Stage]) -> list[Transform]:
-    """What the samples of a stage went through, also in the stage that it reads from."""
-    own: list[Transform] = [t for t in stage.transforms if not isinstance(t, RefillBatch)]
+    """The transforms of a stage, and the selectors of the stages that it reads from."""
+    transforms: list[Transform] = [t for t in stage.transforms if not isinstance(t, RefillBatch)]
     if stage.reads_from is None:
-        return own
+        return transforms
     source = earlier.get(stage.reads_from.stage)
     if source is None or source.objective is not None:
         names = [s.name for s in earlier.values() if s.objective is None]
         raise ConfigError(
-            f"stage {stage.name!r} reads what {stage.reads_from.stage!r} recorded: wanted an earlier stage without "
+            f"stage {stage.name!r} reads the data of {stage.reads_from.stage!r}: wanted an earlier stage without "
             f"objective, found {names or 'none'}"
         )
-    return [*own, *(t for t in _transforms(source, earlier) if isinstance(t, Selector))]
+    return [*transforms, *(t for t in _transforms(source, earlier) if isinstance(t, Selector))]
 
 
-def _makes_data(stage: Stage) -> None:
+def _check_data_generation(stage: Stage) -> None:
     if any(isinstance(t, RefillBatch) for t in stage.transforms):
         raise ConfigError(
-            f"stage {stage.name!r} has no objective, so each sample goes through its transforms once; "
-            "RefillBatch would draw others: leave it out, or give the stage an objective"
+            f"stage {stage.name!r} has no objective, so each sample is transformed exactly once; "
+            "RefillBatch would draw others: remove it, or give the stage an objective"
         )
 
 
-def _trains(stage: Stage) -> None:
-    settling = [display_name(t) for t in stage.transforms if isinstance(t, Selector)]
-    if settling:
+def _check_training(stage: Stage) -> None:
+    selectors = [display_name(t) for t in stage.transforms if isinstance(t, Selector)]
+    if selectors:
         raise ConfigError(
-            f"stage {stage.name!r}: {settling[0]} judges when all samples have been measured, which a stage with an "
-            "objective never sees; put it into a stage without one, and let this stage read that (Stage.reads)"
+            f"stage {stage.name!r}: {selectors[0]} decides after all samples have been processed, which a stage with "
+            "an objective never does; move it to a stage without one, and read from that stage (Stage.reads_from)"
         )
     if stage.objective is not None and stage.objective.on_policy_only and stage.updates_per_batch > 1:
         raise ConfigError(
             f"stage {stage.name!r} makes {stage.updates_per_batch} updates on each rollout batch, but its objective "
-            "takes the policy as it is for the old one; set its old=column"
+            "assumes on-policy updates (a probability ratio of 1); set its old=column"
         )

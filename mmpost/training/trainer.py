@@ -1,4 +1,4 @@
-"""The loop. It knows samples, batches, objectives and steps, and nothing else: no modality, method, task or engine."""
+"""The training loop. It knows samples, batches, objectives and steps only: no modality, method, task or engine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from mmpost.core import distributed
+from mmpost.core.collate import with_token_columns
 from mmpost.errors import TrainError
 from mmpost.training.active_replies import (
     active_reply_mask,
@@ -22,39 +23,33 @@ from mmpost.training.active_replies import (
 )
 from mmpost.training.batches import RolloutBatcher
 from mmpost.training.context import TrainingContext
-from mmpost.training.gradient_cache import (
-    backward_with_gradient_cache,
-    fits_one_pass,
-    step_counts,
-    total_loss,
-    with_columns,
-)
+from mmpost.training.gradient_cache import backward_with_gradient_cache, fits_one_pass, step_counts
 from mmpost.training.interrupts import StopSignal
 from mmpost.types import Engine, Model, Objective, Sample
 
 Metrics = dict[str, float]
 OnStep = Callable[[Metrics, Sequence[Sample]], None]
-"""Called after every optimiser step with its numbers and the samples it used."""
+"""Called after every optimizer step with its metrics and the samples of its minibatch."""
 
 
 @dataclass
 class StageProgress:
-    """Where a stage stands after its last whole step: with weights and update, all that resuming needs."""
+    """Progress of a stage after its last finished step; with the weights and the update's state, enough to resume."""
 
     steps_done: int = 0
-    """Optimiser steps of the stage."""
+    """Optimizer steps taken in the stage."""
     rollout: int = 0
-    """Number of the rollout batch."""
+    """Number of the current rollout batch, from 1."""
     updates_done: int = 0
-    """Updates made on it."""
+    """Optimizer steps taken on the current rollout batch."""
     samples: list[Sample] | None = None
-    """The rollout batch, as long as updates on it are to come."""
+    """The current rollout batch of this rank; None once all its updates are done."""
     samples_drawn: int = 0
-    """Samples that the feed has drawn for it and all before."""
+    """Samples read from the source for this and all earlier rollout batches, over all ranks."""
     zero_gradient_steps: int = 0
-    """Steps in a row whose gradient was zero."""
+    """Steps in a row whose gradient norm was exactly zero."""
     rng: torch.Tensor | None = None
-    """State of torch's generator on the CPU."""
+    """State of torch's CPU generator, which an interrupted step is rewound to."""
 
 
 @dataclass(frozen=True)
@@ -62,155 +57,182 @@ class StopCondition:
     """When a stage ends."""
 
     steps: int
-    """Optimiser steps of the stage."""
+    """Optimizer steps of the stage."""
     stop: StopSignal
-    """Asked to stop, the loop ends after the step at hand."""
+    """Once it is requested, the loop ends after the current step."""
     max_zero_gradient_steps: int = 0
-    """Steps in a row without any gradient, after which the run fails; 0: never."""
+    """Zero-gradient steps in a row after which training fails; 0: never."""
 
 
 def train_stage(
-    job: TrainingContext,
-    feed: RolloutBatcher,
+    context: TrainingContext,
+    batcher: RolloutBatcher,
     engine: Engine,
-    cursor: StageProgress,
+    progress: StageProgress,
     until: StopCondition,
-    watch: OnStep,
+    on_step: OnStep,
 ) -> None:
-    """Train the stage of `feed` from where `cursor` stands."""
-    stage, stop = feed.stage, until.stop
+    """Train the batcher's stage from `progress`, which is updated in place after every step.
+
+    Each rollout batch is split into `stage.minibatches`, and passed over `stage.num_iterations` times: one optimizer
+    step per minibatch and pass. Raises TrainError where the loss is not finite, or after too many steps without a
+    gradient; `Interrupted` where a second signal arrives during a rollout or a forward pass.
+    """
+    stage, stop = batcher.stage, until.stop
     objective = stage.objective
-    assert objective is not None, f"stage {stage.name!r} makes data"
-    feed.drawn = cursor.samples_drawn
-    while cursor.steps_done < until.steps:
+    assert objective is not None, f"stage {stage.name!r} generates data"
+    batcher.drawn = progress.samples_drawn
+    while progress.steps_done < until.steps:
         start = time.perf_counter()
-        if cursor.samples is None:
+        if progress.samples is None:
             with stop.interruptible():
-                samples = feed.next()
-            cursor.samples, cursor.samples_drawn = samples, feed.drawn
-            cursor.rollout, cursor.updates_done = cursor.rollout + 1, 0
-        pieces = split_minibatches(cursor.samples, stage.minibatches)
-        counts = denominators(objective, job.model, pieces)
-        place, fresh = cursor.updates_done % stage.minibatches, cursor.updates_done == 0
-        if fresh and stage.updates_per_batch > 1:
-            with job.timer("logp"), stop.interruptible():
-                pieces = [
-                    record_policy_logprobs(job, objective, p) if i or not job.reuse else p for i, p in enumerate(pieces)
+                samples = batcher.next()
+            progress.samples, progress.samples_drawn = samples, batcher.drawn
+            progress.rollout, progress.updates_done = progress.rollout + 1, 0
+        minibatches = split_minibatches(progress.samples, stage.minibatches)
+        counts = denominators(objective, context.model, minibatches)
+        index, on_policy = progress.updates_done % stage.minibatches, progress.updates_done == 0
+        if on_policy and stage.updates_per_batch > 1:
+            # Later updates need the log-probs under the weights that sampled the batch, which are in place only now.
+            # The first minibatch gets its own from the forward pass that trains on it, at no extra cost.
+            with context.timer("logp"), stop.interruptible():
+                minibatches = [
+                    record_policy_logprobs(context, objective, m) if i or not context.reuse else m
+                    for i, m in enumerate(minibatches)
                 ]
-        with job.timer("train"):
-            moved, pieces[place] = optimizer_step(
-                job, engine, objective, pieces[place], counts[place], stop.interruptible, fresh
+        with context.timer("train"):
+            update_metrics, minibatches[index] = optimizer_step(
+                context, engine, objective, minibatches[index], counts[index], stop.interruptible, on_policy
             )
-        cursor.samples = [s for piece in pieces for s in piece]
-        job.step, job.version = job.step + 1, job.version + 1
-        cursor.steps_done, cursor.updates_done = cursor.steps_done + 1, cursor.updates_done + 1
-        if cursor.updates_done == stage.updates_per_batch:
-            cursor.samples = None
-        cursor.zero_gradient_steps = cursor.zero_gradient_steps + 1 if moved.get("grad_norm") == 0.0 else 0
-        cursor.rng = torch.get_rng_state()
-        numbers = {**job.pop_metrics(), "rollout": cursor.rollout, "time/step": time.perf_counter() - start}
-        watch(numbers, pieces[place])
-        if until.max_zero_gradient_steps and cursor.zero_gradient_steps >= until.max_zero_gradient_steps:
+        # The recorded log-probs stay with the samples, and so reach the next passes and a checkpoint.
+        progress.samples = [s for minibatch in minibatches for s in minibatch]
+        context.step, context.version = context.step + 1, context.version + 1
+        progress.steps_done, progress.updates_done = progress.steps_done + 1, progress.updates_done + 1
+        if progress.updates_done == stage.updates_per_batch:
+            progress.samples = None
+        progress.zero_gradient_steps = progress.zero_gradient_steps + 1 if update_metrics.get("grad_norm") == 0.0 else 0
+        progress.rng = torch.get_rng_state()
+        metrics = {**context.pop_metrics(), "rollout": progress.rollout, "time/step": time.perf_counter() - start}
+        on_step(metrics, minibatches[index])
+        if until.max_zero_gradient_steps and progress.zero_gradient_steps >= until.max_zero_gradient_steps:
             raise TrainError(
-                f"no gradient in the last {cursor.zero_gradient_steps} steps: these samples teach nothing. "
-                "Look at samples/ and the groups without contrast, or raise max_zero_gradient_steps"
+                f"no gradient in the last {progress.zero_gradient_steps} steps: nothing is learned from these samples. "
+                "Look at samples/ and at the groups without contrast, or raise max_zero_gradient_steps"
             )
+        # A signal may reach some ranks only; all of them must stop after the same step.
         if any(distributed.gather(stop.requested)):
             return
 
 
 def optimizer_step(
-    job: TrainingContext,
+    context: TrainingContext,
     engine: Engine,
     objective: Objective,
     samples: Sequence[Sample],
     counts: Mapping[str, float],
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
-    fresh: bool = False,
+    on_policy: bool = False,
 ) -> tuple[Mapping[str, float], list[Sample]]:
-    """One optimiser step on `samples`: micro-batches forward and backward, each term over its own count, then move.
+    """Accumulate the gradient of `samples` over micro-batches and ranks, then update the weights.
 
-    `fresh`: the weights are those that the rollout batch was made with. Returns the numbers of the update, and the
-    samples with what the objective remembers. Raises TrainError, with the weights unmoved, where one is not finite.
+    `counts`: the denominator of each loss term (`denominators`). `interruptible` wraps what may be aborted; the update
+    itself may not. `on_policy`: the weights are those that the rollout batch was made with. Returns the update's
+    metrics, and the samples with the policy log-probs that were recorded on them. Raises TrainError, with the weights
+    unchanged, where the loss or a metric of the update is not finite.
     """
     with interruptible():
-        total, samples = accumulate(job, engine, objective, samples, counts, fresh)
-    # Terms are divided by counts of all ranks, so the loss of the step is the sum over the ranks, as the gradient is.
-    total = sum(distributed.gather(total))
-    moved = engine.step() if math.isfinite(total) else {}
-    job.model.after_step()
-    for name, number in {"loss": total, **moved}.items():
-        job.log(name, number)
-    if not all(math.isfinite(v) for v in (total, *moved.values())):
-        alone = [uid for part in distributed.gather(_not_finite(job, objective, samples)) for uid in part]
-        everyone = [uid for part in distributed.gather([s.uid for s in samples]) for uid in part]
+        loss, samples = accumulate(context, engine, objective, samples, counts, on_policy)
+    # Terms are divided by counts over all ranks, so the loss of the step is the sum over ranks, as is the gradient.
+    loss = sum(distributed.gather(loss))
+    update_metrics = engine.step() if math.isfinite(loss) else {}
+    context.model.after_step()
+    for name, value in {"loss": loss, **update_metrics}.items():
+        context.log(name, value)
+    if not all(math.isfinite(v) for v in (loss, *update_metrics.values())):
+        culprits = [uid for uids in distributed.gather(_not_finite(context, objective, samples)) for uid in uids]
+        all_uids = [uid for uids in distributed.gather([s.uid for s in samples]) for uid in uids]
         raise TrainError(
-            f"step {job.step + 1}: the loss is {total} and the step reports {dict(moved)}; the weights were not moved. "
-            + (f"Not finite by themselves: {', '.join(alone)}. " if alone else "Each sample by itself is finite. ")
+            f"step {context.step + 1}: the loss is {loss} and the update reports {dict(update_metrics)}; the weights "
+            "were not moved. "
+            + (f"Not finite on their own: {', '.join(culprits)}. " if culprits else "Each sample alone is finite. ")
             + "Look at them in samples/, or lower optim.lr in a new run from the last checkpoint (model=RUN). "
-            f"All samples of the step: {', '.join(everyone)}"
+            f"All samples of the step: {', '.join(all_uids)}"
         )
-    return moved, samples
+    return update_metrics, samples
 
 
-def _not_finite(job: TrainingContext, objective: Objective, samples: Sequence[Sample]) -> list[str]:
-    """The samples whose own loss is not finite, from one more forward; none where losses are of whole batches only."""
-    found = []
+def _not_finite(context: TrainingContext, objective: Objective, samples: Sequence[Sample]) -> list[str]:
+    """The uids of samples whose own loss is not finite, from one more forward pass.
+
+    Empty for an objective of a whole step, which has no loss per sample.
+    """
+    uids = []
     with torch.no_grad():
         for sample in samples if objective.unit != "batch" else ():
-            plan = job.model.plan([sample], objective.required_columns, objective.unit)
+            plan = context.model.plan([sample], objective.required_columns, objective.unit)
             terms = [
-                t
+                term
                 for batch in plan
-                for t in objective(job.model(batch, objective.required_outputs), batch).terms.values()
+                for term in objective(context.model(batch, objective.required_outputs), batch).terms.values()
             ]
             if not all(bool(torch.isfinite(term)) for term in terms):
-                found.append(sample.uid)
-    return found
+                uids.append(sample.uid)
+    return uids
 
 
 def accumulate(
-    job: TrainingContext,
+    context: TrainingContext,
     engine: Engine,
     objective: Objective,
     samples: Sequence[Sample],
     counts: Mapping[str, float],
-    fresh: bool = False,
+    on_policy: bool = False,
 ) -> tuple[float, list[Sample]]:
-    """Forward and backward of all micro-batches; returns this rank's share of the loss, and what `optimise` does."""
-    model = job.model
-    busy = active_reply_mask(job, objective, samples)
-    open_columns = missing_columns(objective, samples) if fresh else frozenset()
-    # What must be seen as a whole may be computed in pieces: samples stay whole.
+    """Forward and backward of all micro-batches of an optimizer step.
+
+    Returns this rank's part of the loss (the parts of all ranks add up), and the samples with the policy log-probs
+    that were recorded on them; see `optimizer_step`.
+    """
+    model = context.model
+    mask = active_reply_mask(context, objective, samples)
+    # At the first update the policy log-probs are the forward pass's own, so they are filled in from it.
+    recorded = missing_columns(objective, samples) if on_policy else frozenset()
+    # An objective of the whole step still allows micro-batches, by gradient caching, as long as samples stay whole.
     unit = "group" if objective.unit == "batch" else objective.unit
-    plan = model.plan(select_replies(samples, busy), objective.required_columns - open_columns, unit)
+    plan = model.plan(select_replies(samples, mask), objective.required_columns - recorded, unit)
     if objective.unit == "batch" and not fits_one_pass(plan):
-        total, rows = backward_with_gradient_cache(job, engine, objective, plan, counts, open_columns)
-        return total, write_columns(samples, busy, open_columns, rows)
-    total, rows = 0.0, []
+        total, logp = backward_with_gradient_cache(context, engine, objective, plan, counts, recorded)
+        return total, write_columns(samples, mask, recorded, logp)
+    total, logp = 0.0, []
     with model.step(plan):
         for batch in plan:
             outputs = model(batch, objective.required_outputs)
-            if open_columns:
+            if recorded:
                 assert outputs.logp is not None
-                batch = with_columns(batch, open_columns, outputs.logp)
-                rows += batch.by_reply(outputs.logp.detach())
+                batch = with_token_columns(batch, recorded, outputs.logp)
+                logp += batch.by_reply(outputs.logp.detach())
             loss = objective(outputs, batch)
-            value = total_loss(loss, counts)
+            value = loss.total(counts)
             engine.backward(value)
             total += float(value.detach())
-            for name, (number, count) in loss.metrics.items():
-                job.log(name, float(number), float(count))
-    return total, write_columns(samples, busy, open_columns, rows)
+            for name, (metric_sum, metric_count) in loss.metrics.items():
+                context.log(name, float(metric_sum), float(metric_count))
+    return total, write_columns(samples, mask, recorded, logp)
 
 
-def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[Sample]]) -> list[Metrics]:
-    """For each minibatch the count that divides each term, over all ranks, known before any forward."""
+def denominators(objective: Objective, model: Model, minibatches: Sequence[Sequence[Sample]]) -> list[Metrics]:
+    """For each minibatch, the number that divides each loss term, at least 1: a count over all ranks.
+
+    Counts are known before any forward pass, so that the gradient does not depend on how a step is split into
+    micro-batches or over ranks. With `denominator_scope` "rollout" every minibatch gets the mean over the minibatches:
+    a token or reply then weighs the same in whichever minibatch it falls.
+    """
     columns = objective.required_columns - objective.policy_logprob_columns
     if objective.unit == "batch":
-        counts = [dict(step_counts(objective, model.counts_batch(p, columns))) for p in pieces]
+        counts = [dict(step_counts(objective, model.counts_batch(m, columns))) for m in minibatches]
     else:
-        counts = [distributed.total(objective.counts(model.counts_batch(p, columns)) if p else {}) for p in pieces]
+        # A rank with an empty minibatch adds nothing, but must take part in the sum.
+        counts = [distributed.total(objective.counts(model.counts_batch(m, columns)) if m else {}) for m in minibatches]
     if objective.denominator_scope == "rollout":
         names = {name for count in counts for name in count}
         mean = {name: sum(c.get(name, 0.0) for c in counts) / len(counts) for name in names}
@@ -218,16 +240,17 @@ def denominators(objective: Objective, model: Model, pieces: Sequence[Sequence[S
     return [{name: max(value, 1.0) for name, value in count.items()} for count in counts]
 
 
-def split_minibatches(samples: Sequence[Sample], pieces: int) -> list[list[Sample]]:
-    """Consecutive minibatches of whole samples, as equal as can be; a rank may have an empty one."""
-    bounds = [round(i * len(samples) / pieces) for i in range(pieces + 1)]
+def split_minibatches(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
+    """`count` consecutive minibatches of whole samples, as equal as possible; some are empty for few samples."""
+    bounds = [round(i * len(samples) / count) for i in range(count + 1)]
     return [list(samples[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def allocate_steps(steps: int, stages: Sequence[tuple[str, float]]) -> dict[str, int]:
-    """Steps of each stage by its share of all shares; they add up to `steps`."""
-    whole = sum(share for _, share in stages)
+    """Divide `steps` among stages, given as (name, fraction), in proportion to their fractions; the sum is exact."""
+    whole = sum(fraction for _, fraction in stages)
     edges = [
-        round(steps * sum(share for _, share in stages[:i]) / whole) if whole else 0 for i in range(len(stages) + 1)
+        round(steps * sum(fraction for _, fraction in stages[:i]) / whole) if whole else 0
+        for i in range(len(stages) + 1)
     ]
     return {name: b - a for (name, _), a, b in zip(stages, edges, edges[1:], strict=False)}

@@ -90,7 +90,7 @@ def test_a_reply_cannot_steer_the_terminal(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("run={}", "step=9"), "nearest is step=7"),
-        (("run={}", "stpe=9"), "unknown word 'stpe=9'"),
+        (("run={}", "stpe=9"), "unknown argument 'stpe=9'"),
         (("run={}/nowhere",), "found nothing at"),
         (("run={}", "n=0"), "wanted a whole number"),
         (("task=visurf", "step=3"), "add run=RUN"),

@@ -118,10 +118,10 @@ def test_what_cannot_be_found_is_explained(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "empty").mkdir()
     for name, said in {
         "visruf": "did you mean visurf",
-        "outside_here": r"say \./outside_here\.py",
+        "outside_here": r"write \./outside_here\.py",
         "./outside_not_here.py": r"no|none at .*outside_not_here\.py",
         "./empty": "__init__.py",
-        "./json.py": "means another module already .*rename the file",
+        "./json.py": "is taken by another module .*rename the file",
         "./with-dash.py": "name that Python can import",
         "no.such.thing": "no task named 'no.such.thing'",
     }.items():

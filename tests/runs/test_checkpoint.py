@@ -55,8 +55,8 @@ def test_without_a_good_last_the_newest_whole_one_is_taken(
         assert found is not None
         assert mark(found) == 2
     said = capsys.readouterr().err
-    assert "taking step-2, the newest whole checkpoint" in said
-    assert ("leads to step-11, which is not there" in said) == (fault == "dangling")
+    assert "using step-2, the newest complete checkpoint" in said
+    assert ("points to step-11, which does not exist" in said) == (fault == "dangling")
     assert resume.resumable(str(root / "last"))[1] == root / "step-2"
     for file in ("model.safetensors", "trainer/tensors.pt", "trainer/state.json"):
         whole = (root / "step-2" / file).read_bytes()

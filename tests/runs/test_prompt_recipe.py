@@ -65,7 +65,7 @@ def test_a_run_does_not_go_on_with_other_prompts(run: Path, tmp_path: Path) -> N
     state = json.loads((folder / "trainer" / "state.json").read_text())
     state |= {"recipe": "0", "recipe_fields": {**state["recipe_fields"], "lead": '"\\n"'}}
     (folder / "trainer" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(ConfigError, match=r"made otherwise than so far, in lead \(was \"\\n\", now \"\"\)"):
+    with pytest.raises(ConfigError, match=r"built differently than before, in lead \(was \"\\n\", now \"\"\)"):
         mmpost.train(resume=str(folder))
     (folder / "trainer" / "state.json").write_text(json.dumps({**state, **whole(run)}))
     assert mmpost.train(resume=str(folder))["steps"] == 2
@@ -81,6 +81,6 @@ def test_a_model_that_is_a_run_says_where_its_prompts_are_made_otherwise(
 ) -> None:
     data = {"train": str(run.parent / "rows.jsonl")}
     train(tmp_path / "same", model=str(run), data=data)
-    assert "made otherwise" not in capsys.readouterr().err
+    assert "built differently" not in capsys.readouterr().err
     train(tmp_path / "other", model={"name": str(run), "system": "Be brief."}, data=data)
-    assert 'made otherwise, in system (was null, now "Be brief.")' in capsys.readouterr().err
+    assert 'built differently, in system (was null, now "Be brief.")' in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_more_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, run, symlinks=True)
     with pytest.raises(ConfigError, match="found optim: that would be another run"):
         mmpost.train(resume=str(run), optim={"lr": 1.0})
-    with pytest.raises(ConfigError, match="is at step 6 of 6; say steps=N for more"):
+    with pytest.raises(ConfigError, match="is at step 6 of 6; set steps=N for more"):
         mmpost.train(resume=str(run))
     assert mmpost.train(resume=str(run), steps=8)["steps"] == 8
     with pytest.raises(ConfigError, match="no run there"):
@@ -66,7 +66,7 @@ def test_a_broken_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, run, symlinks=True)
     file = run / "checkpoints" / "step-3" / "trainer" / "tensors.pt"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(DataError, match="step-3 is no whole checkpoint"):
+    with pytest.raises(DataError, match="step-3 is not a complete checkpoint"):
         mmpost.train(resume=str(run / "checkpoints" / "step-3"))
     (run / "checkpoints" / "step-2" / "model.safetensors").write_bytes(b"0" * 100)
     with pytest.raises(ConfigError, match="step-2"):
@@ -123,7 +123,7 @@ def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) ->
     shown, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "finishing this step" in said
-    assert "go on with: mmpost train resume=" in shown
+    assert "resume with: mmpost train resume=" in shown
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
     again = command(["train", f"resume={out}"], out.with_suffix(".log"))
     assert again.wait() == 0, again.output()

@@ -265,7 +265,10 @@ def test_what_was_chosen_before_refuses_as_well() -> None:
     ("of", "message"),
     [
         (stage(RefillBatch(3)), "RefillBatch would draw others"),
-        (replace(stage(FILTER), objective=Likelihood()), "InstanceFilter judges when all samples have been measured"),
+        (
+            replace(stage(FILTER), objective=Likelihood()),
+            "InstanceFilter decides after all samples have been processed",
+        ),
     ],
 )
 def test_what_a_stage_cannot_do_is_refused(of: Stage, message: str) -> None:

@@ -95,7 +95,7 @@ def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: 
         "mmpost.rollout.local",
         "mmpost.updates.adamw",
     } <= seen
-    assert not [name for name in seen if name.startswith(code_hash.SILENT)]
+    assert not [name for name in seen if name.startswith(code_hash.EXCLUDED)]
     task = tmp_path / "task.py"
     task.write_text("from mmpost.types import Task\n")
     first = code_hash.fingerprint(str(task))

@@ -112,7 +112,7 @@ def train(phase: str, at: int, words: list[str]) -> int:
     def note(job: Any, *_: Any) -> None:
         killer.job = job
 
-    after(trainer, "run", note)
+    after(trainer, "train_stage", note)
     sys.addaudithook(killer.hook)
     tell(began=os.getpid())
     code = cli.main(["train", *words])

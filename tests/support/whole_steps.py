@@ -82,6 +82,6 @@ def step(
     job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
     mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
     (counts,) = trainer.denominators(objective, model, [mine])
-    _, left = trainer.optimizer_step(job, engine, objective, mine, counts, fresh=fresh)
+    _, left = trainer.optimizer_step(job, engine, objective, mine, counts, on_policy=fresh)
     numbers = {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
     return engine.take(), numbers, left

@@ -75,7 +75,7 @@ def test_collect_repeats_what_is_before_it_and_does_the_rest_once() -> None:
 def test_collect_gives_up_after_its_rounds_and_says_how_much_is_missing() -> None:
     of = feed([lambda samples, context: samples[:1], RefillBatch(4, max_rounds=2)])
     assert len(of.next()) == 2
-    assert of.job.pop_metrics()["collect/short"] == 2
+    assert of.context.pop_metrics()["collect/short"] == 2
 
 
 def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:
 def test_the_model_hears_of_the_next_batch_before_it_is_drawn() -> None:
     of = feed(prompts=4)
     batches = [uids(of.next()) for _ in range(5)]
-    assert of.job.model.told[:-1] == batches[1:]  # type: ignore[attr-defined]
+    assert of.context.model.told[:-1] == batches[1:]  # type: ignore[attr-defined]
 
 
 class Broken(list[Sample]):
@@ -115,7 +115,7 @@ class Broken(list[Sample]):
 def test_what_was_read_ahead_is_read_once_and_fails_in_its_own_place() -> None:
     source = Broken()
     of = feed(prompts=1, source=source)
-    order = [of._index(i) for i in range(10)]
+    order = [of._source_index(i) for i in range(10)]
     for place in order[: order.index(3)]:
         assert uids(of.next()) == [f"s{place}"]
     with pytest.raises(DataError, match="no such row"):

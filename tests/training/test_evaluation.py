@@ -70,7 +70,7 @@ def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
     job.scope = "rl"
     job.log("loss", 2.0)
     state, number = torch.get_rng_state(), job.seed_for("x")
-    scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], most=8)
+    scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], max_samples=8)
     assert scores["test/rate"]["n"] == 8
     assert torch.equal(torch.get_rng_state(), state)
     assert job.seed_for("x") == number

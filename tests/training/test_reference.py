@@ -157,7 +157,7 @@ def test_a_pinned_stage_costs_its_weights_once(whole: Path) -> None:
     [
         ({"refers": "third"}, {}, "found 'third', which has not ended by then"),
         ({"refers": "random-tiny"}, {"model": {"lora": {"rank": 2}}}, "no adapters"),
-        ({"refers": "OTHER"}, {"model": {"freeze": ["vision"]}}, "agree with the model that trains in all that is fro"),
+        ({"refers": "OTHER"}, {"model": {"freeze": ["vision"]}}, "agrees with the trained model in all frozen weights"),
     ],
 )
 def test_what_cannot_be_a_reference_is_refused(

@@ -83,7 +83,7 @@ def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> N
 
     with pytest.raises(TrainError) as raised:
         gradient(tiny_folder, Overflows())
-    named = str(raised.value).split("Not finite by themselves: ")[1].split(". ")[0]
+    named = str(raised.value).split("Not finite on their own: ")[1].split(". ")[0]
     assert 0 < len(named.split(", ")) < 8
     assert "weights were not moved" in str(raised.value)
 
