@@ -69,7 +69,7 @@ def _check(task: ConfiguredTask, stages: Sequence[Stage], sources: Sequence[Sour
 
 
 def _check_template(lengths: PromptLengths, report: Report) -> None:
-    if not lengths.prompt.marker():
+    if not lengths.prompt.generation_prompt():
         report.error(
             "the chat template writes nothing to open the assistant's turn (it ignores add_generation_prompt), so "
             "replies would follow the user's text without a separator; fix chat_template.jinja in the model's folder"

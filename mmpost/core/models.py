@@ -34,8 +34,12 @@ class InputPreview:
 class Model(Protocol):
     """A model in training. Templates, special tokens, image grids, positions and encoders are known nowhere else."""
 
-    module: torch.nn.Module
     device: torch.device
+
+    @property
+    def module(self) -> Any:
+        """The torch module that trains."""
+        ...
 
     @property
     def recipe(self) -> Any:

@@ -10,12 +10,12 @@ from mmpost.config.settings import Settings
 from mmpost.errors import TrainError
 from mmpost.judges.base import Judge, Verdict
 from mmpost.metrics.text import repetition, words
-from mmpost.types import Context, Reply, Reward, Sample
+from mmpost.types import Context, Reply, Reward, Sample, Transform
 
 PROBLEMS = ("unparseable", "failed", "inapplicable")
 
 
-class JudgeScore(Settings):
+class JudgeScore(Transform, Settings):
     """Writes the judge's score of each reply to `Reply.scores[name]`; a reply that cannot be scored gets none.
 
     Logs the mean score, the fractions of replies without a score by reason (judge/unparseable, judge/failed,
@@ -24,7 +24,7 @@ class JudgeScore(Settings):
     down; answers received before are cached.
     """
 
-    clock: ClassVar[str] = "score"
+    timer: ClassVar[str] = "score"
 
     judge: Judge
     """Which judge scores the replies."""

@@ -12,7 +12,7 @@ from mmpost.listeners.screen import Progress
 from mmpost.listeners.trackers import TensorBoard, Trackio, Wandb
 
 
-def listeners_of(log: LogSettings, token_strings: TokenStrings) -> Iterator[Listener]:
+def listeners_of(log: LogSettings, token_strings: TokenStrings | None) -> Iterator[Listener]:
     """The files always, the others if they are enabled; `token_strings` gives the text of each token of a reply."""
     yield JsonlMetrics()
     yield EvalLog()

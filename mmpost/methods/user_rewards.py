@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
 from mmpost.config import registry
 from mmpost.config.settings import parse_weight
 from mmpost.errors import ConfigError
 from mmpost.transforms.score import Score
-from mmpost.types import Bench, RefillBatch, Reward, Sample, Stage, Transform
-
-Step = TypeVar("Step", Transform, "Transform | RefillBatch")
+from mmpost.types import Bench, Reward, Sample, Stage
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class UserRewards:
 
         return replace(bench, transforms=self._in(bench.transforms), summary=summary)
 
-    def _in(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _in(self, steps: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(self._in_score(step) if isinstance(step, Score) else step for step in steps)
 
     def _in_score(self, score: Score) -> Score:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from mmpost.errors import ConfigError
-from mmpost.types import Context, Part, Reply, Sample, Source
+from mmpost.types import Context, Part, Reply, Sample, Source, Transform
 
 Rows = Float64[np.ndarray, "sample dim"]
 FitRows = Float64[np.ndarray, "fit dim"]
@@ -70,7 +70,7 @@ def gather_rows(rows: Rows, context: Context) -> Float64[np.ndarray, "all_sample
 
 
 @dataclass(frozen=True)
-class FittedEvaluation:
+class FittedEvaluation(Transform):
     """Base of evaluations that are fitted on the embeddings of labeled samples."""
 
     fit: Source
@@ -156,7 +156,7 @@ class EmbeddingClassifier(FittedEvaluation):
 
 
 @dataclass(frozen=True)
-class HeadClassifier:
+class HeadClassifier(Transform):
     """Classifies samples with the model's classification head. Writes the class as text and the score "right".
 
     Without a head it does nothing. Skips samples without any of `modalities` or without a label.
@@ -190,7 +190,7 @@ def with_prediction(sample: Sample, predicted: str, label: str) -> Sample:
 
 
 @dataclass(frozen=True)
-class CrossModalRetrieval:
+class CrossModalRetrieval(Transform):
     """Ranks a sample's embedding of one modality among those of all samples, for each ordered pair of modalities.
 
     Writes scores "rank/a>b": how many samples' embeddings of b are closer to this sample's a than its own b is, over
@@ -270,7 +270,7 @@ class OutlierScore(FittedEvaluation):
 
 
 @dataclass(frozen=True)
-class PcaProjection:
+class PcaProjection(Transform):
     """Projects the embeddings of all ranks' samples to 2-D by PCA; writes scores "map/x" and "map/y".
 
     Reports plot every evaluation that has these scores, colored by truth.

@@ -77,7 +77,7 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
     name = fields.pop("by", None)
     if not isinstance(name, str):
         raise ConfigError(f"wanted select.by=NAME, found {name!r}; there are {', '.join(SELECTORS)}, or file.py:Class")
-    cls = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
+    cls: Any = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
     is_selector = isinstance(cls, type) and issubclass(cls, Selector) and issubclass(cls, Settings)
     if not is_selector or "k" not in cls.model_fields:
         raise ConfigError(

@@ -16,7 +16,7 @@ from typing import Any
 from mmpost.core import run_files
 from mmpost.errors import DataError
 from mmpost.selection.recording import Recording
-from mmpost.types import SampleRecord, Stage
+from mmpost.types import SampleRecord, Stage, Transform
 
 NAME = "manifest.jsonl"
 """The file name in the output folder of `mmpost select`."""
@@ -84,7 +84,7 @@ def conflicts(stage: Stage) -> dict[str, str]:
     The names of columns or transforms, with "SELECTOR: reason": see `refuse_selection_conflicts`.
     """
     reasons = {}
-    for transform in stage.transforms:
+    for transform in (t for t in stage.transforms if isinstance(t, Transform)):
         for conflict, reason in transform.conflicts.items():
             name = conflict if isinstance(conflict, str) else conflict.__name__
             reasons[name] = f"{type(transform).__name__}: {reason}"

@@ -21,7 +21,7 @@ from mmpost.objectives.policy import PolicyLoss
 from mmpost.objectives.policy_forms import PolicyForm, PolicyOptions, PolicyTokens, Surrogate, Tokens
 from mmpost.objectives.preference import Preference
 from mmpost.objectives.preference_forms import PreferenceForm
-from mmpost.runs.session import make_task
+from mmpost.runs.configured_task import make_task
 from mmpost.types import Outputs
 from tests.objectives.pairs import fixture, loss
 from tests.objectives.ragged import batch, flat, total

@@ -19,7 +19,7 @@ from mmpost.models.embedding.model import write_model
 from mmpost.models.embedding.spec import EmbeddingSpec
 from mmpost.objectives.classify import Classify
 from mmpost.objectives.contrastive import Contrastive
-from mmpost.types import Bench, Context, Part, Sample, Split, Stage, Task
+from mmpost.types import Bench, Context, Part, Sample, Split, Stage, Task, Transform
 
 KINDS = ("wave", "strip", "row")
 SHAPES = {"wave": (12, 4), "strip": (2, 40), "row": (5,)}
@@ -77,7 +77,7 @@ class Objects(Indexed):
         return Sample(f"object-{self.seed}-{index}", tuple(parts), truth=label, columns={"label": float(label)})
 
 
-class Guess:
+class Guess(Transform):
     """Writes the most likely class, and the similarity of an object's own kinds, as columns."""
 
     makes = frozenset({"guess"})

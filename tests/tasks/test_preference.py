@@ -82,7 +82,7 @@ def test_reference_log_probs_of_pairs_are_computed_once_and_kept(tiny_folder: st
 
     def counted(samples: list[Sample]) -> list[list[list[float]]]:
         calls.append(sum(len(s.replies) for s in samples))
-        return TrainingContext(model, LocalRollout(model), 0)._logp(samples, "policy")
+        return TrainingContext(model, LocalRollout(model), 0).logp(samples, "policy")
 
     samples = judged()
     first = LogprobCache(tmp_path / "logp.sqlite").get_or_compute(samples, model.cache_key, counted)

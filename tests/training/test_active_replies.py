@@ -25,7 +25,7 @@ from mmpost.training.batches import RolloutBatcher
 from mmpost.training.context import TrainingContext
 from mmpost.training.interrupts import StopSignal
 from mmpost.transforms.logprobs import OldLogprobs
-from mmpost.types import Context, Part, Sample, Stage
+from mmpost.types import Context, FunctionTransform, Part, Sample, Stage
 from mmpost.updates.adamw import AdamWUpdate
 
 
@@ -147,7 +147,8 @@ def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) 
     def replies(samples: list[Sample], context: Context) -> list[Sample]:
         return [made[s.uid] for s in samples]
 
-    transforms = (replies, OldLogprobs()) if old else (replies,)
+    write = FunctionTransform(replies)
+    transforms = (write, OldLogprobs()) if old else (write,)
     bare = [replace(s, replies=()) for s in made.values()]
     stage = Stage("s", bare, PolicyLoss(old="column"), len(bare), transforms, epochs, minibatches)
     update = AdamWUpdate(OptimSettings(lr=1e-2))

@@ -11,7 +11,7 @@ from mmpost.config.settings import EvalSettings
 from mmpost.errors import ConfigError
 from mmpost.training.context import TrainingContext
 from mmpost.training.evaluation import intervals, run_benches, select_benches
-from mmpost.types import Bench, Context, Part, Reply, Sample, Split, Stage, Task
+from mmpost.types import Bench, Context, FunctionTransform, Part, Reply, Sample, Split, Stage, Task
 
 SAMPLES = [Sample(f"s{i}", (Part("text", ""),), (Reply((), scores={"hit": float(i % 4 == 0)}),)) for i in range(400)]
 
@@ -70,7 +70,7 @@ def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
     job.scope = "rl"
     job.log("loss", 2.0)
     state, number = torch.get_rng_state(), job.seed_for("x")
-    scores = run_benches(job, [Bench("test", SAMPLES, (noisy,), rate)], max_samples=8)
+    scores = run_benches(job, [Bench("test", SAMPLES, (FunctionTransform(noisy),), rate)], max_samples=8)
     assert scores["test/rate"]["n"] == 8
     assert torch.equal(torch.get_rng_state(), state)
     assert job.seed_for("x") == number

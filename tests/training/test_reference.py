@@ -24,7 +24,7 @@ from mmpost.objectives.likelihood import Likelihood
 from mmpost.training import reference
 from mmpost.training.context import TrainingContext
 from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.types import Context, Model, Sample, Stage, Task
+from mmpost.types import Context, Model, Sample, Stage, Task, Transform
 
 HERE = str(Path(__file__))
 SETTINGS: dict[str, Any] = {
@@ -43,11 +43,10 @@ def label(sample: Sample) -> str:
     return answer_text(sample.truth, thought="look")
 
 
-class Watch(Settings):
+class Watch(Transform, Settings):
     """Log the mean log-prob of fixed replies, under the policy and under the reference."""
 
-    makes: ClassVar[tuple[str, ...]] = ()
-    reference: ClassVar[bool] = True
+    requires_reference: ClassVar[bool] = True
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         # As if they were sampled: what is read from the file of kept log-probs would show nothing.
@@ -171,8 +170,8 @@ def test_what_cannot_be_a_reference_is_refused(
 
 
 def test_a_reference_that_follows_moves_a_share_of_the_way_when_it_is_time() -> None:
-    class Asks:
-        reference = True
+    class Asks(Transform):
+        requires_reference = True
 
         def __call__(self, samples: list[Sample], context: object) -> list[Sample]:
             return samples

@@ -197,7 +197,7 @@ class Scenes(GeneratedQuestions):
         check_names("question_types", question_types, (*QUESTION_TYPES, *GROUPS))
         expanded = [t for name in question_types for t in GROUPS.get(name, (name,))]
         super().__init__(split, n, seed, expanded, QUESTION_TYPES)
-        self.size, self.count, self.heights, self.none = size, count, heights, none
+        self.size, self.count_range, self.heights, self.none = size, count, heights, none
 
     def generate(self, index: int) -> Sample:
         question_type, scene = self.question_type(index), self.scene(index)
@@ -226,7 +226,7 @@ class Scenes(GeneratedQuestions):
             if scene is not None:
                 return scene
         raise ConfigError(
-            f"found no room for {self.count[1]} digits of {self.heights} pixels in {self.size}; "
+            f"found no room for {self.count_range[1]} digits of {self.heights} pixels in {self.size}; "
             "lower count or heights, or raise size."
         )
 
@@ -267,20 +267,20 @@ def _others(rng: random.Random, n: int, than: int) -> list[int]:
 
 
 def _single(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    value, n = rng.randrange(10), rng.randint(*scenes.count_range)
     digits = scenes.place_any_height(rng, [value] * (not none) + _others(rng, n - (not none), value))
     return Scene(digits, f"the {value}", [d for d in digits if d.value == value]) if digits else None
 
 
 def _all(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(*scenes.count)
+    value, n = rng.randrange(10), rng.randint(*scenes.count_range)
     repeats = 0 if none else rng.randint(1, min(n, 3))
     digits = scenes.place_any_height(rng, [value] * repeats + _others(rng, n - repeats, value))
     return Scene(digits, f"all the {value}s", [d for d in digits if d.value == value]) if digits else None
 
 
 def _others_than(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
-    value, n = rng.randrange(10), rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    value, n = rng.randrange(10), rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
     digits = scenes.place_any_height(rng, [value] + ([] if none else _others(rng, n - 1, value)))
     return Scene(digits, f"all digits but the {value}", digits[1:]) if digits else None
 
@@ -289,7 +289,7 @@ def _by_size(scenes: Scenes, rng: random.Random, question_type: str, none: bool)
     question = f"the {question_type} digit"
     if none:
         return Scene([], question, [])
-    n, (low, high) = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1])), scenes.heights
+    n, (low, high) = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1])), scenes.heights
     # The answer is at least a quarter larger or smaller than every other digit, so that it is visibly the extreme one.
     if question_type == "largest":
         best = rng.randint(min(high, round(low * 1.25) + 1), high)
@@ -305,7 +305,7 @@ def _by_side(scenes: Scenes, rng: random.Random, question_type: str, none: bool)
     question = f"the digit {question_type}" if question_type in GROUPS["far"] else f"the {question_type} digit"
     if none:
         return Scene([], question, [])
-    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
     digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
     if digits is None:
         return None
@@ -318,7 +318,7 @@ def _by_side(scenes: Scenes, rng: random.Random, question_type: str, none: bool)
 def _relation(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
     value = rng.randrange(10)
     question = f"the digit {RELATION[question_type]} the {value}"
-    n = rng.randint(max(2, scenes.count[0]), max(2, scenes.count[1]))
+    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
     absent = none and rng.random() < 0.5
     digits = scenes.place_any_height(rng, [value] * (not absent) + _others(rng, n - (not absent), value))
     if digits is None:

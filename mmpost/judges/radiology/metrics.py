@@ -20,7 +20,7 @@ from mmpost.judges.base import clean_report, clean_report_lines, rel_verbosity
 from mmpost.judges.radiology.findings import chexbert_labels
 from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES, COMPETITION_CLASSES
 from mmpost.metrics.text import repetition, words
-from mmpost.types import Context, Reply, Sample
+from mmpost.types import Context, Reply, Sample, Transform
 
 _WORD = re.compile(r"[a-z0-9]+")
 REPORT_SCORES = ("rouge_l", "bleu", "words", "rel_verbosity", "repetition")
@@ -65,13 +65,13 @@ def corpus_bleu(references: Sequence[str], candidates: Sequence[str]) -> float:
     return BLEU(lowercase=True).corpus_score(list(candidates), [list(references)]).score / 100
 
 
-class ReportScores(Settings):
+class ReportScores(Transform, Settings):
     """Writes all metrics of each reply, against the report in the sample's truth, to `Reply.scores`.
 
     Raises DataError if the truth is not text, or has no words.
     """
 
-    clock: ClassVar[str] = "score"
+    timer: ClassVar[str] = "score"
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         return [replace(s, replies=tuple(self._score(s, reply) for reply in s.replies)) for s in samples]

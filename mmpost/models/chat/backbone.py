@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Backbone:
         self.banned[[i for i in banned_ids if i < vocab_size]] = True
         self._after_head: families.AfterHead = lambda logits: logits
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """Matrix products in bf16 where the settings ask for it; weights stay in their own precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +24,7 @@ from mmpost.errors import ConfigError, DataError
 from mmpost.models.embedding.module import EmbeddingModule
 from mmpost.models.embedding.spec import SPEC_FILE, EmbeddingSpec, HeadSettings, read_spec
 from mmpost.models.loading import device_of
-from mmpost.types import Batch, CoordinateFrame, InputPreview, Origin, Outputs, Part, Reply, Sample
+from mmpost.types import Batch, InputPreview, Outputs, Part, Sample
 
 WEIGHTS = "model.safetensors"
 
@@ -169,12 +169,6 @@ class Embedder:
     def prefetch(self, samples: Sequence[Sample]) -> None:
         """Does nothing: transforms may still change how media are opened."""
 
-    def coordinate_frame(self, sample: Sample) -> CoordinateFrame | None:
-        return None
-
-    def count_escaped_tokens(self, sample: Sample) -> int:
-        return 0
-
     def parameter_groups(self) -> Mapping[str, Sequence[str]]:
         groups = {modality: [f"towers.{modality}"] for modality in self.modalities}
         groups |= {"projector": ["projections"], "scale": ["log_scale", "bias"]}
@@ -223,22 +217,10 @@ class Embedder:
 
     # What only generative models can do.
 
-    def encode_reply(self, text: str, origin: Origin) -> Reply:
-        self._refuse()
-
-    def token_strings(self, ids: Sequence[int]) -> list[str]:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise ConfigError(
-            f"model={self.settings.name}: wanted a model that writes replies, found one that embeds "
-            f"{', '.join(self.modalities)}; take a chat model, or a stage without replies"
-        )
-
     def _encoder(self, modality: str) -> Any:
         return self.module.encoder(modality)
 
-    def _autocast(self) -> AbstractContextManager[None]:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _set_mode(self, train: bool) -> None:
