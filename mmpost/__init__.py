@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from mmpost.data.media.modalities import (
         Modality as Modality,
     )
+    from mmpost.data.readers.user_data import (
+        user_data as user_data,
+    )
     from mmpost.data.sources.base import (
         Indexed as Indexed,
         Subset as Subset,

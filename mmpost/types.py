@@ -6,6 +6,7 @@ from mmpost.core.models import (
     GenerativeModel as GenerativeModel,
     InputPreview as InputPreview,
     Model as Model,
+    ReplyDecoder as ReplyDecoder,
 )
 from mmpost.core.plugins import (
     Context as Context,

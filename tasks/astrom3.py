@@ -5,14 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
+import mmpost as mp
 from mmpost.data.formats.stars import PublishedStars, load
 from mmpost.data.media.limits import Limits
 from mmpost.data.signals.preprocess import class_balanced_subset
-from mmpost.data.sources.base import Subset
 from mmpost.data.worlds.stars.catalogue import CLASSES, MODALITIES, Stars
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
-from mmpost.errors import ConfigError
 from mmpost.metrics.embeddings import (
     CrossModalRetrieval,
     EmbeddingClassifier,
@@ -22,16 +21,13 @@ from mmpost.metrics.embeddings import (
     PcaProjection,
 )
 from mmpost.metrics.summaries import anomaly_detection, class_accuracy, neighbor_precision, retrieval_recall
-from mmpost.objectives.classify import Classify
-from mmpost.objectives.contrastive import Contrastive
 from mmpost.transforms.crop import Crop
-from mmpost.types import Bench, Split, Stage, Task, Transform
 
 FITTED = 512
 """Labelled stars, of each class alike, that evaluations of embeddings are fitted on."""
 
 
-class Astrom3(Task):
+class Astrom3(mp.Task):
     """Contrastive pre-training on any of the modalities, then a classifier on some of them with a share of the labels.
 
     `data.train` names the published data set, a folder or hub name; without it, stars are made up.
@@ -43,9 +39,9 @@ class Astrom3(Task):
     """What the classifier sees: light_curve, spectrum, record, or several."""
     pretrain: bool = True
     """Compare modalities first, without labels; false: classify from scratch, with all steps."""
-    contrast: Contrastive = Contrastive(modalities=MODALITIES, half=False, reduce="sum")
+    contrast: mp.Contrastive = mp.Contrastive(modalities=MODALITIES, half=False, reduce="sum")
     """The loss of pre-training, and by its `kinds` the modalities that it compares."""
-    classify: Classify = Classify()
+    classify: mp.Classify = mp.Classify()
     """The loss of the classifier."""
     fusion: Literal["auto", "average", "concat"] = "auto"
     """What the classifier reads: the embeddings that were compared, averaged or side by side, or (auto) of a single
@@ -75,7 +71,7 @@ class Astrom3(Task):
     draw: int = 0
     """Seed of the made-up stars, and of which labels are kept."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         everything, labelled = self._source("train"), self._labelled()
         crop = self._crop()
         auto = "features" if len(self.modalities) == 1 else "average"
@@ -84,7 +80,7 @@ class Astrom3(Task):
         edits = (Standardise(everything), AddHead(len(CLASSES), self.modalities, how))
         if self.pretrain:
             share = self.contrast_fraction
-            yield Stage("contrast", everything, self.contrast, self.batch_size, crop, fraction=share, edits=edits)
+            yield mp.Stage("contrast", everything, self.contrast, self.batch_size, crop, fraction=share, edits=edits)
         size = min(self.class_batch_size, len(labelled))
         head = (
             self.classify
@@ -92,23 +88,23 @@ class Astrom3(Task):
             else self.classify.model_copy(update={"modalities": self.modalities})
         )
         share = 1 - self.contrast_fraction if self.pretrain else 1.0
-        yield Stage("classify", labelled, head, size, crop, fraction=share, edits=edits)
+        yield mp.Stage("classify", labelled, head, size, crop, fraction=share, edits=edits)
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = self._source(split)
-        found = [Bench("class", source, (HeadClassifier(CLASSES, self.modalities),), class_accuracy)]
+        found = [mp.Bench("class", source, (HeadClassifier(CLASSES, self.modalities),), class_accuracy)]
         if split == "val":
             return found
         fit = self._labelled(FITTED)
         near = EmbeddingClassifier(fit, CLASSES, self.modalities)
-        found.append(Bench("centroid", source, (near, PcaProjection(self.modalities)), class_accuracy))
+        found.append(mp.Bench("centroid", source, (near, PcaProjection(self.modalities)), class_accuracy))
         if len(self._kinds) > 1:
-            found.append(Bench("retrieval", source, (CrossModalRetrieval(self._kinds),), retrieval_recall))
-        found.append(Bench("search", source, (NearestNeighbors(fit, CLASSES, self.modalities),), neighbor_precision))
+            found.append(mp.Bench("retrieval", source, (CrossModalRetrieval(self._kinds),), retrieval_recall))
+        found.append(mp.Bench("search", source, (NearestNeighbors(fit, CLASSES, self.modalities),), neighbor_precision))
         if not self.data.train and self.planted:
             odd = Stars("test", self.bench_stars, self.draw + 1, self._kinds, 0.0, self.planted, self.planted)
             unusual = OutlierScore(fit, CLASSES, self.modalities, ground_truth=("odd", "wrong"))
-            found.append(Bench("unusual", odd, (unusual,), anomaly_detection))
+            found.append(mp.Bench("unusual", odd, (unusual,), anomaly_detection))
         return found
 
     @property
@@ -117,29 +113,29 @@ class Astrom3(Task):
         wanted = {*self.modalities, *(self.contrast.modalities if self.pretrain else ())}
         return tuple(kind for kind in MODALITIES if kind in wanted)
 
-    def _labelled(self, most: int | None = None) -> Subset:
+    def _labelled(self, most: int | None = None) -> mp.Subset:
         """Training stars whose labels are known; of `most` too, every class gives as many as it can."""
         source = self._source("train")
         total = round(self.labels * len(source))
         kept = class_balanced_subset(source.labels, total if most is None else min(most, total), self.draw)
         if not kept:
-            raise ConfigError(
+            raise mp.ConfigError(
                 f"task.labels={self.labels} of {len(source)} stars leaves not one of each class; raise it, or take more"
             )
-        return Subset(source, kept)
+        return mp.Subset(source, kept)
 
-    def _crop(self) -> tuple[Transform, ...]:
+    def _crop(self) -> tuple[mp.Transform, ...]:
         if self.crop == "centre":
             return ()
         return (Crop(modality="light_curve", length=self.length, position=self.crop),)
 
-    def _source(self, split: Split) -> Stars | PublishedStars:
+    def _source(self, split: mp.Split) -> Stars | PublishedStars:
         named = getattr(self.data, split) or self.data.train
         if named:
             if not isinstance(named, str):
-                raise ConfigError(f"task=astrom3 reads one data set, found data.{split}={list(named)}: name one")
+                raise mp.ConfigError(f"task=astrom3 reads one data set, found data.{split}={list(named)}: name one")
             if self.config.endswith("_norm"):
-                raise ConfigError(
+                raise mp.ConfigError(
                     f"task.config={self.config}: its numbers are standardised, and the model's encoders would do so "
                     "again: take the configuration without _norm"
                 )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+import mmpost as mp
 from mmpost.data.formats.chest.sections import INDICATED, PROMPT
 from mmpost.data.formats.chest.studies import NO_QUESTION, ReportRows, Section, Studies
 from mmpost.data.media.limits import Limits
@@ -13,19 +14,12 @@ from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.chest.questions import Questions
 from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.edits.freeze import Freeze
-from mmpost.errors import DataError
 from mmpost.judges.base import Judge
 from mmpost.judges.radiology.config import JudgeSettings
 from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
 from mmpost.judges.transform import JudgeScore
-from mmpost.methods.preference import PreferenceTask
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import bare_accuracy, choice_summary
-from mmpost.transforms.answers import DropReplies, ReplyFromTruth
-from mmpost.transforms.generate import Generate
 from mmpost.transforms.pairs import BuildPairs
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, GeneratedDataset, Gold, ReadsFrom, Sample, Sampling, Source, Split, Stage, Transform
 
 JUDGE = "judge"
 
@@ -37,7 +31,7 @@ class JudgedPairs(BuildPairs):
     """The score that decides."""
 
 
-class CxrPreference(PreferenceTask):
+class CxrPreference(mp.PreferenceTask):
     """Reports on chest films: candidates, judge, pairs, then a preference loss; `sft` begins with the references."""
 
     official: str = ""
@@ -54,7 +48,7 @@ class CxrPreference(PreferenceTask):
     """Studies of each step of supervised learning, over all ranks; `prompts` are the pairs of a preference step."""
     candidates: int = Field(default=4, ge=2)
     """Reports that are sampled for each study."""
-    sampling: Sampling = Sampling(max_tokens=512)
+    sampling: mp.Sampling = mp.Sampling(max_tokens=512)
     """How they are drawn."""
     together: int = Field(default=64, ge=1)
     """Studies that are worked on, and put on record, together."""
@@ -90,53 +84,55 @@ class CxrPreference(PreferenceTask):
         teach; greedy ones move less."""
         return f"sampled/{self.select}"
 
-    def stages(self) -> Iterator[Stage]:
-        source, gold = self._source("train", self.studies, seed=0), (Gold(reference),)
-        learn = (DropReplies(), ReplyFromTruth(text=reference))
-        yield Stage(
-            "sft", source, Likelihood(), self.sft_prompts_per_step, learn, fraction=self.sft_fraction, gold=gold
+    def stages(self) -> Iterator[mp.Stage]:
+        source, gold = self._source("train", self.studies, seed=0), (mp.Gold(reference),)
+        learn = (mp.DropReplies(), mp.ReplyFromTruth(text=reference))
+        yield mp.Stage(
+            "sft", source, mp.Likelihood(), self.sft_prompts_per_step, learn, fraction=self.sft_fraction, gold=gold
         )
         if self.sft_fraction == 1:
             return
-        draw = (DropReplies(), Generate(n=self.candidates, sampling=self.sampling))
-        yield Stage("candidates", source, None, self.together, draw)
+        draw = (mp.DropReplies(), mp.Generate(n=self.candidates, sampling=self.sampling))
+        yield mp.Stage("candidates", source, None, self.together, draw)
         scored = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
-        yield Stage("judging", source, None, self.together, scored, reads_from=ReadsFrom("candidates", recorded))
-        yield Stage("pairing", source, None, self.together, (self.pairs,), reads_from=ReadsFrom("judging", recorded))
+        yield mp.Stage("judging", source, None, self.together, scored, reads_from=mp.ReadsFrom("candidates", recorded))
+        yield mp.Stage(
+            "pairing", source, None, self.together, (self.pairs,), reads_from=mp.ReadsFrom("judging", recorded)
+        )
         frozen = (Freeze(self.freeze),) if self.freeze else ()
         yield self.preference_stage(
             "align",
             source,
-            reads_from=ReadsFrom("pairing", recorded),
+            reads_from=mp.ReadsFrom("pairing", recorded),
             fraction=1 - self.sft_fraction,
             gold=gold,
             edits=frozen,
         )
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = self._source(split, self.bench_studies, seed=5)
-        steps: list[Transform] = [JudgeScore(judge=self._plain(), name=JUDGE), ReportScores()]
+        steps: list[mp.Transform] = [JudgeScore(judge=self._plain(), name=JUDGE), ReportScores()]
         if self.judge.bertscore is not None:
             steps.append(JudgeScore(judge=self.judge.bertscore, name="bertscore"))
-        written = {"reports": self._greedy(), "sampled": Generate(n=1, sampling=self.sampling)}
+        written = {"reports": self._greedy(), "sampled": mp.Generate(n=1, sampling=self.sampling)}
         benches = [
-            Bench(name, source, (DropReplies(), write, *steps), report_summary) for name, write in written.items()
+            mp.Bench(name, source, (mp.DropReplies(), write, *steps), report_summary) for name, write in written.items()
         ]
         if isinstance(source, SyntheticStudies):
             asked = Questions(split, n=self.bench_studies, seed=5)
-            score = Score(rewards={"accuracy": bare_accuracy})
-            benches.append(Bench("questions", asked, (DropReplies(), self._greedy(), score), choice_summary))
+            score = mp.Score(rewards={"accuracy": bare_accuracy})
+            benches.append(mp.Bench("questions", asked, (mp.DropReplies(), self._greedy(), score), choice_summary))
         return benches
 
-    def _greedy(self) -> Generate:
-        return Generate(n=1, sampling=Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
+    def _greedy(self) -> mp.Generate:
+        return mp.Generate(n=1, sampling=mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
 
     def _plain(self) -> Judge:
         """The judge without length control, whose effect is a metric of its own."""
         rules = self.judge.rules.model_copy(update={"length_control": False})
         return self.judge.model_copy(update={"length_control": False, "rules": rules}).judge()
 
-    def _source(self, split: Split, n: int, seed: int) -> Source:
+    def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         if self.official:
             limits = Limits.of(self.data)
             return Studies(self.official, split, self.section, self.prompt, self.indicated, limits)
@@ -144,24 +140,24 @@ class CxrPreference(PreferenceTask):
         return SyntheticStudies(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indicated)
 
 
-def reference(sample: Sample) -> str:
+def reference(sample: mp.Sample) -> str:
     """The report that the candidates are judged by."""
     return str(sample.truth)
 
 
-def recorded(source: Source, recording: GeneratedDataset) -> Source:
+def recorded(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
     """What came through the stage before. Raises DataError where nothing did."""
     found = recording.samples()
     if not len(found):
         why = {entry.drop_reason for entry in recording.records if entry.drop_reason}
-        raise DataError(
+        raise mp.DataError(
             f"wanted studies from the stage before, found none of {len(recording.records)} ({', '.join(sorted(why))}): "
             "see its recording in manifests/; are all candidates of a study worth the same, or has the judge failed?"
         )
     return found
 
 
-def report_summary(samples: Sequence[Sample]) -> dict[str, float]:
+def report_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """Percent: the judge's score, the same divided by verbosity, F1 of findings, ROUGE-L, BLEU, repetition; words.
 
     `unscored` are the reports without a score of the judge: they are in no mean of it.

@@ -5,20 +5,17 @@ Without data of your own it learns on the built-in scenes to prefer the right di
 
 from collections.abc import Iterator
 
+import mmpost as mp
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.digits.pairs import PreferencePairs
 from mmpost.data.worlds.digits.scenes import answer_text
-from mmpost.methods.preference import PreferenceTask, pair_bench
+from mmpost.methods.preference import pair_bench
 from mmpost.rewards.box import detection, detection_summary
 from mmpost.tasks.bases.digits import boxes_with_short_thought
-from mmpost.transforms.answers import DropReplies
-from mmpost.transforms.generate import Generate
 from mmpost.transforms.pairs import WritePairs
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Sample, Sampling, Source, Split, Stage
 
 
-def rejected_answer(sample: Sample) -> str:
+def rejected_answer(sample: mp.Sample) -> str:
     """The boxes and points of another digit in the image, in the same form as the right answer."""
     return answer_text(sample.meta["rival"], sample.frame, thought="look")
 
@@ -27,7 +24,7 @@ BUILT_IN = (WritePairs(chosen=boxes_with_short_thought, rejected=rejected_answer
 """Texts of the built-in pairs: they are written when the frame of the model is known."""
 
 
-class OwnPreferences(PreferenceTask):
+class OwnPreferences(mp.PreferenceTask):
     """DPO, IPO, KTO, SimPO, ORPO and their relatives; `task.loss.loss_type` chooses."""
 
     best_metric = "pairs/accuracy"
@@ -39,25 +36,25 @@ class OwnPreferences(PreferenceTask):
     bench_scenes: int = 256
     """Built-in pairs to evaluate on."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         rows = user_data(self.data, "train", loss="last")
         if rows is not None:
-            yield self.preference_stage("preference", rows, gold=(Gold(preferred),))
+            yield self.preference_stage("preference", rows, gold=(mp.Gold(preferred),))
             return
         source = PreferencePairs("train", self.question_types, self.scenes, seed=0)
-        yield self.preference_stage("preference", source, BUILT_IN, gold=(Gold(boxes_with_short_thought),))
+        yield self.preference_stage("preference", source, BUILT_IN, gold=(mp.Gold(boxes_with_short_thought),))
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         rows = user_data(self.data, split, loss="last")
         if rows is not None:
             return [pair_bench("pairs", rows)]
-        source: Source = PreferencePairs(split, self.question_types, self.bench_scenes, seed=5)
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
-        answers = (DropReplies(), greedy, Score(rewards=detection))
-        return [pair_bench("pairs", source, BUILT_IN), Bench("target", source, answers, detection_summary)]
+        source: mp.Source = PreferencePairs(split, self.question_types, self.bench_scenes, seed=5)
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=48, temperature=0))
+        answers = (mp.DropReplies(), greedy, mp.Score(rewards=detection))
+        return [pair_bench("pairs", source, BUILT_IN), mp.Bench("target", source, answers, detection_summary)]
 
 
-def preferred(sample: Sample) -> str | None:
+def preferred(sample: mp.Sample) -> str | None:
     """What the data prefer."""
     good = [r for r in sample.replies if float(r.columns.get("label", 1.0)) > 0]  # type: ignore[arg-type]
     return good[0].text if good else None

@@ -4,24 +4,18 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
+import mmpost as mp
 from mmpost.data.formats.choices import NO_QUESTION, Choices
 from mmpost.data.formats.spoken_digits import SpokenDigits
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.blanked import Blanked
 from mmpost.data.worlds.sounds import Sounds
-from mmpost.methods.policy_gradient import PolicyGradientTask
-from mmpost.objectives.likelihood import Likelihood
-from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards import choice
 from mmpost.rewards.text import answer
-from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
-from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
+from mmpost.transforms.advantage import GlobalWhiten
 
 
-class R1Aqa(PolicyGradientTask):
+class R1Aqa(mp.PolicyGradientTask):
     """Questions about sound with options: GRPO with a KL penalty; `sft_fraction` begins with supervised answers."""
 
     best_metric = "target/accuracy"
@@ -60,35 +54,35 @@ class R1Aqa(PolicyGradientTask):
     """Your own clips of several channels: their mean, or the first alone (R1-AQA)."""
     sft_fraction: float = 0.0
     """Share of the steps that are supervised learning of the answer, before the others."""
-    policy: PolicyLoss = PolicyLoss(beta=0.04, kl_gradient="plain")
+    policy: mp.PolicyLoss = mp.PolicyLoss(beta=0.04, kl_gradient="plain")
     """The loss; as released, each prompt's rollouts serve one update, so nothing is clipped."""
-    advantage: GroupAdvantage | LeaveOneOut | GlobalWhiten | None = GroupAdvantage(eps=1e-4)
+    advantage: mp.GroupAdvantage | mp.LeaveOneOut | GlobalWhiten | None = mp.GroupAdvantage(eps=1e-4)
     """From rewards to advantages."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         source, gold = self._source("train", self.question_types, self.clips, seed=0), self.gold()
         if self.sft_fraction:
-            answers = (ReplyFromTruth(text=self.reply),)
-            yield Stage(
-                "sft", source, Likelihood(), self.prompts_per_step, answers, fraction=self.sft_fraction, gold=gold
+            answers = (mp.ReplyFromTruth(text=self.reply),)
+            yield mp.Stage(
+                "sft", source, mp.Likelihood(), self.prompts_per_step, answers, fraction=self.sft_fraction, gold=gold
             )
         if self.sft_fraction < 1:
-            score = Score(rewards=self.rewards())
+            score = mp.Score(rewards=self.rewards())
             yield self.rl_stage("rl", source, score, fraction=1 - self.sft_fraction, gold=gold)
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         if self.speech and split == "val" and not self.val_speaker:
             return []
         target = self._source(split, self.question_types, self.bench_clips, seed=5)
         sources = {"target": target, "silent": Blanked(target)}
         if isinstance(target, Sounds):
             sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
         official = {"mmau": choice.mmau, "mmau_strict": choice.mmau_strict} if isinstance(target, Choices) else {}
-        scored = (greedy, Score(rewards={**self.rewards(), **official}))
-        return [Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
+        scored = (greedy, mp.Score(rewards={**self.rewards(), **official}))
+        return [mp.Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
 
-    def rewards(self) -> Mapping[str, Reward]:
+    def rewards(self) -> Mapping[str, mp.Reward]:
         """Accuracy, and format where the prompt asks for one: 0 to 2 together."""
         plain = self.prompt == "plain"
         if self.reward == "released":
@@ -98,24 +92,24 @@ class R1Aqa(PolicyGradientTask):
         form = choice.think_answer_format if self.prompt == "think" else choice.answer_format
         return {"accuracy": accuracy} | ({} if plain else {"format": form})
 
-    def reply(self, sample: Sample) -> str:
+    def reply(self, sample: mp.Sample) -> str:
         """The right option as the prompt asks for it, after what the sample says that may be thought."""
         if self.prompt == "plain":
             return str(sample.truth)
         thought = f"<think>{sample.meta.get('thought', '')}</think>" if self.prompt == "think" else ""
         return f"{thought}<answer>{sample.truth}</answer>"
 
-    def gold(self) -> tuple[Gold, ...]:
+    def gold(self) -> tuple[mp.Gold, ...]:
         """The right reply, and its reward."""
         if self.prompt == "plain":
-            return (Gold(self.reply, 1.0),)
-        return (Gold(self.reply, 2.0, is_parseable=lambda text: answer(text) is not None),)
+            return (mp.Gold(self.reply, 1.0),)
+        return (mp.Gold(self.reply, 2.0, is_parseable=lambda text: answer(text) is not None),)
 
     def template(self) -> str:
         """The whole instruction, with places for the question and the options."""
         return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
 
-    def _source(self, split: Split, kinds: tuple[str, ...], n: int, seed: int) -> Source:
+    def _source(self, split: mp.Split, kinds: tuple[str, ...], n: int, seed: int) -> mp.Source:
         rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
         if rows is not None:
             return Choices(rows, self.template(), self.channel)

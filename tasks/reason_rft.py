@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from mmpost.config.settings import DataSettings
+import mmpost as mp
 from mmpost.core.means import mean_by
 from mmpost.data.formats.reasoning import Family, Reasoning
 from mmpost.data.readers.user_data import UserData, user_data
@@ -16,22 +16,16 @@ from mmpost.data.worlds.shapes.counting import Counting
 from mmpost.data.worlds.shapes.figures import Figures
 from mmpost.data.worlds.shapes.scenes import View
 from mmpost.data.worlds.shapes.transformation import Transformation
-from mmpost.errors import ConfigError
-from mmpost.methods.policy_gradient import PolicyGradientTask
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards import calls
 from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
 from mmpost.tasks.bases.shapes import by_kind, known
-from mmpost.transforms.answers import ReplyFromTruth, answer_with_short_thought
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Reward, Sample, Sampling, Source, Split, Stage
+from mmpost.transforms.answers import answer_with_short_thought
 
 Variant = Literal["paper", "released", "penalty"]
 
-ACCURACY: Mapping[Family, Mapping[str, Reward]] = {
+ACCURACY: Mapping[Family, Mapping[str, mp.Reward]] = {
     "counting": {"paper": discrete_value, "released": discrete_value},
     "structure": {"paper": math_tolerance, "released": discrete_value},
     "transformation": {
@@ -42,7 +36,7 @@ ACCURACY: Mapping[Family, Mapping[str, Reward]] = {
 }
 """The reward for the answer, by family and variant: the released scripts differ from the paper in the last two."""
 
-METRICS: Mapping[Family, Mapping[str, Reward]] = {
+METRICS: Mapping[Family, Mapping[str, mp.Reward]] = {
     "counting": {"accuracy": discrete_value},
     "structure": {"accuracy": discrete_value, "near": math_tolerance},
     "transformation": {"accuracy": calls.function_sequence_metric, "full": calls.function_sequence_full},
@@ -57,7 +51,7 @@ SHIFTS: Mapping[Family, tuple[str, ...]] = {
 """Names of the benches in another domain: other shapes and colours, or another view after the edits."""
 
 
-class ReasonRFT(PolicyGradientTask):
+class ReasonRFT(mp.PolicyGradientTask):
     """Supervised thoughts, then GRPO; `sft_fraction=0` is RFT-Zero, `1` CoT-SFT, with `answer_only` ANS-SFT."""
 
     best_metric = "id/accuracy"
@@ -101,28 +95,28 @@ class ReasonRFT(PolicyGradientTask):
             raise ValueError(f"layout: wanted {{cot}}, then <answer> with {{answer}}, found {self.layout!r}")
         return self
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         # Also without a step: settings of a stage then stay settings of a stage.
         first, rest = self._sources()
         text = self.bare if self.answer_only else self.thoughtful
-        yield Stage(
+        yield mp.Stage(
             "sft",
             first,
-            Likelihood(),
+            mp.Likelihood(),
             self.sft_prompts_per_step,
-            (ReplyFromTruth(text=text),),
+            (mp.ReplyFromTruth(text=text),),
             fraction=self.sft_fraction,
             gold=self.gold(),
         )
-        rewards: dict[str, Reward] = {"accuracy": ACCURACY[self.family][self.reward], "think_format": think_format}
+        rewards: dict[str, mp.Reward] = {"accuracy": ACCURACY[self.family][self.reward], "think_format": think_format}
         if self.reasoning:
             rewards["reasoning_steps"] = reasoning_steps
-        score = Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
+        score = mp.Score(rewards=rewards, weights={"reasoning_steps": self.reasoning})
         yield self.rl_stage("rl", rest, score, fraction=1 - self.sft_fraction, gold=self.gold())
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         rows = user_data(self.data, split, loss="last")
-        sources: dict[str, Source] = {}
+        sources: dict[str, mp.Source] = {}
         if rows is not None:
             sources["id"] = Reasoning(rows, self.family, self.prompt)
         else:
@@ -136,7 +130,7 @@ class ReasonRFT(PolicyGradientTask):
             benches.append(self._bench("known", old, {"right": discrete_value}, by_kind))
         return benches
 
-    def thoughtful(self, sample: Sample) -> str | None:
+    def thoughtful(self, sample: mp.Sample) -> str | None:
         """The thought that the sample brings, and the answer; None where it brings none."""
         cot = sample.meta.get("cot")
         if cot:
@@ -144,29 +138,29 @@ class ReasonRFT(PolicyGradientTask):
         said = sample.replies[0].text if sample.replies else ""
         return said if answer(said) is not None else None
 
-    def bare(self, sample: Sample) -> str:
+    def bare(self, sample: mp.Sample) -> str:
         """The answer alone, as the layout ends."""
         return self.layout[self.layout.index("<answer>") :].replace("{answer}", str(sample.truth))
 
-    def gold(self) -> tuple[Gold, ...]:
+    def gold(self) -> tuple[mp.Gold, ...]:
         """A right answer after a thought: one for the answer, one for the form."""
         earns = None if self.reasoning else 2.0
         return (
-            Gold(
+            mp.Gold(
                 lambda s: self.thoughtful(s) or answer_with_short_thought(s),
                 earns,
                 is_parseable=lambda text: answer(text) is not None,
             ),
         )
 
-    def _sources(self) -> tuple[Source, Source]:
+    def _sources(self) -> tuple[mp.Source, mp.Source]:
         """What the supervised stage learns, and what is reinforced."""
         reuse = self.family == "structure" if self.reuse is None else self.reuse
         rows = user_data(self.data, "train", loss="last")
-        taught: Source
+        taught: mp.Source
         if rows is None:
             taught, rest = self._drawn("train", self.cot, seed=1), self._drawn("train", self.problems, seed=0)
-            everything: Source = Mix([taught, rest]) if self.cot else rest
+            everything: mp.Source = Mix([taught, rest]) if self.cot else rest
         else:
             read = partial(Reasoning, rows, self.family, self.prompt)
             everything = read()
@@ -177,7 +171,7 @@ class ReasonRFT(PolicyGradientTask):
         alone = not self.sft_fraction
         return everything if self.answer_only else taught, everything if reuse or alone else rest
 
-    def _drawn(self, split: Split, n: int, seed: int, shift: str = "") -> Source:
+    def _drawn(self, split: mp.Split, n: int, seed: int, shift: str = "") -> mp.Source:
         """Built-in problems of the family."""
         look = "shifted" if shift == "shift" else "plain"
         if self.family == "counting":
@@ -186,7 +180,7 @@ class ReasonRFT(PolicyGradientTask):
             return Figures(split, looks=(look,), n=n, seed=seed)
         return Transformation(split, view=cast(View, shift or "front"), n=n, seed=seed)
 
-    def _shifted(self, split: Split, builtin: bool) -> dict[str, Source]:
+    def _shifted(self, split: mp.Split, builtin: bool) -> dict[str, mp.Source]:
         if self.shifted or not builtin:
             named = {name: _file(self.data, path) for name, path in self.shifted.items()}
             return {name: Reasoning(rows, self.family, self.prompt) for name, rows in named.items()}
@@ -195,22 +189,22 @@ class ReasonRFT(PolicyGradientTask):
     def _bench(
         self,
         name: str,
-        source: Source,
-        measures: Mapping[str, Reward],
-        summary: Callable[[Sequence[Sample]], Mapping[str, float]],
-    ) -> Bench:
-        greedy = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        return Bench(name, source, (Generate(n=1, sampling=greedy), Score(rewards=measures)), summary)
+        source: mp.Source,
+        measures: Mapping[str, mp.Reward],
+        summary: Callable[[Sequence[mp.Sample]], Mapping[str, float]],
+    ) -> mp.Bench:
+        greedy = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        return mp.Bench(name, source, (mp.Generate(n=1, sampling=greedy), mp.Score(rewards=measures)), summary)
 
 
-def _file(data: DataSettings, path: str) -> UserData:
+def _file(data: mp.DataSettings, path: str) -> UserData:
     """The rows of one more file, read with the settings of the others."""
     rows = user_data(data.model_copy(update={"train": path, "split": None}), "train", loss="last")
     if rows is None:
-        raise ConfigError(f"wanted a file of rows, found {path!r}; name one")
+        raise mp.ConfigError(f"wanted a file of rows, found {path!r}; name one")
     return rows
 
 
-def percent(samples: Sequence[Sample]) -> dict[str, float]:
+def percent(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """The mean of each measure, in percent."""
     return mean_by((pair for sample in samples for reply in sample.replies for pair in reply.scores.items()), scale=100)

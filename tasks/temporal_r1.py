@@ -2,20 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 
+import mmpost as mp
 from mmpost.data.formats.temporal import Temporal
 from mmpost.data.media.limits import Limits
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.clips import Clips
-from mmpost.methods.policy_gradient import PolicyGradientTask
-from mmpost.objectives.policy import PolicyLoss
 from mmpost.rewards.span import DualReward, measures, parse, span_summary
 from mmpost.tasks.bases.clips import answer_with_short_thought
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Sampling, Source, Split, Stage
 
 
-class TemporalR1(PolicyGradientTask):
+class TemporalR1(mp.PolicyGradientTask):
     """GRPO on video QA, grounding and grounded QA; `reward.semantic=false` or `reward.temporal=false` is one arm."""
 
     best_metric = "temporal/score"
@@ -28,7 +24,7 @@ class TemporalR1(PolicyGradientTask):
     """Built-in clips to evaluate on."""
     reward: DualReward = DualReward()
     """The dual reward: which terms, with which weights."""
-    policy: PolicyLoss = PolicyLoss(beta=1e-2, entropy=1e-3)
+    policy: mp.PolicyLoss = mp.PolicyLoss(beta=1e-2, entropy=1e-3)
     """The loss."""
     system: str = ""
     """System prompt for your own data; empty: the row's."""
@@ -39,21 +35,21 @@ class TemporalR1(PolicyGradientTask):
     }
     """What your own rows are asked with, by kind of row; {question} and {options} are replaced by the row's."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         terms = self.reward.terms()
-        score = Score(rewards={"dual": self.reward, **terms}, weights=dict.fromkeys(terms, 0.0))
+        score = mp.Score(rewards={"dual": self.reward, **terms}, weights=dict.fromkeys(terms, 0.0))
         yield self.rl_stage("rl", self._source("train", self.clips, 0), score, gold=self.gold())
 
-    def benches(self, split: Split) -> list[Bench]:
-        sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        scored = (Generate(n=1, sampling=sampling), Score(rewards=measures))
-        return [Bench("temporal", self._source(split, self.bench_clips, 5), scored, span_summary)]
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
+        sampling = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        scored = (mp.Generate(n=1, sampling=sampling), mp.Score(rewards=measures))
+        return [mp.Bench("temporal", self._source(split, self.bench_clips, 5), scored, span_summary)]
 
-    def gold(self) -> tuple[Gold, ...]:
+    def gold(self) -> tuple[mp.Gold, ...]:
         """The label after a thought; times are rounded to a tenth of a second, so that it may overlap a bit less."""
-        return (Gold(answer_with_short_thought, name="label", is_parseable=readable),)
+        return (mp.Gold(answer_with_short_thought, name="label", is_parseable=readable),)
 
-    def _source(self, split: Split, n: int, seed: int) -> Source:
+    def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         rows = user_data(self.data, split, loss="last")
         if rows is not None:
             return Temporal(rows, self.instructions, self.system)

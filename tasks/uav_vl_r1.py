@@ -5,25 +5,20 @@ from dataclasses import replace
 
 from pydantic import Field
 
+import mmpost as mp
 from mmpost.core.means import mean_by
 from mmpost.data.formats.short_answers import ShortAnswers
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.curriculum import Curriculum, with_replay
 from mmpost.data.sources.tiles import Tiled, Tiles
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
-from mmpost.methods.policy_gradient import PolicyGradientTask
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import answer, think_format
 from mmpost.rewards.vqa import Rule, no_answer, short_answer
-from mmpost.transforms.answers import DropReplies, ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Gold, Reply, Sample, Sampling, Source, Split, Stage
 
 SFT = "sft"
 
 
-class UavVlR1(PolicyGradientTask):
+class UavVlR1(mp.PolicyGradientTask):
     """Short answers about pictures from above, learnt by type of question, stage after stage."""
 
     best_metric = "questions/accuracy"
@@ -63,16 +58,16 @@ class UavVlR1(PolicyGradientTask):
     size: int = 112
     """Width and height of the built-in scenes in pixels."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         pool = self._pool("train", self.scenes, seed=0)
         parts = {name: self._tiled(part) for name, part in self._parts(pool).items()}
         # Also without a step it comes first: its end, which others refer to, is then the base.
-        yield Stage(
+        yield mp.Stage(
             SFT,
             self._tiled(pool),
-            Likelihood(),
+            mp.Likelihood(),
             self.sft_prompts_per_step,
-            (DropReplies(), ReplyFromTruth(text=self.answer)),
+            (mp.DropReplies(), mp.ReplyFromTruth(text=self.answer)),
             fraction=self.sft_fraction,
             gold=self.gold(),
         )
@@ -82,44 +77,44 @@ class UavVlR1(PolicyGradientTask):
             stage = self.rl_stage(name, source, self._score(), fraction=share, gold=self.gold())
             yield replace(stage, reference=self.reference)
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = self._tiled(self._pool(split, self.bench_scenes, seed=5))
-        sampling = Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        score = Score(rewards={**self._score().rewards, "no_answer": no_answer}, weights={"no_answer": 0.0})
-        return [Bench("questions", source, (DropReplies(), Generate(n=1, sampling=sampling), score), by_stage)]
+        sampling = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
+        score = mp.Score(rewards={**self._score().rewards, "no_answer": no_answer}, weights={"no_answer": 0.0})
+        return [mp.Bench("questions", source, (mp.DropReplies(), mp.Generate(n=1, sampling=sampling), score), by_stage)]
 
-    def accuracy(self, sample: Sample, reply: Reply) -> float | None:
+    def accuracy(self, sample: mp.Sample, reply: mp.Reply) -> float | None:
         """How far the answer is the truth, by the rule of the question's type."""
         return short_answer(sample, reply, self.rules.get(str(sample.meta["task"]).casefold()))
 
-    def answer(self, sample: Sample) -> str:
+    def answer(self, sample: mp.Sample) -> str:
         """The truth as a reply: after the row's chain of thought where it has one."""
         cot = str(sample.meta.get("cot") or self.thought).strip()
         if "<answer>" in cot:
             return cot
         return f"<think>{cot.removeprefix('<think>').removesuffix('</think>')}</think><answer>{sample.truth}</answer>"
 
-    def gold(self) -> tuple[Gold, ...]:
+    def gold(self) -> tuple[mp.Gold, ...]:
         """The truth, thought and bare."""
         bare = self.weights.get("accuracy", 1.0)
         thought = bare + self.weights.get("format", 1.0)
-        short = Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", is_parseable=answered)
-        return Gold(self.answer, thought, is_parseable=answered), short
+        short = mp.Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", is_parseable=answered)
+        return mp.Gold(self.answer, thought, is_parseable=answered), short
 
-    def _score(self) -> Score:
-        return Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)
+    def _score(self) -> mp.Score:
+        return mp.Score(rewards={"accuracy": self.accuracy, "format": think_format}, weights=self.weights)
 
-    def _pool(self, split: Split, n: int, seed: int) -> Curriculum:
+    def _pool(self, split: mp.Split, n: int, seed: int) -> Curriculum:
         rows = user_data(self.data, split, loss="last")
         types = [kind for kinds in self.curriculum.values() for kind in kinds if kind in TYPES]
         source = Aerial(split, types, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
         return Curriculum(source, self.curriculum, self.row_stage)
 
-    def _parts(self, pool: Curriculum) -> dict[str, Source]:
+    def _parts(self, pool: Curriculum) -> dict[str, mp.Source]:
         """What each stage of GRPO learns."""
         return {"mixed": pool} if self.mixed else pool.parts()
 
-    def _tiled(self, source: Source) -> Source:
+    def _tiled(self, source: mp.Source) -> mp.Source:
         return source if self.tiles is None else Tiled(source, self.tiles)
 
 
@@ -128,7 +123,7 @@ def answered(text: str) -> bool:
     return answer(text) is not None
 
 
-def by_stage(samples: Sequence[Sample]) -> dict[str, float]:
+def by_stage(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """Percent: right over all, of each stage and type of question, in the format, without an answer."""
     replies = [(sample, reply.scores) for sample in samples for reply in sample.replies]
     return mean_by(

@@ -33,7 +33,7 @@ def main(words: Sequence[str], console: Console | None = None) -> int:
     n = _number(own.get("n", "3"), "n")
     if "run" in own:
         if rest:
-            raise ConfigError(f"unknown word {rest[0]!r}: with run=RUN there are step=N and n=3")
+            raise ConfigError(f"unknown argument {rest[0]!r}: with run=RUN there are step=N and n=3")
         show_run(run_files.find(own["run"]), _number(own["step"], "step") if "step" in own else None, n, console)
     elif "step" in own:
         raise ConfigError("step=N shows a step of a run: add run=RUN")

@@ -12,6 +12,7 @@ EXPORTS: dict[str, str] = {
         "mmpost.core.stage": "Bench GeneratedDataset Gold ReadsFrom Source Stage Task",
         "mmpost.data.media.media": "Media media",
         "mmpost.data.media.modalities": "Modality",
+        "mmpost.data.readers.user_data": "user_data",
         "mmpost.data.sources.base": "Indexed Subset Wrapped",
         "mmpost.errors": "ColumnError ConfigError DataError MmpostError PluginError TrainError",
         "mmpost.methods.policy_gradient": "PolicyGradientTask",

@@ -34,12 +34,9 @@ class InputPreview:
 class Model(Protocol):
     """A model in training. Templates, special tokens, image grids, positions and encoders are known nowhere else."""
 
+    module: Any
+    """The torch module that trains."""
     device: torch.device
-
-    @property
-    def module(self) -> Any:
-        """The torch module that trains."""
-        ...
 
     @property
     def recipe(self) -> Any:
@@ -120,17 +117,27 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class GenerativeModel(Model, Protocol):
-    """A model that writes replies."""
+class ReplyDecoder(Protocol):
+    """What a rollout needs of a model."""
+
+    @property
+    def recipe(self) -> Any:
+        """How prompts become tokens; `end` holds the tokens that end a reply."""
+        ...
 
     def decoder(self, samples: Sequence[Sample], n: int) -> Decoder: ...
 
-    def encode_reply(self, text: str, origin: Origin) -> Reply:
-        """A reply with the token ids that the model itself would have written, including the end of turn."""
-        ...
-
     def decode_reply(self, token_ids: Sequence[int]) -> Reply:
         """The reply that consists of these tokens."""
+        ...
+
+
+@runtime_checkable
+class GenerativeModel(Model, ReplyDecoder, Protocol):
+    """A model that writes replies."""
+
+    def encode_reply(self, text: str, origin: Origin) -> Reply:
+        """A reply with the token ids that the model itself would have written, including the end of turn."""
         ...
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:

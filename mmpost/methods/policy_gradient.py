@@ -14,7 +14,7 @@ from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 from mmpost.transforms.answers import DropReplies
 from mmpost.transforms.dynamic_sampling import DropZeroVariance
-from mmpost.transforms.generate import Generate
+from mmpost.transforms.generate import Generate, greedy
 from mmpost.transforms.inject_truth import InjectTruth, SmoothTruth
 from mmpost.transforms.logprobs import OldLogprobs, ReferenceLogprobs
 from mmpost.transforms.parse_rate import ParseRate
@@ -57,6 +57,10 @@ class PolicyGradientTask(Task):
     max_resample_times: int = Field(default=0, ge=0)
     """Dynamic sampling (DAPO): groups without reward variance are dropped and replaced by new ones, for at most this
     many rounds of sampling; 0 keeps them."""
+
+    def greedy(self) -> Generate:
+        """One reply per sample, the most likely tokens, as long as rollouts may be: for benches."""
+        return greedy(self.sampling.max_tokens)
 
     def rl_stage(
         self,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmpost.errors import ConfigError
-from mmpost.types import GenerativeModel, Model, Reply, Sample, Sampling
+from mmpost.types import Model, Reply, ReplyDecoder, Sample, Sampling
 
 COMPACT_BELOW = 0.75
 """Remove finished replies from the batch once at most this fraction is unfinished; each removal copies the KV cache."""
@@ -21,7 +21,7 @@ COMPACT_BELOW = 0.75
 class LocalRollout:
     """Samples replies with a model's decoder, at most `replies` at a time."""
 
-    def __init__(self, model: Model | GenerativeModel, replies: int = 192) -> None:
+    def __init__(self, model: Model | ReplyDecoder, replies: int = 192) -> None:
         self.model, self.replies = model, replies
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
@@ -48,7 +48,7 @@ class LocalRollout:
         self, samples: Sequence[Sample], keys: Sequence[str], n: int, sampling: Sampling, seed: int
     ) -> list[Reply]:
         """`n` replies to each sample, sample after sample."""
-        if not isinstance(self.model, GenerativeModel):
+        if not isinstance(self.model, ReplyDecoder):
             raise ConfigError(
                 f"wanted a model that writes replies, found {type(self.model).__name__}; use a chat model, or a task "
                 "and benches without replies"

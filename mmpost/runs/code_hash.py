@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from mmpost.config.exports import EXPORTS
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 EXCLUDED = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.training.media_probe")
 """Packages and modules that only show or check results."""
@@ -42,13 +44,19 @@ def imported_files(starts: Iterable[Path | None], within: tuple[str, ...] = ("mm
 def imported(path: Path) -> Iterator[str]:
     """Modules of mmpost that a file imports anywhere, also inside functions.
 
-    `from a import b` yields a and a.b, which may or may not be a module.
+    `from a import b` yields a and a.b, which may or may not be a module. After `import mmpost as mp`, an attribute of
+    `mp` stands for the module that it comes from.
     """
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    facades = {alias.asname or alias.name for alias in imports if alias.name == "mmpost"}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in facades:
+            names = [EXPORTS.get(node.attr, "")]
         else:
             continue
         yield from (name for name in names if name.startswith("mmpost.") and not name.startswith(EXCLUDED))

@@ -78,8 +78,8 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
     if not isinstance(name, str):
         raise ConfigError(f"wanted select.by=NAME, found {name!r}; there are {', '.join(SELECTORS)}, or file.py:Class")
     cls: Any = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
-    is_selector = isinstance(cls, type) and issubclass(cls, Selector) and issubclass(cls, Settings)
-    if not is_selector or "k" not in cls.model_fields:
+    bases: list[Any] = list(getattr(cls, "__mro__", ()))
+    if not {Selector, Settings} <= {*bases} or "k" not in cls.model_fields:
         raise ConfigError(
             f"select.by={name}: wanted one of {', '.join(SELECTORS)}, or a class derived from Selector and Settings "
             "with a field k"

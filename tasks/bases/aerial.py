@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
+import mmpost as mp
 from mmpost.core.means import mean_by
 from mmpost.data.worlds.aerial.questions import Aerial
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.text import think_format
 from mmpost.rewards.vqa import short_answer
-from mmpost.transforms.answers import ReplyFromTruth, answer_with_short_thought
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
+from mmpost.transforms.answers import answer_with_short_thought
 
 
-class AerialBase(Task):
+class AerialBase(mp.Task):
     """Supervised answers, with a short thought, to the types of question that a base should know."""
 
     question_types: tuple[str, ...] = ("color", "size", "number", "transportation")
@@ -23,24 +20,24 @@ class AerialBase(Task):
     prompts_per_step: int = 64
     """Scenes per step."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         source = Aerial("train", self.question_types, n=self.scenes, seed=1)
-        yield Stage(
+        yield mp.Stage(
             "sft",
             source,
-            Likelihood(),
+            mp.Likelihood(),
             self.prompts_per_step,
-            transforms=(ReplyFromTruth(text=answer_with_short_thought),),
+            transforms=(mp.ReplyFromTruth(text=answer_with_short_thought),),
         )
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = Aerial(split, self.question_types, n=512, seed=2)
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=16, temperature=0))
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=16, temperature=0))
         rewards = {"accuracy": short_answer, "format": think_format}
-        return [Bench("known", source, (greedy, Score(rewards=rewards)), by_type)]
+        return [mp.Bench("known", source, (greedy, mp.Score(rewards=rewards)), by_type)]
 
 
-def by_type(samples: Sequence[Sample]) -> dict[str, float]:
+def by_type(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """Percent right: all, each type of question, and how many keep to the format."""
     return mean_by(
         (

@@ -2,17 +2,13 @@
 
 from collections.abc import Iterator
 
+import mmpost as mp
 from mmpost.data.formats.temporal import answer_text
 from mmpost.data.worlds.clips import Clips
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.span import measures, span_summary
-from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 
 
-class ClipsBase(Task):
+class ClipsBase(mp.Task):
     """Supervised answers, with a short thought, to questions about clips of handwritten digits."""
 
     question_types: tuple[str, ...] = ("some", "when", "some", "some when")
@@ -24,22 +20,22 @@ class ClipsBase(Task):
     prompts_per_step: int = 32
     """Clips per step."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         source = Clips("train", self.question_types, n=self.clips, seed=1, loose=self.loose)
-        yield Stage(
+        yield mp.Stage(
             "sft",
             source,
-            Likelihood(),
+            mp.Likelihood(),
             self.prompts_per_step,
-            transforms=(ReplyFromTruth(text=answer_with_short_thought),),
+            transforms=(mp.ReplyFromTruth(text=answer_with_short_thought),),
         )
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = Clips(split, self.question_types, n=192, seed=2)
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=32, temperature=0))
-        return [Bench("known", source, (greedy, Score(rewards=measures)), span_summary)]
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=32, temperature=0))
+        return [mp.Bench("known", source, (greedy, mp.Score(rewards=measures)), span_summary)]
 
 
-def answer_with_short_thought(sample: Sample) -> str:
+def answer_with_short_thought(sample: mp.Sample) -> str:
     """The truth as a reply, after a minimal thought."""
     return answer_text(sample.truth)

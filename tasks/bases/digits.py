@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 
+import mmpost as mp
 from mmpost.data.worlds.digits.scenes import Scenes, answer_text
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.box import detection, detection_summary
-from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 
 
-class DigitsBase(Task):
+class DigitsBase(mp.Task):
     """Supervised answers, with a short thought, to the kinds of question that a base should know."""
 
     question_types: tuple[str, ...] = ("single", "all", "leftmost", "top")
@@ -21,22 +17,22 @@ class DigitsBase(Task):
     prompts_per_step: int = 64
     """Scenes per step."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         source = Scenes(split="train", question_types=self.question_types, n=self.scenes, seed=1)
-        yield Stage(
+        yield mp.Stage(
             "sft",
             source,
-            Likelihood(),
+            mp.Likelihood(),
             self.prompts_per_step,
-            transforms=(ReplyFromTruth(text=boxes_with_short_thought),),
+            transforms=(mp.ReplyFromTruth(text=boxes_with_short_thought),),
         )
 
-    def benches(self, split: Split) -> list[Bench]:
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = Scenes(split=split, question_types=self.question_types, n=256, seed=2)
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=48, temperature=0))
-        return [Bench("known", source, (greedy, Score(rewards=detection)), detection_summary)]
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=48, temperature=0))
+        return [mp.Bench("known", source, (greedy, mp.Score(rewards=detection)), detection_summary)]
 
 
-def boxes_with_short_thought(sample: Sample) -> str:
+def boxes_with_short_thought(sample: mp.Sample) -> str:
     """The truth as a reply, after a minimal thought: one that repeats the question would fail on unseen words."""
     return answer_text(sample.truth, sample.frame, thought="look")

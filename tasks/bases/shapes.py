@@ -2,19 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
+import mmpost as mp
 from mmpost.core.means import mean_by
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.shapes.figures import Figures
 from mmpost.data.worlds.shapes.scenes import LOOKS, Shapes
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.discrete import discrete_value
-from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Source, Split, Stage, Task
 
 
-class ShapesBase(Task):
+class ShapesBase(mp.Task):
     """Supervised answers, with one fact as thought, to questions about single facts."""
 
     question_types: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
@@ -26,32 +22,36 @@ class ShapesBase(Task):
     prompts_per_step: int = 40
     """Samples per step."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         source = self._source("train", self.scenes, seed=1)
-        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=thoughtful),))
+        yield mp.Stage(
+            "sft", source, mp.Likelihood(), self.prompts_per_step, transforms=(mp.ReplyFromTruth(text=thoughtful),)
+        )
 
-    def benches(self, split: Split) -> list[Bench]:
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=40, temperature=0))
-        return [Bench("known", self._source(split, 384, seed=2), (greedy, Score(rewards={"right": right})), by_kind)]
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=40, temperature=0))
+        return [
+            mp.Bench("known", self._source(split, 384, seed=2), (greedy, mp.Score(rewards={"right": right})), by_kind)
+        ]
 
-    def _source(self, split: Split, n: int, seed: int) -> Source:
+    def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         return known(split, n, seed, self.question_types, self.figures)
 
 
 def known(
-    split: Split,
+    split: mp.Split,
     n: int,
     seed: int,
     kinds: Sequence[str] = ("name", "count", "name", "count", "second", "sum"),
     figures: float = 0.1,
-) -> Source:
+) -> mp.Source:
     """What the base learns: `n` questions about both looks, of which a share `figures` is about figures."""
     many = round(n * figures)
     sources = [Shapes(split, kinds, n=n - many, seed=seed)]
     return Mix([*sources, Figures(split, ("width", "height"), tuple(LOOKS), n=many, seed=seed)])
 
 
-def thoughtful(sample: Sample) -> str:
+def thoughtful(sample: mp.Sample) -> str:
     """The answer after the one fact that it rests on: what chains of thought are made of later."""
     return f"<think>{sample.meta['cot']}</think><answer>{sample.truth}</answer>"
 
@@ -59,7 +59,7 @@ def thoughtful(sample: Sample) -> str:
 right = discrete_value
 
 
-def by_kind(samples: Sequence[Sample]) -> dict[str, float]:
+def by_kind(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """Right answers in percent: all, and for each kind of question."""
     return mean_by(
         (

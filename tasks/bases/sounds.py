@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 
+import mmpost as mp
 from mmpost.data.worlds.sounds import Sounds
-from mmpost.objectives.likelihood import Likelihood
 from mmpost.rewards.choice import accuracy, answer_format, choice_summary
-from mmpost.transforms.answers import ReplyFromTruth
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.score import Score
-from mmpost.types import Bench, Sample, Sampling, Split, Stage, Task
 
 
-class SoundsBase(Task):
+class SoundsBase(mp.Task):
     """Supervised answers, half of them after a thought, to kinds of question that a base should know."""
 
     question_types: tuple[str, ...] = ("which", "first", "pitch", "higher")
@@ -31,19 +27,21 @@ class SoundsBase(Task):
     think: str = "; think in <think>, answer in <answer>"
     """Follows the question where a thought is wanted, too."""
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[mp.Stage]:
         templates = [self.question + asked for asked in (self.answer, self.think)]
         source = Sounds("train", self.question_types * self.often + self.rare, self.clips, 1, templates)
-        yield Stage("sft", source, Likelihood(), self.prompts_per_step, transforms=(ReplyFromTruth(text=self.reply),))
+        yield mp.Stage(
+            "sft", source, mp.Likelihood(), self.prompts_per_step, transforms=(mp.ReplyFromTruth(text=self.reply),)
+        )
 
-    def benches(self, split: Split) -> list[Bench]:
-        greedy = Generate(n=1, sampling=Sampling(max_tokens=12, temperature=0))
-        scored = (greedy, Score(rewards={"accuracy": accuracy, "format": answer_format}))
+    def benches(self, split: mp.Split) -> list[mp.Bench]:
+        greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=12, temperature=0))
+        scored = (greedy, mp.Score(rewards={"accuracy": accuracy, "format": answer_format}))
         kinds = {"known": self.question_types, "rare": self.rare}
         templates = (self.question + self.answer,)
-        return [Bench(n, Sounds(split, k, 256, 3, templates), scored, choice_summary) for n, k in kinds.items() if k]
+        return [mp.Bench(n, Sounds(split, k, 256, 3, templates), scored, choice_summary) for n, k in kinds.items() if k]
 
-    def reply(self, sample: Sample) -> str:
+    def reply(self, sample: mp.Sample) -> str:
         """The answer, after what is heard where the prompt asks for a thought."""
         asked = str(sample.prompt[-1].value)
         thought = f"<think>{sample.meta['thought']}</think>" if asked.endswith(self.think) else ""

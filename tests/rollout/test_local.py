@@ -61,7 +61,8 @@ def tokens(reply: Reply) -> tuple[int, ...]:
 
 
 def draw(sampling: Sampling, n: int = 4000, logits: Tensor = LOGITS, seed: int = 0, uid: str = "a") -> list[Reply]:
-    return list(LocalRollout(Dice(logits), replies=10000).generate([Sample(uid, ())], n, sampling, seed)[0].replies)
+    rollout = LocalRollout(Dice(logits), replies=10000)
+    return list(rollout.generate([Sample(uid, ())], n, sampling, seed)[0].replies)
 
 
 def assert_drawn_from(replies: Sequence[Reply], wanted: Tensor) -> None:
@@ -119,7 +120,7 @@ def test_each_reply_stops_at_its_own_end() -> None:
         assert STOP not in ids[:-1]
         assert reply.columns["truncated"] == float(ids[-1] != STOP)
         assert len(ids) == 6 or ids[-1] == STOP
-        assert len(reply.columns["behaviour_logp"]) == len(ids)  # type: ignore[arg-type]
+        assert len(reply.columns["behaviour_logp"]) == len(ids)
     assert lengths == {1, 2, 3, 4, 5, 6}
     assert {r.columns["truncated"] for r in replies if len(r.token_ids or ()) == 6} == {0.0, 1.0}
 

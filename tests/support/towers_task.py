@@ -80,7 +80,7 @@ class Objects(Indexed):
 class Guess(Transform):
     """Writes the most likely class, and the similarity of an object's own kinds, as columns."""
 
-    makes = frozenset({"guess"})
+    makes = ("guess",)
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         from dataclasses import replace

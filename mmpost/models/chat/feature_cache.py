@@ -70,7 +70,7 @@ class EncoderFeatureCache:
         self,
         module: Any,
         device: torch.device,
-        autocast: Callable[[], AbstractContextManager[None]],
+        autocast: Callable[[], AbstractContextManager[Any]],
         bf16: bool,
         processors: Mapping[str, MediaProcessor],
         compute: ComputeSettings = ComputeSettings(),
