@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mmpost.config import registry
+from mmpost.config import registry, renamed
 from mmpost.errors import ConfigError
 
 
@@ -37,6 +37,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects in a .jsonl file; none for a missing file. A last line that a kill cut off is ignored."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, under the names of today; none for a missing file."""
+    names = renamed.tables()["metrics"]
+    return [
+        {names.get(name, name): value for name, value in line.items()} for line in read_lines(run / "metrics.jsonl")
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.core.run_files import read_lines
+from mmpost.core.run_files import read_metrics
 from mmpost.listeners.base import Listener
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a")
@@ -16,7 +16,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a
 PANELS = (
     ("reward", "reward/total", ""),
     ("reward components", "reward/", ""),
-    ("zero-variance groups", "reward/flat_groups", "fraction"),
+    ("zero-variance groups", "reward/zero_std_groups", "fraction"),
     ("loss", "loss", ""),
     ("evaluation", "eval/", ""),
     ("reply length", "reply/length", "tokens"),
@@ -46,7 +46,7 @@ class Curves(Listener):
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         assert self._run is not None, "on_start was not called"
-        lines = read_lines(self._run / "metrics.jsonl")
+        lines = read_metrics(self._run)
         if lines:
             draw(lines, self._run / "curves.png", title=self._run.name)
 
@@ -118,7 +118,7 @@ def _curves(axis: Any, series: Series) -> None:
 
 def _belongs(name: str, key: str) -> bool:
     if key == "reward/":
-        return name.startswith(key) and name not in ("reward/total", "reward/flat_groups")
+        return name.startswith(key) and name not in ("reward/total", "reward/zero_std_groups")
     return name.startswith(key) if key.endswith("/") else name == key
 
 

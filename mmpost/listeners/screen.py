@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mmpost.listeners.base import Listener, Metrics, finite_values
 
-SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/flat_groups": "zero-variance"}
+SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/zero_std_groups": "zero-variance"}
 """Metrics of the progress line, with their labels there."""
 
 

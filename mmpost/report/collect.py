@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.core.run_files import groups_of, read_json, read_lines, read_samples, replies_of
+from mmpost.core.run_files import groups_of, read_json, read_lines, read_metrics, read_samples, replies_of
 
 DIGITS = 5
 """Significant digits of numbers on the page."""
@@ -43,7 +43,7 @@ def collect(run: Path, most: int) -> dict[str, Any]:
         "name": run.resolve().name,
         "summary": _clean(summary),
         "config": config.read_text(encoding="utf-8") if config.exists() else "",
-        "metrics": series(read_lines(run / "metrics.jsonl")),
+        "metrics": series(read_metrics(run)),
         "left_out": len(files) - len(steps),
         "maps": maps(run),
         **replies.content(),

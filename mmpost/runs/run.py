@@ -206,7 +206,7 @@ class Run:
         if isinstance(self.model, GenerativeModel):
             escaped = sum(distributed.gather(sum(map(self.model.count_escaped_tokens, samples))))
             if escaped:
-                line["data/escaped"] = escaped
+                line["data/escaped_tokens"] = escaped
         if log.probe_every and step % log.probe_every == 1 % log.probe_every:
             line |= self._probe(samples)
         improved = False

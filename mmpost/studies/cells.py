@@ -64,14 +64,14 @@ class Result:
     @cached_property
     def seconds(self) -> float:
         """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
-        return sum(line["time/step"] for line in run_files.read_lines(self.folder / "metrics.jsonl"))
+        return sum(line["time/step"] for line in run_files.read_metrics(self.folder))
 
     def val_metric(self, name: str) -> float:
         """The metric on val after the last step ("-bench/metric": negated); -inf for a failed run."""
         if self.failure:
             return -float("inf")
         sign = -1.0 if name.startswith("-") else 1.0
-        last = run_files.read_lines(self.folder / "metrics.jsonl")[-1]
+        last = run_files.read_metrics(self.folder)[-1]
         return sign * float(last[f"eval/{name.removeprefix('-')}"])
 
     @cached_property

@@ -80,7 +80,7 @@ class RolloutBatcher:
             # A rank that is full goes on until all are: transforms may communicate, so every rank must call them.
             if all(self.context.gather([float(len(collected) >= target)])):
                 break
-        self.context.log("collect/short", float(max(0, target - len(collected))))
+        self.context.log("resample/shortfall", float(max(0, target - len(collected))))
         return collected[:target]
 
     def _apply(self, transforms: Sequence[Transform], samples: list[Sample]) -> list[Sample]:

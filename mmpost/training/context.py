@@ -120,7 +120,7 @@ class TrainingContext:
     def fetch(self, source: Source, indices: Sequence[int]) -> list[Sample]:
         """Read samples and set their coordinate frames. Raises DataError for an unusable one, unless `skip_errors`.
 
-        Skipped samples are counted (data/skipped, a mean over ranks), reported once on stderr, and kept in `skipped`.
+        Skipped rows are counted (data/skipped_rows, a mean over ranks), reported once on stderr, and kept in `skipped`.
         """
         samples, skipped = [], 0
         for index in indices:
@@ -134,7 +134,7 @@ class TrainingContext:
                 self.record_skipped(source, index, e)
                 skipped += 1
         if self.skip_errors:
-            self.log("data/skipped", float(skipped))
+            self.log("data/skipped_rows", float(skipped))
         return samples
 
     def record_skipped(self, source: Source, index: int, error: DataError) -> str:

@@ -227,7 +227,7 @@ def _log_groups(samples: Sequence[Sample], groups: Sequence[Rewards], context: C
             context.log("advantage/unscorable", float(value is None))
         if scored:
             context.log("advantage/group_std", _std(scored, 1))
-            context.log("reward/flat_groups", float(not any(_deviations(scored))))
+            context.log("reward/zero_std_groups", float(not any(_deviations(scored))))
 
 
 def _with_advantages(sample: Sample, advantages: Sequence[float], context: Context) -> Sample:

@@ -41,7 +41,7 @@ class DropReplies(Transform, Settings):
 class ReplyFromTruth(Transform, Settings):
     """Replace each sample's replies by one written from its truth; samples without usable truth are dropped.
 
-    Logs the fraction of dropped samples as "answer/missing".
+    Logs the fraction of dropped samples as "truth/missing".
     """
 
     text: Callable[[Sample], str | None]
@@ -54,7 +54,7 @@ class ReplyFromTruth(Transform, Settings):
         out = []
         for sample in samples:
             text = self.text(sample)
-            context.log("answer/missing", float(text is None))
+            context.log("truth/missing", float(text is None))
             if text is not None:
                 out.append(replace(sample, replies=(context.encode_reply(text, "data"),)))
         return out

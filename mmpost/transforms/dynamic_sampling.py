@@ -14,7 +14,7 @@ class DropZeroVariance(Transform, Settings):
     """Drop groups whose replies, including an injected truth, all have the same reward: their advantages are all 0.
 
     Replies without reward (NaN) are ignored. Put it before `RefillBatch`, which samples replacements, and before
-    transforms that need a forward pass. Logs the fraction of dropped groups as "select/dropped".
+    transforms that need a forward pass. Logs the fraction of dropped groups as "resample/dropped".
     """
 
     score: str = ""
@@ -26,7 +26,7 @@ class DropZeroVariance(Transform, Settings):
         out = []
         for sample in samples:
             keep = self._has_signal(sample)
-            context.log("select/dropped", float(not keep))
+            context.log("resample/dropped", float(not keep))
             if keep:
                 out.append(sample)
         return out

@@ -310,7 +310,7 @@ def test_broken_rows_stop_a_run_unless_it_skips_them(
     told = capsys.readouterr().err
     assert told.count("skipped (data.on_error=skip)") == len(wanted)
     metrics = [json.loads(line) for line in (own / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["data/skipped"] for line in metrics] == [6.0, 6.0]
+    assert [line["data/skipped_rows"] for line in metrics] == [6.0, 6.0]
     assert metrics[0]["probe/blank"] > 100 * metrics[0]["probe/noise"]
     assert "probe/blank" not in metrics[1]
 

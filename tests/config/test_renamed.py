@@ -14,7 +14,7 @@ import yaml
 
 from mmpost.config import registry, renamed, run_config
 from mmpost.config.run_config import RunConfig, fields
-from mmpost.core import sample_io
+from mmpost.core import run_files, sample_io
 from mmpost.core.samples import Part, Reply, Sample
 from mmpost.errors import ConfigError
 from mmpost.models.embedding.spec import EmbeddingSpec
@@ -77,6 +77,13 @@ def test_stored_parts_cursors_and_models_load() -> None:
     spec = renamed.upgrade_spec({"model": "embedder", "towers": {"image": {"name": "hub"}}, "dim": 8})
     assert spec.pop("model") == "embedding"
     assert list(EmbeddingSpec.model_validate(spec).encoders) == ["image"]
+
+
+def test_metrics_of_a_run_from_before_have_the_names_of_today(tmp_path: Path) -> None:
+    old = {"step": 1, "loss": 0.5, "reward/flat_groups": 0.25, "data/skipped": 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + "\n")
+    new = {"step": 1, "loss": 0.5, "reward/zero_std_groups": 0.25, "data/skipped_rows": 2.0}
+    assert run_files.read_metrics(tmp_path) == [new]
 
 
 def test_what_a_recording_says_of_its_transforms_is_compared_under_new_names() -> None:

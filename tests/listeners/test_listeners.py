@@ -279,7 +279,12 @@ def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path, drawn_cu
     for n in range(1, 41):
         values: dict[str, float] = {"loss": 1 / n, "time/step": 0.5, "time/rollout": 0.3}
         if n > 20:
-            values |= {"reward/total": n / 40, "reward/iou": n / 80, "reward/format": 1.0, "reward/flat_groups": 0.1}
+            values |= {
+                "reward/total": n / 40,
+                "reward/iou": n / 80,
+                "reward/format": 1.0,
+                "reward/zero_std_groups": 0.1,
+            }
         log.on_metrics({"step": n, "stage": "warm" if n <= 20 else "rl", "rollout": n, **values})
     for listener in (log, curves):
         listener.on_end({})

@@ -120,7 +120,7 @@ def test_each_reply_stops_at_its_own_end() -> None:
         assert STOP not in ids[:-1]
         assert reply.columns["truncated"] == float(ids[-1] != STOP)
         assert len(ids) == 6 or ids[-1] == STOP
-        assert len(reply.columns["behaviour_logp"]) == len(ids)
+        assert len(reply.columns["behaviour_logp"]) == len(ids)  # type: ignore[arg-type]
     assert lengths == {1, 2, 3, 4, 5, 6}
     assert {r.columns["truncated"] for r in replies if len(r.token_ids or ()) == 6} == {0.0, 1.0}
 

@@ -55,7 +55,7 @@ def train(out: Path, **more: Any) -> dict[str, Any]:
 
 def test_special_tokens_in_the_users_text_are_counted(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["data/escaped"] for line in lines] == [6, 6]  # three samples a step, two in each
+    assert [line["data/escaped_tokens"] for line in lines] == [6, 6]  # three samples a step, two in each
 
 
 def test_a_run_does_not_go_on_with_other_prompts(run: Path, tmp_path: Path) -> None:

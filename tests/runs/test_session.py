@@ -25,7 +25,7 @@ SMALL = run_config.merge(
 )
 ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
 OF_ROLLOUTS = {
-    *("reward/total", "reward/think_format", "reward/flat_groups", "reply/length", "reply/truncated", "entropy"),
+    *("reward/total", "reward/think_format", "reward/zero_std_groups", "reply/length", "reply/truncated", "entropy"),
     *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
 }
 

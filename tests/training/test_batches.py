@@ -75,7 +75,7 @@ def test_collect_repeats_what_is_before_it_and_does_the_rest_once() -> None:
 def test_collect_gives_up_after_its_rounds_and_says_how_much_is_missing() -> None:
     of = feed([lambda samples, context: samples[:1], RefillBatch(4, max_rounds=2)])
     assert len(of.next()) == 2
-    assert of.context.pop_metrics()["collect/short"] == 2
+    assert of.context.pop_metrics()["resample/shortfall"] == 2
 
 
 def test_an_empty_batch_is_refilled_and_an_empty_source_is_refused() -> None:

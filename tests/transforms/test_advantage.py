@@ -118,7 +118,7 @@ def test_unscorable_replies_are_left_out():
 def test_what_is_logged_leaves_the_truth_out():
     context = FakeContext()
     credit(GroupAdvantage(), group([1, 1], 3), group([0, NAN, 2], 2), context=context)
-    assert context.mean("reward/flat_groups") == 0.5
+    assert context.mean("reward/zero_std_groups") == 0.5
     assert context.logs["advantage/unscorable"] == [0, 0, 0, 1, 0]
     assert context.mean("advantage/group_std") == pytest.approx(math.sqrt(2) / 2)
     assert context.logs["truth/active"] == [1, 1]

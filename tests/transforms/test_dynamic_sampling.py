@@ -24,7 +24,7 @@ from tests.transforms.fakes import FakeContext, group
 def test_flat_groups_go(rewards, truth, kept):
     context = FakeContext()
     assert len(DropZeroVariance()([group(rewards, truth)], context)) == kept
-    assert context.logs["select/dropped"] == [1.0 - kept]
+    assert context.logs["resample/dropped"] == [1.0 - kept]
 
 
 def test_after_smoothing_a_solved_group_is_flat():

@@ -149,7 +149,7 @@ class EncoderFeatureCache:
                 raise ConfigError(
                     "an objective over the whole batch computes each micro-batch twice and wants the same dropout in "
                     f"both, found {name} in the encoder, whose features are reused: set model.lora.dropout=0, leave "
-                    "vision out of model.lora.parts, or set compute.reuse=off"
+                    "vision out of model.lora.target_groups, or set compute.reuse=off"
                 )
 
     @contextmanager
