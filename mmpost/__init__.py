@@ -113,21 +113,16 @@ if TYPE_CHECKING:
         GroupAdvantage as GroupAdvantage,
         LeaveOneOut as LeaveOneOut,
     )
-    from mmpost.transforms.answers import (
-        DropReplies as DropReplies,
-        EncodeReplies as EncodeReplies,
-        ReplyFromTruth as ReplyFromTruth,
-    )
     from mmpost.transforms.dynamic_sampling import (
         DropZeroVariance as DropZeroVariance,
     )
     from mmpost.transforms.generate import (
+        DropReplies as DropReplies,
+        EncodeReplies as EncodeReplies,
         Generate as Generate,
-        greedy as greedy,
-    )
-    from mmpost.transforms.inject_truth import (
         InjectTruth as InjectTruth,
-        SmoothTruth as SmoothTruth,
+        ReplyFromTruth as ReplyFromTruth,
+        greedy as greedy,
     )
     from mmpost.transforms.logprobs import (
         OldLogprobs as OldLogprobs,
@@ -135,11 +130,13 @@ if TYPE_CHECKING:
         ScoreLogprobs as ScoreLogprobs,
     )
     from mmpost.transforms.score import (
+        ParseRate as ParseRate,
         Score as Score,
+        SmoothTruth as SmoothTruth,
     )
 
 __version__ = "0.1.0"
-__all__ = [*_EXPORTS, "evaluate", "load", "select", "train"]
+__all__ = [*_EXPORTS, "evaluate", "load", "select", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def train(*arguments: str | Mapping[str, Any], **settings: Any) -> dict[str, Any]:

@@ -70,11 +70,10 @@ def _docstring_lines(tree: ast.Module) -> Iterator[int]:
 def one_step(folder: str) -> Any:
     """A function that makes one rollout batch and one optimizer step; everything that happens once is done before."""
     from mmpost.config import run_config
-    from mmpost.engine.local import LocalEngine
     from mmpost.runs.run import Run
     from mmpost.training import trainer
     from mmpost.training.batches import RolloutBatcher
-    from mmpost.training.interrupts import StopSignal
+    from mmpost.training.trainer import LocalEngine, StopSignal
 
     settings = ["task=visurf", "model=random-tiny", "task.prompts_per_step=2", "task.num_generations=2"]
     more = ["task.sampling.max_tokens=4", "task.scenes=8", "model.device=cpu", "log.progress=false"]

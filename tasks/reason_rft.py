@@ -21,7 +21,7 @@ from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
 from mmpost.rewards.text import answer, reasoning_steps, think_format
 from mmpost.tasks.bases.shapes import by_kind, known
-from mmpost.transforms.answers import answer_with_short_thought
+from mmpost.transforms.generate import answer_with_short_thought
 
 Variant = Literal["paper", "released", "penalty"]
 

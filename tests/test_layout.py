@@ -34,7 +34,7 @@ LEVELS = (
     *("rewards", "objectives", "updates", "edits", "transforms", "metrics", "judges", "methods"),
     *("models.media", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
-    *("rollout", "engine", "listeners", "report"),
+    *("rollout", "listeners", "report"),
     *("training", "selection", "runs", "checks", "studies", "commands", "cli", "", "tasks"),
 )
 """Packages and modules from the bottom to the top: each may import only from those before it, and from itself.

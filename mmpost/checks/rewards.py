@@ -9,8 +9,7 @@ from typing import Any
 
 from mmpost.checks.report import Report, number
 from mmpost.models.chat.prompt_lengths import PromptLengths
-from mmpost.transforms.parse_rate import gold_text
-from mmpost.transforms.score import Score
+from mmpost.transforms.score import Score, gold_text
 from mmpost.types import Context, Gold, Origin, Part, Reply, Sample, Stage
 
 MAX_SCORED = 1000

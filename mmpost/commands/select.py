@@ -20,8 +20,8 @@ from mmpost.runs.session import open_session
 from mmpost.selection import manifest, recorder, recording
 from mmpost.selection.attach import measuring_stage
 from mmpost.training.context import TrainingContext
-from mmpost.training.interrupts import Interrupted, StopSignal
 from mmpost.training.stage_checks import check_stages
+from mmpost.training.trainer import Interrupted, StopSignal
 from mmpost.types import SampleRecord, Stage
 
 MEASURED = "measured.jsonl"

@@ -24,12 +24,10 @@ EXPORTS: dict[str, str] = {
         "mmpost.objectives.policy": "PolicyLoss",
         "mmpost.objectives.preference": "Preference",
         "mmpost.transforms.advantage": "GroupAdvantage LeaveOneOut",
-        "mmpost.transforms.answers": "DropReplies EncodeReplies ReplyFromTruth",
         "mmpost.transforms.dynamic_sampling": "DropZeroVariance",
-        "mmpost.transforms.generate": "Generate greedy",
-        "mmpost.transforms.inject_truth": "InjectTruth SmoothTruth",
+        "mmpost.transforms.generate": "DropReplies EncodeReplies Generate InjectTruth ReplyFromTruth greedy",
         "mmpost.transforms.logprobs": "OldLogprobs ReferenceLogprobs ScoreLogprobs",
-        "mmpost.transforms.score": "Score",
+        "mmpost.transforms.score": "ParseRate Score SmoothTruth",
     }.items()
     for name in names.split()
 }

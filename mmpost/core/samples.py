@@ -162,6 +162,15 @@ class Batch:
         """Sum over the tokens of each reply; 0 for a reply without tokens."""
         return torch.zeros(self.replies, dtype=x.dtype, device=x.device).index_add(0, self.reply_of, x)
 
+    def lengths(self, mask: Float[Tensor, " tok"]) -> Float[Tensor, " reply"]:
+        """The number of trained tokens of each reply, but 1 where it is 0: the result is a divisor."""
+        total = self.sum(mask)
+        return total.masked_fill(total == 0, 1.0)
+
+    def reply_mean(self, mask: Float[Tensor, " tok"]) -> Float[Tensor, " tok"]:
+        """Token weights that sum to 1 over the trained tokens of each reply."""
+        return mask / self.lengths(mask)[self.reply_of]
+
     def by_reply(self, x: Float[Tensor, " tok"]) -> list[list[float]]:
         """Split a per-token tensor into one list per reply."""
         return [piece.tolist() for piece in x.split(self.reply_of.bincount(minlength=self.replies).tolist())]
@@ -198,3 +207,11 @@ class Loss:
     def total(self, counts: Mapping[str, float]) -> Float[Tensor, ""]:
         """The scalar to minimize: the sum of all terms, each divided by its own count."""
         return torch.stack([term / counts[name] for name, term in self.terms.items()]).sum()
+
+
+def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Upcast bf16 and fp16 to fp32, the precision in which losses and gradients are accumulated.
+
+    Wider types are kept, so that a float64 model computes in float64 throughout.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -94,11 +94,6 @@ class Stage:
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", _as_transforms(self.transforms))
 
-    @property
-    def updates_per_batch(self) -> int:
-        """Optimizer steps per rollout batch."""
-        return self.num_iterations * self.minibatches
-
 
 @dataclass(frozen=True)
 class Bench:

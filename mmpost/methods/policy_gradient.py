@@ -12,14 +12,11 @@ from pydantic import Field
 
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
-from mmpost.transforms.answers import DropReplies
 from mmpost.transforms.dynamic_sampling import DropZeroVariance
-from mmpost.transforms.generate import Generate, greedy
-from mmpost.transforms.inject_truth import InjectTruth, SmoothTruth
+from mmpost.transforms.generate import DropReplies, Generate, InjectTruth, greedy
 from mmpost.transforms.logprobs import OldLogprobs, ReferenceLogprobs
-from mmpost.transforms.parse_rate import ParseRate
 from mmpost.transforms.reward_shaping import KLReward, LengthReward, OverlongPenalty
-from mmpost.transforms.score import Score
+from mmpost.transforms.score import ParseRate, Score, SmoothTruth
 from mmpost.types import Gold, RefillBatch, Sample, Sampling, Source, Stage, Task, Transform
 
 PUBLISHED_ADVANTAGES: Mapping[str, Transform] = {

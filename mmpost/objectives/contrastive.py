@@ -13,7 +13,7 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from mmpost.core.numerics import at_least_fp32
+from mmpost.core.samples import at_least_fp32
 from mmpost.errors import ConfigError
 from mmpost.types import Batch, Loss, Objective, Outputs
 

@@ -8,7 +8,6 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmpost.objectives.reduction import reply_mean
 from mmpost.types import Batch, Loss, Objective, Outputs
 
 
@@ -35,7 +34,7 @@ class Likelihood(Objective):
         mask = batch.tok("mask").to(outputs.logp)
         # masked_fill, not a product: what was not computed may be inf or NaN.
         nll = -outputs.logp.masked_fill(mask == 0, 0.0)
-        weight = mask if self.reduce == "token" else reply_mean(batch, mask)
+        weight = mask if self.reduce == "token" else batch.reply_mean(mask)
         return Loss(
             terms={"nll": (nll * weight).sum()},
             metrics={"nll/token": ((nll * mask).sum().detach(), mask.sum())},

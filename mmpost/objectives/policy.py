@@ -23,7 +23,6 @@ from mmpost.objectives.policy_forms import (
     sampler_log_weight,
     surrogates,
 )
-from mmpost.objectives.reduction import lengths, reply_mean
 from mmpost.types import Batch, Loss, Objective, Outputs
 
 Metrics = dict[str, tuple[float | Tensor, float | Tensor]]
@@ -246,7 +245,7 @@ class PolicyLoss(Objective):
         loss = form.surrogate.function(tokens, self.options)
         if self.off_policy_max is not None:
             drift = batch.sum((x.columns.get("behaviour_logp", x.old) - x.logp.detach()) * x.mask)
-            near = drift / lengths(batch, x.mask) <= self.off_policy_max
+            near = drift / batch.lengths(x.mask) <= self.off_policy_max
             loss = loss * ((x.advantage >= 0) | near[batch.reply_of])
         if log_weight is not None and not form.surrogate.reads_sampler_weight:
             loss = loss * log_weight.exp()
@@ -254,7 +253,7 @@ class PolicyLoss(Objective):
             loss = loss + self.beta * kl.penalty(
                 x.logp, x.columns["ref_logp"], ratio, self.kl_estimator, self.kl_gradient
             )
-        token_weight = reply_mean(batch, x.mask) if form.reduction == "reply_mean" else x.mask
+        token_weight = batch.reply_mean(x.mask) if form.reduction == "reply_mean" else x.mask
         terms = {"policy": (loss * token_weight).sum()}
         metrics = self._metrics(ratio, x)
         if self.injected:

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.objectives.kl import MAX_LOG_RATIO
-from mmpost.objectives.reduction import lengths
 from mmpost.types import Batch
 
 RatioLevel = Literal["token", "sequence_mean", "sequence_sum"]
@@ -164,7 +163,7 @@ def probability_ratio(logp: Tokens, old: Tokens, mask: Tokens, batch: Batch, lev
     if level != "token":
         total = batch.sum(log_ratio * mask)
         if level == "sequence_mean":
-            total = total / lengths(batch, mask)
+            total = total / batch.lengths(mask)
         log_ratio = total[batch.reply_of]
     return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
@@ -188,7 +187,7 @@ def sampler_log_weight(
     if level != "token":
         log_ratio = batch.sum(gap * mask)
     if level == "geometric":
-        log_ratio = log_ratio / lengths(batch, mask)
+        log_ratio = log_ratio / batch.lengths(mask)
     if action == "truncate":
         log_weight = log_ratio.clamp(low, high)
     else:

@@ -14,7 +14,6 @@ from mmpost.config import parsing, run_config
 from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
 from mmpost.core.run_files import write
-from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError
 from mmpost.listeners import Listeners
 from mmpost.listeners.from_settings import listeners_of
@@ -27,9 +26,9 @@ from mmpost.selection.recorder import StageRecorder
 from mmpost.training import reference, trainer
 from mmpost.training.batches import RolloutBatcher
 from mmpost.training.evaluation import Estimate, run_benches, select_benches
-from mmpost.training.interrupts import Interrupted, StopSignal
 from mmpost.training.logprob_cache import LogprobCache
 from mmpost.training.media_probe import measure_media_use
+from mmpost.training.trainer import Interrupted, LocalEngine, StopSignal
 from mmpost.types import Bench, GenerativeModel, Sample, Split, Stage, Update
 from mmpost.updates.adamw import AdamWUpdate
 

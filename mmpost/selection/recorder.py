@@ -20,7 +20,7 @@ from mmpost.selection import manifest, recording
 from mmpost.selection.recording import Recording
 from mmpost.training.batches import PrefetchingSource
 from mmpost.training.context import TrainingContext, location
-from mmpost.training.interrupts import StopSignal
+from mmpost.training.trainer import StopSignal
 from mmpost.types import RefillBatch, Sample, Selector, Stage, Transform
 
 PROGRESS_SECONDS = 10.0

@@ -17,8 +17,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
+from mmpost.core.columns import finite_or_none, reward
 from mmpost.errors import ConfigError
-from mmpost.transforms.columns import finite_or_none, reward
 from mmpost.types import Context, Reply, Sample, SampleRecord, Selector
 
 REWARD = "reward"

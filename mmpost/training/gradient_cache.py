@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmpost.core import distributed
-from mmpost.core.collate import joined, on_device, with_token_columns
+from mmpost.core.columns import concatenate, on_device, with_token_columns
 from mmpost.errors import TrainError
 from mmpost.training.context import TrainingContext
 from mmpost.types import Batch, Engine, Objective, Outputs
@@ -46,7 +46,7 @@ def fits_one_pass(plan: Sequence[Batch]) -> bool:
 
 def step_counts(objective: Objective, local: Batch) -> Mapping[str, float]:
     """The objective's counts of the whole step, from this rank's part of it; every rank must call it."""
-    whole_step = joined(distributed.gather(on_device(local, CPU)))
+    whole_step = concatenate(distributed.gather(on_device(local, CPU)))
     return objective.counts(whole_step) if whole_step.samples else {}
 
 
@@ -77,7 +77,7 @@ def backward_with_gradient_cache(
     whole_step = [(on_device(b, device), _detached_to(o, device)) for part in by_rank for b, o in part]
     batches, outputs = [b for b, _ in whole_step], [o for _, o in whole_step]
     leaves, aux = _leaves(outputs, batches)
-    loss = objective(_concatenated(leaves, aux), joined(batches))
+    loss = objective(_concatenated(leaves, aux), concatenate(batches))
     value = loss.total(counts)
     gradients, aux_gradients = _gradients(value, leaves, aux)
     first = sum(len(part) for part in by_rank[: distributed.rank()])

@@ -97,8 +97,9 @@ def _check_training(stage: Stage) -> None:
             f"stage {stage.name!r}: {selectors[0]} decides after all samples have been processed, which a stage with "
             "an objective never does; move it to a stage without one, and read from that stage (Stage.reads_from)"
         )
-    if stage.objective is not None and stage.objective.on_policy_only and stage.updates_per_batch > 1:
+    updates = stage.num_iterations * stage.minibatches
+    if stage.objective is not None and stage.objective.on_policy_only and updates > 1:
         raise ConfigError(
-            f"stage {stage.name!r} makes {stage.updates_per_batch} updates on each rollout batch, but its objective "
+            f"stage {stage.name!r} makes {updates} updates on each rollout batch, but its objective "
             "assumes on-policy updates (a probability ratio of 1); set its old=column"
         )

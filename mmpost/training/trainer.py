@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmpost.core import distributed
-from mmpost.core.collate import with_token_columns
+from mmpost.core.columns import with_token_columns
 from mmpost.errors import TrainError
-from mmpost.training.active_replies import (
+from mmpost.training.batches import (
+    RolloutBatcher,
     active_reply_mask,
     missing_columns,
     record_policy_logprobs,
     select_replies,
     write_columns,
 )
-from mmpost.training.batches import RolloutBatcher
 from mmpost.training.context import TrainingContext
 from mmpost.training.gradient_cache import backward_with_gradient_cache, fits_one_pass, step_counts
-from mmpost.training.interrupts import StopSignal
-from mmpost.types import Engine, Model, Objective, Sample
+from mmpost.types import Engine, Model, Objective, Sample, Update
 
 Metrics = dict[str, float]
 OnStep = Callable[[Metrics, Sequence[Sample]], None]
@@ -50,6 +55,77 @@ class StageProgress:
     """Steps in a row whose gradient norm was exactly zero."""
     rng: torch.Tensor | None = None
     """State of torch's CPU generator, which an interrupted step is rewound to."""
+
+
+class LocalEngine:
+    """Backward passes and optimizer steps of a module that fits on one device."""
+
+    def __init__(self, module: torch.nn.Module, update: Update) -> None:
+        self.module, self.update = module, update
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self) -> Mapping[str, float]:
+        """Sum the gradients over the ranks, then let the update step; returns its numbers for the log."""
+        distributed.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
+        return self.update.step()
+
+
+class Interrupted(Exception):
+    """Raised by the second signal, only inside `StopSignal.interruptible`."""
+
+
+class StopSignal:
+    """Handles SIGTERM and Ctrl-C while its context is entered.
+
+    The first signal sets `requested`, which the training loop reads after each step. The second raises `Interrupted` as
+    soon as the code is somewhere that can be aborted: in a rollout or a forward pass, never while weights are updated
+    or files are written. The third raises KeyboardInterrupt.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._abort_requested = False
+        self._interruptible = False
+        self._previous_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        # Python allows handlers in the main thread only; elsewhere signals keep their default meaning.
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handlers = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Surrounds work that leaves nothing half done when it is aborted."""
+        # A second signal may have arrived while the weights were updated; it takes effect here.
+        if self._abort_requested:
+            raise Interrupted
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._abort_requested:
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested = True
+            print(
+                "\nmmpost: finishing this step, then saving; send the signal again to save without it", file=sys.stderr
+            )
+            return
+        self._abort_requested = True
+        if self._interruptible:
+            raise Interrupted
 
 
 @dataclass(frozen=True)
@@ -79,7 +155,7 @@ def train_stage(
     gradient; `Interrupted` where a second signal arrives during a rollout or a forward pass.
     """
     stage, stop = batcher.stage, until.stop
-    objective = stage.objective
+    objective, updates = stage.objective, stage.num_iterations * stage.minibatches
     assert objective is not None, f"stage {stage.name!r} generates data"
     batcher.drawn = progress.samples_drawn
     while progress.steps_done < until.steps:
@@ -92,7 +168,7 @@ def train_stage(
         minibatches = split_minibatches(progress.samples, stage.minibatches)
         counts = denominators(objective, context.model, minibatches)
         index, on_policy = progress.updates_done % stage.minibatches, progress.updates_done == 0
-        if on_policy and stage.updates_per_batch > 1:
+        if on_policy and updates > 1:
             # Later updates need the log-probs under the weights that sampled the batch, which are in place only now.
             # The first minibatch gets its own from the forward pass that trains on it, at no extra cost.
             with context.timer("logp"), stop.interruptible():
@@ -108,7 +184,7 @@ def train_stage(
         progress.samples = [s for minibatch in minibatches for s in minibatch]
         context.step, context.version = context.step + 1, context.version + 1
         progress.steps_done, progress.updates_done = progress.steps_done + 1, progress.updates_done + 1
-        if progress.updates_done == stage.updates_per_batch:
+        if progress.updates_done == updates:
             progress.samples = None
         progress.zero_gradient_steps = progress.zero_gradient_steps + 1 if update_metrics.get("grad_norm") == 0.0 else 0
         progress.rng = torch.get_rng_state()

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.transforms.columns import finite_or_none, numbers, reward, token_mask, with_column
+from mmpost.core.columns import finite_or_none, numbers, reward, token_mask, with_column
 from mmpost.types import Context, Sample, Transform, Value
 
 Rewards = Sequence[float | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 
 from mmpost.config.settings import Settings
+from mmpost.core.columns import finite_or_none, reward
 from mmpost.transforms.advantage import EQUAL_WITHIN
-from mmpost.transforms.columns import finite_or_none, reward
 from mmpost.types import Context, Sample, Transform
 
 

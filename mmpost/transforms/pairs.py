@@ -13,9 +13,9 @@ import torch
 from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
+from mmpost.core.columns import finite_or_none, with_columns
 from mmpost.errors import ColumnError, DataError, TrainError
-from mmpost.transforms.answers import with_token_ids
-from mmpost.transforms.columns import finite_or_none, with_columns
+from mmpost.transforms.generate import with_token_ids
 from mmpost.types import Context, Reply, Sample, Transform
 
 Pair = tuple[int, int]

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
+from mmpost.core.columns import map_replies, number, numbers, token_mask, with_columns
 from mmpost.errors import ColumnError
-from mmpost.transforms.columns import map_replies, number, numbers, token_mask, with_columns
 from mmpost.types import Context, Reply, Sample, Transform
 
 

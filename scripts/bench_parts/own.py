@@ -13,14 +13,13 @@ from bench_parts.meters import Counters
 from bench_parts.work import Row, Shape, reward, unwritable
 from mmpost.config.run_config import RunConfig
 from mmpost.config.settings import ComputeSettings, EvalSettings, LogSettings, ModelSettings, OptimSettings
-from mmpost.engine.local import LocalEngine
 from mmpost.methods.policy_gradient import PolicyGradientTask
 from mmpost.models.chat.model import ChatModel
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.run import Run
 from mmpost.training import trainer
 from mmpost.training.batches import RolloutBatcher
-from mmpost.training.interrupts import StopSignal
+from mmpost.training.trainer import LocalEngine, StopSignal
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample, Sampling, Stage
 from mmpost.updates.adamw import AdamWUpdate

@@ -7,7 +7,7 @@ from mmpost.core.means import mean_by
 from mmpost.data.worlds.aerial.questions import Aerial
 from mmpost.rewards.text import think_format
 from mmpost.rewards.vqa import short_answer
-from mmpost.transforms.answers import answer_with_short_thought
+from mmpost.transforms.generate import answer_with_short_thought
 
 
 class AerialBase(mp.Task):

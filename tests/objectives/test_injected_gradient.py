@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmpost.core.collate import reply_space
+from mmpost.core.columns import collate
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GroupAdvantage
-from mmpost.transforms.inject_truth import SmoothTruth
+from mmpost.transforms.score import SmoothTruth
 from mmpost.types import Batch, Outputs
 from tests.objectives.ragged import select, total
 from tests.transforms.fakes import FakeContext, group
@@ -35,7 +35,7 @@ def gradient(module: nn.Module, loss: Tensor) -> list[Tensor]:
 def setup(rollouts: list[float], truth: float) -> tuple[nn.Module, Batch, Tensor, list[float]]:
     context = FakeContext()
     (sample,) = GroupAdvantage()(SmoothTruth()([group(rollouts, truth, LENGTHS)], context), context)
-    batch = reply_space([sample], {"advantage", "mask"})
+    batch = collate([sample], {"advantage", "mask"})
     module = model()
     generator = torch.Generator().manual_seed(1)
     ids = [torch.randint(VOCAB, (n,), generator=generator) for n in LENGTHS]

@@ -20,10 +20,9 @@ from mmpost.selection.recording import Recording
 from mmpost.selection.selectors import Difficulty, InstanceFilter
 from mmpost.training.batches import RolloutBatcher
 from mmpost.training.context import TrainingContext
-from mmpost.training.interrupts import StopSignal
 from mmpost.training.stage_checks import check_stages
-from mmpost.transforms.generate import Generate
-from mmpost.transforms.inject_truth import InjectTruth
+from mmpost.training.trainer import StopSignal
+from mmpost.transforms.generate import Generate, InjectTruth
 from mmpost.transforms.score import Score
 from mmpost.types import Context, Part, ReadsFrom, RefillBatch, Reply, Sample, Sampling, Stage, Transform
 

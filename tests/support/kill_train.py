@@ -90,11 +90,11 @@ def after(owner: Any, name: str, act: Callable[..., None]) -> None:
 
 def train(phase: str, at: int, words: list[str]) -> int:
     from mmpost import cli
-    from mmpost.engine.local import LocalEngine
     from mmpost.models.chat.model import ChatModel
     from mmpost.rollout.local import LocalRollout
     from mmpost.runs import checkpoint, run
     from mmpost.training import trainer
+    from mmpost.training.trainer import LocalEngine
     from mmpost.updates.adamw import AdamWUpdate
 
     killer = Killer(phase, at)

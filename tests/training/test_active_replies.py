@@ -15,15 +15,13 @@ from torch import Tensor
 
 from mmpost.config.settings import ComputeSettings, ModelSettings, OptimSettings
 from mmpost.core import distributed
-from mmpost.engine.local import LocalEngine
 from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.policy import FORMS, PolicyLoss
 from mmpost.rollout.local import LocalRollout
 from mmpost.training import trainer
-from mmpost.training.active_replies import active_reply_mask
-from mmpost.training.batches import RolloutBatcher
+from mmpost.training.batches import RolloutBatcher, active_reply_mask
 from mmpost.training.context import TrainingContext
-from mmpost.training.interrupts import StopSignal
+from mmpost.training.trainer import LocalEngine, StopSignal
 from mmpost.transforms.logprobs import OldLogprobs
 from mmpost.types import Context, FunctionTransform, Part, Sample, Stage
 from mmpost.updates.adamw import AdamWUpdate
@@ -152,13 +150,13 @@ def updates(folder: str, share: bool, old: bool, epochs: int, minibatches: int) 
     bare = [replace(s, replies=()) for s in made.values()]
     stage = Stage("s", bare, PolicyLoss(old="column"), len(bare), transforms, epochs, minibatches)
     update = AdamWUpdate(OptimSettings(lr=1e-2))
-    update.start(model.module, model.parameter_groups(), stage.updates_per_batch)
+    update.start(model.module, model.parameter_groups(), stage.num_iterations * stage.minibatches)
     last: list[Sample] = []
 
     def watch(_: Any, samples: Any) -> None:
         last[:] = samples
 
-    until = trainer.StopCondition(stage.updates_per_batch, StopSignal())
+    until = trainer.StopCondition(stage.num_iterations * stage.minibatches, StopSignal())
     trainer.train_stage(
         job, RolloutBatcher(stage, job), LocalEngine(model.module, update), trainer.StageProgress(), until, watch
     )

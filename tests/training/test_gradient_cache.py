@@ -14,7 +14,7 @@ from gradients import ragged_groups, relative
 from whole_steps import Coupled, Scaled, load, step
 
 from mmpost.config.settings import LoraSettings
-from mmpost.core.collate import joined, reply_space
+from mmpost.core.columns import collate, concatenate
 from mmpost.edits.lora import Lora
 from mmpost.errors import ColumnError, ConfigError, TrainError
 from mmpost.types import Batch, Outputs, Part, Reply, Sample
@@ -127,7 +127,7 @@ def test_samples_without_replies_have_columns_and_kinds() -> None:
         Sample("a", (Part("image", None), Part("text", "x")), columns={"label": 1.0}),
         Sample("b", (Part("text", "y"),), columns={"label": 2.0}),
     ]
-    batch = reply_space(samples, {"label", "mask"})
+    batch = collate(samples, {"label", "mask"})
     assert (batch.samples, batch.replies, batch.tokens) == (2, 0, 0)
     assert batch.sample("label").tolist() == [1, 2]
     assert batch.has("image").tolist() == [True, False]
@@ -135,9 +135,9 @@ def test_samples_without_replies_have_columns_and_kinds() -> None:
     with pytest.raises(ColumnError, match="weight"):
         batch.sample("weight")
     with pytest.raises(ColumnError, match="'b'"):
-        reply_space([samples[0], replace(samples[1], columns={})], {"label"})
-    other = reply_space([replace(samples[1], uid="c")], {"label", "mask"})
-    both = joined([batch, other, reply_space([], {"label"})])
+        collate([samples[0], replace(samples[1], columns={})], {"label"})
+    other = collate([replace(samples[1], uid="c")], {"label", "mask"})
+    both = concatenate([batch, other, collate([], {"label"})])
     assert both.sample("label").tolist() == [1, 2, 2]
     assert both.has("image").tolist() == [True, False, False]
     assert both.sample_ids.tolist() == [*batch.sample_ids.tolist(), *other.sample_ids.tolist()]
@@ -151,8 +151,8 @@ def test_batches_are_joined_as_if_they_had_been_one() -> None:
         ),
         Sample("b", (), (Reply((), "data", (4, 5, 6), columns={"w": 1.0}),)),
     ]
-    whole = reply_space(samples, {"w", "mask"})
-    pieces = joined([reply_space([s], {"w", "mask"}) for s in samples])
+    whole = collate(samples, {"w", "mask"})
+    pieces = concatenate([collate([s], {"w", "mask"}) for s in samples])
     assert pieces.reply_of.tolist() == whole.reply_of.tolist()
     assert pieces.group_of.tolist() == whole.group_of.tolist()
     assert pieces.tok("w").tolist() == whole.tok("w").tolist()

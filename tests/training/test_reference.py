@@ -23,7 +23,7 @@ from mmpost.errors import ConfigError
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.training import reference
 from mmpost.training.context import TrainingContext
-from mmpost.transforms.answers import ReplyFromTruth
+from mmpost.transforms.generate import ReplyFromTruth
 from mmpost.types import Context, Model, Sample, Stage, Task, Transform
 
 HERE = str(Path(__file__))

@@ -10,8 +10,8 @@ import torch
 
 from mmpost.errors import ColumnError
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
-from mmpost.transforms.inject_truth import SmoothTruth
 from mmpost.transforms.reward_shaping import ClipReward, KLReward
+from mmpost.transforms.score import SmoothTruth
 from mmpost.types import Sample, Sampling
 from tests.objectives import oracle
 from tests.transforms.fakes import FakeContext, column, group

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mmpost.transforms.dynamic_sampling import DropZeroVariance
-from mmpost.transforms.inject_truth import SmoothTruth
+from mmpost.transforms.score import SmoothTruth
 from tests.transforms.fakes import FakeContext, group
 
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from mmpost.transforms.inject_truth import InjectTruth, SmoothTruth
+from mmpost.transforms.generate import InjectTruth
+from mmpost.transforms.score import SmoothTruth
 from tests.transforms.fakes import FakeContext, column, group
 
 

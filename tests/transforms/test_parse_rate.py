@@ -10,8 +10,7 @@ import pytest
 from mmpost.config.run_config import load
 from mmpost.errors import DataError
 from mmpost.runs.configured_task import make_task
-from mmpost.transforms.parse_rate import ParseRate
-from mmpost.transforms.score import Score
+from mmpost.transforms.score import ParseRate, Score
 from mmpost.types import Gold, Part, RefillBatch, Reply, Sample
 from tests.transforms.fakes import FakeContext, group
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mmpost.core.parameter_groups import owner, under
-from mmpost.types import CoordinateFrame
 
 PARTS = {
     "vision": (
@@ -28,9 +26,6 @@ PARTS = {
     "head": ("lm_head",),
 }
 """Parameter-name prefixes of the families in transformers; the longest one that matches a parameter wins."""
-
-THOUSAND = {"qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "internvl", "gemma3"}
-"""Families trained to write coordinates on a scale of 0 to 1000 (model cards)."""
 
 PLACEHOLDERS = (
     *("image", "video", "audio", "vision_start", "vision_end", "start_image", "end_image", "context_image"),
@@ -89,7 +84,7 @@ def after_head(config: Any) -> list[AfterHead]:
     A family may ignore a value, so that `Backbone.detect_after_head` tries them.
     """
     text = config.get_text_config()
-    candidates: list[AfterHead] = [lambda logits: logits]
+    candidates: list[AfterHead] = [torch.nn.Identity()]
     for name, operation in AFTER_HEAD.items():
         value = getattr(text, name, None) or getattr(config, name, None)
         if isinstance(value, int | float):
@@ -108,32 +103,3 @@ def switch_off_dropout(module: torch.nn.Module) -> None:
         for name in DROPOUTS:
             if isinstance(getattr(child, name, None), float):
                 setattr(child, name, 0.0)
-
-
-def coordinate_frame(config: Any, processor: Any, width: int, height: int, setting: str) -> CoordinateFrame:
-    """The frame in which a model of this family writes coordinates for an image of `width` x `height` pixels.
-
-    Qwen2.5-VL: pixels of the image after its own resizing; families in `THOUSAND`: 0 to 1000; others: pixels of the
-    original image. `setting` (model.coordinates) overrides this for a model that was trained otherwise.
-    """
-    if setting == "thousand" or (setting == "auto" and config.model_type in THOUSAND):
-        return CoordinateFrame(1000, 1000)
-    if setting == "auto" and config.model_type == "qwen2_5_vl":
-        image = processor.image_processor
-        min_pixels, max_pixels = int(image.size["shortest_edge"]), int(image.size["longest_edge"])
-        return CoordinateFrame(
-            *_qwen_resize(width, height, image.patch_size * image.merge_size, min_pixels, max_pixels)
-        )
-    return CoordinateFrame(width, height)
-
-
-def _qwen_resize(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Qwen-VL's `smart_resize`: sides are multiples of `factor`, the area is within the limits, the shape is kept."""
-    w, h = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
-    if w * h > max_pixels:
-        scale = math.sqrt(width * height / max_pixels)
-        w, h = (max(factor, math.floor(v / scale / factor) * factor) for v in (width, height))
-    elif w * h < min_pixels:
-        scale = math.sqrt(min_pixels / (width * height))
-        w, h = (math.ceil(v * scale / factor) * factor for v in (width, height))
-    return w, h

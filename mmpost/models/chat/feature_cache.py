@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmpost.config.settings import ComputeSettings
-from mmpost.core.numerics import at_least_fp32
+from mmpost.core.samples import at_least_fp32
 from mmpost.data.media.cache import Cache
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat import families, padding

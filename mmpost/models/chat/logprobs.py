@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from mmpost.core.numerics import at_least_fp32
+from mmpost.core.samples import at_least_fp32
 
 Entropy = Literal["none", "value", "gradient"]
 

@@ -20,10 +20,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mmpost.config.settings import ComputeSettings, ModelSettings
-from mmpost.core.collate import on_device, reply_space
+from mmpost.core.columns import collate, on_device
 from mmpost.models.chat import families, packing, padding
-from mmpost.models.chat.backbone import Backbone
-from mmpost.models.chat.decoding import ChatDecoder, PrefixDecoder
+from mmpost.models.chat.backbone import Backbone, ChatDecoder, PrefixDecoder
 from mmpost.models.chat.logprobs import Entropy, StatisticsRequest, token_statistics
 from mmpost.models.chat.prefix_check import check_prefix_sharing
 from mmpost.models.chat.prompts import EncodedPrompt, PromptEncoder, PromptRecipe
@@ -184,7 +183,7 @@ class ChatModel:
             yield [replace(sample, replies=piece)]
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        return reply_space(samples, columns)
+        return collate(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
         if not (self.reuse and self.feature_cache.trainable):
@@ -318,7 +317,7 @@ class ChatModel:
             self.processor.save_pretrained(folder)
 
     def _batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        return on_device(reply_space(samples, columns, inputs=list(samples)), self.device)
+        return on_device(collate(samples, columns, inputs=list(samples)), self.device)
 
 
 def _use_one_core() -> None:

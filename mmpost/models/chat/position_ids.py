@@ -1,4 +1,4 @@
-"""Position ids of prompts: by the installed transformers, or by the rule that the family published.
+"""The position rules that families published, and which of them the installed transformers follows.
 
 Releases of transformers disagree on text after a video. As published, it resumes after the largest position on all
 three axes ("max"). Since transformers 5.3 it resumes after the larger side of a frame ("spatial"), so that the end of a
@@ -7,9 +7,8 @@ long video has larger positions than the text after it. For images, and for Qwen
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmpost.errors import ConfigError, DataError
+from mmpost.errors import DataError
 
 Resume = Literal["max", "spatial"]
-PLAIN = "plain"
-"""One axis, one step per token."""
-
 GRID_SECONDS = ("second_per_grid_ts", "video_second_per_grid")
 """Names that processors give to the seconds from one grid of a video to the next; only positions depend on them."""
 
@@ -88,77 +84,26 @@ def _grids(media: Mapping[str, Tensor], name: str, separate: bool) -> Iterator[t
         yield from [(1, h, w)] * t if separate else [(t, h, w)]
 
 
-class PositionIds:
-    """Computes the position ids of one model's prompts."""
+def followed_rule(
+    rule: PositionRule, compute: Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+) -> Resume | Literal["unknown"]:
+    """Where text after a video resumes by `compute`, tried on an image and a video of ten seconds per grid.
 
-    def __init__(self, module: Any, setting: Literal["installed", "original"] = "installed") -> None:
-        """`setting`: model.positions. Raises ConfigError for `original` with a family whose rule is not known here."""
-        self.function = getattr(getattr(module, "model", None), "get_rope_index", None)
-        self.rule = published_rule(getattr(module, "config", None))
-        if setting == "original" and self.rule is None:
-            raise ConfigError(
-                f"model.positions=original: wanted a family whose published rule is known (Qwen2-VL, Qwen2.5-VL, "
-                f"Qwen3-VL), found {type(module).__name__}; leave it out"
-            )
-        self.setting = setting
-        self.name = PLAIN if self.function is None else f"{setting} {self._detect_resume()}".strip()
-        """The rule in force, for the recipe."""
-
-    def __call__(
-        self, ids: Int[Tensor, "1 len"], aligned: Mapping[str, Tensor], media: Mapping[str, Tensor]
-    ) -> Int[Tensor, "axis len"]:
-        """Of one unpadded prompt; `aligned`: inputs with one value per token, `media`: grids and the like."""
-        plain = torch.arange(ids.shape[1])[None]
-        if self.function is None:
-            return plain
-        if not media:
-            return plain.expand(3, -1)
-        if self.setting == "original" and self.rule is not None:
-            return published_positions(self.rule, aligned["mm_token_type_ids"], media)
-        if self.name.endswith("unknown") and "video_grid_thw" in media:
-            raise ConfigError(
-                "the installed transformers places the tokens of a video by a rule that is neither the published one "
-                "nor that of its later releases (5.3.0 to 5.5.4 do): set model.positions=original, or update it"
-            )
-        return self._installed(ids, aligned, media)
-
-    def _installed(self, ids: Tensor, aligned: Mapping[str, Tensor], media: Mapping[str, Tensor]) -> Tensor:
-        """By the module's own `get_rope_index`, whose arguments differ between families and releases."""
-        assert self.function is not None
-        accepted = inspect.signature(self.function).parameters
-        arguments = dict(media) | {k: v[None] for k, v in aligned.items()}
-        # Qwen2.5-Omni uses different names from its processor's outputs.
-        if GRID_SECONDS[1] in media:
-            arguments["second_per_grids"] = media[GRID_SECONDS[1]]
-        if "feature_attention_mask" in media:
-            arguments["audio_seqlens"] = media["feature_attention_mask"].sum(-1)
-        arguments = {k: v for k, v in arguments.items() if k in accepted}
-        positions, _ = self.function(ids, attention_mask=torch.ones_like(ids), **arguments)
-        return positions[:, 0]
-
-    def _detect_resume(self) -> str:
-        """Which rule the installed function follows, by trying it on an image and a video of ten seconds per grid.
-
-        "unknown" where it follows neither; empty for families without a published rule here.
-        """
-        if self.rule is None:
-            return ""
-        if self.setting == "original":
-            return "max"
-        side = 2 * self.rule.merge_size
-        media = {
-            "image_grid_thw": torch.tensor([[1, side, 2 * side]]),
-            "video_grid_thw": torch.tensor([[6, side, side]]),
-            GRID_SECONDS[0]: torch.tensor([10.0]),
-        }
-        # Six grids of four tokens: each after a text token (its time), or all in one run.
-        video = [0, *[2] * 4] * 6 if self.rule.separate_grids else [0, *[2] * 24]
-        types = torch.tensor([0, 0, 0, *[1] * 8, *video, 0, 0, 0])
-        ids = torch.zeros(1, len(types), dtype=torch.long)
-        try:
-            positions = self._installed(ids, {"mm_token_type_ids": types}, media)
-        except (TypeError, ValueError, RuntimeError, IndexError, StopIteration):
-            return "unknown"
-        rules: tuple[Resume, Resume] = ("max", "spatial")
-        matching = [r for r in rules if torch.equal(positions, published_positions(self.rule, types, media, r))]
-        return matching[0] if matching else "unknown"
+    `compute` takes ids, token types and media, as `PositionIds` does; "unknown" where it follows neither rule.
+    """
+    side = 2 * rule.merge_size
+    media = {
+        "image_grid_thw": torch.tensor([[1, side, 2 * side]]),
+        "video_grid_thw": torch.tensor([[6, side, side]]),
+        GRID_SECONDS[0]: torch.tensor([10.0]),
+    }
+    # Six grids of four tokens: each after a text token (its time), or all in one run.
+    video = [0, *[2] * 4] * 6 if rule.separate_grids else [0, *[2] * 24]
+    types = torch.tensor([0, 0, 0, *[1] * 8, *video, 0, 0, 0])
+    try:
+        positions = compute(torch.zeros(1, len(types), dtype=torch.long), {"mm_token_type_ids": types}, media)
+    except (TypeError, ValueError, RuntimeError, IndexError, StopIteration):
+        return "unknown"
+    rules: tuple[Resume, Resume] = ("max", "spatial")
+    matching: list[Resume] = [r for r in rules if torch.equal(positions, published_positions(rule, types, media, r))]
+    return matching[0] if matching else "unknown"

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.models.chat import packing, padding
-from mmpost.models.chat.backbone import Backbone
-from mmpost.models.chat.decoding import PrefixDecoder
+from mmpost.models.chat.backbone import Backbone, PrefixDecoder
 from mmpost.models.chat.packing import PrefixSharingError
 from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.types import Part, Sample

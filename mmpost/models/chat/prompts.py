@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -19,8 +21,7 @@ from mmpost.config.settings import ModelSettings
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media, media
 from mmpost.errors import ConfigError, DataError
-from mmpost.models.chat import families
-from mmpost.models.chat.position_ids import GRID_SECONDS, PositionIds
+from mmpost.models.chat.position_ids import GRID_SECONDS, followed_rule, published_positions, published_rule
 from mmpost.models.media.processed_cache import (
     MediaInput,
     ProcessedMediaCache,
@@ -34,6 +35,9 @@ from mmpost.types import CoordinateFrame, Part, Sample
 PROBE = "mmpost"
 PROMPT_CACHE_BYTES = 1 << 28
 """For encoded prompts; their processed media have a cache of their own."""
+
+THOUSAND = {"qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "internvl", "gemma3"}
+"""Families trained to write coordinates on a scale of 0 to 1000 (model cards)."""
 
 _QUESTION = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
 
@@ -92,6 +96,58 @@ class EncodedPrompt:
             merge_outputs([m.load() for m in self.media_inputs if m.modality == modality]) for modality in modalities
         ]
         return {name: tensor for output in outputs for name, tensor in output.items()}
+
+
+class PositionIds:
+    """Computes the position ids of one model's prompts: by the installed transformers, or by the published rule."""
+
+    def __init__(self, module: Any, setting: Literal["installed", "original"] = "installed") -> None:
+        """`setting`: model.positions. Raises ConfigError for `original` with a family whose rule is not known here."""
+        self.function = getattr(getattr(module, "model", None), "get_rope_index", None)
+        self.rule = published_rule(getattr(module, "config", None))
+        if setting == "original" and self.rule is None:
+            raise ConfigError(
+                f"model.positions=original: wanted a family whose published rule is known (Qwen2-VL, Qwen2.5-VL, "
+                f"Qwen3-VL), found {type(module).__name__}; leave it out"
+            )
+        self.setting = setting
+        resume = ""
+        if self.rule is not None and self.function is not None:
+            resume = "max" if setting == "original" else followed_rule(self.rule, self._installed)
+        self.name = "plain" if self.function is None else f"{setting} {resume}".strip()
+        """The rule in force, for the recipe; "plain": one axis, one step per token."""
+
+    def __call__(
+        self, ids: Int[Tensor, "1 len"], aligned: Mapping[str, Tensor], media: Mapping[str, Tensor]
+    ) -> Int[Tensor, "axis len"]:
+        """Of one unpadded prompt; `aligned`: inputs with one value per token, `media`: grids and the like."""
+        plain = torch.arange(ids.shape[1])[None]
+        if self.function is None:
+            return plain
+        if not media:
+            return plain.expand(3, -1)
+        if self.setting == "original" and self.rule is not None:
+            return published_positions(self.rule, aligned["mm_token_type_ids"], media)
+        if self.name.endswith("unknown") and "video_grid_thw" in media:
+            raise ConfigError(
+                "the installed transformers places the tokens of a video by a rule that is neither the published one "
+                "nor that of its later releases (5.3.0 to 5.5.4 do): set model.positions=original, or update it"
+            )
+        return self._installed(ids, aligned, media)
+
+    def _installed(self, ids: Tensor, aligned: Mapping[str, Tensor], media: Mapping[str, Tensor]) -> Tensor:
+        """By the module's own `get_rope_index`, whose arguments differ between families and releases."""
+        assert self.function is not None
+        accepted = inspect.signature(self.function).parameters
+        arguments = dict(media) | {k: v[None] for k, v in aligned.items()}
+        # Qwen2.5-Omni uses different names from its processor's outputs.
+        if GRID_SECONDS[1] in media:
+            arguments["second_per_grids"] = media[GRID_SECONDS[1]]
+        if "feature_attention_mask" in media:
+            arguments["audio_seqlens"] = media["feature_attention_mask"].sum(-1)
+        arguments = {k: v for k, v in arguments.items() if k in accepted}
+        positions, _ = self.function(ids, attention_mask=torch.ones_like(ids), **arguments)
+        return positions[:, 0]
 
 
 class PromptEncoder:
@@ -228,7 +284,7 @@ class PromptEncoder:
             if part.modality == "image":
                 header = self.medium(part).header()
                 width, height = int(header["width"]), int(header["height"])
-                return families.coordinate_frame(config, self.processor, width, height, self.settings.coordinates)
+                return coordinate_frame(config, self.processor, width, height, self.settings.coordinates)
         return None
 
     def needs_bos(self, text: str) -> bool:
@@ -268,3 +324,32 @@ class PromptEncoder:
         rest = {k: v for k, v in tensors.items() if k not in aligned and k not in GRID_SECONDS}
         inputs = media_inputs(stubs, rest) if stubs else ()
         return EncodedPrompt(ids[0], aligned, inputs, self.positions(ids, aligned, rest | timing))
+
+
+def coordinate_frame(config: Any, processor: Any, width: int, height: int, setting: str) -> CoordinateFrame:
+    """The frame in which a model of this family writes coordinates for an image of `width` x `height` pixels.
+
+    Qwen2.5-VL: pixels of the image after its own resizing; families in `THOUSAND`: 0 to 1000; others: pixels of the
+    original image. `setting` (model.coordinates) overrides this for a model that was trained otherwise.
+    """
+    if setting == "thousand" or (setting == "auto" and config.model_type in THOUSAND):
+        return CoordinateFrame(1000, 1000)
+    if setting == "auto" and config.model_type == "qwen2_5_vl":
+        image = processor.image_processor
+        min_pixels, max_pixels = int(image.size["shortest_edge"]), int(image.size["longest_edge"])
+        return CoordinateFrame(
+            *_qwen_resize(width, height, image.patch_size * image.merge_size, min_pixels, max_pixels)
+        )
+    return CoordinateFrame(width, height)
+
+
+def _qwen_resize(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Qwen-VL's `smart_resize`: sides are multiples of `factor`, the area is within the limits, the shape is kept."""
+    w, h = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
+    if w * h > max_pixels:
+        scale = math.sqrt(width * height / max_pixels)
+        w, h = (max(factor, math.floor(v / scale / factor) * factor) for v in (width, height))
+    elif w * h < min_pixels:
+        scale = math.sqrt(min_pixels / (width * height))
+        w, h = (math.ceil(v * scale / factor) * factor for v in (width, height))
+    return w, h

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmpost.config.run_config import decode
 from mmpost.config.settings import ComputeSettings, ModelSettings
-from mmpost.core.collate import on_device, reply_space
+from mmpost.core.columns import collate, on_device
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.embedding.module import EmbeddingModule
@@ -107,14 +107,14 @@ class Embedder:
                 room = self.compute.max_tokens_per_microbatch
             pieces[-1].append(sample)
             room -= cost
-        return [on_device(reply_space(piece, columns, inputs=piece), self.device) for piece in pieces]
+        return [on_device(collate(piece, columns, inputs=piece), self.device) for piece in pieces]
 
     def num_tokens(self, samples: Sequence[Sample]) -> int:
         """Positions that the encoders compute for these samples."""
         return sum(self._encoder(p.modality).cost for s in samples for p in s.prompt if p.modality in self.modalities)
 
     def counts_batch(self, samples: Sequence[Sample], columns: Collection[str]) -> Batch:
-        return reply_space(samples, columns)
+        return collate(samples, columns)
 
     def step(self, plan: Sequence[Batch]) -> AbstractContextManager[None]:
         return nullcontext()

@@ -15,13 +15,12 @@ from transformers.video_utils import VideoMetadata
 from mmpost.config.settings import ComputeSettings, LoraSettings, ModelSettings, OptimSettings
 from mmpost.edits.freeze import Freeze
 from mmpost.edits.lora import Lora
-from mmpost.engine.local import LocalEngine
 from mmpost.errors import ConfigError
 from mmpost.models.chat.model import ChatModel
 from mmpost.objectives.likelihood import Likelihood
 from mmpost.rollout.local import LocalRollout
 from mmpost.training.context import TrainingContext
-from mmpost.training.trainer import denominators, optimizer_step
+from mmpost.training.trainer import LocalEngine, denominators, optimizer_step
 from mmpost.types import Part, Sample, Sampling
 from mmpost.updates.adamw import AdamWUpdate
 from tests.models.checkpoints import Checkpoints, typical_first

@@ -14,7 +14,8 @@ from torch import Tensor
 from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.chat.model import ChatModel
-from mmpost.models.chat.position_ids import PositionIds, PositionRule, Resume, published_positions
+from mmpost.models.chat.position_ids import PositionRule, Resume, published_positions
+from mmpost.models.chat.prompts import PositionIds
 from mmpost.rollout.local import LocalRollout
 from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample, Sampling

@@ -1,9 +1,13 @@
-"""Collate samples into batches: flat tensors over the sample, reply and token axes."""
+"""Columns: read and written on replies, and collated into the flat tensors of a batch.
+
+Nothing is changed in place: writing returns new samples and replies.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +18,69 @@ from mmpost.core.samples import Batch, Reply, Sample, Value
 from mmpost.errors import ColumnError
 
 
-def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: object = None) -> Batch:
+def reward(sample: Sample, reply: Reply) -> float | None:
+    """The reply's reward; None if no reward applies to it (NaN). Raises ColumnError for a reply that was not scored."""
+    return finite_or_none(number(sample, reply, "reward", "Score"))
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value, with None for NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+def number(sample: Sample, reply: Reply, name: str, written_by: str) -> float:
+    """The reply's value in the per-reply column `name`.
+
+    Raises ColumnError if it has none or one per token; `written_by` names the transform that the message recommends.
+    """
+    value = reply.columns.get(name)
+    if not isinstance(value, int | float):
+        raise ColumnError(
+            f"sample {sample.uid!r}: wanted one number per reply in column {name!r}, found {value!r}; put {written_by} "
+            "before this transform"
+        )
+    return float(value)
+
+
+def numbers(sample: Sample, reply: Reply, name: str, written_by: str) -> Sequence[float]:
+    """The reply's values [tok] in the per-token column `name`.
+
+    Raises ColumnError if it has none or one per reply; `written_by` names the transform that the message recommends.
+    """
+    value = reply.columns.get(name)
+    if value is None or isinstance(value, int | float):
+        raise ColumnError(
+            f"sample {sample.uid!r}: wanted one number per token in column {name!r}, found {value!r}; put {written_by} "
+            "before this transform"
+        )
+    return value
+
+
+def token_mask(reply: Reply) -> list[float]:
+    """The loss mask [tok] of the reply: its column `mask`, by default 1 for every token."""
+    length = len(reply.token_ids or ())
+    mask = reply.columns.get("mask", 1.0)
+    return [float(mask)] * length if isinstance(mask, int | float) else list(mask)
+
+
+def with_columns(reply: Reply, **columns: Value) -> Reply:
+    """The reply with these columns added or replaced."""
+    return replace(reply, columns={**reply.columns, **columns})
+
+
+def with_column(sample: Sample, name: str, values: Sequence[Value]) -> Sample:
+    """The sample with column `name` on its replies; `values` has one entry per reply."""
+    return replace(
+        sample, replies=tuple(with_columns(reply, **{name: v}) for reply, v in zip(sample.replies, values, strict=True))
+    )
+
+
+def map_replies(samples: Sequence[Sample], change: Callable[[Sample, Reply], Reply]) -> list[Sample]:
+    """The samples with each reply replaced by `change(sample, reply)`."""
+    return [replace(sample, replies=tuple(change(sample, reply) for reply in sample.replies)) for sample in samples]
+
+
+def collate(samples: Sequence[Sample], names: Collection[str], inputs: object = None) -> Batch:
     """Collate all replies of `samples`, and the samples themselves, into one batch with the columns `names`.
 
     A column is looked up on the reply, then on its sample; `mask` defaults to 1. A column is per token if any reply
@@ -39,13 +105,13 @@ def reply_space(samples: Sequence[Sample], names: Collection[str], inputs: objec
         columns=columns,
         inputs=inputs,
         per_token_columns=frozenset(per_token),
-        sample_ids=torch.tensor([number(sample.uid) for sample in samples], dtype=torch.long),
+        sample_ids=torch.tensor([uid_hash(sample.uid) for sample in samples], dtype=torch.long),
         sample_columns=_sample_columns(samples, names),
         modality_mask=_modality_mask(samples),
     )
 
 
-def number(uid: str) -> int:
+def uid_hash(uid: str) -> int:
     """A 63-bit hash of a uid, which fits into an int64 tensor and is the same on every machine."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big") >> 1
 
@@ -63,7 +129,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     )
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
+def concatenate(batches: Sequence[Batch]) -> Batch:
     """Concatenate at least one batch, without inputs.
 
     A column that is per token in one batch becomes per token in all; a sample column must be in all non-empty ones.
