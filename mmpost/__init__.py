@@ -68,14 +68,28 @@ if TYPE_CHECKING:
     )
     from mmpost.data.media.modalities import (
         Modality as Modality,
+        register_modality as register_modality,
     )
     from mmpost.data.readers.user_data import (
         user_data as user_data,
     )
     from mmpost.data.sources.base import (
+        Generated as Generated,
         Indexed as Indexed,
         Subset as Subset,
         Wrapped as Wrapped,
+    )
+    from mmpost.edits.freeze import (
+        Freeze as Freeze,
+    )
+    from mmpost.edits.head import (
+        AddHead as AddHead,
+    )
+    from mmpost.edits.lora import (
+        Lora as Lora,
+    )
+    from mmpost.edits.standardise import (
+        Standardise as Standardise,
     )
     from mmpost.errors import (
         ColumnError as ColumnError,
@@ -90,6 +104,20 @@ if TYPE_CHECKING:
     )
     from mmpost.methods.preference import (
         PreferenceTask as PreferenceTask,
+    )
+    from mmpost.metrics.embeddings import (
+        CrossModalRetrieval as CrossModalRetrieval,
+        EmbeddingClassifier as EmbeddingClassifier,
+        HeadClassifier as HeadClassifier,
+        NearestNeighbors as NearestNeighbors,
+        OutlierScore as OutlierScore,
+        PcaProjection as PcaProjection,
+    )
+    from mmpost.metrics.summaries import (
+        anomaly_detection as anomaly_detection,
+        class_accuracy as class_accuracy,
+        neighbor_precision as neighbor_precision,
+        retrieval_recall as retrieval_recall,
     )
     from mmpost.models.embedding.encoders import (
         Encoder as Encoder,

@@ -31,7 +31,7 @@ from mmpost.data.media.cache import Cache
 from mmpost.data.media.frame_sampling import sample_frames
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.locate import locate
-from mmpost.data.media.modalities import Modality, modality as find_modality, register
+from mmpost.data.media.modalities import Modality, modality as find_modality, register_modality
 from mmpost.errors import DataError
 
 __all__ = ["Audio", "Media", "Video", "cache", "media", "sample_frames"]
@@ -299,7 +299,7 @@ def _late_exif(file: BinaryIO) -> bool:
     return late
 
 
-register(
+register_modality(
     Modality(
         "image",
         _open_image,
@@ -310,7 +310,7 @@ register(
         blank=lambda image: Image.new("RGB", image.size, (128, 128, 128)),
     )
 )
-register(
+register_modality(
     Modality(
         "video",
         open_video,
@@ -321,7 +321,7 @@ register(
         blank=lambda video: replace(video, frames=np.zeros_like(video.frames)),
     )
 )
-register(
+register_modality(
     Modality(
         "audio",
         open_audio,

@@ -1,6 +1,6 @@
 """The registry of modalities: it defines which media mmpost can open.
 
-Adding a sensor takes one call, from any module: `register(Modality("spectrum", open=..., header=...))`. Rows may then
+Adding a sensor takes one call, from any module: `mp.register_modality(mp.Modality("spectrum", open=..., header=...))`. Rows may then
 hold `<spectrum>` placeholders with a column `spectrum` or `spectrums`, and parts of `{"type": "spectrum"}`.
 """
 
@@ -54,7 +54,7 @@ class Modality:
 _registry: dict[str, Modality] = {}
 
 
-def register(new: Modality) -> Modality:
+def register_modality(new: Modality) -> Modality:
     """Register a modality. The same name again replaces it, so that a module can be reloaded.
 
     Raises PluginError for an invalid name.
@@ -70,7 +70,7 @@ def modality(name: str) -> Modality:
     if name not in _registry:
         raise DataError(
             f"Wanted a registered modality ({', '.join(_registry)}), found {name!r}: "
-            "register it with mmpost.data.media.modalities.register(Modality(...)), or correct the name."
+            "register it with mmpost.register_modality(Modality(...)), or correct the name."
         )
     return _registry[name]
 

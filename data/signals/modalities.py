@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmpost.data.media import limits
-from mmpost.data.media.modalities import Modality, register
+from mmpost.data.media.modalities import Modality, register_modality
 from mmpost.data.signals import plots, preprocess
 from mmpost.data.signals.points import Points, numbers, read_numbers, read_points, write_points
 from mmpost.errors import DataError
@@ -101,7 +101,7 @@ def _write_record(value: Mapping[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode()
 
 
-register(
+register_modality(
     Modality(
         "light_curve",
         open_light_curve,
@@ -113,7 +113,7 @@ register(
         preview_options={"length": 0},
     )
 )
-register(
+register_modality(
     Modality(
         "spectrum",
         open_spectrum,
@@ -125,7 +125,7 @@ register(
         preview_options={"grid": None},
     )
 )
-register(
+register_modality(
     Modality(
         "record",
         open_record,

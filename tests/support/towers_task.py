@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmpost.data.media.media import media
-from mmpost.data.media.modalities import Modality, register
+from mmpost.data.media.modalities import Modality, register_modality
 from mmpost.data.sources.base import Indexed
 from mmpost.edits.head import AddHead
 from mmpost.edits.standardise import Standardise
@@ -31,7 +31,7 @@ def opened(file: Any, scale: float = 1.0) -> np.ndarray:
 
 
 for name in KINDS:
-    register(Modality(name, opened, lambda file: {"numbers": opened(file).size}))
+    register_modality(Modality(name, opened, lambda file: {"numbers": opened(file).size}))
 
 
 def described(**more: Any) -> EmbeddingSpec:

@@ -1,4 +1,4 @@
-"""The registry: a new sensor is one call."""
+"""The registry of modalities: one call adds a modality."""
 
 import io
 
@@ -14,15 +14,15 @@ from mmpost.errors import DataError, PluginError
 
 @pytest.fixture
 def registry(monkeypatch):
-    """Kinds that a test registers are gone after it."""
+    """Restore the registered modalities after the test."""
     monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
 
 
 def test_a_new_sensor_is_one_registration(registry, tmp_path):
-    made = []
+    gains = []
 
-    def opened(file, gain=1.0):
-        made.append(gain)
+    def load(file, gain=1.0):
+        gains.append(gain)
         return np.load(file) * gain
 
     def header(file):
@@ -30,17 +30,17 @@ def test_a_new_sensor_is_one_registration(registry, tmp_path):
         assert version == (1, 0)
         return {"channels": np.lib.format.read_array_header_1_0(file)[0][0]}
 
-    modalities.register(Modality("spectrum", opened, header))
+    modalities.register_modality(Modality("spectrum", load, header))
     values = np.linspace(0, 1, 50)
     np.save(tmp_path / "s.npy", values)
-    found = media(values, "spectrum")
-    assert np.array_equal(found.open(), values)
+    medium = media(values, "spectrum")
+    assert np.array_equal(medium.open(), values)
     assert np.array_equal(media("s.npy", "spectrum", root=tmp_path).open(), values)
     assert np.array_equal(media(values.tolist(), "spectrum").open(), values)
-    assert made == [1.0], "the same content three times"
-    assert np.array_equal(found.open(gain=2.0), 2 * values)
-    assert found.header() == {"channels": 50}
-    assert Image.open(io.BytesIO(found.preview())).size == (50, 64)
+    assert gains == [1.0], "the same content, decoded once"
+    assert np.array_equal(medium.open(gain=2.0), 2 * values)
+    assert medium.header() == {"channels": 50}
+    assert Image.open(io.BytesIO(medium.preview())).size == (50, 64)
     for shape in ((5, 7), (2, 3, 4)):
         assert media(np.ones(shape), "spectrum").preview()[1:4] == b"PNG"
     with pytest.raises(DataError, match="spectrum"):
@@ -50,7 +50,7 @@ def test_a_new_sensor_is_one_registration(registry, tmp_path):
 def test_kinds_have_proper_names(registry):
     for name in ("text", "Has Space", "1st", ""):
         with pytest.raises(PluginError):
-            modalities.register(Modality(name, open=len, header=lambda _: {}))
+            modalities.register_modality(Modality(name, open=len, header=lambda _: {}))
     with pytest.raises(DataError, match=r"image, video, audio.*'radar'"):
         media("a.dat", "radar")
     assert [k.name for k in modalities.modalities()][:3] == ["image", "video", "audio"]

@@ -1,4 +1,4 @@
-"""Rows of every format in use: what becomes prompt, reply, truth and meta, and what is refused with file and row."""
+"""Row formats: prompt, replies, truth and meta of each, and errors that name file and row."""
 
 import base64
 import io
@@ -35,10 +35,10 @@ def written(folder, *rows, name="data.jsonl"):
     return path
 
 
-def one(folder, row, **options):
-    samples = open_dataset(written(folder, row), **options)
-    assert len(samples) == 1
-    return samples[0]
+def open_row(folder, row, **options):
+    rows = open_dataset(written(folder, row), **options)
+    assert len(rows) == 1
+    return rows[0]
 
 
 def shown(parts):
@@ -68,7 +68,7 @@ PROMPT = [("user", "Why?")]
     ],
 )
 def test_every_supervised_format_says_the_same(folder, row):
-    sample = one(folder, row)
+    sample = open_row(folder, row)
     assert sample.uid == "data.jsonl:1"
     assert shown(sample.prompt) == PROMPT
     (reply,) = sample.replies
@@ -90,18 +90,18 @@ def test_every_supervised_format_says_the_same(folder, row):
     ],
 )
 def test_system_turns_come_first(folder, row):
-    assert shown(one(folder, row).prompt) == [("system", "Be."), *PROMPT]
+    assert shown(open_row(folder, row).prompt) == [("system", "Be."), *PROMPT]
 
 
 def test_alpaca_joins_instruction_and_input_after_the_history(folder):
     row = {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Hi", "Hello"]]}
-    sample = one(folder, row, loss="last")
+    sample = open_row(folder, row, loss="last")
     assert shown(sample.prompt) == [("user", "Hi"), ("assistant", "Hello"), ("user", "Translate.\nHund")]
     assert [s.truth for s in open_dataset(folder / "data.jsonl")] == ["Hello", "dog"]
 
 
 def test_ms_swift_multimodal_rows(folder):
-    """In shape from the standard data format of its documentation."""
+    """The standard data format of the ms-swift documentation."""
     sound = str(folder / "x.wav")
     samples = open_dataset(
         written(
@@ -155,13 +155,13 @@ def test_ms_swift_names_of_objects_are_filled_in_and_boxes_refused(folder):
         "images": ["a.png"],
         "objects": {"ref": ["cat", "dog", "cow"], "bbox": [[1, 2, 3, 4]]},
     }
-    sample = one(folder, row)
+    sample = open_row(folder, row)
     assert sample.prompt[1].value == "Find the cat and dog"
     assert sample.replies[0].text == "A cow."
     assert sample.meta["objects"]["bbox"] == [[1, 2, 3, 4]]
     row["messages"][1]["content"] = "<bbox>"
     with pytest.raises(DataError, match=r"data\.jsonl:1: .*<bbox>"):
-        one(folder, row)
+        open_row(folder, row)
 
 
 def test_llama_factory_and_llava_rows(folder):
@@ -197,7 +197,7 @@ def test_llama_factory_and_llava_rows(folder):
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "content_part",
     [
         {"type": "image", "image": "a.png"},
         {"type": "image", "path": "a.png"},
@@ -211,10 +211,10 @@ def test_llama_factory_and_llava_rows(folder):
         {"type": "image", "image": "a.png", "text": None},
     ],
 )
-def test_media_in_structured_content(folder, piece):
-    piece = {k: v.replace("file:", f"file://{folder}/") if isinstance(v, str) else v for k, v in piece.items()}
-    row = {"messages": [{"role": "user", "content": [piece, {"type": "text", "text": "What?"}, " Say."]}, SAID]}
-    assert shown(one(folder, row).prompt) == [("user", 10), ("user", "What?"), ("user", " Say.")]
+def test_media_in_structured_content(folder, content_part):
+    content_part = {k: v.replace("file:", f"file://{folder}/") if isinstance(v, str) else v for k, v in content_part.items()}
+    row = {"messages": [{"role": "user", "content": [content_part, {"type": "text", "text": "What?"}, " Say."]}, SAID]}
+    assert shown(open_row(folder, row).prompt) == [("user", 10), ("user", "What?"), ("user", " Say.")]
 
 
 def test_marks_in_structured_content_take_from_the_columns(folder):
@@ -225,18 +225,18 @@ def test_marks_in_structured_content_take_from_the_columns(folder):
         {"type": "image"},
     ]
     row = {"messages": [{"role": "user", "content": content}], "images": ["a.png", "b.png"]}
-    assert shown(one(folder, row).prompt) == [("user", 10), ("user", "or"), ("user", 12), ("user", 11)]
+    assert shown(open_row(folder, row).prompt) == [("user", 10), ("user", "or"), ("user", 12), ("user", 11)]
 
 
 def test_media_without_placeholders_go_before_the_first_user_turn(folder):
     turns = [{"role": "system", "content": "Be."}, USER, SAID, {"role": "user", "content": "And?"}]
-    sample = one(folder, {"messages": turns, "images": ["a.png", "b.png"]})
+    sample = open_row(folder, {"messages": turns, "images": ["a.png", "b.png"]})
     assert shown(sample.prompt)[:4] == [("system", "Be."), ("user", 10), ("user", 11), ("user", "Why?")]
 
 
 def test_placeholders_without_media_are_text(folder):
     row = {"messages": [{"role": "user", "content": "What does <image> mean in HTML, <video>?"}, SAID]}
-    assert shown(one(folder, row).prompt) == [("user", "What does <image> mean in HTML, <video>?")]
+    assert shown(open_row(folder, row).prompt) == [("user", "What does <image> mean in HTML, <video>?")]
 
 
 def test_each_turn_of_the_assistant_is_a_sample(folder):
@@ -273,18 +273,18 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
     assert last[0] == type(last[0])(**{**vars(samples[1]), "uid": "data.jsonl:1"})
     assert samples[-1] == samples[3]
     assert samples[1:3] == [samples[1], samples[2]]
-    for bad in (4, -5):
+    for index in (4, -5):
         with pytest.raises(IndexError):
-            samples[bad]
+            samples[index]
 
 
 def test_turns_marked_without_loss_are_not_learnt(folder):
     turns = [USER, {**SAID, "loss": False}, USER, {**SAID, "content": "Two.", "loss": 1.0}]
-    sample = one(folder, {"messages": turns})
+    sample = open_row(folder, {"messages": turns})
     assert (sample.replies[0].text, len(sample.prompt)) == ("Two.", 3)
     for value in (False, "no"):
         with pytest.raises(DataError, match=r"data\.jsonl:1: .*loss"):
-            one(folder, {"messages": [USER, {**SAID, "loss": value}]})
+            open_row(folder, {"messages": [USER, {**SAID, "loss": value}]})
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_turns_marked_without_loss_are_not_learnt(folder):
     ],
 )
 def test_every_preference_format_says_the_same(folder, row):
-    sample = one(folder, row)
+    sample = open_row(folder, row)
     assert shown(sample.prompt) == PROMPT
     assert [(r.text, dict(r.columns), r.origin) for r in sample.replies] == [
         ("So.", {"label": 1.0}, "data"),
@@ -320,29 +320,29 @@ def test_every_preference_format_says_the_same(folder, row):
 
 def test_preference_rows_keep_pictures_and_history_in_the_prompt(folder):
     turns = [{"role": "user", "content": "<image>Hi"}, SAID, USER, SAID]
-    sample = one(folder, {"messages": turns, "images": ["a.png"], "rejected_response": "No.", "solution": "S"})
+    sample = open_row(folder, {"messages": turns, "images": ["a.png"], "rejected_response": "No.", "solution": "S"})
     assert shown(sample.prompt) == [("user", 10), ("user", "Hi"), ("assistant", "So."), *PROMPT]
     assert ([r.text for r in sample.replies], sample.truth) == (["So.", "No."], "S")
-    others = [*turns[:-1], {"role": "assistant", "content": "No."}]
-    row = {"messages": turns, "images": ["a.png"], "rejected_messages": others, "rejected_images": ["a.png"]}
-    again = one(folder, row)
-    assert (again.prompt, again.replies, dict(again.meta)) == (sample.prompt, sample.replies, {})
+    rejected_turns = [*turns[:-1], {"role": "assistant", "content": "No."}]
+    row = {"messages": turns, "images": ["a.png"], "rejected_messages": rejected_turns, "rejected_images": ["a.png"]}
+    from_messages = open_row(folder, row)
+    assert (from_messages.prompt, from_messages.replies, dict(from_messages.meta)) == (sample.prompt, sample.replies, {})
     with pytest.raises(DataError, match="same images"):
-        one(folder, {**row, "rejected_images": ["b.png"]})
+        open_row(folder, {**row, "rejected_images": ["b.png"]})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "label"), [("label", True, 1.0), ("label", False, -1.0), ("kto_tag", False, -1.0)]
 )
 def test_judged_rows(folder, key, value, label):
-    sample = one(folder, {"messages": [USER, SAID, USER, SAID], key: value})
+    sample = open_row(folder, {"messages": [USER, SAID, USER, SAID], key: value})
     assert (len(sample.prompt), dict(sample.replies[0].columns)) == (3, {"label": label})
     assert sample.truth == ("So." if value else None)
     assert dict(sample.meta) == {}
 
 
 def test_classes_and_other_keys_are_meta(folder):
-    sample = one(
+    sample = open_row(
         folder, {"uid": "x", "messages": [USER], "label": 2, "channel": "a", "choices": ["1", "2"], "empty": None}
     )
     assert dict(sample.meta) == {"label": 2, "channel": "a", "choices": ["1", "2"]}
@@ -352,8 +352,8 @@ def test_classes_and_other_keys_are_meta(folder):
 @pytest.mark.parametrize("key", ["solution", "answer", "truth"])
 def test_reinforcement_rows(folder, key):
     boxes = {"boxes": [[1, 2, 3, 4]]}
-    for asked in ({"problem": "Where?"}, {"question": "Where?"}, {"messages": [{"role": "user", "content": "Where?"}]}):
-        sample = one(folder, {**asked, "image": "a.png", key: boxes})
+    for question_fields in ({"problem": "Where?"}, {"question": "Where?"}, {"messages": [{"role": "user", "content": "Where?"}]}):
+        sample = open_row(folder, {**question_fields, "image": "a.png", key: boxes})
         assert shown(sample.prompt) == [("user", 10), ("user", "Where?")]
         assert (sample.truth, sample.replies) == (boxes, ())
 
@@ -366,7 +366,7 @@ def test_repeated_ids_give_different_uids(folder):
 
 def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
     monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
-    modalities.register(Modality("spectrum", np.load, lambda _: {}))
+    modalities.register_modality(Modality("spectrum", np.load, lambda _: {}))
     np.save(folder / "s.npy", np.arange(3.0))
     for row in (
         {"query": "Star: <spectrum>?", "spectrum": "s.npy"},
@@ -374,6 +374,6 @@ def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
         {"query": "Star: <spectrum>?", "spectrum": [0.0, 1.0, 2.0]},
         {"messages": [{"role": "user", "content": ["Star: ", {"type": "spectrum", "path": "s.npy"}, "?"]}]},
     ):
-        sample = one(folder, row)
+        sample = open_row(folder, row)
         assert [p.modality for p in sample.prompt] == ["text", "spectrum", "text"]
         assert sample.prompt[1].value.open().tolist() == [0.0, 1.0, 2.0]
