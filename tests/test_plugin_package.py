@@ -1,4 +1,4 @@
-"""`tests/plugin_package`: plug-ins in a package of their own, found by entry points, with `import mmpost as mp` alone."""
+"""Plug-ins in a package of their own (`tests/plugin_package`): found by entry points, by `import mmpost as mp` alone."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     info = tmp_path / "site" / f"mmpost_pulse-{project['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    groups = project["entry-points"].items()
-    lines = [
-        f"[{group}]\n" + "\n".join(f"{name} = {path}" for name, path in points.items()) for group, points in groups
-    ]
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {path}" for name, path in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines))
     (info.parent / "mmpost_pulse").symlink_to(PACKAGE / "mmpost_pulse")
     monkeypatch.syspath_prepend(str(info.parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from torch import Tensor
 from mmpost.config.settings import Settings
 
 
-class Encoder(torch.nn.Module):
+class Encoder(torch.nn.Module, ABC):
     """From decoded media to one vector each. To add one, write a module in this package, or a file, with one subclass.
 
     A sample's vector must not depend on other samples, or results would depend on micro-batches. Random operations must
@@ -37,15 +38,16 @@ class Encoder(torch.nn.Module):
         """Options with which its media are opened (`Media.open`)."""
         return {}
 
+    @abstractmethod
     def collate(self, values: Sequence[Any]) -> dict[str, Tensor]:
         """Decoded media (strings for modality "text") as keyword arguments of `forward`, on the CPU.
 
         Raises DataError for a value that it cannot take.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, **inputs: Tensor) -> Float[Tensor, "sample feature"]:
-        raise NotImplementedError
+        """One vector for each sample."""
 
     def fit(self, values: Sequence[Any]) -> None:
         """Fit standardization (means, standard deviations) to training data; does nothing by default."""
