@@ -1,4 +1,4 @@
-"""Plug-ins in a package of their own (`tests/plugin_package`): found by entry points, by `import mmpost as mp` alone."""
+"""A package of plug-ins (`tests/plugin_package`), found by entry points, that needs `mmpost as mp` alone."""
 
 from __future__ import annotations
 

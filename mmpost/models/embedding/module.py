@@ -89,6 +89,6 @@ def make_encoder(modality: str, fields: Mapping[str, Any], folder: Path | None) 
             f"{folder}: its encoder for {modality} is the file {name}, and no file is run because a folder names it; "
             "install the encoder as a package and name it by a dotted path"
         )
-    encoder = registry.exported(registry.module(name, "mmpost.models.embedding.encoders"), Encoder)
+    encoder: Any = registry.exported(registry.module(name, "mmpost.models.embedding.encoders"), Encoder)
     options = decode(encoder.Fields, {k: v for k, v in fields.items() if k != "name"}, f"encoders.{modality}.")
     return encoder(options, modality, None if folder is None else folder / "towers" / modality)
