@@ -18,7 +18,7 @@ from mmpost.runs import base_models
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.session import open_session
 from mmpost.training import reference
-from mmpost.training.media_probe import MOST
+from mmpost.training.media_probe import MAX_PROBES
 from mmpost.types import GenerativeModel, Gold, Sample, Selector, Stage, Transform
 
 TRACED_SAMPLES = 4
@@ -92,7 +92,7 @@ def _check_model(
         session.preview_stage(stage)
         if stage is stages[0]:
             generative = isinstance(model, GenerativeModel)
-            gold = with_gold_replies(source.samples(MOST), _gold(stage), context) if generative else []
+            gold = with_gold_replies(source.samples(MAX_PROBES), _gold(stage), context) if generative else []
             with report.guard():
                 check_model(
                     context, model, gold[:TRACED_SAMPLES], task.config.compute.max_tokens_per_microbatch, report

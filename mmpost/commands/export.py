@@ -42,7 +42,7 @@ model = mmpost.load("FOLDER")
 ```"""
 
 
-class ExportWords(Settings):
+class ExportArguments(Settings):
     """Arguments of `mmpost export`."""
 
     model: str
@@ -65,7 +65,7 @@ def export(arguments: Sequence[str]) -> Path:
     The saved generation config sets greedy decoding, the end-of-turn tokens and the banned tokens. Raises ConfigError
     if the output folder is not empty.
     """
-    given = run_config.decode(ExportWords, parsing.parse_arguments(arguments, tuple(ExportWords.model_fields)))
+    given = run_config.decode(ExportArguments, parsing.parse_arguments(arguments, tuple(ExportArguments.model_fields)))
     out = Path(given.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out={out} is not empty; name a new folder")
@@ -113,7 +113,7 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
 
 
 def _card(
-    given: ExportWords, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
+    given: ExportArguments, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
 ) -> str:
     base = run.get("model", {}).get("name", given.model)
     scores = summary.get("eval_after", {})

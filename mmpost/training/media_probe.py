@@ -9,7 +9,7 @@ from itertools import chain
 from mmpost.data.media.media import Media, media
 from mmpost.types import Context, Gold, Part, Reply, Sample
 
-MOST = 8
+MAX_PROBES = 8
 """Samples per probe, which takes four forward passes over one reply of each."""
 
 
@@ -41,11 +41,11 @@ class MediaUse:
 
 
 def measure_media_use(samples: Sequence[Sample], context: Context) -> MediaUse | None:
-    """Probe one reply of each of the first `MOST` samples with media and an encoded reply; None without any.
+    """Probe one reply of each of the first `MAX_PROBES` samples with media and an encoded reply; None without any.
 
     Swapped media may change the length of the prompt, so that change also contains noise from the different shapes.
     """
-    probed = [replace(s, replies=_probed_reply(s)) for s in samples if _media(s) and _probed_reply(s)][:MOST]
+    probed = [replace(s, replies=_probed_reply(s)) for s in samples if _media(s) and _probed_reply(s)][:MAX_PROBES]
     if not probed:
         return None
     batched = _logp(probed, context)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ from torch import Tensor
 from mmpost.config.run_config import decode
 from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core.columns import collate, on_device
+from mmpost.core.models import Pooling
 from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.embedding.module import EmbeddingModule
@@ -208,14 +209,12 @@ class Embedder:
                     self._encoder(modality).fit(values)
         self.module.fitted.fill_(True)
 
-    def add_head(self, classes: int, kinds: tuple[str, ...], how: Literal["features", "average", "concat"]) -> None:
-        """Add a fresh classifier over the modalities `kinds`, pooled by `how`; no-op if an identical head exists."""
-        head = HeadSettings(classes=classes, modalities=kinds, pooling=how)
+    def add_head(self, classes: int, modalities: tuple[str, ...], pooling: Pooling) -> None:
+        """Add a linear classifier with fresh weights; no-op if an identical head exists."""
+        head = HeadSettings(classes=classes, modalities=modalities, pooling=pooling)
         if self.spec.head != head:
             self.module.make_head(head, self.spec.dim)
             self.spec = self.spec.model_copy(update={"head": head})
-
-    # What only generative models can do.
 
     def _encoder(self, modality: str) -> Any:
         return self.module.encoder(modality)
