@@ -1,4 +1,4 @@
-"""docs/new-task.md, followed to the letter in an empty folder, with pictures drawn here."""
+"""docs/new-task.md, run exactly as written in an empty folder, with generated images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMED = re.compile(r"`([\w.-]+\.\w+)`:\n\n$")
 
 def draw() -> None:
     for name, colour in (("apple", "red"), ("pear", "green")):
-        folder = Path("pictures") / name
+        folder = Path("images") / name
         folder.mkdir(parents=True)
         for i in range(1, 11):
             Image.new("RGB", (50 + i, 60), colour).save(folder / f"{i}.jpg")
@@ -64,7 +64,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_the_page_works_as_it_stands(empty: Path) -> None:
+def test_the_code_of_the_page_works_unchanged(empty: Path) -> None:
     draw()
     page, kinds, said = PAGE.read_text(), set(), ""
     for block in BLOCK.finditer(page):
@@ -79,10 +79,10 @@ def test_the_page_works_as_it_stands(empty: Path) -> None:
         elif name:
             Path(name[1]).write_text(text)
     assert kinds == {"text", "bash", "diff", "yaml", "python"}
-    predicted = {row["uid"]: row["reply"] for row in map(json.loads, Path("said.jsonl").read_text().splitlines())}
+    predicted = {row["uid"]: row["reply"] for row in map(json.loads, Path("replies.jsonl").read_text().splitlines())}
     assert {Path(uid).parts[0] for uid in predicted} == {"apple", "pear"}
     for uid in list(predicted)[:2]:
-        assert run(f"python use.py pictures/{uid}") == predicted[uid] + "\n"
+        assert run(f"python use.py images/{uid}") == predicted[uid] + "\n"
     assert said
     assert Path("runs/first/report.html").exists()
     assert "lines that work" in page
@@ -93,7 +93,7 @@ def template() -> str:
     return (Path(new_task.__file__).parent / "templates" / "task.py.txt").read_text()
 
 
-def test_a_new_task_is_short_and_works_at_once(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_task_is_short_and_runs(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-task", "outside_new"]) == 0
     assert [p.name for p in empty.iterdir()] == ["outside_new.py"]
     assert len(Path("outside_new.py").read_text().splitlines()) <= 45
@@ -105,7 +105,7 @@ def test_a_new_task_is_short_and_works_at_once(empty: Path, capsys: pytest.Captu
     assert len(list(empty.glob("runs/outside_new/*/summary.json"))) == 1
 
 
-def test_names_that_would_not_work_are_refused(empty: Path) -> None:
+def test_invalid_task_names_are_refused(empty: Path) -> None:
     Path("here.py").write_text("")
     for name, said in (
         ("my-task", "name that Python can import"),
