@@ -43,7 +43,7 @@ _NUMBER = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)\s*(\D*)")
 
 
 class Quantity(NamedTuple):
-    """A number and the words after it: a unit, or what was counted; possibly empty."""
+    """A number and the words after it: a unit, or the things that were counted; possibly empty."""
 
     value: float
     unit: str

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Time, counts and memory of GRPO steps: mmpost's plain path, its shared path and trl's GRPOTrainer, in turn.
+"""Benchmark of GRPO steps: time, counts and memory of mmpost's plain and shared paths and of TRL's GRPOTrainer.
 
     python scripts/bench.py                                   # all shapes; a few minutes
     python scripts/bench.py --shapes 1056x8x64 --steps 9 --out bench.json
     python scripts/bench.py --sweep --out sweep.json --picture docs/bench-sweep.png
-    python scripts/bench.py --head                            # memory of the output layer, a large model's vocabulary
+    python scripts/bench.py --head                            # memory of the output layer with a large vocabulary
     python scripts/bench.py --device cuda --dtype bf16 --model-width qwen2.5-vl-3b --shapes 1056x8x256
 
-docs/performance.md says what the numbers mean.
+docs/performance.md explains the numbers.
 """
 
 from __future__ import annotations
@@ -32,71 +32,71 @@ from mmpost.models.loading import quiet
 
 
 def main() -> None:
-    wanted = arguments()
-    if wanted.head:
-        output_layer(wanted)
+    args = arguments()
+    if args.head:
+        output_layer(args)
         return
-    arms = list(wanted.arms or ARMS)
-    missing = peer.missing() if "trl" in arms and not wanted.profile else None
+    arms = list(args.arms or ARMS)
+    missing = peer.missing() if "trl" in arms and not args.profile else None
     if missing:
         sys.exit(missing)
-    shapes: Sequence[Shape] = sweep.SHAPES if wanted.sweep else wanted.shapes
-    os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+    shapes: Sequence[Shape] = sweep.SHAPES if args.sweep else args.shapes
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        write_model(Path(folder), wanted.model_width)
+        write_model(Path(folder), args.model_width)
         plan = Plan(
             Path(folder),
             tuple(arms),
-            wanted.steps,
-            wanted.warmup,
-            wanted.device,
-            wanted.dtype,
-            wanted.threads,
-            memory=not wanted.sweep,
+            args.steps,
+            args.warmup,
+            args.device,
+            args.dtype,
+            args.threads,
+            memory=not args.sweep,
         )
-        result: dict[str, Any] = {"machine": show.machine(plan), "model": wanted.model_width, "shapes": []}
+        result: dict[str, Any] = {"machine": show.machine(plan), "model": args.model_width, "shapes": []}
         for shape in shapes:
-            if wanted.profile:
-                for found in profile.tables(shape, plan, wanted.profile):
-                    Console().print(found)
+            if args.profile:
+                for table in profile.tables(shape, plan, args.profile):
+                    Console().print(table)
                 continue
             floors = show.floors(shape, plan.model)
             measured = {"name": shape.name, **asdict(shape), "floor": floors, "arms": measure(shape, plan)}
             result["shapes"].append(measured)
             Console().print(show.table(measured))
-            if wanted.out:
-                wanted.out.write_text(json.dumps(result, indent=1))
-    if wanted.markdown:
+            if args.out:
+                args.out.write_text(json.dumps(result, indent=1))
+    if args.markdown:
         print(show.markdown(result))
-    if wanted.picture:
-        sweep.picture(result, wanted.picture)
+    if args.picture:
+        sweep.picture(result, args.picture)
 
 
-def output_layer(wanted: argparse.Namespace) -> None:
-    """Memory and time of the output layer alone."""
-    torch.set_num_threads(wanted.threads)
+def output_layer(args: argparse.Namespace) -> None:
+    """Measure memory and time of the output layer alone."""
+    torch.set_num_threads(args.threads)
     sizes = head.Sizes()
-    lines = head.measure(sizes, torch.device(wanted.device))
+    lines = head.measure(sizes, torch.device(args.device))
     Console().print(head.table(sizes, lines))
-    if wanted.out:
-        wanted.out.write_text(json.dumps({"head": asdict(sizes), "lines": lines}, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps({"head": asdict(sizes), "lines": lines}, indent=1))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", type=parse, default=SHAPES, help="PROMPTxGROUPxREPLY[text][@PROMPTS]")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="by default all that this version has")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="default: all")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each arm")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before them that do not count")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch in every arm")
+    parser.add_argument("--warmup", type=int, default=1, help="untimed steps before them")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads per arm")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model-width", choices=("tiny", "qwen2.5-vl-3b"), default="tiny")
     parser.add_argument("--sweep", action="store_true", help="group sizes 2 to 32 and prompts of 60 to 4,000 tokens")
-    parser.add_argument("--head", action="store_true", help="in place of steps: the output layer at 151,936 tokens")
-    parser.add_argument("--profile", choices=("plain", "shared"), help="in place of timing: where a step's time goes")
+    parser.add_argument("--head", action="store_true", help="measure only the output layer, with 151,936 tokens")
+    parser.add_argument("--profile", choices=("plain", "shared"), help="profile a step instead of timing it")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
-    parser.add_argument("--picture", type=Path, help="draw the sweep (with --sweep)")
+    parser.add_argument("--picture", type=Path, help="plot the sweep (with --sweep)")
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
     return parser.parse_args()
 

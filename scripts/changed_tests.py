@@ -1,4 +1,4 @@
-"""What a change concerns, by import distance: files to type-check, tests to run. `scripts/check fast` calls it.
+"""Selects files to type-check and tests to run by import distance from the changed files, for `scripts/check fast`.
 
 Usage: python scripts/changed_tests.py files        the changed Python files and those that import them
        python scripts/changed_tests.py tests        their tests, nearest first, for MMPOST_FAST_SECONDS (30)
@@ -83,7 +83,7 @@ def distances(paths: Iterable[str], files: Mapping[str, str]) -> dict[str, int]:
 
 
 class Budget:
-    """A pytest plugin that starts no test after `seconds`, and says which it left out."""
+    """A pytest plugin that starts no test after `seconds`, and reports which were left out."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.end = seconds, time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What one GRPO step executes: the files a reader of that step opens, and their lines of code.
+"""Lists the files that one GRPO step executes, with their lines of code.
 
     python scripts/reading_list.py [--all]
 
@@ -68,7 +68,7 @@ def _docstring_lines(tree: ast.Module) -> Iterator[int]:
 
 
 def one_step(folder: str) -> Any:
-    """A function that makes one rollout batch and one optimizer step; everything that happens once is done before."""
+    """A function that runs one rollout batch and one optimizer step; the one-time setup is done before."""
     from mmpost.config import run_config
     from mmpost.runs.run import Run
     from mmpost.training import trainer

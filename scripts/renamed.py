@@ -1,4 +1,4 @@
-"""Write docs/renamed.md from mmpost/config/renamed.yaml; `--check` only says whether it is up to date."""
+"""Write docs/renamed.md from mmpost/config/renamed.yaml; `--check` only checks whether it is up to date."""
 
 from __future__ import annotations
 

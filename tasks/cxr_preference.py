@@ -1,4 +1,4 @@
-"""Preference without humans: the policy's own reports, scored by a judge, become pairs to learn from (CheXalign)."""
+"""CheXalign: preference learning on pairs of the policy's own reports, ranked by a judge instead of radiologists."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -25,52 +25,52 @@ JUDGE = "judge"
 
 
 class JudgedPairs(BuildPairs):
-    """Which of a study's reports are chosen and rejected."""
+    """Which of a study's candidate reports become the chosen and the rejected reply."""
 
     score: str = JUDGE
-    """The score that decides."""
+    """Name of the score that ranks the candidates."""
 
 
 class CxrPreference(mp.PreferenceTask):
-    """Reports on chest films: candidates, judge, pairs, then a preference loss; `sft` begins with the references."""
+    """Chest X-ray reports: optional SFT, then candidates, judge, pairs, and training with a preference loss."""
 
     official: str = ""
-    """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus; empty: your rows in data.*, or drawn films."""
+    """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus; empty: your rows in data.*, or synthetic."""
     section: Section = "findings"
-    """What is to be written, of official sets: findings, impression, or both."""
+    """Section of the report to write, in official datasets: findings, impression or both."""
     prompt: str = PROMPT
-    """What is asked where a study has no indication."""
+    """Prompt for studies without an indication."""
     indicated: str = INDICATED
-    """What is asked where it has one; {indication} is replaced."""
+    """Prompt for studies with one; {indication} is replaced by it."""
     sft_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of the steps that learn the references, before candidates are drawn; 1: nothing else."""
+    """Fraction of the steps for SFT on the reference reports, before candidates are sampled; 1: SFT only."""
     sft_prompts_per_step: int = Field(default=32, ge=1)
-    """Studies of each step of supervised learning, over all ranks; `prompts` are the pairs of a preference step."""
+    """Studies per SFT step, over all ranks; `prompts_per_step` counts the pairs of a preference step."""
     candidates: int = Field(default=4, ge=2)
-    """Reports that are sampled for each study."""
+    """Candidate reports per study."""
     sampling: mp.Sampling = mp.Sampling(max_tokens=512)
-    """How they are drawn."""
+    """How candidates are sampled."""
     together: int = Field(default=64, ge=1)
-    """Studies that are worked on, and put on record, together."""
+    """Studies per batch of the data-generation stages; each batch is recorded when it is complete."""
     judge: JudgeSettings = JudgeSettings()
-    """Who scores candidates, and the reports of the evaluation."""
+    """The judge that scores candidates, and reports in evaluations."""
     pairs: JudgedPairs = JudgedPairs()
-    """Which candidates become a pair: margin, and whether length is controlled."""
+    """How pairs are built: minimum score margin, rejected reply, length control."""
     freeze: tuple[str, ...] = ("vision",)
-    """Parts of the model that do not learn from preferences."""
+    """Parts of the model that are frozen during preference learning."""
     select: Literal["judge", "lc"] = "judge"
-    """What the best checkpoint is best in: the judge's score, or that divided by verbosity (LC-GREEN)."""
+    """Metric that selects the best checkpoint: the judge's score, or the same divided by relative length (LC-GREEN)."""
     studies: int = Field(default=512, ge=1)
-    """Drawn studies to train on."""
+    """Synthetic training studies."""
     bench_studies: int = Field(default=256, ge=1)
-    """Drawn studies, and questions, to evaluate on."""
+    """Synthetic studies, and questions, per evaluation."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> "CxrPreference":
+    def _consistent(self) -> "CxrPreference":
         if self.pairs.against == "all" and not self.loss.paired:
             raise ValueError(
-                f"pairs.against=all compares scores, and loss.kind={self.loss.loss_type} wants replies that are good "
-                "or bad: take another"
+                f"pairs.against=all compares scores, and loss.loss_type={self.loss.loss_type} wants replies that are "
+                "good or bad; choose worst or random, or a paired loss"
             )
         if self.judge.length_control and self.pairs.control == "divide":
             raise ValueError(
@@ -80,22 +80,22 @@ class CxrPreference(mp.PreferenceTask):
 
     @property
     def best_metric(self) -> str:  # type: ignore[override]
-        """The metric that tells which checkpoint is best: of reports drawn as the candidates were, which is what pairs
-        teach; greedy ones move less."""
+        """The metric of sampled reports that selects the best checkpoint: they are sampled as the candidates of pairs
+        are, and change more than greedy ones."""
         return f"sampled/{self.select}"
 
     def stages(self) -> Iterator[mp.Stage]:
         source, gold = self._source("train", self.studies, seed=0), (mp.Gold(reference),)
-        learn = (mp.DropReplies(), mp.ReplyFromTruth(text=reference))
+        targets = (mp.DropReplies(), mp.ReplyFromTruth(text=reference))
         yield mp.Stage(
-            "sft", source, mp.Likelihood(), self.sft_prompts_per_step, learn, fraction=self.sft_fraction, gold=gold
+            "sft", source, mp.Likelihood(), self.sft_prompts_per_step, targets, fraction=self.sft_fraction, gold=gold
         )
         if self.sft_fraction == 1:
             return
-        draw = (mp.DropReplies(), mp.Generate(n=self.candidates, sampling=self.sampling))
-        yield mp.Stage("candidates", source, None, self.together, draw)
-        scored = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
-        yield mp.Stage("judging", source, None, self.together, scored, reads_from=mp.ReadsFrom("candidates", recorded))
+        generate = (mp.DropReplies(), mp.Generate(n=self.candidates, sampling=self.sampling))
+        yield mp.Stage("candidates", source, None, self.together, generate)
+        judge = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
+        yield mp.Stage("judging", source, None, self.together, judge, reads_from=mp.ReadsFrom("candidates", recorded))
         yield mp.Stage(
             "pairing", source, None, self.together, (self.pairs,), reads_from=mp.ReadsFrom("judging", recorded)
         )
@@ -111,24 +111,26 @@ class CxrPreference(mp.PreferenceTask):
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = self._source(split, self.bench_studies, seed=5)
-        steps: list[mp.Transform] = [JudgeScore(judge=self._plain(), name=JUDGE), ReportScores()]
+        score: list[mp.Transform] = [JudgeScore(judge=self._uncontrolled_judge(), name=JUDGE), ReportScores()]
         if self.judge.bertscore is not None:
-            steps.append(JudgeScore(judge=self.judge.bertscore, name="bertscore"))
-        written = {"reports": self._greedy(), "sampled": mp.Generate(n=1, sampling=self.sampling)}
+            score.append(JudgeScore(judge=self.judge.bertscore, name="bertscore"))
+        generators = {"reports": self._greedy(), "sampled": mp.Generate(n=1, sampling=self.sampling)}
         benches = [
-            mp.Bench(name, source, (mp.DropReplies(), write, *steps), report_summary) for name, write in written.items()
+            mp.Bench(name, source, (mp.DropReplies(), generate, *score), report_summary)
+            for name, generate in generators.items()
         ]
         if isinstance(source, SyntheticStudies):
-            asked = Questions(split, n=self.bench_studies, seed=5)
-            score = mp.Score(rewards={"accuracy": bare_accuracy})
-            benches.append(mp.Bench("questions", asked, (mp.DropReplies(), self._greedy(), score), choice_summary))
+            questions = Questions(split, n=self.bench_studies, seed=5)
+            accuracy = mp.Score(rewards={"accuracy": bare_accuracy})
+            steps = (mp.DropReplies(), self._greedy(), accuracy)
+            benches.append(mp.Bench("questions", questions, steps, choice_summary))
         return benches
 
     def _greedy(self) -> mp.Generate:
         return mp.Generate(n=1, sampling=mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
 
-    def _plain(self) -> Judge:
-        """The judge without length control, whose effect is a metric of its own."""
+    def _uncontrolled_judge(self) -> Judge:
+        """The judge without length control; the length-controlled score is the metric `lc`."""
         rules = self.judge.rules.model_copy(update={"length_control": False})
         return self.judge.model_copy(update={"length_control": False, "rules": rules}).judge()
 
@@ -141,32 +143,34 @@ class CxrPreference(mp.PreferenceTask):
 
 
 def reference(sample: mp.Sample) -> str:
-    """The report that the candidates are judged by."""
+    """The reference report."""
     return str(sample.truth)
 
 
 def recorded(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
-    """What came through the stage before. Raises DataError where nothing did."""
-    found = recording.samples()
-    if not len(found):
-        why = {entry.drop_reason for entry in recording.records if entry.drop_reason}
+    """The samples that the previous stage kept. Raises DataError if it kept none."""
+    samples = recording.samples()
+    if not len(samples):
+        reasons = ", ".join(sorted({entry.drop_reason for entry in recording.records if entry.drop_reason}))
         raise mp.DataError(
-            f"wanted studies from the stage before, found none of {len(recording.records)} ({', '.join(sorted(why))}): "
-            "see its recording in manifests/; are all candidates of a study worth the same, or has the judge failed?"
+            f"wanted studies from the previous stage, found none of {len(recording.records)} ({reasons}); "
+            "see its recording in manifests/: do all candidates of a study have the same score, or did the judge fail?"
         )
-    return found
+    return samples
 
 
 def report_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """Percent: the judge's score, the same divided by verbosity, F1 of findings, ROUGE-L, BLEU, repetition; words.
+    """Means over reports, in percent except for lengths.
 
-    `unscored` are the reports without a score of the judge: they are in no mean of it.
+    judge: the judge's score; lc: the same divided by relative length, if above 1; unscored: reports without a score,
+    which neither mean includes. Further: F1 of findings, ROUGE-L, BLEU, repetition and BERTScore; words and
+    rel_verbosity (words / reference words).
     """
     replies = [reply for sample in samples for reply in sample.replies]
     scored = [reply.scores for reply in replies if JUDGE in reply.scores]
-    found = {"unscored": 100 * (1 - len(scored) / len(replies))} if replies else {}
+    summary = {"unscored": 100 * (1 - len(scored) / len(replies))} if replies else {}
     if scored:
-        found["judge"] = 100 * fmean(s[JUDGE] for s in scored)
-        found["lc"] = 100 * fmean(s[JUDGE] / max(s["rel_verbosity"], 1.0) for s in scored)
-    shares = {**finding_f1(samples), **mean_scores(samples, ("rouge_l", "bleu", "repetition", "bertscore"))}
-    return found | {k: 100 * v for k, v in shares.items()} | mean_scores(samples, ("words", "rel_verbosity"))
+        summary["judge"] = 100 * fmean(s[JUDGE] for s in scored)
+        summary["lc"] = 100 * fmean(s[JUDGE] / max(s["rel_verbosity"], 1.0) for s in scored)
+    fractions = {**finding_f1(samples), **mean_scores(samples, ("rouge_l", "bleu", "repetition", "bertscore"))}
+    return summary | {k: 100 * v for k, v in fractions.items()} | mean_scores(samples, ("words", "rel_verbosity"))

@@ -1,4 +1,4 @@
-"""GRPO and its relatives on your own questions: data.train=FILE with a prompt and a solution in each row."""
+"""GRPO and its variants on your data: data.train=FILE with a prompt and a solution in each row."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from mmpost.data.readers.user_data import user_data
 
 
 class Grpo(mp.PolicyGradientTask):
-    """Groups of rollouts scored by rewards that you name; `task.policy.loss_type` chooses the relative."""
+    """Policy gradients with the rewards that you name; `task.policy.loss_type` selects the loss."""
 
     best_metric = "data/reward"
 
     rewards: dict[str, float] = {"text.answer_match": 1.0, "text.think_format": 0.5}
-    """Rewards (`mmpost list` shows them, or a.module:function) and their weights."""
+    """Rewards (see `mmpost list`, or a.module:function) and their weights."""
 
     def stages(self) -> Iterator[mp.Stage]:
         source = user_data(self.data, "train", loss="last")
         if source is None:
-            raise mp.ConfigError("task=grpo learns from your own data: say data.train=FILE (README, Your own data)")
+            raise mp.ConfigError("task=grpo trains on your own data; set data.train=FILE (README, Your own data)")
         yield self.rl_stage("rl", source, self._score(), gold=(mp.Gold(plain), mp.Gold(tagged, name="tagged")))
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
@@ -47,11 +47,11 @@ def means(samples: Sequence[mp.Sample]) -> dict[str, float]:
 
 
 def plain(sample: mp.Sample) -> str | None:
-    """The row's solution as it stands."""
+    """The row's solution, unchanged."""
     return str(sample.truth) if isinstance(sample.truth, str | int | float) else None
 
 
 def tagged(sample: mp.Sample) -> str | None:
-    """The solution after a thought, in the tags that formats ask for; as it stands where it has tags of its own."""
+    """The solution in answer tags after a thought; unchanged if it already has tags."""
     text = plain(sample)
     return text if text is None or "<answer>" in text else f"<think>look</think><answer>{text}</answer>"

@@ -1,6 +1,6 @@
-"""Preferences on your own pairs: data.train=FILE with prompt, chosen and rejected in each row (or a reply and a label).
+"""Preference learning on your pairs: data.train=FILE with prompt, chosen and rejected, or with a reply and a label.
 
-Without data of your own it learns on the built-in scenes to prefer the right digit to another one of the picture.
+Without data, it trains on synthetic scenes: the correct digit is preferred to another one in the image.
 """
 
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ from mmpost.transforms.pairs import WritePairs
 
 
 def rejected_answer(sample: mp.Sample) -> str:
-    """The boxes and points of another digit in the image, in the same form as the right answer."""
+    """The boxes and points of another digit in the image, in the format of the correct answer."""
     return answer_text(sample.meta["rival"], sample.frame, thought="look")
 
 
 BUILT_IN = (WritePairs(chosen=boxes_with_short_thought, rejected=rejected_answer),)
-"""Texts of the built-in pairs: they are written when the frame of the model is known."""
+"""Writes the replies of the synthetic pairs, in the coordinate frame of the model."""
 
 
 class OwnPreferences(mp.PreferenceTask):
-    """DPO, IPO, KTO, SimPO, ORPO and their relatives; `task.loss.loss_type` chooses."""
+    """DPO, IPO, KTO, SimPO, ORPO and other preference losses, selected by `task.loss.loss_type`."""
 
     best_metric = "pairs/accuracy"
 
     question_types: tuple[str, ...] = ("last from the top",)
-    """Kinds of question of the built-in pairs (data/digits.py)."""
+    """Question types of the synthetic pairs (data/worlds/digits/scenes.py)."""
     scenes: int = 2000
-    """Built-in pairs to train on."""
+    """Synthetic training pairs."""
     bench_scenes: int = 256
-    """Built-in pairs to evaluate on."""
+    """Synthetic pairs for evaluation."""
 
     def stages(self) -> Iterator[mp.Stage]:
         rows = user_data(self.data, "train", loss="last")
@@ -55,6 +55,6 @@ class OwnPreferences(mp.PreferenceTask):
 
 
 def preferred(sample: mp.Sample) -> str | None:
-    """What the data prefer."""
+    """The preferred reply of the data; None without one."""
     good = [r for r in sample.replies if float(r.columns.get("label", 1.0)) > 0]  # type: ignore[arg-type]
     return good[0].text if good else None

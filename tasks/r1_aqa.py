@@ -1,4 +1,4 @@
-"""R1-AQA: multiple-choice questions about a clip, learnt by GRPO on the answer's text and format (arXiv 2503.11197)."""
+"""R1-AQA: GRPO on multiple-choice questions about audio, with rewards for accuracy and format (arXiv 2503.11197)."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,48 +16,48 @@ from mmpost.transforms.advantage import GlobalWhiten
 
 
 class R1Aqa(mp.PolicyGradientTask):
-    """Questions about sound with options: GRPO with a KL penalty; `sft_fraction` begins with supervised answers."""
+    """Multiple-choice audio QA by GRPO with a KL penalty, optionally after SFT on the answers (`sft_fraction`)."""
 
     best_metric = "target/accuracy"
 
     prompt: Literal["plain", "answer", "think"] = "answer"
-    """What is asked for besides the question: nothing (the paper's prompt 1), the answer in tags (2, its best), or a
-    thought and the answer in tags (3). The format that is rewarded follows."""
+    """Format that the prompt asks for: none (the paper's prompt 1), the answer in tags (2, its best), or reasoning and
+    answer in tags (3). The format reward checks the same."""
     question: str = "{question} Please choose the answer from the following options: {choices}."
-    """The question: {question} and {choices} are replaced by the row's own."""
+    """Template of the question; {question} and {choices} are replaced by those of the row."""
     answer: str = " Give the final answer in <answer> </answer>."
-    """Follows the question where the answer is wanted in tags."""
+    """Appended to the question with prompt=answer."""
     think: str = " Give the thinking process in <think> </think> and the final answer in <answer> </answer>."
-    """Follows the question where a thought is wanted, too."""
+    """Appended to the question with prompt=think."""
     reward: Literal["strict", "released"] = "strict"
-    """Accuracy and format: the right option's text in the first answer tags and one block of each, or R1-AQA's own
-    code (math-verify first, also without tags, two answers pass)."""
+    """Accuracy and format. strict: the correct option's text in the first answer tags, and each block exactly once;
+    released: R1-AQA's code (math-verify first, tags optional, several answers pass)."""
     ignore_case: bool = False
-    """An option in another case is right, too (strict reward alone)."""
+    """Ignore case when options are compared (strict reward only)."""
     question_types: tuple[str, ...] = ("last", "count", "absent")
-    """Kinds of question to learn on the built-in sounds (data/sounds.py); the base has met them, no more."""
+    """Question types of the synthetic clips (data/worlds/sounds.py) to train on; the base has seen few of them."""
     old: tuple[str, ...] = ("which", "first", "pitch", "higher")
-    """Kinds that the base knows; only evaluated, to see what is forgotten."""
+    """Question types that the base model has learned; only evaluated, to measure forgetting."""
     clips: int = 512
-    """Built-in clips to train on."""
+    """Synthetic training clips."""
     bench_clips: int = 256
-    """Built-in clips to evaluate on, of each bench."""
+    """Synthetic clips per bench."""
     noise: tuple[float, float] = (0.0, 0.0)
-    """Least and largest amplitude of the noise behind built-in clips."""
+    """Minimum and maximum amplitude of the background noise in synthetic clips."""
     speech: str = ""
-    """A folder of spoken digits (DIGIT_SPEAKER_NUMBER.wav): learn which is said, instead of the built-in sounds."""
+    """A folder of spoken digits (DIGIT_SPEAKER_NUMBER.wav) to recognize, instead of the synthetic clips."""
     test_speaker: str = ""
-    """Who is heard in the test alone; by default the last speaker by name."""
+    """Speaker held out for test; by default the last one by name."""
     val_speaker: str = ""
-    """Who is heard in val alone; empty: nobody, and val has no spoken digits."""
+    """Speaker held out for val; empty: none, and no evaluation on val."""
     channel: Literal["mean", "first"] = "mean"
-    """Your own clips of several channels: their mean, or the first alone (R1-AQA)."""
+    """How your own multi-channel clips become mono: the mean of the channels, or the first one (R1-AQA)."""
     sft_fraction: float = 0.0
-    """Share of the steps that are supervised learning of the answer, before the others."""
+    """Fraction of the steps for SFT on the answers, before GRPO."""
     policy: mp.PolicyLoss = mp.PolicyLoss(beta=0.04, kl_gradient="plain")
-    """The loss; as released, each prompt's rollouts serve one update, so nothing is clipped."""
+    """The loss; as released, each rollout batch is used for one update, so nothing is clipped."""
     advantage: mp.GroupAdvantage | mp.LeaveOneOut | GlobalWhiten | None = mp.GroupAdvantage(eps=1e-4)
-    """From rewards to advantages."""
+    """How rewards become advantages."""
 
     def stages(self) -> Iterator[mp.Stage]:
         source, gold = self._source("train", self.question_types, self.clips, seed=0), self.gold()
@@ -83,7 +83,7 @@ class R1Aqa(mp.PolicyGradientTask):
         return [mp.Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
 
     def rewards(self) -> Mapping[str, mp.Reward]:
-        """Accuracy, and format where the prompt asks for one: 0 to 2 together."""
+        """Accuracy, and format if the prompt asks for one; they add up to 0 to 2."""
         plain = self.prompt == "plain"
         if self.reward == "released":
             form = choice.released_think_format if self.prompt == "think" else choice.released_format
@@ -93,27 +93,27 @@ class R1Aqa(mp.PolicyGradientTask):
         return {"accuracy": accuracy} | ({} if plain else {"format": form})
 
     def reply(self, sample: mp.Sample) -> str:
-        """The right option as the prompt asks for it, after what the sample says that may be thought."""
+        """The correct option in the format of the prompt, after the sample's thought if it asks for one."""
         if self.prompt == "plain":
             return str(sample.truth)
         thought = f"<think>{sample.meta.get('thought', '')}</think>" if self.prompt == "think" else ""
         return f"{thought}<answer>{sample.truth}</answer>"
 
     def gold(self) -> tuple[mp.Gold, ...]:
-        """The right reply, and its reward."""
+        """The correct reply, and its reward."""
         if self.prompt == "plain":
             return (mp.Gold(self.reply, 1.0),)
         return (mp.Gold(self.reply, 2.0, is_parseable=lambda text: answer(text) is not None),)
 
     def template(self) -> str:
-        """The whole instruction, with places for the question and the options."""
+        """The prompt template, with placeholders for the question and the options."""
         return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
 
-    def _source(self, split: mp.Split, kinds: tuple[str, ...], n: int, seed: int) -> mp.Source:
+    def _source(self, split: mp.Split, question_types: tuple[str, ...], n: int, seed: int) -> mp.Source:
         rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
         if rows is not None:
             return Choices(rows, self.template(), self.channel)
         if self.speech:
             speakers = {"test": self.test_speaker, "val": self.val_speaker}
             return SpokenDigits(self.speech, split, speakers, template=self.template())
-        return Sounds(split, kinds, n, seed, (self.template(),), self.noise)
+        return Sounds(split, question_types, n, seed, (self.template(),), self.noise)

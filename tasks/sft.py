@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on your own conversations: data.train=FILE (JSONL, JSON, Parquet or a folder of datasets)."""
+"""Supervised fine-tuning on your conversations: data.train=FILE (JSONL, JSON, Parquet, or a folder of `datasets`)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,19 +7,19 @@ from mmpost.data.readers.user_data import user_data
 
 
 class Sft(mp.Task):
-    """Maximum likelihood of the assistant's turns."""
+    """Maximum likelihood of assistant turns."""
 
     best_metric = "-data/nll"
 
     prompts_per_step: int = 16
     """Rows (turns) per step, over all ranks."""
     objective: mp.Likelihood = mp.Likelihood()
-    """How tokens are averaged."""
+    """The loss, and how it is averaged over tokens."""
 
     def stages(self) -> Iterator[mp.Stage]:
         source = user_data(self.data, "train")
         if source is None:
-            raise mp.ConfigError("task=sft learns from your own data: say data.train=FILE (README, Your own data)")
+            raise mp.ConfigError("task=sft trains on your own data; set data.train=FILE (README, Your own data)")
         yield mp.Stage(
             "sft", source, self.objective, self.prompts_per_step, (mp.EncodeReplies(),), gold=(mp.Gold(said),)
         )
@@ -38,5 +38,5 @@ def likelihood(samples: Sequence[mp.Sample]) -> dict[str, float]:
 
 
 def said(sample: mp.Sample) -> str | None:
-    """What the data replies."""
+    """The first reply of the data; None without one."""
     return sample.replies[0].text if sample.replies else None

@@ -1,4 +1,4 @@
-"""Temporal-R1: which, when, or both, on videos; a semantic and a temporal reward (arXiv 2506.01908)."""
+"""Temporal-R1: GRPO on video QA and temporal grounding with a semantic and a temporal reward (arXiv 2506.01908)."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,28 +12,28 @@ from mmpost.tasks.bases.clips import answer_with_short_thought
 
 
 class TemporalR1(mp.PolicyGradientTask):
-    """GRPO on video QA, grounding and grounded QA; `reward.semantic=false` or `reward.temporal=false` is one arm."""
+    """GRPO on video QA, grounding and grounded QA; reward.semantic=false or reward.temporal=false ablates."""
 
     best_metric = "temporal/score"
 
     question_types: tuple[str, ...] = ("first", "when", "first when")
-    """Kinds of question on the built-in clips (data/clips.py)."""
+    """Question types of the synthetic clips (data/worlds/clips.py)."""
     clips: int = 384
-    """Built-in clips to train on."""
+    """Synthetic training clips."""
     bench_clips: int = 192
-    """Built-in clips to evaluate on."""
+    """Synthetic clips for evaluation."""
     reward: DualReward = DualReward()
-    """The dual reward: which terms, with which weights."""
+    """The dual reward: its terms and their weights."""
     policy: mp.PolicyLoss = mp.PolicyLoss(beta=1e-2, entropy=1e-3)
     """The loss."""
     system: str = ""
-    """System prompt for your own data; empty: the row's."""
+    """System prompt for your own data; empty: that of the row."""
     instructions: Mapping[str, str] = {
         "qa": "{question}\n{options}",
         "grounding": '"{question}" When does it occur in the video?',
         "grounded": "{question}\n{options}\nAnswer, and say when in the video it is seen.",
     }
-    """What your own rows are asked with, by kind of row; {question} and {options} are replaced by the row's."""
+    """Prompts for your own data, by question type; {question} and {options} are replaced by those of the row."""
 
     def stages(self) -> Iterator[mp.Stage]:
         terms = self.reward.terms()
@@ -46,7 +46,7 @@ class TemporalR1(mp.PolicyGradientTask):
         return [mp.Bench("temporal", self._source(split, self.bench_clips, 5), scored, span_summary)]
 
     def gold(self) -> tuple[mp.Gold, ...]:
-        """The label after a thought; times are rounded to a tenth of a second, so that it may overlap a bit less."""
+        """The label after a thought; times are rounded to 0.1 s, so that its overlap may be slightly less than 1."""
         return (mp.Gold(answer_with_short_thought, name="label", is_parseable=readable),)
 
     def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
@@ -57,6 +57,6 @@ class TemporalR1(mp.PolicyGradientTask):
 
 
 def readable(text: str) -> bool:
-    """Whether an answer or a span can be read from a reply."""
-    said = parse(text)
-    return said.answer is not None or said.span is not None
+    """Whether an answer or a span can be parsed from a reply."""
+    parsed = parse(text)
+    return parsed.answer is not None or parsed.span is not None

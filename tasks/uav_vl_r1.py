@@ -1,4 +1,4 @@
-"""UAV-VL-R1: questions about aerial pictures; SFT, then GRPO from easier to harder types (arXiv 2508.11196)."""
+"""UAV-VL-R1: aerial VQA by SFT, then GRPO on a curriculum of question types, easy to hard (arXiv 2508.11196)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ SFT = "sft"
 
 
 class UavVlR1(mp.PolicyGradientTask):
-    """Short answers about pictures from above, learnt by type of question, stage after stage."""
+    """Short answers about aerial images: SFT, then one GRPO stage per group of question types."""
 
     best_metric = "questions/accuracy"
 
@@ -28,40 +28,40 @@ class UavVlR1(mp.PolicyGradientTask):
         "objects": ("number", "transportation", "sports"),
         "spatial": ("location", "scene"),
     }
-    """The stages of GRPO in order, and the types of question of each (which type is where is not published)."""
+    """GRPO stages in order, with their question types (the assignment is not published)."""
     row_stage: bool = True
-    """A row's own `stage` (a name, or a number from 1) comes before what its type says."""
+    """A row's `stage` (a name, or a number from 1) takes precedence over that of its question type."""
     mixed: bool = False
-    """One stage of GRPO over all types instead of the sequence."""
+    """One GRPO stage over all question types instead of the curriculum."""
     sft_fraction: float = Field(default=0.25, ge=0, le=1)
-    """Share of the steps that are supervised learning, before GRPO; 0: none, 1: nothing else."""
+    """Fraction of the steps for SFT, before GRPO; 1: SFT only."""
     sft_prompts_per_step: int = Field(default=64, ge=1)
-    """Questions of each step of supervised learning, over all ranks; `prompts` are those of GRPO."""
+    """Questions per SFT step, over all ranks; `prompts_per_step` are those of GRPO."""
     replay: float = Field(default=0.2, ge=0, lt=1)
-    """Share of each later stage's samples that are of the stages before it."""
+    """Fraction of each later stage's samples that comes from earlier stages."""
     reference: str = SFT
-    """Weights that the KL penalty holds to: sft (as it ends), another stage, a model; empty: those at each start."""
+    """Reference policy of the KL penalty: the end of sft or of another stage, or a model; empty: each stage's start."""
     rules: dict[str, Rule] = {"number": Rule(match="number"), "location": Rule(match="words")}
-    """How answers are compared, by type of question (in lower case); without a rule: as text, or as numbers."""
+    """How answers are compared, by question type (in lower case); by default as text or as numbers."""
     weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
     """Weights of the two rewards."""
     tiles: Tiles | None = None
-    """Split large pictures into an overview and tiles; the token budget of each picture is model.max_pixels."""
+    """Split large images into an overview and tiles, each with a budget of model.max_pixels."""
     prompt: str = "{question}"
     """Instruction for your own data; {question} is replaced by the row's question."""
     thought: str = "look"
-    """What supervised answers think where a row has no `cot`."""
+    """The reasoning in SFT targets of rows without `cot`."""
     scenes: int = Field(default=1024, ge=1)
-    """Built-in scenes to train on, over all types."""
+    """Synthetic training scenes, over all question types."""
     bench_scenes: int = Field(default=512, ge=1)
-    """Built-in scenes to evaluate on, over all types."""
+    """Synthetic scenes for evaluation, over all question types."""
     size: int = 112
-    """Width and height of the built-in scenes in pixels."""
+    """Width and height of the synthetic scenes in pixels."""
 
     def stages(self) -> Iterator[mp.Stage]:
         pool = self._pool("train", self.scenes, seed=0)
         parts = {name: self._tiled(part) for name, part in self._parts(pool).items()}
-        # Also without a step it comes first: its end, which others refer to, is then the base.
+        # With sft_fraction=0 the stage has no steps, but `reference=sft` still refers to it: its end is the base model.
         yield mp.Stage(
             SFT,
             self._tiled(pool),
@@ -72,9 +72,9 @@ class UavVlR1(mp.PolicyGradientTask):
             gold=self.gold(),
         )
         for name in parts:
-            share = (1 - self.sft_fraction) / len(parts)
+            fraction = (1 - self.sft_fraction) / len(parts)
             source = with_replay(parts, name, self.replay)
-            stage = self.rl_stage(name, source, self._score(), fraction=share, gold=self.gold())
+            stage = self.rl_stage(name, source, self._score(), fraction=fraction, gold=self.gold())
             yield replace(stage, reference=self.reference)
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
@@ -84,18 +84,18 @@ class UavVlR1(mp.PolicyGradientTask):
         return [mp.Bench("questions", source, (mp.DropReplies(), mp.Generate(n=1, sampling=sampling), score), by_stage)]
 
     def accuracy(self, sample: mp.Sample, reply: mp.Reply) -> float | None:
-        """How far the answer is the truth, by the rule of the question's type."""
+        """Agreement of the answer with the truth, 0 to 1, by the rule of the question type."""
         return short_answer(sample, reply, self.rules.get(str(sample.meta["task"]).casefold()))
 
     def answer(self, sample: mp.Sample) -> str:
-        """The truth as a reply: after the row's chain of thought where it has one."""
+        """The truth as a reply, after the row's chain of thought (by default `thought`)."""
         cot = str(sample.meta.get("cot") or self.thought).strip()
         if "<answer>" in cot:
             return cot
         return f"<think>{cot.removeprefix('<think>').removesuffix('</think>')}</think><answer>{sample.truth}</answer>"
 
     def gold(self) -> tuple[mp.Gold, ...]:
-        """The truth, thought and bare."""
+        """The truth as a reply, with and without a thought."""
         bare = self.weights.get("accuracy", 1.0)
         thought = bare + self.weights.get("format", 1.0)
         short = mp.Gold(lambda s: f"<answer>{s.truth}</answer>", bare, "bare answer", is_parseable=answered)
@@ -106,12 +106,12 @@ class UavVlR1(mp.PolicyGradientTask):
 
     def _pool(self, split: mp.Split, n: int, seed: int) -> Curriculum:
         rows = user_data(self.data, split, loss="last")
-        types = [kind for kinds in self.curriculum.values() for kind in kinds if kind in TYPES]
-        source = Aerial(split, types, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
+        known = [name for names in self.curriculum.values() for name in names if name in TYPES]
+        source = Aerial(split, known, n, seed, self.size) if rows is None else ShortAnswers(rows, self.prompt)
         return Curriculum(source, self.curriculum, self.row_stage)
 
     def _parts(self, pool: Curriculum) -> dict[str, mp.Source]:
-        """What each stage of GRPO learns."""
+        """The samples of each GRPO stage."""
         return {"mixed": pool} if self.mixed else pool.parts()
 
     def _tiled(self, source: mp.Source) -> mp.Source:
@@ -119,12 +119,12 @@ class UavVlR1(mp.PolicyGradientTask):
 
 
 def answered(text: str) -> bool:
-    """Whether an answer can be read from a reply."""
+    """Whether an answer can be parsed from a reply."""
     return answer(text) is not None
 
 
 def by_stage(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """Percent: right over all, of each stage and type of question, in the format, without an answer."""
+    """In percent: accuracy, overall and by stage and question type; replies in the format, and without an answer."""
     replies = [(sample, reply.scores) for sample in samples for reply in sample.replies]
     return mean_by(
         [

@@ -31,7 +31,7 @@ def choice_sample(
     template: str,
     meta: Mapping[str, Any],
 ) -> Sample:
-    """Build a sample: audio, then text. The truth is the right option's text; `meta` gains question and choices."""
+    """Build a sample: audio, then text. The truth is the correct option's text; `meta` gains question and choices."""
     text = template.replace("{choices}", str(list(choices))).replace("{question}", question)
     return Sample(
         uid,
@@ -42,7 +42,7 @@ def choice_sample(
 
 
 class Choices(Indexed):
-    """Rows with an audio clip, a question, options, and the right option as its text or its index from 0.
+    """Rows with an audio clip, a question, options, and the correct option as its text or its index from 0.
 
     | | clip | question | options | answer |
     |---|---|---|---|---|
@@ -113,7 +113,7 @@ class Choices(Indexed):
 
 
 def _answer(truth: Any, choices: Sequence[str], where: str) -> str:
-    """The text of the right option."""
+    """The text of the correct option."""
     if isinstance(truth, int) and not isinstance(truth, bool) and 0 <= truth < len(choices):
         return choices[truth]
     if isinstance(truth, str) and truth in choices:

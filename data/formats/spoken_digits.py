@@ -23,10 +23,9 @@ class SpokenDigits(Indexed):
     """Which digit is spoken? Splits are by speaker: the speakers of test and val occur in no other split.
 
     `speakers` names those of "test" and "val"; by default test is the last speaker by name, and val is empty. Each
-    recording has `options` sampled digits to choose from, including the right one. In train, each recording occurs
-    `speeds` times, first unchanged and then played faster or slower, which also shifts its pitch: a few speakers stand
-    in for many (speed perturbation, Ko et al. 2015). Raises DataError for a folder without recordings, ConfigError for
-    an unknown speaker.
+    recording has `options` digits to choose from, including the correct one. In train, each recording occurs `speeds`
+    times, first unchanged and then faster or slower, which also shifts its pitch (speed perturbation, Ko et al. 2015):
+    there are few speakers. Raises DataError for a folder without recordings, ConfigError for an unknown speaker.
     """
 
     name = "spoken digits"

@@ -91,7 +91,7 @@ def _checked(dataset: Any, place: str) -> Dataset:
 
 
 class PublishedStars(Indexed):
-    """One split as samples without replies; their parts are the light curve, spectrum and record that the row has.
+    """One split as samples without replies, whose parts are the light curve, spectrum and record, as far as present.
 
     The label is the truth and, as its index in `classes`, the column "label".
     """
@@ -134,7 +134,7 @@ class PublishedStars(Indexed):
                     "without names are preprocessed already. Use the dataset in its raw form (AstroM3Dataset)."
                 )
             about, record = (numbers(metadata[k]) if metadata.get(k) else {} for k in ("photo_cols", "meta_cols"))
-            # photo_cols go into both: the encoder of light curves reads them, and the record has all 38 numbers.
+            # photo_cols go into both: the light-curve encoder uses them, and the record has all 38 numbers.
             candidates = [
                 ("light_curve", row["photometry"], lambda v: self._points(v, "light_curve", about)),
                 ("spectrum", row["spectra"], lambda v: self._points(v, "spectrum", {})),

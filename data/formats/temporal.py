@@ -1,4 +1,4 @@
-"""Temporal grounding and QA on user videos: rows with time spans, answers, or both."""
+"""Temporal grounding and video QA on user data: rows with time spans, answers, or both."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def add_suffix(medium: Media) -> Media:
     path = medium.source
     if not isinstance(path, Path) or path.suffix.lower() in SUFFIXES or path.exists():
         return medium
-    place = next((p for s in SUFFIXES if (p := path.with_name(path.name + s)).exists()), None)
-    return medium if place is None else replace(medium, source=place, name=str(place))
+    file = next((p for s in SUFFIXES if (p := path.with_name(path.name + s)).exists()), None)
+    return medium if file is None else replace(medium, source=file, name=str(file))
 
 
 def answer_text(truth: Mapping[str, Any], thought: str | None = "look") -> str:

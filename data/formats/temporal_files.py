@@ -70,16 +70,16 @@ def nextgqa(path: Path) -> list[dict[str, Any]]:
             f"{path.name}: wanted a CSV of NExT-GQA (video_id, qid, question, answer, a0 to a4), found the columns "
             f"{', '.join(columns) or 'none'}. Write other data as JSON Lines."
         )
-    grounds, places = _companion(path, f"gsub_{path.stem}.json"), _companion(path, "map_vid_vidorID.json")
+    grounding, videos = _companion(path, f"gsub_{path.stem}.json"), _companion(path, "map_vid_vidorID.json")
     rows = []
     for number, row in enumerate(questions, 2):
         video = row.get("video_id") or row.get("video") or ""
         options = [row[f"a{i}"] for i in range(5) if row.get(f"a{i}")]
-        ground = grounds.get(video, {})
-        spans = ground.get("location", {}).get(row["qid"], [])
+        annotation = grounding.get(video, {})
+        spans = annotation.get("location", {}).get(row["qid"], [])
         solution = {"answer": _letter(row["answer"], options, f"{path.name}:{number}"), "spans": spans}
         name = f"{video}_{row['qid']}"
-        base = _row(name, "nextgqa", places.get(video, video), row["question"].strip(), ground.get("duration"))
+        base = _row(name, "nextgqa", videos.get(video, video), row["question"].strip(), annotation.get("duration"))
         rows.append({**base, "solution": solution, "options": options, "type": row.get("type")})
     return rows
 
@@ -89,7 +89,7 @@ def _row(uid: str, dataset: str, video: str, question: str, duration: float | No
 
 
 def _letter(answer: str, options: list[str], where: str) -> str:
-    """The letter of the right option, which the file names by its text (NExT-GQA) or index (NExT-QA)."""
+    """The letter of the correct option, which the file gives as text (NExT-GQA) or index (NExT-QA)."""
     index = options.index(answer) if answer in options else int(answer) if answer.isdigit() else -1
     if not 0 <= index < len(options):
         raise DataError(f"{where}: wanted an answer among the options {options}, found {answer!r}. Correct the row.")

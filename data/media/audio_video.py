@@ -92,7 +92,7 @@ def _packets(container: InputContainer, stream: Stream, expected: str = "") -> l
     # The container estimates the duration of these formats from the bit rate.
     estimated = container.format.name in ("mp3", "aac")
     if not packets and not declared:
-        empty = f"a {stream.type} stream with something in it, found an empty one. Replace the file."
+        empty = f"a non-empty {stream.type} stream, found an empty one. Replace the file."
         raise DataError(f"Wanted {expected or empty}")
     if not packets or (not estimated and end < 0.9 * declared):
         raise DataError(f"The file is cut short: wanted {declared:.2f} s, found {end:.2f} s. Copy it again.")
@@ -100,7 +100,7 @@ def _packets(container: InputContainer, stream: Stream, expected: str = "") -> l
 
 
 class _Index(NamedTuple):
-    """What the container and one decoded frame tell about a video."""
+    """Properties of a video, from its container and one decoded frame."""
 
     header: dict[str, float]
     ticks: list[int]
@@ -181,7 +181,7 @@ def _decode(file: BinaryIO, times: list[int], targets: list[int]) -> np.ndarray:
 def audio_header(file: BinaryIO) -> dict[str, float]:
     """Sampling rate in Hz and duration in seconds."""
     with _container(file, "audio") as (container, stream):
-        packets = _packets(container, stream, "sound, found an empty stream. Replace the file or drop the row.")
+        packets = _packets(container, stream, "audio, found an empty stream. Replace the file or drop the row.")
         ticks = max(time + duration for time, duration in packets) - packets[0][0]
         return {"rate": stream.rate, "duration": float(ticks * stream.time_base)}
 
@@ -200,11 +200,11 @@ def open_audio(file: BinaryIO, rate: int | None = None, channel: str = "mean") -
         rate = int(rate or stream.rate)
         # Channels are averaged below: FFmpeg's downmix to mono is up to 1.4 times louder.
         mixer = av.AudioResampler(format="fltp", rate=rate)
-        pieces = [p.to_ndarray() for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
-        pieces += [piece.to_ndarray() for piece in mixer.resample(None)]
-    if not sum(piece.shape[1] for piece in pieces):
-        raise DataError("Wanted sound, found no sample. Replace the file or drop the row.")
-    channels = np.concatenate(pieces, axis=1)
+        chunks = [p.to_ndarray() for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
+        chunks += [chunk.to_ndarray() for chunk in mixer.resample(None)]
+    if not sum(chunk.shape[1] for chunk in chunks):
+        raise DataError("Wanted audio, found no samples. Replace the file or drop the row.")
+    channels = np.concatenate(chunks, axis=1)
     wave = channels[0] if channel == "first" else channels.mean(0, dtype=np.float32)
     return Audio(wave, rate)
 

@@ -94,13 +94,13 @@ def audio(value: Any) -> bytes:
         value = (value["array"], value["sampling_rate"])
     if not (isinstance(value, tuple) and len(value) == 2):
         raise DataError(
-            'Sound in memory is {"array": ..., "sampling_rate": ...} or (array, rate); '
-            f"found {type(value).__name__}. Without its rate a waveform has no meaning."
+            'Audio in memory is {"array": ..., "sampling_rate": ...} or (array, rate); '
+            f"found {type(value).__name__}. A waveform needs its sampling rate."
         )
     wave, rate = np.asarray(value[0], np.float32), int(value[1])
     wave = wave.mean(0) if wave.ndim == 2 else wave
     if wave.ndim != 1 or not len(wave) or rate <= 0:
-        raise DataError(f"Sound needs a waveform [samples] and a positive rate; found {list(wave.shape)} at {rate} Hz.")
+        raise DataError(f"Audio needs a waveform [samples] and a positive rate; found {list(wave.shape)} at {rate} Hz.")
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None]), format="flt", layout="mono")
     frame.sample_rate = rate
     buffer = io.BytesIO()

@@ -78,7 +78,7 @@ def total(count: int, content: str, remedy: str) -> None:
     limit = _current.get().total
     if count > limit:
         raise DataError(
-            f"Wanted at most {limit:,} pixels or samples of sound in one medium, found {content}, which is {count:,}. "
+            f"Wanted at most {limit:,} pixels or audio samples in one medium, found {content}, which is {count:,}. "
             f"{remedy}, or raise data.max_media_pixels."
         )
 

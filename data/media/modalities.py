@@ -1,6 +1,6 @@
 """The registry of modalities: it defines which media mmpost can open.
 
-Adding a sensor takes one call, from any module: `mp.register_modality(mp.Modality("spectrum", open=..., header=...))`. Rows may then
+Adding a modality takes one call: `mp.register_modality(mp.Modality("spectrum", open=..., header=...))`. Rows may then
 hold `<spectrum>` placeholders with a column `spectrum` or `spectrums`, and parts of `{"type": "spectrum"}`.
 """
 

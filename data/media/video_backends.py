@@ -43,9 +43,7 @@ class FrameRequest:
         gap = np.minimum(near[:-1], near[1:])[list(self.indices)] / 2
         off = np.abs(times - self.times[list(self.indices)])
         if frames.shape != (len(self.indices), *self.shape, 3) or not (off <= np.maximum(gap, 1e-3)).all():
-            raise BackendError(
-                f"it gives frames {list(frames.shape)} that are up to {off.max():.3f} s from their times"
-            )
+            raise BackendError(f"it returns frames {list(frames.shape)} that are off by up to {off.max():.3f} s")
         return np.ascontiguousarray(frames, np.uint8)
 
 

@@ -166,7 +166,7 @@ class ArrowTable:
 
     @staticmethod
     def _pylist(table: Any) -> list[dict[str, Any]]:
-        """With the format "arrow", `datasets` returns pyarrow tables, which its annotations do not say."""
+        """With the format "arrow", `datasets` returns pyarrow tables, contrary to its annotations."""
         return table.to_pylist()
 
 
@@ -267,7 +267,7 @@ def _parquet(files: Sequence[Path], place: Path) -> Table:
     except (OSError, ValueError, DatasetGenerationError) as error:
         reason = error.__cause__ or error
         raise DataError(
-            f"{place}: wanted Parquet files with the same columns, found what cannot be read as such "
+            f"{place}: wanted Parquet files with the same columns, found files that cannot be loaded together "
             f"({type(reason).__name__}: {reason}). Write the files again."
         ) from error
     finally:

@@ -121,7 +121,7 @@ Columns = Any
 
 
 def _content(blob: bytes) -> tuple[Columns, dict[str, float]]:
-    """Columns, and single numbers about the whole."""
+    """The columns, and the scalars (`about`)."""
     if not blob:
         raise DataError("Wanted points, found an empty file. Drop the row.")
     if blob[:6] == b"\x93NUMPY":
@@ -143,7 +143,7 @@ def _npz(blob: bytes) -> tuple[Columns, dict[str, float]]:
         with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile as error:
-        raise DataError(f"Wanted a .npz file, found one that is damaged ({error}). Copy it again.") from error
+        raise DataError(f"Wanted a .npz file, found a damaged one ({error}). Copy it again.") from error
     columns, about = _split_scalars(content)
     return (next(iter(columns.values())) if len(columns) == 1 else columns), about
 
@@ -162,7 +162,7 @@ def _json(blob: bytes) -> Any:
     try:
         return json.loads(blob)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"Wanted JSON, found what is not ({error}). Correct the file.") from error
+        raise DataError(f"Wanted JSON, found content that cannot be parsed ({error}). Correct the file.") from error
 
 
 def _csv(blob: bytes) -> tuple[Columns, dict[str, float]]:

@@ -16,14 +16,14 @@ from mmpost.types import Part, Sample, Source
 
 
 class Tiles(Settings):
-    """How images with a side longer than `side` are split; each piece gets the model's full pixel budget."""
+    """How images with a side longer than `side` are split; each tile gets the model's full pixel budget."""
 
     side: int = Field(default=512, ge=28)
     """Longest side of a tile, in pixels of the original image."""
     overview: int = Field(default=512, ge=0)
     """Longest side of the overview, which precedes the tiles; 0: no overview."""
     most: int = Field(default=9, ge=1)
-    """Maximum number of tiles per image; an image that would need margin gets larger tiles."""
+    """Maximum number of tiles per image; an image that would need more gets larger tiles."""
     overlap: float = Field(default=0.0, ge=0, lt=1)
     """How far each tile extends into its neighbors, as a fraction of its sides."""
 
@@ -43,9 +43,9 @@ class Tiles(Settings):
                 top, bottom = self._interval(height, rows, row)
                 yield left, top, right, bottom
 
-    def _interval(self, length: int, pieces: int, place: int) -> tuple[int, int]:
-        margin = self.overlap * length / pieces
-        low, high = length * place / pieces - margin, length * (place + 1) / pieces + margin
+    def _interval(self, length: int, count: int, index: int) -> tuple[int, int]:
+        margin = self.overlap * length / count
+        low, high = length * index / count - margin, length * (index + 1) / count + margin
         return max(0, round(low)), min(length, round(high))
 
 
@@ -58,9 +58,9 @@ class Tiled(Wrapped):
 
     def sample(self, index: int) -> Sample:
         sample = self.source[index]
-        return replace(sample, prompt=tuple(piece for part in sample.prompt for piece in self._pieces(part)))
+        return replace(sample, prompt=tuple(tile for part in sample.prompt for tile in self._split(part)))
 
-    def _pieces(self, part: Part) -> Iterator[Part]:
+    def _split(self, part: Part) -> Iterator[Part]:
         if part.modality != "image" or not isinstance(part.value, Media):
             yield part
             return

@@ -1,6 +1,6 @@
-"""Short videos of handwritten digits that appear, drift and disappear, with questions about which and when.
+"""Short videos of handwritten digits that appear, drift and disappear, with QA and temporal grounding questions.
 
-Clips are real H.264 files. They show the scans of `digits/scenes.py`: train, val and test clips use different ones.
+Clips are H.264 files. They show the scans of `digits/scenes.py`, different ones in train, val and test.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmpost.errors import ConfigError
 from mmpost.types import Part, Sample, Split
 
 QUESTION_TYPES = ("some", "first", "last", "when", "flash", "some when", "first when", "last when")
-"""Which digit is shown (any, the first, the last), when a digit is shown or the square flashes, or which and when."""
+"""Name a digit (any, the first, the last); locate a digit or the flashing square in time; or both."""
 
 QUESTIONS = {
     "some": "which digit is there?",
@@ -176,7 +176,7 @@ class Clips(GeneratedQuestions):
         return Event(digit, start, start + length, (rng.randint(-1, 1), rng.randint(-1, 1)))
 
     def _move_into(self, rng: random.Random, digit: Digit, quadrant: tuple[int, int]) -> Digit:
-        """Move the digit into a quadrant (column, row) of the frame, where one vision patch can cover it."""
+        """Move the digit into a quadrant (column, row) of the frame, so that one visual token can cover it."""
         half = self.size // 2
         x, y = (half * offset + rng.randint(1, max(1, half // 7)) for offset in quadrant)
         return replace(digit, x=x, y=y)

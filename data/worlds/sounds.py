@@ -1,4 +1,4 @@
-"""Multiple-choice questions about synthetic sounds: which came first, how many, rising or falling.
+"""Multiple-choice questions about synthetic sounds: order, count, absence and pitch.
 
 Clips are synthesized on demand: 1 to 1.5 s at 16 kHz with a few events, separated by silence. Train, val and test clips
 come from different random streams, so that no clip is in two splits.
@@ -24,8 +24,8 @@ GAP = 0.06
 """Minimum silence between two events in seconds."""
 
 NAMES: tuple[str, ...] = ("beep", "buzz", "hiss", "knock", "bell", "siren")
-"""Kinds of events: a tone, a low rough tone, a noise burst, a dull stroke, a decaying tone, a tone with rising and
-falling pitch."""
+"""Sound events: a tone, a low square wave, a noise burst, a thud, a decaying tone, a tone with rising and falling
+pitch."""
 NUMBERS: tuple[str, ...] = ("one", "two", "three", "four")
 DIRECTIONS: tuple[str, ...] = ("rising", "falling", "flat")
 
@@ -82,19 +82,19 @@ def clip(events: Sequence[Event], rng: random.Random, noise: float = 0.0) -> Wav
     sounds = [synthesize(event, generator) for event in events]
     occupied = sum(len(s) for s in sounds) / RATE + GAP * (len(sounds) - 1)
     length = max(rng.uniform(1.0, 1.5), occupied + 0.04)
-    # Sorted cuts of the free time keep the order of the events and the minimum gap between them.
-    cuts = sorted(rng.uniform(0, length - occupied - 0.02) for _ in sounds)
+    # Sorted offsets within the free time keep the order of the events and the minimum gap between them.
+    offsets = sorted(rng.uniform(0, length - occupied - 0.02) for _ in sounds)
     wave = generator.normal(0, noise, round(length * RATE)).astype(np.float32)
     start = 0.0
-    for cut, sound in zip(cuts, sounds, strict=True):
-        first = round((start + cut) * RATE)
+    for offset, sound in zip(offsets, sounds, strict=True):
+        first = round((start + offset) * RATE)
         wave[first : first + len(sound)] += sound
         start += len(sound) / RATE + GAP
     return wave
 
 
 def _event(rng: random.Random, name: str, level: tuple[float, float]) -> Event:
-    """Sample pitch, length and level of an event from the ranges of its kind."""
+    """Sample pitch, duration and level of an event."""
     low, high = {"buzz": (90, 180), "knock": (90, 200), "bell": (700, 1500), "siren": (600, 1100)}.get(
         name, (500, 1800)
     )
@@ -113,13 +113,13 @@ def _which(rng: random.Random, level: tuple[float, float]) -> Question:
     return Question([_event(rng, name, level)], "which sound?", name, [name, *others])
 
 
-def _ordered(place: int, question: str) -> QuestionSampler:
-    """A question about the one at `place` of two or three different sounds; the options hold all of them."""
+def _ordered(position: int, question: str) -> QuestionSampler:
+    """A question about the sound at `position` among two or three; the options include all of them."""
 
     def sample_question(rng: random.Random, level: tuple[float, float]) -> Question:
         names = rng.sample(NAMES, 4)
-        heard = names[: rng.randint(2, 3)]
-        return Question([_event(rng, n, level) for n in heard], question, heard[place], names)
+        played = names[: rng.randint(2, 3)]
+        return Question([_event(rng, n, level) for n in played], question, played[position], names)
 
     return sample_question
 
@@ -131,8 +131,8 @@ def _absent(rng: random.Random, level: tuple[float, float]) -> Question:
 
 def _count(rng: random.Random, level: tuple[float, float]) -> Question:
     n = rng.randint(1, 4)
-    one = _event(rng, rng.choice(NAMES[:5]), level)
-    return Question([one] * n, "how many sounds?", NUMBERS[n - 1], list(NUMBERS))
+    event = _event(rng, rng.choice(NAMES[:5]), level)
+    return Question([event] * n, "how many sounds?", NUMBERS[n - 1], list(NUMBERS))
 
 
 def _pitch(rng: random.Random, level: tuple[float, float]) -> Question:
@@ -149,7 +149,7 @@ def _pitch(rng: random.Random, level: tuple[float, float]) -> Question:
 
 
 def _higher(rng: random.Random, level: tuple[float, float]) -> Question:
-    """Two tones; which is the higher one?"""
+    """Which of two tones is higher?"""
     low = rng.uniform(500, 900)
     pair = [low, low * rng.uniform(1.5, 2.2)]
     rng.shuffle(pair)
@@ -167,7 +167,7 @@ _SAMPLERS: Mapping[str, QuestionSampler] = {
     "higher": _higher,
 }
 QUESTION_TYPES = tuple(_SAMPLERS)
-"""Which sound, the first or last one, the missing one, how many, the direction of the pitch, the higher of two."""
+"""Name the only, first or last sound, the absent one, their number, the direction of the pitch, the higher tone."""
 
 
 class Sounds(GeneratedQuestions):
@@ -196,21 +196,21 @@ class Sounds(GeneratedQuestions):
     def question(self, index: int) -> tuple[Question, Wave]:
         """The question and the waveform of sample `index`."""
         rng = self.rng(index)
-        asked = _SAMPLERS[self.question_type(index)](rng, self.level)
-        rng.shuffle(asked.choices)
-        return asked, clip(asked.events, rng, rng.uniform(*self.noise))
+        question = _SAMPLERS[self.question_type(index)](rng, self.level)
+        rng.shuffle(question.choices)
+        return question, clip(question.events, rng, rng.uniform(*self.noise))
 
     def generate(self, index: int) -> Sample:
-        question_type, (asked, wave) = self.question_type(index), self.question(index)
-        sounds = [event.name for event in asked.events]
+        question_type, (question, wave) = self.question_type(index), self.question(index)
+        sounds = [event.name for event in question.events]
         if question_type == "count":
             sounds = list(dict.fromkeys(sounds))
         return choice_sample(
             self.uid(index),
             media((wave, RATE), "audio"),
-            asked.question,
-            asked.choices,
-            asked.answer,
+            question.question,
+            question.choices,
+            question.answer,
             self.templates[index // len(self.question_types) % len(self.templates)],
             {"kind": question_type, "thought": " ".join(sounds)},
         )

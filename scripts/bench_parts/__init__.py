@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported, here and in the arms, which inherit them: no network, no notes of torch's profiler.
+# Set before torch is imported; the processes of the arms inherit them. No network, no log messages of the profiler.
 for _name, _value in {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

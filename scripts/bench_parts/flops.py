@@ -1,4 +1,4 @@
-"""The floor: multiplications and additions that a step must do, from the sizes of the model alone.
+"""Lower bound of the FLOPs of a step, from the model's sizes.
 
 One multiplication and one addition are two FLOPs. Only matrix products count (the count of Prefix Grouper,
 arXiv 2506.05433): per token 2 x the weights of all linear layers; per layer and visible query-key pair 4 x the query
@@ -26,20 +26,20 @@ class Floor:
 
 
 def floor(shape: Shape, config: Any, arm: str) -> Floor:
-    """What an arm cannot do without, computing prompts and images as often as it does.
+    """The FLOPs that an arm needs at least, given how often it computes prompts and images.
 
     shared: once in the rollout and once in training; plain: once in the rollout and once per reply in training; trl:
-    once per reply in both. Every reply reads all keys and values of its prompt in each.
+    once per reply in both. Every reply token attends to the whole prompt.
     """
     text, p, g, c = config.get_text_config(), shape.prompt, shape.group, shape.reply
-    drawn, trained = {"shared": (1, 1), "plain": (1, g), "trl": (g, g)}[arm]
-    prompt = p * _text_weights(text) * 2 + p * p / 2 * _pair(text) + _tower(shape, config)
+    prefills, trained = {"shared": (1, 1), "plain": (1, g), "trl": (g, g)}[arm]
+    prompt = p * _text_weights(text) * 2 + p * p / 2 * _pair(text) + _vision_encoder(shape, config)
     replies = g * c * _text_weights(text) * 2 + g * (c * p + c * c / 2) * _pair(text) + g * c * _head(text)
-    # The last reply token is drawn and never read, and the first is drawn from the prompt's last position.
+    # The last reply token is sampled but never fed back, and the first is sampled from the prompt's last position.
     read = c - 1
     written = g * read * _text_weights(text) * 2 + g * (read * p + read * read / 2) * _pair(text)
-    written += (drawn + g * read) * _head(text)
-    return Floor(shape.prompts * (drawn * prompt + written), shape.prompts * 3 * (trained * prompt + replies))
+    written += (prefills + g * read) * _head(text)
+    return Floor(shape.prompts * (prefills * prompt + written), shape.prompts * 3 * (trained * prompt + replies))
 
 
 def _text_weights(text: Any) -> float:
@@ -57,8 +57,8 @@ def _head(text: Any) -> float:
     return 2.0 * text.hidden_size * text.vocab_size
 
 
-def _tower(shape: Shape, config: Any) -> float:
-    """One image through the vision tower: layers with full attention, layers with windows, patches in and merger."""
+def _vision_encoder(shape: Shape, config: Any) -> float:
+    """One image through the vision encoder: patch embedding, layers with full and with window attention, merger."""
     v, patches = config.vision_config, shape.side**2 * 4
     if not patches:
         return 0.0

@@ -1,4 +1,4 @@
-"""How an arm, in its own process, does one step whenever the parent says so."""
+"""Synchronizes an arm, which runs in its own process, with the parent: one step per request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench_parts.work import Row, Shape
 
 @dataclass(frozen=True)
 class Order:
-    """What the parent asks of an arm."""
+    """The job of one arm."""
 
     arm: str
     shape: Shape
@@ -22,19 +22,19 @@ class Order:
     model: str
     """Folder of the weights."""
     steps: int
-    """Steps that will be asked for at most."""
+    """Maximum number of steps that will be requested."""
     device: str = "cpu"
     dtype: str = "fp32"
     threads: int = 2
 
 
 class Finished(Exception):
-    """The parent wants no further step."""
+    """The parent requests no further steps."""
 
 
 @dataclass
 class Gate:
-    """Between the steps of an arm: reports the last one, waits for the next, and holds the clocks."""
+    """Reports the last step of an arm, waits for the next request, and measures time and memory."""
 
     connection: Any
     device: torch.device
@@ -43,30 +43,30 @@ class Gate:
     """Memory after loading."""
     seconds: dict[str, float] = field(default_factory=dict)
     traced: bool = False
-    """This step is for the memory of its training part, not for the clock."""
+    """Whether this step measures the memory of training rather than time."""
     peak: int = 0
     _start: float = 0.0
     _memory: Memory | None = None
 
     def ready(self, counters: Counters) -> None:
-        """The arm stands before its first step."""
+        """Report that the arm is ready for its first step."""
         self.counters, self.base = counters, resident(self.device)
         self.connection.send("ready")
         self.wait()
 
     def wait(self) -> None:
-        """Until the next step may start. Raises Finished where there is none."""
-        word = self.connection.recv()
-        if word == "stop":
+        """Wait until the next step is requested. Raises Finished if there is none."""
+        request = self.connection.recv()
+        if request == "stop":
             raise Finished
         assert self.counters is not None
-        self.traced, self.peak = word == "memory", 0
+        self.traced, self.peak = request == "memory", 0
         self.counters.take()
         self.seconds = {}
         self._start = self.now()
 
     def done(self) -> None:
-        """The step is over: send what it took, wait for the next."""
+        """Report the measurements of the finished step and wait for the next request."""
         assert self.counters is not None
         self.seconds["step"] = self.now() - self._start
         resident_bytes = resident(self.device) - self.base
@@ -75,7 +75,7 @@ class Gate:
         self.wait()
 
     def training(self, on: bool) -> None:
-        """The training part begins or ends: where the memory of this step is asked for, it is followed."""
+        """Mark the start or end of the training part; its memory is measured if the parent requested it."""
         if on and self.traced:
             self._memory = Memory(self.device)
             self._memory.start()

@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of Qwen2.5-VL's vocabulary, the replies of one micro-batch, and two widths."""
+    """Hidden widths, reply tokens of one micro-batch, and the vocabulary size of Qwen2.5-VL."""
 
     widths: Sequence[int] = (256, 1024)
     tokens: int = 2048
@@ -29,12 +29,12 @@ class Sizes:
 
 
 def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """For each width, with the head's weights trained and frozen, each path once for its memory and once for its time.
+    """Memory and time of each path, for each width and with the head's weights trained or frozen.
 
-    Memory is the peak beyond weights and inputs. The gradients that come out are part of it, and no path can avoid
-    them: with a head that trains that of its matrix, which grows with the width as logits do not.
+    Memory is the peak beyond weights and inputs. It includes the resulting gradients, which no path can avoid: if the
+    head trains, that of its weights grows with the width, unlike the logits.
     """
-    found = []
+    rows = []
     for width in sizes.widths:
         for trains in (True, False):
             for path, log_probs in paths(sizes, width, trains, device).items():
@@ -47,12 +47,12 @@ def measure(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
                 seconds = time.perf_counter() - start
                 head = {"width": width, "trains": trains, "path": path}
                 out = 4 * width * (sizes.tokens + sizes.vocabulary * trains)
-                found.append({**head, "bytes": peak, "gradients": out, "seconds": seconds, "logp": mean})
-    return found
+                rows.append({**head, "bytes": peak, "gradients": out, "seconds": seconds, "logp": mean})
+    return rows
 
 
 def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[str, Callable[[], float]]:
-    """Forward and backward with whole logits and on mmpost's two paths; they return the mean log-prob."""
+    """Forward and backward passes with full logits and by mmpost's two paths; each returns the mean log-prob."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(width, sizes.vocabulary, bias=False, device=device).requires_grad_(trains)
     hidden = torch.randn(sizes.tokens, width, device=device, requires_grad=True)
@@ -79,7 +79,7 @@ def paths(sizes: Sizes, width: int, trains: bool, device: torch.device) -> dict[
 
 
 def table(sizes: Sizes, lines: Sequence[dict[str, Any]]) -> Table:
-    """Lines of `measure`, and how many times less memory each path takes than whole logits."""
+    """The results of `measure`, with the memory of whole logits divided by that of each path."""
     title = f"{sizes.tokens:,} reply tokens, vocabulary {sizes.vocabulary:,}: log-probs and gradients"
     names = ("hidden", "head", "path", "MiB", "of it gradients", "times less", "seconds")
     out = Table(*names, title=title, title_justify="left")

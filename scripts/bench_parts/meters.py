@@ -1,4 +1,4 @@
-"""What is counted and measured inside an arm."""
+"""Counters and memory measurement inside an arm."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Counters:
-    """Hooks on a module and a processor: tokens, tower runs and processor calls, in rollout and in training.
+    """Hooks that count tokens, encoded images and processed images, separately in rollout and training.
 
-    A pass is one of training where gradients are recorded.
+    Forward passes with gradients enabled count as training.
     """
 
     def __init__(self, module: Any, processor: Any, patches: int) -> None:
-        """`patches`: patches of one image, all images being of one size; 0 for text."""
+        """`patches`: patches per image, where all images have the same size; 0 without images."""
         self.counts: Counter[str] = Counter()
         self._patches = patches
         language = module.model.language_model
         language.layers[0].register_forward_pre_hook(self._tokens, with_kwargs=True)
-        module.model.visual.patch_embed.register_forward_pre_hook(self._tower, with_kwargs=True)
-        self._watch(processor.image_processor)
+        module.model.visual.patch_embed.register_forward_pre_hook(self._encoder, with_kwargs=True)
+        self._wrap(processor.image_processor)
 
     def take(self) -> dict[str, int]:
         """Counts since the last call."""
-        found, self.counts = dict(self.counts), Counter()
-        return found
+        counts, self.counts = dict(self.counts), Counter()
+        return counts
 
     def _add(self, name: str, number: int) -> None:
         self.counts[f"{name}/{'training' if torch.is_grad_enabled() else 'rollout'}"] += number
@@ -41,16 +41,16 @@ class Counters:
         hidden = args[0] if args else kwargs["hidden_states"]
         self._add("tokens", hidden.numel() // hidden.shape[-1])
 
-    def _tower(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _encoder(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         pixels = args[0] if args else kwargs["hidden_states"]
         self._add("tower", len(pixels) // self._patches)
 
-    def _watch(self, image_processor: Any) -> None:
-        whole = image_processor.preprocess
+    def _wrap(self, image_processor: Any) -> None:
+        preprocess = image_processor.preprocess
 
         def counted(images: Any, *args: Any, **kwargs: Any) -> Any:
             self.counts["processor"] += _pictures(images)
-            return whole(images, *args, **kwargs)
+            return preprocess(images, *args, **kwargs)
 
         image_processor.preprocess = counted
 
@@ -60,9 +60,9 @@ def _pictures(images: Any) -> int:
 
 
 class Memory:
-    """Peak of the tensors that a stretch of work allocates, above what was there: told by the allocator, not sampled.
+    """Peak memory of tensors between `start` and `stop`, beyond that before; exact, from the allocator.
 
-    On a CPU through the profiler's record of allocations, so that what runs meanwhile is slower: never while timing.
+    On a CPU it uses the profiler's allocation events, which slows the code down: do not time it meanwhile.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -80,7 +80,7 @@ class Memory:
         self._profile.start()
 
     def stop(self) -> int:
-        """Bytes."""
+        """The peak in bytes."""
         if self._cuda:
             return torch.cuda.max_memory_allocated() - self._before
         self._profile.stop()
@@ -98,7 +98,7 @@ class Memory:
 
 
 def resident(device: torch.device) -> int:
-    """High-water mark in bytes: of the process's memory, or of what torch has reserved on a GPU."""
+    """Peak in bytes: resident memory of the process, or memory reserved by torch on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""The arms of mmpost: the plain path, and the one that pays for each prompt and image once."""
+"""The arms of mmpost: the plain path, and the shared path, which computes each prompt and image once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmpost.updates.adamw import AdamWUpdate
 
 
 class Bench(PolicyGradientTask):
-    """GRPO with rewards drawn beforehand."""
+    """GRPO with predetermined rewards."""
 
     rows: tuple[Row, ...]
 
@@ -40,7 +40,7 @@ def sample(row: Row) -> Sample:
 
 
 def drawn(sample: Sample, reply: Reply) -> float:
-    """The reward of the reply's place in its group."""
+    """The reward of the reply by its index in the group."""
     return reward(sample.uid, next(i for i, r in enumerate(sample.replies) if r is reply))
 
 
@@ -57,7 +57,7 @@ def settings(order: Order) -> RunConfig:
 
 
 def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None) -> None:
-    """Steps of the real loop, one whenever the gate opens; `prepare` is given the module before the first.
+    """Run mmpost's training loop, one step per request of the gate; `prepare` gets the module before the first step.
 
     Raises gate.Finished after the last.
     """
@@ -98,7 +98,7 @@ def work(order: Order, gate: Gate, prepare: Callable[[Any], None] | None = None)
 
         def watch(numbers: dict[str, float], samples: Sequence[Sample]) -> None:
             lengths = {len(r.token_ids or ()) for s in samples for r in s.replies}
-            assert lengths == {shape.reply}, f"replies of {lengths} tokens in place of {shape.reply}"
+            assert lengths == {shape.reply}, f"wanted replies of {shape.reply} tokens, found {lengths}"
             gate.done()
 
         gate.ready(Counters(model.module, model.processor, shape.side**2 * 4))

@@ -1,4 +1,4 @@
-"""The arm of trl: its GRPOTrainer with the same work."""
+"""The arm trl: TRL's GRPOTrainer on the same workload."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MISSING = f"the arm trl needs trl {WANTED}: pip install 'trl=={WANTED}' (or leav
 
 
 def missing() -> str | None:
-    """What is missing, in words; None where nothing is."""
+    """A message if TRL is missing or has another version, else None."""
     try:
-        found = metadata.version("trl")
+        version = metadata.version("trl")
     except metadata.PackageNotFoundError:
         return MISSING
-    return None if found == WANTED else f"{MISSING}; found {found}"
+    return None if version == WANTED else f"{MISSING}; found {version}"
 
 
 @dataclass
 class Clock:
-    """Takes the times of one step of its loop: rollouts and rewards are its preparation, the rest is training."""
+    """Times one step: `preparing` covers rollouts and rewards, the rest is training."""
 
     gate: Gate
     start: float = 0.0
@@ -61,11 +61,11 @@ class Clock:
 
 
 def work(order: Order, gate: Gate) -> None:
-    """Steps of its loop, one whenever the gate opens. Raises gate.Finished after the last.
+    """Run TRL's training loop, one step per request of the gate. Raises gate.Finished after the last.
 
-    Gradient checkpointing, on by default there, is off as in the other arms; the rest that is set is equal work.
+    Gradient checkpointing, on by default in TRL, is off as in the other arms; the other settings equalize the workload.
     """
-    # Its notes on experimental parts and settings are no part of a measurement.
+    # Warnings about experimental features are irrelevant here.
     warnings.simplefilter("ignore")
     import torch
     from datasets import disable_progress_bars
@@ -81,7 +81,7 @@ def work(order: Order, gate: Gate) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer: Any = _timed(clock)(
             model=model,
-            reward_funcs=cast(Any, _drawn(order.shape)),
+            reward_funcs=cast(Any, _reward_function(order.shape)),
             args=_settings(order, folder, unwritable(model, processor)),
             train_dataset=_dataset(order),
             processing_class=processor,
@@ -92,7 +92,7 @@ def work(order: Order, gate: Gate) -> None:
 
 
 def _timed(clock: Clock) -> Any:
-    """Its trainer, which only takes the times of what the class does."""
+    """A subclass of GRPOTrainer that measures times."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     class Timed(GRPOTrainer):
@@ -148,10 +148,10 @@ def _settings(order: Order, folder: str, banned: list[int]) -> Any:
     )
 
 
-def _drawn(shape: Shape) -> Callable[..., list[float]]:
-    """Its reward function: the reward of each reply's place in its group."""
+def _reward_function(shape: Shape) -> Callable[..., list[float]]:
+    """The reward function in TRL's form: `reward` by prompt and index in the group."""
 
-    def drawn(completion_ids: list[list[int]], uid: list[str], **_: Any) -> list[float]:
+    def reward_function(completion_ids: list[list[int]], uid: list[str], **_: Any) -> list[float]:
         assert {len(ids) for ids in completion_ids} == {shape.reply}, "a reply is shorter than it should be"
         seen: Counter[str] = Counter()
         rewards = []
@@ -160,7 +160,7 @@ def _drawn(shape: Shape) -> Callable[..., list[float]]:
             seen[name] += 1
         return rewards
 
-    return drawn
+    return reward_function
 
 
 def _dataset(order: Order) -> Any:

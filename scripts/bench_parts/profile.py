@@ -1,4 +1,4 @@
-"""Where the time of a step goes: torch.profiler over one step of an arm of mmpost, forward and backward by module."""
+"""Profiles one step of an arm of mmpost with torch.profiler: time by module, forward and backward."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ KINDS = {
     "linear": "linear",
     "bmm": "linear",
 }
-"""Kinds of work inside a module by the operation's name; all others are "pointwise"."""
+"""Category of an operation within a module by its name; all others are "pointwise"."""
 
 
 @dataclass
 class Traced(Gate):
-    """Opens for `warmup` steps and one that is profiled, in rollout and training apart."""
+    """Runs `warmup` steps and then one that is profiled, rollout and training separately."""
 
     warmup: int = 1
     shares: dict[str, Counter[str]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Traced(Gate):
 
 
 def tables(shape: Shape, plan: Plan, arm: str, least: float = 0.01) -> list[Table]:
-    """Rollout and training of one step, in this process: what takes more than `least` of its part."""
+    """Profile one step in this process; tables of rollout and training, without fractions of time below `least`."""
     gate = Traced(None, torch.device(plan.device))
     torch.set_num_threads(plan.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,19 +80,19 @@ def tables(shape: Shape, plan: Plan, arm: str, least: float = 0.01) -> list[Tabl
         order = Order(arm, shape, rows, str(plan.model), 2, plan.device, plan.dtype, plan.threads)
         with suppress(Finished):
             own.work(order, gate, mark)
-    found = []
+    tables = []
     for part, times in gate.shares.items():
         seconds = times.total() / 1e6
         table = Table("", "share", title=f"{shape.name}, {arm}, {part}: {seconds:.2f} s", title_justify="left")
         for name, time in times.most_common():
             if time >= least * times.total():
                 table.add_row(name, f"{time / times.total():.1%}")
-        found.append(table)
-    return found
+        tables.append(table)
+    return tables
 
 
 def mark(module: Any) -> None:
-    """Name the parts of a model in the profile."""
+    """Label the modules of a model in the profile."""
     language = module.model.language_model
     _range(module.model.visual, "tower")
     _range(module.get_output_embeddings(), "head")
@@ -120,29 +120,29 @@ def _range(part: Any, name: str) -> None:
 
 
 def shares(events: list[Any]) -> Counter[str]:
-    """Microseconds by part; of a backward operation, the part whose forward made it."""
+    """Microseconds by module; backward operations count for the module of their forward operation."""
     forward: dict[int, str] = {}
     for event in events:
         if event.sequence_nr >= 0 and not _backward(event):
             forward[event.sequence_nr] = _part(event)
-    found: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     for event in events:
         if event.name.startswith(MARK):
-            found[f"{event.name.removeprefix(MARK)}: python"] += event.self_cpu_time_total
+            times[f"{event.name.removeprefix(MARK)}: python"] += event.self_cpu_time_total
             continue
         source = _backward(event)
         part = f"{forward.get(source.sequence_nr, 'other')}, backward" if source else _part(event)
-        found[f"{part}: {_kind(event.name)}"] += event.self_cpu_time_total
-    whole = max(e.time_range.end for e in events) - min(e.time_range.start for e in events)
-    found["outside of all operations (python)"] = max(0, whole - found.total())
-    return found
+        times[f"{part}: {_kind(event.name)}"] += event.self_cpu_time_total
+    total = max(e.time_range.end for e in events) - min(e.time_range.start for e in events)
+    times["outside of all operations (python)"] = max(0, total - times.total())
+    return times
 
 
 def _chain(event: Any) -> list[Any]:
-    found = [event]
-    while found[-1].cpu_parent is not None:
-        found.append(found[-1].cpu_parent)
-    return found
+    chain = [event]
+    while chain[-1].cpu_parent is not None:
+        chain.append(chain[-1].cpu_parent)
+    return chain
 
 
 def _backward(event: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One shape: an arm to a process, one step at a time, in turn."""
+"""Measures one shape: each arm in its own process, with steps in turn."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Plan:
     dtype: str = "fp32"
     threads: int = 2
     memory: bool = True
-    """One step more for the memory of the training part."""
+    """Run one more step, for the memory of training."""
 
 
 def measure(shape: Shape, plan: Plan) -> dict[str, Any]:
-    """Times, counts and memory of every arm. Raises RuntimeError with the arm's own words where one fails."""
+    """Times, counts and memory of every arm. Raises RuntimeError with the traceback of an arm that fails."""
     total = plan.warmup + plan.steps + plan.memory
     context = multiprocessing.get_context("spawn")
     arms: dict[str, tuple[Any, Connection]] = {}
@@ -56,9 +56,9 @@ def measure(shape: Shape, plan: Plan) -> dict[str, Any]:
                 arms[arm] = (process, here)
                 answer(arm, here)
             for step in range(total):
-                word = "memory" if plan.memory and step + 1 == total else "step"
+                request = "memory" if plan.memory and step + 1 == total else "step"
                 for arm, (_, connection) in arms.items():
-                    connection.send(word)
+                    connection.send(request)
                     records[arm].append(answer(arm, connection))
         finally:
             for process, connection in arms.values():
@@ -66,18 +66,18 @@ def measure(shape: Shape, plan: Plan) -> dict[str, Any]:
                 process.join(timeout=20)
                 if process.is_alive():
                     process.terminate()
-    return {arm: summary(shape, plan, found) for arm, found in records.items()}
+    return {arm: summary(shape, plan, steps) for arm, steps in records.items()}
 
 
 def answer(arm: str, connection: Connection) -> Any:
-    """What the arm sends next."""
+    """The next message of the arm. Raises RuntimeError if the arm failed."""
     try:
-        found = connection.recv()
+        message = connection.recv()
     except EOFError:
-        found = {"failed": "its process ended"}
-    if isinstance(found, dict) and "failed" in found:
-        raise RuntimeError(f"the arm {arm} failed: {found['failed']}")
-    return found
+        message = {"failed": "its process ended"}
+    if isinstance(message, dict) and "failed" in message:
+        raise RuntimeError(f"the arm {arm} failed: {message['failed']}")
+    return message
 
 
 def work(order: Order, connection: Connection) -> None:
@@ -94,13 +94,13 @@ def work(order: Order, connection: Connection) -> None:
 
 
 def summary(shape: Shape, plan: Plan, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and ranges of the timed steps; counts of each; memory."""
+    """Medians and ranges of the timed steps, counts per step, and memory."""
     timed = records[plan.warmup : plan.warmup + plan.steps]
     parts = {name: [r["seconds"].get(name, 0.0) for r in timed] for name in ("step", "rollout", "training")}
     counts = [r["counts"] for r in timed]
     assert all(c == counts[0] for c in counts), f"counts differ between steps: {counts}"
     images = shape.prompts if shape.image else 0
-    found = {
+    result = {
         "seconds": {
             name: {"median": statistics.median(values), "low": min(values), "high": max(values)}
             for name, values in parts.items()
@@ -110,9 +110,9 @@ def summary(shape: Shape, plan: Plan, records: Sequence[dict[str, Any]]) -> dict
         "resident_bytes": timed[-1]["resident"],
     }
     if plan.memory:
-        found["training_bytes"] = records[-1]["training_bytes"]
+        result["training_bytes"] = records[-1]["training_bytes"]
     if images:
-        found["tower_training"] = counts[0].get("tower/training", 0) / images
-        found["tower_rollout"] = counts[0].get("tower/rollout", 0) / images
-        found["processor"] = counts[0].get("processor", 0) / images
-    return found
+        result["tower_training"] = counts[0].get("tower/training", 0) / images
+        result["tower_rollout"] = counts[0].get("tower/rollout", 0) / images
+        result["processor"] = counts[0].get("processor", 0) / images
+    return result

@@ -1,4 +1,4 @@
-"""Results as a table on the terminal, as Markdown, and what the machine was."""
+"""Formats results for the terminal and as Markdown, and describes the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def machine(plan: Plan) -> dict[str, Any]:
-    """What the numbers depend on; no names of machines or folders."""
+    """Hardware, versions and settings that the numbers depend on, without names of machines or folders."""
     names = ("mmpost", "torch", "transformers", "trl", "numpy")
     versions = {}
     for name in names:
@@ -48,7 +48,7 @@ def machine(plan: Plan) -> dict[str, Any]:
 
 
 def gemm(plan: Plan, size: int = 1024) -> float:
-    """FLOPs a second of a large matrix product: the best of some."""
+    """FLOP/s of a large matrix product: the best of ten runs."""
     torch.set_num_threads(plan.threads)
     dtype = torch.bfloat16 if plan.dtype == "bf16" else torch.float32
     a = torch.randn(size, size, device=plan.device, dtype=dtype)
@@ -63,10 +63,10 @@ def gemm(plan: Plan, size: int = 1024) -> float:
 
 
 def floors(shape: Shape, model: Path) -> dict[str, dict[str, float]]:
-    """FLOPs of a step by the formulas, computing prompts as often as each arm does."""
+    """Lower bounds of the FLOPs of a step by arm (`flops.floor`)."""
     config = AutoConfig.from_pretrained(model)
-    found = {arm: floor(shape, config, arm) for arm in ARMS}
-    return {arm: {"rollout": f.rollout, "training": f.training, "step": f.step} for arm, f in found.items()}
+    bounds = {arm: floor(shape, config, arm) for arm in ARMS}
+    return {arm: {"rollout": f.rollout, "training": f.training, "step": f.step} for arm, f in bounds.items()}
 
 
 def cells(measured: dict[str, Any], arm: str) -> list[str]:
@@ -85,7 +85,7 @@ def cells(measured: dict[str, Any], arm: str) -> list[str]:
 
 
 def _ratios(other: dict[str, Any], own: dict[str, Any]) -> str:
-    """How many times faster: the whole step, and in brackets rollout and training."""
+    """Speed-up of the whole step, and in brackets of rollout and training."""
     step, rollout, training = (other[n]["median"] / own[n]["median"] for n in ("step", "rollout", "training"))
     return f"{step:.2f} ({rollout:.2f}, {training:.2f})"
 
@@ -93,14 +93,14 @@ def _ratios(other: dict[str, Any], own: dict[str, Any]) -> str:
 def table(measured: dict[str, Any]) -> Table:
     lines = {arm: cells(measured, arm) for arm in measured["arms"]}
     title = f"{measured['name']}: {measured['prompts']} prompts a step"
-    found = Table("", *lines, title=title, title_justify="left")
+    table = Table("", *lines, title=title, title_justify="left")
     for i, name in enumerate(COLUMNS):
-        found.add_row(name, *(line[i] for line in lines.values()))
-    return found
+        table.add_row(name, *(line[i] for line in lines.values()))
+    return table
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables of docs/performance.md: one line for each shape and arm, and the floor."""
+    """The tables of docs/performance.md: one line per shape and arm, and the lower bounds."""
     rate = result["machine"]["gflops"] * 1e9
     lines = [f"| shape | arm | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
     for measured in result["shapes"]:

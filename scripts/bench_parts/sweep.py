@@ -1,4 +1,4 @@
-"""Cost as work grows: group sizes, and lengths of prompts."""
+"""Scaling of step time with group size and prompt length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = {"plain": "#4477aa", "shared": "#228833", "trl": "#cc6677"}
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
-    """Step times over G and over prompt tokens, each arm a line with its range, and the ratio to trl or to plain."""
+    """Plot time per prompt against group size and against prompt length, one line with its range per arm."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,18 +24,18 @@ def picture(result: dict[str, Any], path: Path) -> None:
     by_name = {m["name"]: m for m in result["shapes"]}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=False)
     for ax, shapes, field, label in (
-        (axes[0], GROUPS, "group", "replies to each prompt (288 prompt tokens, 32 reply tokens)"),
+        (axes[0], GROUPS, "group", "replies per prompt (288 prompt tokens, 32 reply tokens)"),
         (axes[1], LENGTHS, "prompt", "prompt tokens (8 replies of 32 tokens)"),
     ):
-        found = [by_name[s.name] for s in shapes if s.name in by_name]
-        for arm in found[0]["arms"] if found else ():
-            spans = [m["arms"][arm]["seconds"]["step"] for m in found]
-            x = [m[field] for m in found]
-            per_prompt = [{k: v / m["prompts"] for k, v in s.items()} for s, m in zip(spans, found, strict=True)]
+        measured = [by_name[s.name] for s in shapes if s.name in by_name]
+        for arm in measured[0]["arms"] if measured else ():
+            spans = [m["arms"][arm]["seconds"]["step"] for m in measured]
+            x = [m[field] for m in measured]
+            per_prompt = [{k: v / m["prompts"] for k, v in s.items()} for s, m in zip(spans, measured, strict=True)]
             ax.plot(x, [s["median"] for s in per_prompt], "o-", ms=3, color=COLOURS[arm], label=arm)
             low, high = [s["low"] for s in per_prompt], [s["high"] for s in per_prompt]
             ax.fill_between(x, low, high, color=COLOURS[arm], alpha=0.2, lw=0)
-        ax.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds a prompt")
+        ax.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds per prompt")
         ax.set_xticks([getattr(s, field) for s in shapes], [str(getattr(s, field)) for s in shapes])
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")

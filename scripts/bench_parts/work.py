@@ -1,4 +1,4 @@
-"""What every arm gets: one model, the same prompts and images, the same rewards."""
+"""The workload shared by all arms: model, prompts, images and rewards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmpost.models.chat.prompts import PromptEncoder
 from mmpost.types import Part
 
 CELL = 28
-"""Pixels of the square that one image token stands for."""
+"""Side in pixels of the square that one image token covers."""
 BUDGET = 16384
-"""Most tokens, prompts and replies, of one forward and backward in every arm: mmpost's default."""
+"""Maximum tokens (prompts and replies) per micro-batch in every arm: mmpost's default."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Shape:
     """The work of one step."""
 
     prompt: int
-    """Tokens of each prompt, those of its image included."""
+    """Tokens per prompt, including image tokens."""
     group: int
-    """Replies to each prompt."""
+    """Replies per prompt."""
     reply: int
-    """Tokens of each reply."""
+    """Tokens per reply."""
     image: bool = True
     prompts: int = 4
-    """Prompts of one rollout batch; each step does one update on it."""
+    """Prompts per rollout batch; each step does one update."""
 
     @property
     def name(self) -> str:
@@ -48,9 +48,9 @@ class Shape:
 
     @property
     def rows(self) -> int:
-        """Replies of one micro-batch where prompts are repeated: the most that fit the budget and divide the batch."""
-        whole = self.prompts * self.group
-        fits = [n for n in range(1, whole + 1) if whole % n == 0 and n * (self.prompt + self.reply) <= BUDGET]
+        """Replies per micro-batch if prompts are repeated: the largest divisor of the batch that fits the budget."""
+        batch = self.prompts * self.group
+        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n * (self.prompt + self.reply) <= BUDGET]
         return max(fits, default=1)
 
 
@@ -64,7 +64,7 @@ SHAPES = (
 
 
 def parse(text: str) -> Shape:
-    """ "1056x8x64", with " text" behind it for a prompt without an image and "@2" for two prompts a step."""
+    """Parse PROMPTxGROUPxREPLY[text][@PROMPTS]: "text" for prompts without an image, "@2" for two prompts per step."""
     body, _, prompts = text.partition("@")
     body, image = body.removesuffix("text").strip(), not body.endswith("text")
     prompt, group, reply = (int(n) for n in body.split("x"))
@@ -83,7 +83,7 @@ class Row:
 
 
 def write_model(folder: Path, width: str) -> None:
-    """Random weights, tokenizer and processor: "tiny", or two layers each of Qwen2.5-VL-3B's width."""
+    """Write random weights, tokenizer and processor: "tiny", or two layers each with the width of Qwen2.5-VL-3B."""
     if width == "tiny":
         write_tiny(folder)
         return
@@ -119,7 +119,7 @@ def write_model(folder: Path, width: str) -> None:
 
 
 def write_rows(folder: Path, shape: Shape, count: int, seed: int) -> list[Row]:
-    """`count` prompts of exactly the shape's length, each with an image of its own (PNG): no step sees one twice."""
+    """Write `count` prompts of exactly the shape's length, each with its own image (PNG): no step repeats one."""
     prompter = PromptEncoder(None, tiny_processor())
     rng = np.random.default_rng(seed)
     words = WORDS.split()
@@ -133,7 +133,7 @@ def write_rows(folder: Path, shape: Shape, count: int, seed: int) -> list[Row]:
     free = shape.prompt - length("")
     for i in range(count):
         text = "".join(f" {words[k]}" for k in rng.integers(0, len(words), free))
-        assert length(text) == shape.prompt, f"{length(text)} tokens in place of {shape.prompt}"
+        assert length(text) == shape.prompt, f"wanted {shape.prompt} tokens, found {length(text)}"
         path = None
         if shape.image:
             path = str(folder / f"{i}.png")
@@ -146,12 +146,12 @@ def write_rows(folder: Path, shape: Shape, count: int, seed: int) -> list[Row]:
 
 
 def reward(uid: str, index: int) -> float:
-    """A number in [0, 1) that depends on the prompt and on the reply's place in its group, and on nothing else."""
+    """A pseudo-random number in [0, 1) that depends only on the prompt and the reply's index in its group."""
     return int.from_bytes(hashlib.sha256(f"{uid}/{index}".encode()).digest()[:6], "big") / 2**48
 
 
 def unwritable(model: Any, processor: Any) -> list[int]:
-    """Tokens that no arm may write: those that end a reply, so that all have their full length, and placeholders."""
+    """Tokens that no arm may sample: end tokens, so that all replies have full length, and media placeholders."""
     tokenizer = processor.tokenizer
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     media = {i for t, i in tokenizer.get_added_vocab().items() if t.startswith(("<|vision", "<|image", "<|video"))}

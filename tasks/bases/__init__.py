@@ -1,1 +1,1 @@
-"""The tasks that train the built-in base models (`model=tiny` and its relatives)."""
+"""The tasks that train the built-in base models (`model=tiny`, `tiny-audio`, ...)."""

@@ -1,4 +1,4 @@
-"""The warm base of aerial questions: it writes the answer format and knows some types of question, not all."""
+"""The base model tiny-aerial: SFT on some of the aerial question types, in the answer format."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,12 +11,12 @@ from mmpost.transforms.generate import answer_with_short_thought
 
 
 class AerialBase(mp.Task):
-    """Supervised answers, with a short thought, to the types of question that a base should know."""
+    """SFT on answers, after a short thought, to the question types that the base model should know."""
 
     question_types: tuple[str, ...] = ("color", "size", "number", "transportation")
-    """Types of question (data/aerial_questions.py)."""
+    """Question types (data/worlds/aerial/questions.py)."""
     scenes: int = 100_000
-    """Scenes to train on; they are made on demand."""
+    """Synthetic training scenes, generated on demand."""
     prompts_per_step: int = 64
     """Scenes per step."""
 
@@ -38,7 +38,7 @@ class AerialBase(mp.Task):
 
 
 def by_type(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """Percent right: all, each type of question, and how many keep to the format."""
+    """In percent: accuracy, overall and by question type, and replies in the format."""
     return mean_by(
         (
             (name, reply.scores[score])

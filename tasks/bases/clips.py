@@ -1,4 +1,4 @@
-"""The warm base of the tiny video model: it writes the answer formats, from labels that are right but loose."""
+"""The base model tiny-video: SFT on answers in the right format with imprecise spans."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from mmpost.rewards.span import measures, span_summary
 
 
 class ClipsBase(mp.Task):
-    """Supervised answers, with a short thought, to questions about clips of handwritten digits."""
+    """SFT on answers, after a short thought, to questions about clips of handwritten digits."""
 
     question_types: tuple[str, ...] = ("some", "when", "some", "some when")
-    """Kinds of question (data/clips.py); none of these asks for an order."""
+    """Question types (data/worlds/clips.py); none of these asks for an order."""
     loose: float = 1.5
-    """Seconds at most that a label begins too early, or ends too late."""
+    """Maximum error of the labels: seconds by which a span starts too early or ends too late."""
     clips: int = 4096
-    """Clips to train on; each is encoded once and then read in every pass."""
+    """Synthetic training clips; each is encoded once and reused in every epoch."""
     prompts_per_step: int = 32
     """Clips per step."""
 

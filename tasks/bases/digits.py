@@ -1,4 +1,4 @@
-"""The warm base of the tiny model: it writes the answer format and knows some kinds of question, not all."""
+"""The base model tiny: SFT on some question types about scenes of digits, in the answer format."""
 
 from collections.abc import Iterator
 
@@ -8,12 +8,12 @@ from mmpost.rewards.box import detection, detection_summary
 
 
 class DigitsBase(mp.Task):
-    """Supervised answers, with a short thought, to the kinds of question that a base should know."""
+    """SFT on answers, after a short thought, to the question types that the base model should know."""
 
     question_types: tuple[str, ...] = ("single", "all", "leftmost", "top")
-    """Kinds of question (data/digits.py)."""
+    """Question types (data/worlds/digits/scenes.py)."""
     scenes: int = 100_000
-    """Scenes to train on; they are made on demand."""
+    """Synthetic training scenes, generated on demand."""
     prompts_per_step: int = 64
     """Scenes per step."""
 
@@ -34,5 +34,5 @@ class DigitsBase(mp.Task):
 
 
 def boxes_with_short_thought(sample: mp.Sample) -> str:
-    """The truth as a reply, after a minimal thought: one that repeats the question would fail on unseen words."""
+    """The truth as a reply, after a minimal thought; repeating the question would not generalize to new words."""
     return answer_text(sample.truth, sample.frame, thought="look")

@@ -1,4 +1,4 @@
-"""The base of model=tiny-cxr: it writes reports on drawn chest films, with mistakes, and answers questions on them."""
+"""The base model tiny-cxr: SFT on reports of synthetic chest X-rays and on questions about them; it makes mistakes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,27 +11,28 @@ from mmpost.rewards.choice import bare_accuracy, choice_summary
 
 
 class ReportsBase(mp.Task):
-    """Supervised reports, and short answers to multiple-choice questions."""
+    """SFT on reports, and on short answers to multiple-choice questions."""
 
     studies: int = 6000
-    """Samples to train on; few enough that their pictures are processed once."""
+    """Training samples; few enough that their processed images stay in the cache."""
     questions: float = 0.25
-    """Share of them that are questions, once reports are learnt."""
+    """Fraction of them that are questions, in the second stage."""
     questions_fraction: float = 0.3
-    """Share of the steps on questions alone: a reply of one word says at once whether the film was seen; a report of
-    thirty words, most of them habit, does not."""
+    """Fraction of the steps for the first stage, on questions only: the loss of a one-word answer depends on the image,
+    that of a report mostly on its language."""
     prompts_per_step: int = 64
     """Samples per step."""
 
     def stages(self) -> Iterator[mp.Stage]:
-        asked, learn = round(self.studies * self.questions), (mp.ReplyFromTruth(text=truth),)
+        n_questions, targets = round(self.studies * self.questions), (mp.ReplyFromTruth(text=truth),)
         questions = Questions("train", n=self.studies, seed=1)
         yield mp.Stage(
-            "questions", questions, mp.Likelihood(), self.prompts_per_step, learn, fraction=self.questions_fraction
+            "questions", questions, mp.Likelihood(), self.prompts_per_step, targets, fraction=self.questions_fraction
         )
-        mixed = Mix([SyntheticStudies("train", self.studies - asked, seed=1), Questions("train", n=asked, seed=1)])
+        studies = SyntheticStudies("train", self.studies - n_questions, seed=1)
+        mixed = Mix([studies, Questions("train", n=n_questions, seed=1)])
         yield mp.Stage(
-            "sft", mixed, mp.Likelihood(), self.prompts_per_step, learn, fraction=1 - self.questions_fraction
+            "sft", mixed, mp.Likelihood(), self.prompts_per_step, targets, fraction=1 - self.questions_fraction
         )
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
@@ -44,11 +45,11 @@ class ReportsBase(mp.Task):
 
 
 def truth(sample: mp.Sample) -> str:
-    """The report, or the right option."""
+    """The report, or the correct option."""
     return str(sample.truth)
 
 
 def report_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """Percent: F1 of findings and ROUGE-L; words."""
-    shares = {**finding_f1(samples), **mean_scores(samples, ("rouge_l",))}
-    return {name: 100 * value for name, value in shares.items()} | mean_scores(samples, ("words",))
+    """F1 of findings and ROUGE-L in percent; mean length in words."""
+    fractions = {**finding_f1(samples), **mean_scores(samples, ("rouge_l",))}
+    return {name: 100 * value for name, value in fractions.items()} | mean_scores(samples, ("words",))

@@ -1,4 +1,4 @@
-"""The base of model=tiny-shapes: it sees shapes and figures and knows sums, but no question that combines them."""
+"""The base model tiny-shapes: SFT on perception and arithmetic separately, not on questions that combine them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,14 +11,14 @@ from mmpost.rewards.discrete import discrete_value
 
 
 class ShapesBase(mp.Task):
-    """Supervised answers, with one fact as thought, to questions about single facts."""
+    """SFT on answers to questions about single facts, with that fact as the thought."""
 
     question_types: tuple[str, ...] = ("name", "count", "name", "count", "second", "sum")
-    """Kinds of question about scenes (data/shapes.py)."""
+    """Question types about scenes (data/worlds/shapes/scenes.py)."""
     figures: float = 0.1
-    """Share of questions about the sides of figures (data/figures.py)."""
+    """Fraction of questions about the sides of figures (data/worlds/shapes/figures.py)."""
     scenes: int = 100_000
-    """Samples to train on; they are made on demand."""
+    """Synthetic training samples, generated on demand."""
     prompts_per_step: int = 40
     """Samples per step."""
 
@@ -42,17 +42,17 @@ def known(
     split: mp.Split,
     n: int,
     seed: int,
-    kinds: Sequence[str] = ("name", "count", "name", "count", "second", "sum"),
+    question_types: Sequence[str] = ("name", "count", "name", "count", "second", "sum"),
     figures: float = 0.1,
 ) -> mp.Source:
-    """What the base learns: `n` questions about both looks, of which a share `figures` is about figures."""
-    many = round(n * figures)
-    sources = [Shapes(split, kinds, n=n - many, seed=seed)]
-    return Mix([*sources, Figures(split, ("width", "height"), tuple(LOOKS), n=many, seed=seed)])
+    """The data of the base model: `n` questions about both looks, of which a fraction `figures` is about figures."""
+    n_figures = round(n * figures)
+    shapes = Shapes(split, question_types, n=n - n_figures, seed=seed)
+    return Mix([shapes, Figures(split, ("width", "height"), tuple(LOOKS), n=n_figures, seed=seed)])
 
 
 def thoughtful(sample: mp.Sample) -> str:
-    """The answer after the one fact that it rests on: what chains of thought are made of later."""
+    """The answer after the fact that it follows from, in the form that chains of thought use."""
     return f"<think>{sample.meta['cot']}</think><answer>{sample.truth}</answer>"
 
 
@@ -60,7 +60,7 @@ right = discrete_value
 
 
 def by_kind(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """Right answers in percent: all, and for each kind of question."""
+    """Accuracy in percent, overall and by question type."""
     return mean_by(
         (
             (name, reply.scores["right"])

@@ -1,4 +1,4 @@
-"""The base of model=tiny-audio: it writes the answer format, thinks what it hears, and knows some kinds of question."""
+"""The base model tiny-audio: SFT on some question types about sounds, with and without a thought."""
 
 from collections.abc import Iterator
 
@@ -8,27 +8,27 @@ from mmpost.rewards.choice import accuracy, answer_format, choice_summary
 
 
 class SoundsBase(mp.Task):
-    """Supervised answers, half of them after a thought, to kinds of question that a base should know."""
+    """SFT on answers, half of them after a thought, to the question types that the base model should know."""
 
     question_types: tuple[str, ...] = ("which", "first", "pitch", "higher")
-    """Kinds of question that it learns well (data/sounds.py)."""
+    """Frequent question types (data/worlds/sounds.py)."""
     rare: tuple[str, ...] = ("last", "count", "absent")
-    """Kinds that it meets now and then."""
+    """Rare question types."""
     often: int = 5
-    """How often a well-known kind comes for each time that a rare one does."""
+    """Frequency of a frequent question type relative to a rare one."""
     clips: int = 9600
-    """Clips to train on."""
+    """Synthetic training clips."""
     prompts_per_step: int = 32
     """Clips per step."""
     question: str = "{question} {choices}"
-    """The question with its options."""
+    """Template of the question; {question} and {choices} are replaced by those of the sample."""
     answer: str = "; answer in <answer>"
-    """Follows the question where the answer alone is wanted."""
+    """Appended to the question in prompts for the answer alone."""
     think: str = "; think in <think>, answer in <answer>"
-    """Follows the question where a thought is wanted, too."""
+    """Appended to the question in prompts for a thought and the answer."""
 
     def stages(self) -> Iterator[mp.Stage]:
-        templates = [self.question + asked for asked in (self.answer, self.think)]
+        templates = [self.question + instruction for instruction in (self.answer, self.think)]
         source = Sounds("train", self.question_types * self.often + self.rare, self.clips, 1, templates)
         yield mp.Stage(
             "sft", source, mp.Likelihood(), self.prompts_per_step, transforms=(mp.ReplyFromTruth(text=self.reply),)
@@ -37,12 +37,16 @@ class SoundsBase(mp.Task):
     def benches(self, split: mp.Split) -> list[mp.Bench]:
         greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=12, temperature=0))
         scored = (greedy, mp.Score(rewards={"accuracy": accuracy, "format": answer_format}))
-        kinds = {"known": self.question_types, "rare": self.rare}
+        question_types = {"known": self.question_types, "rare": self.rare}
         templates = (self.question + self.answer,)
-        return [mp.Bench(n, Sounds(split, k, 256, 3, templates), scored, choice_summary) for n, k in kinds.items() if k]
+        return [
+            mp.Bench(name, Sounds(split, types, 256, 3, templates), scored, choice_summary)
+            for name, types in question_types.items()
+            if types
+        ]
 
     def reply(self, sample: mp.Sample) -> str:
-        """The answer, after what is heard where the prompt asks for a thought."""
-        asked = str(sample.prompt[-1].value)
-        thought = f"<think>{sample.meta['thought']}</think>" if asked.endswith(self.think) else ""
+        """The answer, after the names of the sounds if the prompt asks for a thought."""
+        prompt = str(sample.prompt[-1].value)
+        thought = f"<think>{sample.meta['thought']}</think>" if prompt.endswith(self.think) else ""
         return f"{thought}<answer>{sample.truth}</answer>"

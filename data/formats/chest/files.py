@@ -31,7 +31,7 @@ _SPLITS: Mapping[str, Split] = {"train": "train", "validate": "val", "valid": "t
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """One study of a collection: its images, and its report or the path of it."""
+    """One study of a collection: its images, and its report or the path of the report."""
 
     uid: str
     where: str

@@ -77,8 +77,8 @@ class Pen:
 def render(things: Sequence[Drawable], cells: int, size: int, rng: random.Random) -> Image.Image:
     """Render the scene as an RGB image of `size` x `size` pixels.
 
-    `rng` decides where each object lies within its cell, and the texture of the ground. The order of the calls to it is
-    part of the data: objects are drawn in the order given, after those of `_DRAWN_FIRST`.
+    `rng` decides the offset of each object within its cell, and the texture of the ground. Objects are drawn in the
+    order given, after those of `_DRAWN_FIRST`; changing this order would change the random numbers of each object.
     """
     # Small images are rendered at twice the size and downsampled, which anti-aliases their edges.
     supersampling = 2 if size < 512 else 1
@@ -117,9 +117,9 @@ def _grain() -> np.ndarray:
 
 def _add_grain(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
     side = pixels.shape[0]
-    place = np.roll(_grain(), (rng.randrange(256), rng.randrange(256)), (0, 1))
-    times = -(-side // 256)
-    grain = np.tile(place, (times, times, 1))[:side, :side]
+    tile = np.roll(_grain(), (rng.randrange(256), rng.randrange(256)), (0, 1))
+    repeats = -(-side // 256)
+    grain = np.tile(tile, (repeats, repeats, 1))[:side, :side]
     return np.clip(pixels + grain, 0, 255).astype(np.uint8)
 
 
@@ -244,7 +244,7 @@ _FILLS_CELL = ("sea", "runway", "block", "boat", "bus", "train", "plane", "tenni
 """Objects that fill their cell and stay centered in it."""
 
 _DRAWN_FIRST = ("sea", "road", "runway")
-"""Objects that lie below all others, in drawing order."""
+"""Objects below all others, in drawing order."""
 
 _DRAW: dict[str, Callable[[Pen, Drawable], None]] = {
     "house": _house, "tree": _tree, "pond": _pond, "field": _field, "car": _car, "bus": _bus, "train": _train,

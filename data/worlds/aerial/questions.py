@@ -1,7 +1,7 @@
-"""Questions of eight types about synthetic aerial scenes: houses, vehicles, courts, ponds, fields, whole places.
+"""Questions of eight types about synthetic aerial scenes with houses, vehicles, sports fields, ponds and farmland.
 
-A scene is a square grid of cells with at most one object in each. It can be rendered at any size and then shows the
-same objects. Train, val and test never share a layout: a hash of the layout decides to which split a scene belongs.
+A scene is a square grid of cells with at most one object in each; it can be rendered at any image size. Splits share no
+layout: a hash of the layout decides to which split a scene belongs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SPORTS = ("tennis", "soccer", "baseball", "basketball", "running")
 PLACES = ("farm", "village", "harbor", "forest", "airport", "city")
 
 TENTHS: dict[str, range] = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
-"""Which tenths of the hash range of layouts belong to each split."""
+"""Tenths of the hash range of layouts by split."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """The object in one cell; attributes that its kind lacks (the color of a tree) are empty."""
+    """The object in one cell; attributes that do not apply to its kind (the color of a tree) are empty."""
 
     kind: str
     row: int
@@ -103,8 +103,8 @@ class Aerial(GeneratedQuestions, Typed):
 
 
 def _tenth(scene: Scene) -> int:
-    # The key is written out rather than taken from `repr(thing)`: renaming the class or a field must not move scenes
-    # from one split to another.
+    # The key is spelled out rather than `repr(thing)`: renaming the class or a field must not move scenes between
+    # splits.
     keys = [
         f"Thing(kind={t.kind!r}, row={t.row!r}, column={t.column!r}, color={t.color!r}, shape={t.shape!r}, "
         f"size={t.size!r})"
@@ -126,7 +126,7 @@ class _SceneBuilder:
         self.things: list[Thing] = [road for road in roads if rng.random() < 0.4]
 
     def put(self, kind: str, **looks: str) -> Thing:
-        """Place an object in a free cell; attributes that its kind has and `looks` does not give are sampled."""
+        """Place an object in a free cell; attributes of its kind that `looks` does not set are sampled."""
         row, column = self.free.pop()
         if kind in ("house", "car", "block"):
             looks = {"color": self.rng.choice(COLORS), **looks}
@@ -149,7 +149,7 @@ class _SceneBuilder:
 
 
 def _others(*kinds: str) -> list[str]:
-    """Kinds of background objects that neither reveal the answer nor make the question ambiguous."""
+    """Background objects that neither reveal the answer nor make the question ambiguous."""
     return [k for k in ("tree", "tree", "house", "pond", "field", "car") if k not in kinds]
 
 
@@ -201,7 +201,7 @@ def _location(rng: random.Random, cells: int) -> Scene:
     builder, kind = _SceneBuilder(rng, cells), rng.choice(("house", "pond", "car"))
     thing = builder.put(kind)
     if cells % 2 and cells // 2 in (thing.row, thing.column):
-        return _location(rng, cells)  # on the middle line, which belongs to no side
+        return _location(rng, cells)  # in the middle row or column, which belongs to no side
     builder.put_some(_others(kind), 1, 4)
     sides = ("top" if thing.row < cells / 2 else "bottom", "left" if thing.column < cells / 2 else "right")
     return builder.ask(f"where is the {kind}?", " ".join(sides))
@@ -215,7 +215,7 @@ _INHABITANTS: dict[str, tuple[tuple[str, int, int], ...]] = {
     "airport": (("runway", 3, 5), ("plane", 2, 3), ("house", 0, 1)),
     "city": (("block", 6, 9), ("car", 1, 3), ("bus", 0, 1)),
 }
-"""Kind, minimum and maximum number of the objects that make up each place."""
+"""Objects of each place: kind, minimum and maximum number."""
 
 
 def _scene(rng: random.Random, cells: int) -> Scene:

@@ -48,18 +48,14 @@ def render_xray(findings: Sequence[FindingLike], view: str, size: int, rng: rand
     chest = _Chest(findings, view, size, rng)
     chest.anatomy()
     for finding in findings:
-        _DRAW.get(finding.name, _part_of_anatomy)(chest, finding)
+        if finding.name in _DRAW:  # cardiomegaly is part of `anatomy`
+            _DRAW[finding.name](chest, finding)
     return chest.exposed()
 
 
 @lru_cache(maxsize=8)
-def _axis(size: int) -> tuple[Grid, Grid]:
-    line = np.linspace(-1, 1, size, dtype=np.float32)
-    return line[None, :], line[:, None]
-
-
-@lru_cache(maxsize=8)
 def _grain(size: int) -> Grid:
+    """Gaussian noise [4 size, 4 size], correlated between neighboring pixels; images use random windows of it."""
     noise = np.random.default_rng(0).standard_normal((4 * size, 4 * size)).astype(np.float32)
     return (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / 2
 
@@ -69,7 +65,8 @@ class _Chest:
 
     def __init__(self, findings: Sequence[FindingLike], view: str, size: int, rng: random.Random) -> None:
         self.findings, self.view, self.size, self.rng = findings, view, size, rng
-        self.x, self.y = _axis(size)
+        axis = np.linspace(-1, 1, size, dtype=np.float32)
+        self.x, self.y = axis[None, :], axis[:, None]
         self.width = rng.uniform(0.34, 0.39)
         """Half the width of a lung."""
         self.base = rng.uniform(0.48, 0.58)
@@ -85,7 +82,7 @@ class _Chest:
         return np.sqrt(((self.x - x) / wide) ** 2 + ((self.y - y) / high) ** 2)
 
     def edge(self, x: float, y: float, wide: float, high: float, soft: float = 0.12) -> Grid:
-        """Soft mask of an ellipse: 1 inside, 0 outside."""
+        """Soft mask of an ellipse: 1 inside, 0 outside, with an edge of relative width `soft`."""
         return _ramp((1 - self.ellipse(x, y, wide, high)) / soft)
 
     def blob(self, x: float, y: float, wide: float, high: float) -> Grid:
@@ -131,20 +128,16 @@ class _Chest:
         """Apply pose (rotation, shift), exposure and grain."""
         rng, size = self.rng, self.size
         noise = _grain(size)[rng.randrange(3 * size) :, rng.randrange(3 * size) :][:size, :size]
-        shown = self.pixels * rng.uniform(0.88, 1.12) + rng.uniform(-0.04, 0.04)
-        gray = np.clip(shown, 0, 1) * 225 + noise * rng.uniform(2, 6)
-        turned = Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))
-        move = (rng.uniform(-0.03, 0.03) * size, rng.uniform(-0.03, 0.03) * size)
+        exposed = self.pixels * rng.uniform(0.88, 1.12) + rng.uniform(-0.04, 0.04)
+        gray = np.clip(exposed, 0, 1) * 225 + noise * rng.uniform(2, 6)
+        image = Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))
+        shift = (rng.uniform(-0.03, 0.03) * size, rng.uniform(-0.03, 0.03) * size)
         # PIL accepts fractional shifts; only its annotation says int.
-        return turned.rotate(rng.gauss(0, 1.8), Image.Resampling.BILINEAR, translate=move)  # pyright: ignore[reportArgumentType]
+        return image.rotate(rng.gauss(0, 1.8), Image.Resampling.BILINEAR, translate=shift)  # pyright: ignore[reportArgumentType]
 
 
 def _ramp(value: Grid) -> Grid:
     return np.clip(value + 0.5, 0, 1)
-
-
-def _part_of_anatomy(chest: _Chest, finding: FindingLike) -> None:
-    """Findings that `anatomy` renders (cardiomegaly)."""
 
 
 def _effusion(chest: _Chest, finding: FindingLike) -> None:
@@ -156,10 +149,10 @@ def _effusion(chest: _Chest, finding: FindingLike) -> None:
 
 def _pneumothorax(chest: _Chest, finding: FindingLike) -> None:
     for side in chest.sides(finding):
-        left = 1 - RIM[finding.severity] * chest.rng.uniform(0.85, 1.15)
+        remaining = 1 - RIM[finding.severity] * chest.rng.uniform(0.85, 1.15)
         # The lung collapses toward the hilum and downward.
         inner = chest.ellipse(
-            (0.47 - 0.5 * (1 - left) * chest.width) * side, 0.1, left * chest.width, 0.72 * left + 0.1
+            (0.47 - 0.5 * (1 - remaining) * chest.width) * side, 0.1, remaining * chest.width, 0.72 * remaining + 0.1
         )
         outside = _ramp((inner - 1) * 8)
         chest.pixels -= 0.2 * outside * chest.air[side]

@@ -24,7 +24,7 @@ NAMES = ("cardiomegaly", "pleural effusion", "pneumothorax", "consolidation", "n
 _STUDIES_PER_QUESTION = 64
 """Each question has a block of studies and uses the first that it applies to, so that no two share a study."""
 _SEED_OFFSET = 500_000
-"""Keeps the studies of questions apart from those of reports with the same seed."""
+"""Separates the studies of questions from those of reports with the same seed."""
 
 
 class Questions(GeneratedQuestions):
@@ -51,15 +51,15 @@ class Questions(GeneratedQuestions):
     def generate(self, index: int) -> Sample:
         question_type = self.question_type(index)
         rng = self.rng(index, f"question {question_type}")
-        place = _STUDIES_PER_QUESTION * index
-        while (asked := _GENERATORS[question_type](self.studies.study(place), rng)) is None:
-            place += 1
-        question, options, answer = asked
-        study = self.studies.study(place)
+        study_index = _STUDIES_PER_QUESTION * index
+        while (generated := _GENERATORS[question_type](self.studies.study(study_index), rng)) is None:
+            study_index += 1
+        question, options, answer = generated
+        study = self.studies.study(study_index)
         text = f"{question} Options: {', '.join(options)}."
         return Sample(
             uid=f"{self.uid(index)}-{question_type}",
-            prompt=(Part("image", media(self.studies.render(place, study), "image")), Part("text", text)),
+            prompt=(Part("image", media(self.studies.render(study_index, study), "image")), Part("text", text)),
             truth=answer,
             meta={
                 **study_metadata(study),

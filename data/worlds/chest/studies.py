@@ -1,6 +1,6 @@
 """Synthetic chest X-ray studies: findings that co-occur as in clinical practice, an image, and a report.
 
-Models see the X-ray, and the reason for the examination as the indication; the findings are ground truth in `meta`.
+The prompt holds the X-ray and the indication (reason for the examination); the true findings are in `meta`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRADES = ("mild", "moderate", "severe")
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding; attributes that its kind lacks (the zone of an effusion) are empty."""
+    """One finding; attributes that do not apply to it (the zone of an effusion) are empty."""
 
     name: str
     side: str = ""
@@ -68,7 +68,7 @@ class SyntheticStudies(Generated):
         indications, sample_findings = rng.choices(SCENARIOS, [scenario[0] for scenario in SCENARIOS])[0][1:]
         findings = tuple({f.name: f for f in sample_findings(rng)}.values())
         bedridden = {f.name for f in findings} & {"endotracheal tube", "central line", "edema"}
-        # Patients who cannot stand are X-rayed in bed, from front to back.
+        # Patients who cannot stand are imaged in bed, from front to back (AP).
         view = "AP" if rng.random() < (0.8 if bedridden else 0.15) else "PA"
         indication = rng.choice(indications) if rng.random() < 0.8 else ""
         return Study(findings, view, indication, report(findings, rng))

@@ -1,4 +1,4 @@
-"""Preference pairs about digits: a right answer and a plausible wrong one, for the tiny models."""
+"""Preference pairs about digits, for the tiny models: a correct answer and a plausible wrong one."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ QUESTION_TYPES = (
     "above",
     "below",
 )
-"""What a question can refer to: one digit by its value, all of a value, all but one, an extreme, or a neighbor."""
+"""Referents: one digit by its value, all of a value, all but one, an extreme, or a neighbor."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -86,7 +86,7 @@ class Scene(NamedTuple):
 
 @cache
 def _scans() -> tuple[list[np.ndarray], np.ndarray]:
-    """Every scan cropped to its ink, with values 0..255, and its label."""
+    """All scans, cropped to their ink, with values 0..255, and their labels."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -162,7 +162,7 @@ def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, 
 
 
 def location_thought(truth: Mapping[str, Any]) -> str:
-    """A thought to precede the answer: which ninth of the image each point lies in, or "none"."""
+    """A thought to precede the answer: the cell of a 3 x 3 grid in which each point lies, or "none"."""
     width, height = truth["frame"]
     rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
     parts = [f"{rows[min(2, int(3 * y / height))]} {columns[min(2, int(3 * x / width))]}" for x, y in truth["points"]]

@@ -16,7 +16,7 @@ UNIT = 11
 MAX_TILES = 7
 """Maximum length of a side in tiles."""
 QUESTION_TYPES = ("area", "perimeter", "width", "height")
-"""The first two are computed from the others."""
+"""Area and perimeter require arithmetic; width and height only perception."""
 
 
 def render(width: int, height: int, corner: tuple[int, int], color: str, look: str) -> Image.Image:

@@ -51,7 +51,7 @@ LOOKS = {
     "plain": Look(("circle", "square", "triangle"), ("red", "green", "blue"), (0, 0, 0)),
     "shifted": Look(("diamond", "cross", "star"), ("yellow", "purple", "white"), (70, 50, 40)),
 }
-"""The domain that tasks train on, and the one to which they must generalize; base models have seen both."""
+"""The training domain, and the shifted domain of out-of-domain evaluation; base models have seen both."""
 
 ASK = "think in <think>, answer in <answer>"
 """Ending of every prompt."""
@@ -186,10 +186,10 @@ class Filter:
 
 def random_filter(rng: random.Random, look: Look, things: Sequence[Thing]) -> Filter:
     """Sample a filter by color, shape or both; most filters match at least one object of the scene."""
-    model = rng.choice(things)
+    example = rng.choice(things)
     if rng.random() < 0.15:
-        model = Thing(rng.choice(look.shapes), rng.choice(look.colours), "small", "solid", 1)
-    return rng.choice((Filter(model.color), Filter(shape=model.shape), Filter(model.color, model.shape)))
+        example = Thing(rng.choice(look.shapes), rng.choice(look.colours), "small", "solid", 1)
+    return rng.choice((Filter(example.color), Filter(shape=example.shape), Filter(example.color, example.shape)))
 
 
 def look_of(name: str) -> Look:
@@ -211,11 +211,11 @@ class ShapeSource(Generated):
 
 
 class Shapes(ShapeSource, GeneratedQuestions):
-    """Questions that a base model should be able to answer; question types alternate and looks are sampled.
+    """Questions that a base model should be able to answer, with alternating types and sampled looks.
 
-    "name": all objects of an image with their cells; "second": the objects of one of two images; "count": how many of
-    some; "sum": a sum, difference or product of numbers, without an image. The truth is the text of the answer, and
-    `meta["cot"]` is the single fact that it follows from.
+    "name": list all objects of an image with their cells; "second": the same for one of two images; "count": count the
+    objects that match a filter; "sum": a sum, difference or product of two numbers, without an image. The truth is the
+    text of the answer, and `meta["cot"]` the single fact that it follows from.
     """
 
     QUESTION_TYPES = ("name", "second", "count", "sum")

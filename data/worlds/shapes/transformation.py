@@ -1,4 +1,4 @@
-"""Images of a scene before and after edits: which function calls lead from one to the other? After TRANCE."""
+"""Pairs of images before and after edits; the answer is the edits as function calls, in the style of TRANCE."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ class Transformation(ShapeSource):
     def _edit(self, rng: random.Random, before: Sequence[Thing]) -> tuple[list[Thing], list[Edit]]:
         """Apply one or two edits to different objects or attributes; they are ordered by object and attribute."""
         candidates = [(number, attribute) for number in range(len(before)) for attribute in self.attributes]
-        picked = sorted(
+        selected = sorted(
             rng.sample(candidates, min(len(candidates), rng.choice((1, 1, 2)))),
             key=lambda c: (c[0], ATTRIBUTES.index(c[1])),
         )
         after, edits = list(before), []
-        for number, attribute in picked:
+        for number, attribute in selected:
             occupied = {str(thing.position) for thing in after}
             value = rng.choice([v for v in _values(attribute, self.look, after[number]) if v not in occupied])
             new = int(value) if attribute == "position" else value

@@ -1,7 +1,7 @@
 """Synthetic variable stars of ten classes, each with a light curve, a spectrum and a record of catalog entries.
 
-Each modality alone identifies the class imperfectly, and of different stars: spectra show temperatures but no periods,
-light curves a shape behind noise and gaps, records colors and a period that is sometimes an alias.
+No single modality identifies every class: spectra show temperatures but no periods, light curves have noise and gaps,
+and the period in a record is sometimes an alias.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Type:
     metals: tuple[float, float] = (-0.2, 0.25)
     dwarf: float = 1.0
     active: float = 0.0
-    """Maximum emission in hydrogen lines."""
+    """Maximum emission in the hydrogen lines."""
     speed: float = 35.0
     """Standard deviation of the radial velocity in km/s."""
 
@@ -76,13 +76,13 @@ DUST = np.array([0.85, 1.06, 0.63, 0.28, 0.18, 0.12, 0.07, 0.05, 0.04, 0.03])
 
 @dataclass(frozen=True)
 class Star:
-    """The true parameters of one star; each modality observes them with its own noise."""
+    """The true parameters of one star, which each modality observes with independent noise."""
 
     name: str
     shape: str
     """The shape of the light curve: that of the class, or "odd"."""
     looks: str
-    """The class whose spectrum and colors the star has; another one for some anomalies."""
+    """The class of the spectrum and colors: another than that of the star for some anomalies."""
     period: float
     amplitude: float
     kelvin: float
@@ -99,9 +99,9 @@ class Star:
 
 def sample_star(name: str, rng: Generator, odd: bool = False) -> Star:
     """Sample a star of class `name`. If `odd`, its light curve fits no class, or its spectrum fits another."""
-    strange = odd and rng.random() < 0.5
+    odd_shape = odd and rng.random() < 0.5
     others = [c for c in CLASSES if abs(TYPES[c].kelvin[0] - TYPES[name].kelvin[0]) > 1200]
-    looks = str(rng.choice(others)) if odd and not strange else name
+    looks = str(rng.choice(others)) if odd and not odd_shape else name
     t, appearance = TYPES[name], TYPES[looks]
     dex = float(rng.normal(0, t.period[1]))
     spread = 2.0 if looks in ("RRAB", "RRC") else 1.0
@@ -111,10 +111,10 @@ def sample_star(name: str, rng: Generator, odd: bool = False) -> Star:
     extinction = float(rng.gamma(2.0, 0.25) * (0.4 + np.exp(-abs(latitude) / 15)))
     return Star(
         name=name,
-        shape="odd" if strange else name,
+        shape="odd" if odd_shape else name,
         looks=looks,
         period=10 ** (t.period[0] + dex),
-        amplitude=float(np.clip(10 ** rng.normal(*t.amplitude), 0.04, 6.0)) * (1.5 if strange else 1.0),
+        amplitude=float(np.clip(10 ** rng.normal(*t.amplitude), 0.04, 6.0)) * (1.5 if odd_shape else 1.0),
         kelvin=float(np.clip(rng.normal(*appearance.kelvin), 2500, 16000)),
         absolute=absolute,
         metals=float(rng.normal(*appearance.metals)),
@@ -135,7 +135,7 @@ def colors(kelvin: float) -> np.ndarray:
 
 
 ALIASES = (0.5, 2.0, 0.0)
-"""A wrong period is half or twice the true one, or (0) its alias with one cycle per sidereal day."""
+"""Factors of wrong periods; 0: the alias of the true period with one cycle per sidereal day."""
 
 
 def catalogue(star: Star, rng: Generator, wrong: float = 0.12) -> dict[str, float]:
@@ -147,7 +147,7 @@ def catalogue(star: Star, rng: Generator, wrong: float = 0.12) -> dict[str, floa
     bands = star.bright - star.extinction * (1 - DUST) + colors(star.kelvin) - glow
     errors = np.hypot([0.002, 0.006, 0.004, 0.022, 0.024, 0.022, 0.023, 0.021, 0.05, 0.2], 0.002 * rng.random(10))
     errors = errors * np.exp(0.15 * (star.bright - 14)) * (1 + 1.5 * star.amplitude * np.array([1, 1, 1, *[0] * 7]))
-    # Infrared magnitudes come from one epoch at a random phase, optical ones are means over many.
+    # Infrared magnitudes are from one epoch at a random phase, optical ones means over many epochs.
     m = bands + errors * rng.standard_normal(10) + star.amplitude * 0.15 * rng.standard_normal()
     pm = np.hypot(abs(star.speed) + 30, 20) / 4.74 / distance * 1000 * rng.standard_normal(2)
     pm_error = parallax_error * rng.uniform(0.9, 1.5, 2)
@@ -285,6 +285,6 @@ class Stars(Generated):
         return present or [self.modalities[rng.integers(len(self.modalities))]]
 
     def _generator(self, index: int, stream: int) -> Generator:
-        # Philox takes a key as it is; expanding a seed (SeedSequence) would take longer than sampling a star.
+        # Philox uses its key directly; expanding a seed (SeedSequence) would take longer than sampling a star.
         key = (self.seed * 3 + SPLITS.index(self.split)) % 2**64 << 64 | (index + 1) * 8 + stream
         return np.random.Generator(np.random.Philox(key=key))

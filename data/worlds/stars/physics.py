@@ -1,6 +1,6 @@
 """Observations of variable stars: sampling in time, brightness by class and phase, and spectra with absorption lines.
 
-Shapes, periods and temperatures follow the classes of the ASAS-SN catalog in outline; they do not model single stars.
+Shapes, periods and temperatures roughly follow the classes of the ASAS-SN catalog.
 Times are in days, wavelengths in Angstrom, magnitudes in V, fluxes in mJy (light curves) or relative (spectra).
 """
 
@@ -20,6 +20,7 @@ ZERO = 3.636e6
 FIRST = 2_456_600.0
 """The first night as heliocentric Julian date (HJD)."""
 NIGHTS = 1600
+"""Approximate length of the survey."""
 
 
 def epochs(rng: Generator) -> Series:
@@ -108,9 +109,9 @@ def _mira(t: Series, phase: Series, rng: Generator) -> Series:
 
 
 def _odd(t: Series, phase: Series, rng: Generator) -> Series:
-    """An anomaly of no class: deep aperiodic dips of a few weeks on a slow decline."""
-    when = rng.uniform(t[0], t[-1], rng.integers(3, 7))
-    dips = sum(rng.uniform(0.4, 1) * np.exp(-0.5 * ((t - w) / rng.uniform(8, 40)) ** 2) for w in when)
+    """An anomaly: deep aperiodic dips of a few weeks on a slow decline."""
+    centers = rng.uniform(t[0], t[-1], rng.integers(3, 7))
+    dips = sum(rng.uniform(0.4, 1) * np.exp(-0.5 * ((t - c) / rng.uniform(8, 40)) ** 2) for c in centers)
     return np.asarray(dips + 0.3 * (t - t[0]) / (t[-1] - t[0]))
 
 
@@ -129,12 +130,13 @@ def observed(
     dim = SHAPES[name](t, (t - FIRST) / period + rng.random(), rng)
     flux = ZERO * 10 ** (-0.4 * (bright + amplitude * (dim - 0.5)))
     error = np.hypot(0.012 * flux, rng.uniform(0.06, 0.12))
-    # One percent of the exposures are outliers whose reported error does not show it.
+    # One percent of the exposures are outliers, which their reported errors do not reflect.
     noise = rng.standard_normal(len(t)) * np.where(rng.random(len(t)) < 0.01, 6.0, 1.0)
     return np.column_stack([t, flux + error * noise, error])
 
 
 POINTS = 1500
+"""Points of a spectrum."""
 LINES: tuple[tuple[float, float, str], ...] = (
     (6562.8, 7, "H"), (4861.3, 8, "H"), (4340.5, 8, "H"), (4101.7, 8, "H"), (3970.1, 7, "H"),
     (3933.7, 7, "Ca"), (3968.5, 6, "Ca"), (8498.0, 5, "Ca3"), (8542.1, 6, "Ca3"), (8662.1, 6, "Ca3"),
@@ -212,7 +214,7 @@ def spectrum(
     lines[0] -= emission
     flux = planck(wave, kelvin) * np.exp(-np.minimum(lines @ depth, 4.0))
     flux = np.interp(wave * (1 - speed / 299_792.458), wave, flux)
-    # Dust absorbs the blue; the flux calibration has a tilt of a few percent.
+    # Dust reddens the spectrum; the flux calibration is tilted by a few percent.
     tilt = rng.normal(0, 0.06) * (wave - 6400) / 2500
     flux = flux * np.exp(-reddening * dust - air * rng.uniform(0.5, 1.2) + tilt)
     flux /= np.median(flux)
