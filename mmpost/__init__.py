@@ -88,8 +88,8 @@ if TYPE_CHECKING:
     from mmpost.edits.lora import (
         Lora as Lora,
     )
-    from mmpost.edits.standardise import (
-        Standardise as Standardise,
+    from mmpost.edits.standardize import (
+        Standardize as Standardize,
     )
     from mmpost.errors import (
         ColumnError as ColumnError,

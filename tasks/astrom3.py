@@ -11,7 +11,7 @@ from mmpost.data.media.limits import Limits
 from mmpost.data.signals.preprocess import class_balanced_subset
 from mmpost.data.worlds.stars.catalogue import CLASSES, MODALITIES, Stars
 from mmpost.edits.head import AddHead
-from mmpost.edits.standardise import Standardise
+from mmpost.edits.standardize import Standardize
 from mmpost.metrics.embeddings import (
     CrossModalRetrieval,
     EmbeddingClassifier,
@@ -46,7 +46,7 @@ class Astrom3(mp.Task):
     fusion: Literal["auto", "average", "concat"] = "auto"
     """Input of the head: the embeddings of all modalities averaged or concatenated. auto: the average of several, or
     for a single modality the features before its projection, as published."""
-    labels: float = Field(default=1.0, gt=0.0, le=1.0)
+    label_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Fraction of the training labels to use, with the same cap for every class, so that rare classes are kept."""
     contrast_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
     """Fraction of the steps for pre-training; 1: pre-training only, for a checkpoint that other runs start from."""
@@ -66,9 +66,9 @@ class Astrom3(mp.Task):
     """Synthetic stars per evaluation."""
     missing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Fraction of modalities that are missing in synthetic training stars."""
-    planted: float = Field(default=0.05, ge=0.0, lt=0.5)
+    anomaly_fraction: float = Field(default=0.05, ge=0.0, lt=0.5)
     """Fraction of anomalies, and of wrong labels, among the synthetic stars of the bench "unusual"; 0: no bench."""
-    draw: int = 0
+    data_seed: int = 0
     """Seed of the synthetic stars and of the choice of labels."""
 
     def stages(self) -> Iterator[mp.Stage]:
@@ -77,7 +77,7 @@ class Astrom3(mp.Task):
         auto = "features" if len(self.modalities) == 1 else "average"
         pooling = auto if self.fusion == "auto" else self.fusion
         # Pre-training has the head too, since evaluations read it; before the head is trained, they are at chance.
-        edits = (Standardise(everything), AddHead(len(CLASSES), self.modalities, pooling))
+        edits = (Standardize(everything), AddHead(len(CLASSES), self.modalities, pooling))
         if self.pretrain:
             fraction = self.contrast_fraction
             yield mp.Stage("contrast", everything, self.contrast, self.batch_size, crop, fraction=fraction, edits=edits)
@@ -103,9 +103,9 @@ class Astrom3(mp.Task):
             retrieval = CrossModalRetrieval(self._used_modalities)
             benches.append(mp.Bench("retrieval", source, (retrieval,), retrieval_recall))
         benches.append(mp.Bench("search", source, (neighbors,), neighbor_precision))
-        if not self.data.train and self.planted:
-            modalities, planted = self._used_modalities, self.planted
-            anomalies = Stars("test", self.bench_stars, self.draw + 1, modalities, 0.0, planted, planted)
+        if not self.data.train and self.anomaly_fraction:
+            modalities, planted = self._used_modalities, self.anomaly_fraction
+            anomalies = Stars("test", self.bench_stars, self.data_seed + 1, modalities, 0.0, planted, planted)
             outlier = OutlierScore(fit, CLASSES, self.modalities, ground_truth=("odd", "wrong"))
             benches.append(mp.Bench("unusual", anomalies, (outlier,), anomaly_detection))
         return benches
@@ -119,12 +119,12 @@ class Astrom3(mp.Task):
     def _labelled(self, most: int | None = None) -> mp.Subset:
         """The training stars with labels, of which at most `most` in total, balanced over classes."""
         source = self._source("train")
-        total = round(self.labels * len(source))
-        indices = class_balanced_subset(source.labels, total if most is None else min(most, total), self.draw)
+        total = round(self.label_fraction * len(source))
+        indices = class_balanced_subset(source.labels, total if most is None else min(most, total), self.data_seed)
         if not indices:
             raise mp.ConfigError(
-                f"task.labels={self.labels}: wanted at least one star of each class, found {total} of {len(source)} "
-                "labels to use; raise task.labels or use more stars"
+                f"task.label_fraction={self.label_fraction}: wanted at least one star of each class, found {total} of "
+                f"{len(source)} labels to use; raise task.label_fraction or use more stars"
             )
         return mp.Subset(source, indices)
 
@@ -147,4 +147,4 @@ class Astrom3(mp.Task):
             return PublishedStars(rows, CLASSES, self._used_modalities, dataset, Limits.of(self.data))
         missing = self.missing if split == "train" else 0.0
         n = self.stars if split == "train" else self.bench_stars
-        return Stars(split, n, self.draw, self._used_modalities, missing=missing)
+        return Stars(split, n, self.data_seed, self._used_modalities, missing=missing)

@@ -34,13 +34,13 @@ class JudgedPairs(BuildPairs):
 class CxrPreference(mp.PreferenceTask):
     """Chest X-ray reports: optional SFT, then candidates, judge, pairs, and training with a preference loss."""
 
-    official: str = ""
+    dataset: str = ""
     """Folder of MIMIC-CXR-JPG with reports, Open-i or CheXpert Plus; empty: your rows in data.*, or synthetic."""
     section: Section = "findings"
     """Section of the report to write, in official datasets: findings, impression or both."""
     prompt: str = PROMPT
     """Prompt for studies without an indication."""
-    indicated: str = INDICATED
+    indication_prompt: str = INDICATED
     """Prompt for studies with one; {indication} is replaced by it."""
     sft_fraction: float = Field(default=0.0, ge=0, le=1)
     """Fraction of the steps for SFT on the reference reports, before candidates are sampled; 1: SFT only."""
@@ -50,7 +50,7 @@ class CxrPreference(mp.PreferenceTask):
     """Candidate reports per study."""
     sampling: mp.Sampling = mp.Sampling(max_tokens=512)
     """How candidates are sampled."""
-    together: int = Field(default=64, ge=1)
+    generation_batch_size: int = Field(default=64, ge=1)
     """Studies per batch of the data-generation stages; each batch is recorded when it is complete."""
     judge: JudgeSettings = JudgeSettings()
     """The judge that scores candidates, and reports in evaluations."""
@@ -58,7 +58,7 @@ class CxrPreference(mp.PreferenceTask):
     """How pairs are built: minimum score margin, rejected reply, length control."""
     freeze: tuple[str, ...] = ("vision",)
     """Parts of the model that are frozen during preference learning."""
-    select: Literal["judge", "lc"] = "judge"
+    best_by: Literal["judge", "lc"] = "judge"
     """Metric that selects the best checkpoint: the judge's score, or the same divided by relative length (LC-GREEN)."""
     studies: int = Field(default=512, ge=1)
     """Synthetic training studies."""
@@ -82,7 +82,7 @@ class CxrPreference(mp.PreferenceTask):
     def best_metric(self) -> str:  # type: ignore[override]
         """The metric of sampled reports that selects the best checkpoint: they are sampled as the candidates of pairs
         are, and change more than greedy ones."""
-        return f"sampled/{self.select}"
+        return f"sampled/{self.best_by}"
 
     def stages(self) -> Iterator[mp.Stage]:
         source, gold = self._source("train", self.studies, seed=0), (mp.Gold(reference),)
@@ -93,11 +93,18 @@ class CxrPreference(mp.PreferenceTask):
         if self.sft_fraction == 1:
             return
         generate = (mp.DropReplies(), mp.Generate(n=self.candidates, sampling=self.sampling))
-        yield mp.Stage("candidates", source, None, self.together, generate)
+        yield mp.Stage("candidates", source, None, self.generation_batch_size, generate)
         judge = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
-        yield mp.Stage("judging", source, None, self.together, judge, reads_from=mp.ReadsFrom("candidates", recorded))
         yield mp.Stage(
-            "pairing", source, None, self.together, (self.pairs,), reads_from=mp.ReadsFrom("judging", recorded)
+            "judging", source, None, self.generation_batch_size, judge, reads_from=mp.ReadsFrom("candidates", recorded)
+        )
+        yield mp.Stage(
+            "pairing",
+            source,
+            None,
+            self.generation_batch_size,
+            (self.pairs,),
+            reads_from=mp.ReadsFrom("judging", recorded),
         )
         frozen = (Freeze(self.freeze),) if self.freeze else ()
         yield self.preference_stage(
@@ -135,11 +142,13 @@ class CxrPreference(mp.PreferenceTask):
         return self.judge.model_copy(update={"length_control": False, "rules": rules}).judge()
 
     def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
-        if self.official:
+        if self.dataset:
             limits = Limits.of(self.data)
-            return Studies(self.official, split, self.section, self.prompt, self.indicated, limits)
+            return Studies(self.dataset, split, self.section, self.prompt, self.indication_prompt, limits)
         rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
-        return SyntheticStudies(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indicated)
+        return (
+            SyntheticStudies(split, n, seed) if rows is None else ReportRows(rows, self.prompt, self.indication_prompt)
+        )
 
 
 def reference(sample: mp.Sample) -> str:

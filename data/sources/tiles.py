@@ -22,7 +22,7 @@ class Tiles(Settings):
     """Longest side of a tile, in pixels of the original image."""
     overview: int = Field(default=512, ge=0)
     """Longest side of the overview, which precedes the tiles; 0: no overview."""
-    most: int = Field(default=9, ge=1)
+    max_tiles: int = Field(default=9, ge=1)
     """Maximum number of tiles per image; an image that would need more gets larger tiles."""
     overlap: float = Field(default=0.0, ge=0, lt=1)
     """How far each tile extends into its neighbors, as a fraction of its sides."""
@@ -30,7 +30,7 @@ class Tiles(Settings):
     def grid(self, width: float, height: float) -> tuple[int, int]:
         """Columns and rows of tiles; (1, 1) means that the image is not split."""
         side = float(self.side)
-        while (columns := math.ceil(width / side)) * (rows := math.ceil(height / side)) > self.most:
+        while (columns := math.ceil(width / side)) * (rows := math.ceil(height / side)) > self.max_tiles:
             side *= 1.05
         return columns, rows
 

@@ -17,7 +17,7 @@ EXPORTS: dict[str, str] = {
         "mmpost.edits.freeze": "Freeze",
         "mmpost.edits.head": "AddHead",
         "mmpost.edits.lora": "Lora",
-        "mmpost.edits.standardise": "Standardise",
+        "mmpost.edits.standardize": "Standardize",
         "mmpost.errors": "ColumnError ConfigError DataError MmpostError PluginError TrainError",
         "mmpost.methods.policy_gradient": "PolicyGradientTask",
         "mmpost.methods.preference": "PreferenceTask",

@@ -259,7 +259,7 @@ class PolicyLoss(Objective):
         if self.injected:
             gradient_weight = token_weight * x.advantage.abs()
             injected = (gradient_weight * x.columns["injected"]).sum()
-            metrics["policy/injected_share"] = (injected, gradient_weight.sum())
+            metrics["policy/injected_fraction"] = (injected, gradient_weight.sum())
         if outputs.entropy is not None:
             entropy = outputs.entropy.masked_fill(x.hidden, 0.0)
             metrics["entropy"] = _mean(entropy, x.logged)

@@ -13,7 +13,7 @@ class ClipsBase(mp.Task):
 
     question_types: tuple[str, ...] = ("some", "when", "some", "some when")
     """Question types (data/worlds/clips.py); none of these asks for an order."""
-    loose: float = 1.5
+    label_noise: float = 1.5
     """Maximum error of the labels: seconds by which a span starts too early or ends too late."""
     clips: int = 4096
     """Synthetic training clips; each is encoded once and reused in every epoch."""
@@ -21,7 +21,7 @@ class ClipsBase(mp.Task):
     """Clips per step."""
 
     def stages(self) -> Iterator[mp.Stage]:
-        source = Clips("train", self.question_types, n=self.clips, seed=1, loose=self.loose)
+        source = Clips("train", self.question_types, n=self.clips, seed=1, loose=self.label_noise)
         yield mp.Stage(
             "sft",
             source,

@@ -14,7 +14,7 @@ class SoundsBase(mp.Task):
     """Frequent question types (data/worlds/sounds.py)."""
     rare: tuple[str, ...] = ("last", "count", "absent")
     """Rare question types."""
-    often: int = 5
+    repeat_frequent: int = 5
     """Frequency of a frequent question type relative to a rare one."""
     clips: int = 9600
     """Synthetic training clips."""
@@ -29,7 +29,7 @@ class SoundsBase(mp.Task):
 
     def stages(self) -> Iterator[mp.Stage]:
         templates = [self.question + instruction for instruction in (self.answer, self.think)]
-        source = Sounds("train", self.question_types * self.often + self.rare, self.clips, 1, templates)
+        source = Sounds("train", self.question_types * self.repeat_frequent + self.rare, self.clips, 1, templates)
         yield mp.Stage(
             "sft", source, mp.Likelihood(), self.prompts_per_step, transforms=(mp.ReplyFromTruth(text=self.reply),)
         )

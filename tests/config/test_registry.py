@@ -1,4 +1,4 @@
-"""Plug-ins from outside the repository: files, folders, entry points; and what is said of those that are not there."""
+"""Plug-ins outside the repository: files, folders and entry points, and errors for missing ones."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def double(x):
 
 
 @pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The path and the modules that a file brings do not outlive the test."""
+def restore_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore sys.path and sys.modules after the test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
     for name in [name for name in sys.modules if name.startswith("outside_")]:
         del sys.modules[name]
 
 
-def test_a_task_in_a_file_is_imported_once_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_in_a_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "outside_one.py").write_text(TASK.format(kind="One"))
     monkeypatch.chdir(tmp_path)
     first = registry.module("./outside_one.py", "mmpost.tasks")
@@ -57,8 +57,8 @@ def test_a_task_in_a_folder_may_import_its_neighbours(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "__init__.py").write_text("from outside_neighbour import WORD\n" + TASK.format(kind="Two"))
     (tmp_path / "outside_neighbour.py").write_text("WORD = 'here'")
-    found = registry.module(str(folder), "mmpost.tasks")
-    assert found.WORD == "here"
+    module = registry.module(str(folder), "mmpost.tasks")
+    assert module.WORD == "here"
     assert registry.label(str(folder)) == "outside_two"
 
 
@@ -76,11 +76,11 @@ if __name__ == "__main__":
         print(pool.map(double, [4]))
 """
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "[8]\n", done.stderr
+    process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert process.stdout == "[8]\n", process.stderr
 
 
-def test_what_a_file_defines_reaches_spawned_processes(tmp_path: Path) -> None:
+def test_classes_of_a_task_file_unpickle_in_spawned_processes(tmp_path: Path) -> None:
     (tmp_path / "outside_spawned.py").write_text(TASK.format(kind="Spawned"))
     runner = tmp_path / "elsewhere" / "runner.py"
     runner.parent.mkdir()
@@ -95,8 +95,8 @@ if __name__ == "__main__":
 """
     )
     command = [sys.executable, str(runner), str(tmp_path / "outside_spawned.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "[8] True\n", done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.stdout == "[8] True\n", process.stderr
 
 
 def test_an_installed_package_brings_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +110,13 @@ def test_an_installed_package_brings_a_task(tmp_path: Path, monkeypatch: pytest.
     assert registry.exported(registry.module("far_away", "mmpost.tasks"), Task).__name__ == "FarAway"
 
 
-def test_what_cannot_be_found_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_plugin_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("outside_here.py").write_text("")
     Path("json.py").write_text("")
     Path("with-dash.py").write_text("")
     (tmp_path / "empty").mkdir()
-    for name, said in {
+    for name, message in {
         "visruf": "did you mean visurf",
         "outside_here": r"write \./outside_here\.py",
         "./outside_not_here.py": r"no|none at .*outside_not_here\.py",
@@ -125,19 +125,19 @@ def test_what_cannot_be_found_is_explained(tmp_path: Path, monkeypatch: pytest.M
         "./with-dash.py": "name that Python can import",
         "no.such.thing": "no task named 'no.such.thing'",
     }.items():
-        with pytest.raises(PluginError, match=said):
+        with pytest.raises(PluginError, match=message):
             registry.module(name, "mmpost.tasks")
     with pytest.raises(PluginError, match="has no 'nothing'"):
         registry.member("outside_here.py:nothing", "mmpost.rewards")
 
 
-def test_an_error_in_a_task_file_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_an_error_in_a_task_file_is_raised_unchanged(tmp_path: Path) -> None:
     (tmp_path / "outside_broken.py").write_text("import no_such_module_anywhere")
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
         registry.module(str(tmp_path / "outside_broken.py"), "mmpost.tasks")
 
 
-def test_the_listed_plugins_are_those_of_the_interface_and_no_helpers() -> None:
+def test_the_listed_plugins_exclude_helpers() -> None:
     listed = {kind: list(registry.plugins(f"mmpost.{kind}")) for kind in registry.INTERFACES}
     assert all(doc for plugins in listed.values() for _, _, doc in plugins)
     for kind, base in (("objectives", Objective), ("updates", Update)):
@@ -150,7 +150,7 @@ def test_the_listed_plugins_are_those_of_the_interface_and_no_helpers() -> None:
         assert {(module, name) for module, name, _ in listed[kind]} == classes
     assert {f"{module}.{name}" for module, name, _ in listed["rewards"]} == {*REWARDS, "span.DualReward"}
     assert "columns" not in {module for module, _, _ in listed["transforms"]}
-    assert {name for _, name, _ in listed["edits"]} == {"AddHead", "Freeze", "Lora", "Standardise"}
+    assert {name for _, name, _ in listed["edits"]} == {"AddHead", "Freeze", "Lora", "Standardize"}
 
 
 def test_a_plugin_may_inherit_its_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

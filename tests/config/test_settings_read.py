@@ -1,4 +1,4 @@
-"""A setting that nothing reads is a bug: two-step runs record which settings are looked at."""
+"""A setting that no code reads is a bug: two-step runs record which settings are accessed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = {
     "steps": 2,
 }
 STAR = ["light_curve", "spectrum", "record"]
-OF_TASK: dict[str, list[dict[str, Any]]] = {
+SETTINGS_OF_TASK: dict[str, list[dict[str, Any]]] = {
     "visurf": [
         {"task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}},
         {
@@ -87,7 +87,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
     "bases.clips": [{"task": {"prompts_per_step": 2, "clips": 4}}],
     "temporal_r1": [
         {"task": {"prompts_per_step": 2, "num_generations": 2, "clips": 4, "sampling": {"max_tokens": 4}}},
-        {"data": "FILMS", "task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}},
+        {"data": "VIDEOS", "task": {"prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}},
     ],
     "bases.sounds": [{"model": "random-tiny-audio", "task": {"prompts_per_step": 2}}],
     "r1_aqa": [
@@ -110,7 +110,7 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
                 **{
                     "prompts_per_step": 2,
                     "sft_prompts_per_step": 2,
-                    "together": 4,
+                    "generation_batch_size": 4,
                     "candidates": 2,
                     "studies": 4,
                     "bench_studies": 2,
@@ -121,8 +121,8 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         }
         for more, data in (
             ({"sft_fraction": 0.5, "pairs": {"control": "matched", "tolerance": 1}}, {}),
-            ({"indicated": "{indication}"}, {"data": "OWN"}),
-            ({"official": "OPEN_I"}, {}),
+            ({"indication_prompt": "{indication}"}, {"data": "OWN"}),
+            ({"dataset": "OPEN_I"}, {}),
         )
     ],
     "sft": [{"data": "OWN", "task": {"prompts_per_step": 2}}],
@@ -146,12 +146,12 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         for more, own in (
             (
                 {
-                    **{"modalities": STAR, "missing": 0.2, "planted": 0.2, "labels": 1.0},
+                    **{"modalities": STAR, "missing": 0.2, "anomaly_fraction": 0.2, "label_fraction": 1.0},
                     "contrast": {"modalities": STAR, "pairs": "star"},
                 },
                 {},
             ),
-            ({"modalities": ["record"], "crop": "released", "labels": 0.5}, {"data": "STARS"}),
+            ({"modalities": ["record"], "crop": "released", "label_fraction": 0.5}, {"data": "STARS"}),
         )
     ],
     "grpo": [
@@ -164,12 +164,12 @@ OF_TASK: dict[str, list[dict[str, Any]]] = {
         )
     ],
 }
-"""What each task is run with; a new task needs a line here."""
+"""Settings of the runs of each task; a new task needs an entry."""
 
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> dict[str, str]:
-    """Four rows of the user's own, for any task."""
+    """Four user rows that fit every task."""
     from mmpost.data.worlds.digits.scenes import Scenes, answer_text
 
     lines = []
@@ -186,7 +186,7 @@ def own_data(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def own_pairs(own_data: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """The same rows, with the answer preferred to another."""
+    """The same rows as preference pairs."""
     rows = [json.loads(line) for line in Path(own_data["train"]).read_text().splitlines()]
     pairs = [{"image": r["image"], "prompt": r["problem"], "chosen": r["solution"], "rejected": "[]"} for r in rows]
     file = tmp_path / "pairs.jsonl"
@@ -195,8 +195,8 @@ def own_pairs(own_data: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def own_films(tmp_path: Path) -> dict[str, str]:
-    """Rows about one film, for any task that asks about time."""
+def own_videos(tmp_path: Path) -> dict[str, str]:
+    """Rows about one video, for temporal tasks."""
     from mmpost.data.worlds.clips import Clips
 
     (tmp_path / "film.mp4").write_bytes(Clips(n=1)[0].prompt[0].value.bytes())
@@ -209,7 +209,7 @@ def own_films(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def own_sounds(tmp_path: Path) -> dict[str, str]:
-    """Rows about sounds of the user's own, and spoken digits beside them."""
+    """User rows with sounds, and spoken-digit files in the same folder."""
     from mmpost.data.worlds.sounds import Sounds
 
     lines = []
@@ -225,7 +225,7 @@ def own_sounds(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def own_studies(tmp_path: Path) -> dict[str, str]:
-    """Chest film studies as Open-i publishes them."""
+    """Chest radiograph studies in the format of Open-i."""
     from PIL import Image
 
     folder = tmp_path / "open_i"
@@ -239,7 +239,7 @@ def own_studies(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports of random weights say nothing, and rules give them all the same: a longer one is the better one here."""
+    """Score reports by length: the rules give all reports of random weights the same score."""
     from mmpost.judges.base import Verdict
     from mmpost.judges.radiology.rules import RuleJudge
 
@@ -253,92 +253,96 @@ def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reasks")
-"""Fields of JudgeSettings that are read where a model judges: tests/judges has these."""
+"""Fields of JudgeSettings that only a judge model reads; covered by tests/judges."""
 
 
 @pytest.fixture
 def own_stars(tmp_path: Path) -> dict[str, str]:
-    """A published data set of stars, in miniature."""
+    """The released dataset of variable stars, in miniature."""
     return {"train": save(tmp_path / "stars", 12)}
 
 
-def given(settings: dict[str, Any], own: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """The settings with the user's data in the places of their names."""
-    if settings.get("task", {}).get("official") == "OPEN_I":
-        settings = {**settings, "task": {**settings["task"], "official": own["OPEN_I"]["root"]}}
-    found = {**settings, **({"data": own[settings["data"]]} if "data" in settings else {})}
-    spoken = found.get("task", {}).get("speech") == "SPOKEN"
-    return {**found, "task": {**found["task"], "speech": own["SOUND"]["root"]}} if spoken else found
+def fill_placeholders(settings: dict[str, Any], user_data: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Replace the placeholders of OF_TASK by the user data."""
+    if settings.get("task", {}).get("dataset") == "OPEN_I":
+        settings = {**settings, "task": {**settings["task"], "dataset": user_data["OPEN_I"]["root"]}}
+    filled = {**settings, **({"data": user_data[settings["data"]]} if "data" in settings else {})}
+    has_speech = filled.get("task", {}).get("speech") == "SPOKEN"
+    return {**filled, "task": {**filled["task"], "speech": user_data["SOUND"]["root"]}} if has_speech else filled
 
 
-def leaves(kind: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
-    """(section, field) of everything that can be set in `kind` and its sections."""
-    found = set()
-    for name, info in kind.model_fields.items():
-        if kind.__name__ == "JudgeSettings" and name in OTHER_JUDGES:
+def fields_of(section_class: type[BaseModel]) -> set[tuple[type[BaseModel], str]]:
+    """(section, field) of every setting of `section_class` and its nested sections."""
+    fields = set()
+    for name, info in section_class.model_fields.items():
+        if section_class.__name__ == "JudgeSettings" and name in OTHER_JUDGES:
             continue
-        found.add((kind, name))
+        fields.add((section_class, name))
         for section in run_config._sections(info.annotation):
-            found |= leaves(section)
-    return found
+            fields |= fields_of(section)
+    return fields
 
 
 OWN = {
-    **{"OWN": "own_data", "PAIRS": "own_pairs", "FILMS": "own_films", "SOUND": "own_sounds"},
+    **{"OWN": "own_data", "PAIRS": "own_pairs", "VIDEOS": "own_videos", "SOUND": "own_sounds"},
     **{"OPEN_I": "own_studies", "STARS": "own_stars"},
 }
-"""Fixtures of the data that stand for the names in OF_TASK."""
+"""Fixture of each data placeholder of OF_TASK."""
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of this session see."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder shared by all xdist workers of this session."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "settings read"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-@pytest.mark.parametrize("name", OF_TASK)
+@pytest.mark.parametrize("name", SETTINGS_OF_TASK)
 def test_every_setting_is_read(
     name: str,
     tmp_path: Path,
-    shared: Path,
+    shared_folder: Path,
     request: pytest.FixtureRequest,
     judged_by_length: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Some settings are read by some tasks only, so whichever case ends last looks at what all of them have read."""
-    assert set(OF_TASK) == set(registry.modules("mmpost.tasks"))
-    own = {word: request.getfixturevalue(data) for word, data in OWN.items() if word in json.dumps(OF_TASK[name])}
+    """Some settings are read by some tasks only, so the case that finishes last checks the union over all cases."""
+    assert set(SETTINGS_OF_TASK) == set(registry.modules("mmpost.tasks"))
+    user_data = {
+        placeholder: request.getfixturevalue(data)
+        for placeholder, data in OWN.items()
+        if placeholder in json.dumps(SETTINGS_OF_TASK[name])
+    }
     read: set[tuple[str, str]] = set()
-    plain = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
+    original = BaseModel.__getattribute__ if "__getattribute__" in vars(BaseModel) else object.__getattribute__
 
-    def recording(self: Any, name: str) -> Any:
+    def record_access(self: Any, name: str) -> Any:
         if not name.startswith("_"):
             read.update((c.__name__, name) for c in type(self).__mro__ if name in getattr(c, "__annotations__", {}))
-        return plain(self, name)
+        return original(self, name)
 
-    monkeypatch.setattr(Settings, "__getattribute__", recording, raising=False)
-    for number, settings in enumerate(OF_TASK[name]):
-        words = run_config.merge(run_config.merge(QUICK, {"task": name}), given(settings, own))
-        mmpost.train(words, out=str(tmp_path / f"{name}-{number}"))
+    monkeypatch.setattr(Settings, "__getattribute__", record_access, raising=False)
+    for number, settings in enumerate(SETTINGS_OF_TASK[name]):
+        run_settings = run_config.merge(run_config.merge(QUICK, {"task": name}), fill_placeholders(settings, user_data))
+        mmpost.train(run_settings, out=str(tmp_path / f"{name}-{number}"))
     partial = tmp_path / "read.json"
     partial.write_text(json.dumps(sorted(read)))
-    partial.rename(shared / f"{name}.json")  # whole or not there: another worker may look now
-    files = list(shared.glob("*.json"))
-    if len(files) == len(OF_TASK):
+    partial.rename(shared_folder / f"{name}.json")  # atomic: another worker may be listing the folder
+    files = list(shared_folder.glob("*.json"))
+    if len(files) == len(SETTINGS_OF_TASK):
         unread = every_setting() - {tuple(pair) for file in files for pair in json.loads(file.read_text())}
-        assert not {f"{kind}.{setting}" for kind, setting in unread}
+        assert not {f"{section}.{setting}" for section, setting in unread}
 
 
 def every_setting() -> set[tuple[str, str]]:
-    """(class that declares it, name) of each setting of a run and of all tasks."""
+    """(declaring class, field) of each setting of a run and of all tasks."""
     sections = {(run_config.RunConfig, name) for name in run_config.RunConfig.model_fields}
-    sections |= leaves(run_config.RunConfig)
-    for name in OF_TASK:
-        sections |= leaves(registry.exported(registry.module(name, "mmpost.tasks"), Task))
+    sections |= fields_of(run_config.RunConfig)
+    for name in SETTINGS_OF_TASK:
+        sections |= fields_of(registry.exported(registry.module(name, "mmpost.tasks"), Task))
     return {
-        (next(c for c in kind.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)
-        for kind, name in sections
+        (next(c for c in section_class.__mro__ if name in vars(c).get("__annotations__", {})).__name__, name)
+        for section_class, name in sections
     }

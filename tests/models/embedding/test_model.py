@@ -1,4 +1,4 @@
-"""Models of towers: what they compute, however it is cut up, saved or split over ranks."""
+"""Embedding models: outputs and gradients with micro-batches, ranks, saving and loading; heads, scales and errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from forked import on_two_ranks
-from gradients import Keep, relative
-from towers_task import CLASSES, KINDS, Objects, described, write
+from gradients import GradientAccumulator, relative
+from towers_task import CLASSES, MODALITIES, Objects, embedding_spec, write
 
 from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core import distributed
 from mmpost.data.media.media import media
 from mmpost.edits.head import AddHead
-from mmpost.edits.standardise import Standardise
+from mmpost.edits.standardize import Standardize
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.builtin.stars import stars_spec
 from mmpost.models.embedding.encoders.galspecnet import GalSpecNet, GalSpecNetFields
@@ -37,9 +37,9 @@ from mmpost.training.context import TrainingContext
 from mmpost.types import Model, Objective, Part, Sample, Sampling
 
 OBJECTIVES: Mapping[str, Objective] = {
-    "infonce": Contrastive(modalities=KINDS),
-    "astro": Contrastive(modalities=KINDS, half=False, reduce="sum"),
-    "siglip": Contrastive(modalities=KINDS, loss="siglip", positives="label"),
+    "infonce": Contrastive(modalities=MODALITIES),
+    "astro": Contrastive(modalities=MODALITIES, half=False, reduce="sum"),
+    "siglip": Contrastive(modalities=MODALITIES, loss="siglip", positives="label"),
     "classify": Classify(),
 }
 
@@ -54,107 +54,107 @@ def load(folder: str, micro: int = 0) -> Embedder:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    head = {"classes": CLASSES, "modalities": KINDS, "pooling": "average"}
+    head = {"classes": CLASSES, "modalities": MODALITIES, "pooling": "average"}
     return write(tmp_path_factory.mktemp("towers") / "model", head=head, scale={"bias": -1.0})
 
 
 def step(
     model: Embedder, objective: Objective, samples: list[Sample] | None = None
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Gradient and numbers of the log, on this rank's share."""
-    job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
-    mine = (samples or [Objects(22)[i] for i in range(22)])[distributed.rank() :: distributed.world()]
-    (counts,) = trainer.denominators(objective, model, [mine])
-    trainer.optimizer_step(job, engine, objective, mine, counts)
-    return engine.take(), {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
+    """Gradient and metrics of one step on the samples of this rank."""
+    context, engine = TrainingContext(model, LocalRollout(model), 0), GradientAccumulator(model.module)
+    local_samples = (samples or [Objects(22)[i] for i in range(22)])[distributed.rank() :: distributed.world()]
+    (counts,) = trainer.denominators(objective, model, [local_samples])
+    trainer.optimizer_step(context, engine, objective, local_samples, counts)
+    return engine.take(), {k: v for k, v in context.pop_metrics().items() if not k.startswith("time/")}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_cached_micro_batches_are_the_full_batch(name: str, folder: str) -> None:
-    whole, numbers = step(load(folder), OBJECTIVES[name])
-    assert whole.norm() > 1e-3
+def test_cached_micro_batches_equal_the_full_batch(name: str, folder: str) -> None:
+    full, metrics = step(load(folder), OBJECTIVES[name])
+    assert full.norm() > 1e-3
     for micro in (1, 5):
-        parts, of_parts = step(load(folder, micro), OBJECTIVES[name])
-        assert relative(parts, whole) < 1e-5
-        assert of_parts == pytest.approx(numbers, rel=1e-5)
+        accumulated, accumulated_metrics = step(load(folder, micro), OBJECTIVES[name])
+        assert relative(accumulated, full) < 1e-5
+        assert accumulated_metrics == pytest.approx(metrics, rel=1e-5)
 
 
-def test_two_ranks_are_one(folder: str, tmp_path: Path) -> None:
-    of_two = on_two_ranks(lambda: {name: step(load(folder, 4), o) for name, o in OBJECTIVES.items()}, tmp_path)
+def test_two_ranks_equal_one_rank(folder: str, tmp_path: Path) -> None:
+    two_ranks = on_two_ranks(lambda: {name: step(load(folder, 4), o) for name, o in OBJECTIVES.items()}, tmp_path)
     for name, objective in OBJECTIVES.items():
-        whole, numbers = step(load(folder), objective)
-        gradient_of_two, numbers_of_two = of_two[name]
-        assert relative(gradient_of_two, whole) < 1e-5, name
-        assert numbers_of_two == pytest.approx(numbers, rel=1e-5), name
+        full, metrics = step(load(folder), objective)
+        gradient_of_two, metrics_of_two = two_ranks[name]
+        assert relative(gradient_of_two, full) < 1e-5, name
+        assert metrics_of_two == pytest.approx(metrics, rel=1e-5), name
 
 
-def test_scales_get_their_gradient_once(folder: str) -> None:
-    def of_scales(micro: int) -> list[float]:
+def test_logit_scales_get_their_gradient_once(folder: str) -> None:
+    def scale_gradients(micro: int) -> list[float]:
         model = load(folder, micro)
-        job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
+        context, engine = TrainingContext(model, LocalRollout(model), 0), GradientAccumulator(model.module)
         samples = [Objects(22)[i] for i in range(22)]
         (counts,) = trainer.denominators(OBJECTIVES["infonce"], model, [samples])
-        trainer.accumulate(job, engine, OBJECTIVES["infonce"], samples, counts)
+        trainer.accumulate(context, engine, OBJECTIVES["infonce"], samples, counts)
         return [float(p.grad) for p in model.module.log_scale.values() if p.grad is not None]
 
-    assert len(of_scales(0)) == 3
-    assert of_scales(2) == pytest.approx(of_scales(0), rel=1e-5)
+    assert len(scale_gradients(0)) == 3
+    assert scale_gradients(2) == pytest.approx(scale_gradients(0), rel=1e-5)
 
 
-def test_dropout_is_drawn_alike_in_both_passes(tmp_path: Path) -> None:
+def test_dropout_masks_are_equal_in_both_passes(tmp_path: Path) -> None:
     folder = write(tmp_path / "dropping", dropout=0.5)
     model = load(folder, 4)
-    made: list[torch.Tensor] = []
-    inner = model._embed
+    embeddings: list[torch.Tensor] = []
+    embed = model._embed
 
-    def kept(*args: Any) -> torch.Tensor:
-        made.append(inner(*args).detach())
-        return inner(*args)
+    def recorded_embed(*args: Any) -> torch.Tensor:
+        embeddings.append(embed(*args).detach())
+        return embed(*args)
 
-    model._embed = kept  # type: ignore[method-assign]
+    model._embed = recorded_embed  # type: ignore[method-assign]
     step(model, OBJECTIVES["infonce"])
-    half = len(made) // 2
-    assert all(torch.equal(a, b) for a, b in zip(made[:half], made[half:], strict=True))
-    again = load(folder, 4)
+    half = len(embeddings) // 2
+    assert all(torch.equal(a, b) for a, b in zip(embeddings[:half], embeddings[half:], strict=True))
+    other_seed = load(folder, 4)
     torch.manual_seed(1)
-    assert relative(step(again, OBJECTIVES["infonce"])[0], step(load(folder, 4), OBJECTIVES["infonce"])[0]) > 1e-3
+    assert relative(step(other_seed, OBJECTIVES["infonce"])[0], step(load(folder, 4), OBJECTIVES["infonce"])[0]) > 1e-3
 
 
-def test_a_sample_alone_is_as_among_others(folder: str) -> None:
-    job = TrainingContext(load(folder), LocalRollout(load(folder)), 0)
+def test_embeddings_do_not_depend_on_the_batch(folder: str) -> None:
+    context = TrainingContext(load(folder), LocalRollout(load(folder)), 0)
     samples = [Objects(9)[i] for i in range(9)]
-    together, alone = job.embed(samples), [job.embed([s])[0] for s in samples]
-    for sample, a, b in zip(samples, together, alone, strict=True):
+    batched, one_by_one = context.embed(samples), [context.embed([s])[0] for s in samples]
+    for sample, a, b in zip(samples, batched, one_by_one, strict=True):
         assert a.keys() == b.keys() == {p.modality for p in sample.prompt}
-        for kind in a:
-            torch.testing.assert_close(a[kind], b[kind], atol=1e-6, rtol=1e-5)
-            assert float(a[kind].norm()) == pytest.approx(1.0, abs=1e-5)
-    torch.testing.assert_close(job.class_logits(samples), torch.cat([job.class_logits([s]) for s in samples]))
+        for modality in a:
+            torch.testing.assert_close(a[modality], b[modality], atol=1e-6, rtol=1e-5)
+            assert float(a[modality].norm()) == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(context.class_logits(samples), torch.cat([context.class_logits([s]) for s in samples]))
 
 
-def test_what_was_saved_is_what_is_loaded(folder: str, tmp_path: Path) -> None:
+def test_a_saved_model_loads_equal(folder: str, tmp_path: Path) -> None:
     model = load(folder)
-    Standardise(Objects(20))(model)
+    Standardize(Objects(20))(model)
     model.save(tmp_path / "copy")
     copy = load(str(tmp_path / "copy"))
     assert copy.recipe.hash == model.recipe.hash
     assert bool(copy.module.fitted)
     samples = [Objects(9)[i] for i in range(9)]
     for a, b in zip(*(TrainingContext(m, LocalRollout(m), 0).embed(samples) for m in (model, copy)), strict=True):
-        assert all(torch.equal(a[kind], b[kind]) for kind in a)
+        assert all(torch.equal(a[modality], b[modality]) for modality in a)
     assert isinstance(copy, Model)
-    about = json.loads((tmp_path / "copy" / SPEC_FILE).read_text())
-    about["model"] = "../evil.py"
-    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(about))
+    spec = json.loads((tmp_path / "copy" / SPEC_FILE).read_text())
+    spec["model"] = "../evil.py"
+    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(spec))
     with pytest.raises(ConfigError, match="wanted a name of"):
         load(str(tmp_path / "copy"))
-    about |= {"model": "embedding", "dim": 9}
-    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(about))
+    spec |= {"model": "embedding", "dim": 9}
+    (tmp_path / "copy" / SPEC_FILE).write_text(json.dumps(spec))
     with pytest.raises(ConfigError, match="copy the folder again"):
         load(str(tmp_path / "copy"))
 
 
-def test_scales_are_clamped_after_a_step_or_on_the_way_out(tmp_path: Path) -> None:
+def test_logit_scales_are_clamped_after_a_step_or_in_the_forward(tmp_path: Path) -> None:
     model = load(write(tmp_path / "a"))
     scale = model.module.log_scale["wave-strip"]
     assert float(scale.detach()) == pytest.approx(math.log(1 / 0.07))
@@ -176,61 +176,64 @@ def test_scales_are_clamped_after_a_step_or_on_the_way_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("kinds", "how", "size"), [(("row",), "features", 16), (KINDS, "average", 8), (KINDS, "concat", 24)]
+    ("modalities", "pooling", "size"),
+    [(("row",), "features", 16), (MODALITIES, "average", 8), (MODALITIES, "concat", 24)],
 )
-def test_heads_read_features_or_embeddings(kinds: tuple[str, ...], how: Any, size: int, tmp_path: Path) -> None:
+def test_heads_read_features_or_embeddings(
+    modalities: tuple[str, ...], pooling: Any, size: int, tmp_path: Path
+) -> None:
     model = load(write(tmp_path / "headless"))
     with pytest.raises(ConfigError, match="AddHead"):
         step(model, Classify())
-    AddHead(CLASSES, kinds, how)(model)
+    AddHead(CLASSES, modalities, pooling)(model)
     assert model.module.head is not None
     assert model.module.head.in_features == size
     assert model.parameter_groups()["head"] == ["head"]
     before = model.module.head.weight
-    AddHead(CLASSES, kinds, how)(model)
+    AddHead(CLASSES, modalities, pooling)(model)
     assert model.module.head.weight is before
-    flat, numbers = step(model, Classify())
-    assert flat.norm() > 0
-    assert numbers["nll/sample"] == pytest.approx(numbers["loss"], rel=1e-5)
+    gradient, metrics = step(model, Classify())
+    assert gradient.norm() > 0
+    assert metrics["nll/sample"] == pytest.approx(metrics["loss"], rel=1e-5)
     model.save(tmp_path / "saved")
     assert load(str(tmp_path / "saved")).module.head is not None
     with pytest.raises(ConfigError, match="head: wanted one"):
         AddHead(CLASSES, ("row", "wave"), "features")(model)
 
 
-def test_numbers_are_standardised_once_and_unknown_ones_are_the_mean(tmp_path: Path) -> None:
+def test_inputs_are_standardized_once_and_nan_becomes_the_mean(tmp_path: Path) -> None:
     model = load(write(tmp_path / "model"))
     source = Objects(30)
-    Standardise(source)(model)
+    Standardize(source)(model)
     scales: Any = model.module.towers["row"].scales
     rows = [p.value.open(scale=2.0) for i in range(30) for p in source[i].prompt if p.modality == "row"]
     np.testing.assert_allclose(scales.mean, np.mean(rows, 0), rtol=1e-4)
     np.testing.assert_allclose(scales.std, np.std(rows, 0), rtol=1e-4)
     before = scales.mean.clone()
-    Standardise(Objects(30, 5))(model)
+    Standardize(Objects(30, 5))(model)
     assert torch.equal(scales.mean, before)
     x = torch.tensor(np.mean(rows, 0))[None]
     x[0, 2] = math.nan
     torch.testing.assert_close(scales(x), torch.zeros(1, 5), atol=1e-5, rtol=0)
 
 
-def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
+def test_unsupported_uses_are_refused(folder: str, tiny_folder: str) -> None:
     from mmpost.models.chat.model import ChatModel
 
     model = load(folder)
-    job = TrainingContext(model, LocalRollout(model), 0)
+    context = TrainingContext(model, LocalRollout(model), 0)
     samples = [Objects(4)[i] for i in range(4)]
     with pytest.raises(ConfigError, match="writes no replies"):
         step(model, Likelihood(), [replace(s, replies=()) for s in samples])
     with pytest.raises(ConfigError, match="wanted a model that writes replies"):
-        job.generate(samples, 1, Sampling())
+        context.generate(samples, 1, Sampling())
     with pytest.raises(ConfigError, match="wanted a model that writes replies"):
-        job.encode_reply("text", "data")
+        context.encode_reply("text", "data")
     with pytest.raises(DataError, match="'bare'"):
         model.validate(Sample("bare", ()))
     short = Part("row", media(np.zeros(4, np.float32), "row"))
     with pytest.raises(DataError, match=r"'short'.*wanted 5 numbers"):
-        job.embed([*samples, Sample("short", (short,))])
+        context.embed([*samples, Sample("short", (short,))])
     twice = replace(samples[1], prompt=samples[1].prompt[:1] * 2)
     with pytest.raises(DataError, match=r"one part of some of the modalities"):
         model.validate(twice)
@@ -241,7 +244,7 @@ def test_what_it_cannot_do_is_said(folder: str, tiny_folder: str) -> None:
         AddHead(2, ("row",))(chat)
 
 
-def test_micro_batches_keep_to_the_budget(folder: str) -> None:
+def test_micro_batches_stay_within_the_budget(folder: str) -> None:
     model = load(folder)
     samples = [Objects(22)[i] for i in range(22)]
     model.compute = ComputeSettings(max_tokens_per_microbatch=40)
@@ -252,7 +255,7 @@ def test_micro_batches_keep_to_the_budget(folder: str) -> None:
     assert len(model.plan(samples, frozenset({"label"}), "batch")) == 1
 
 
-def test_the_shapes_of_the_published_towers() -> None:
+def test_the_shapes_of_the_published_encoders() -> None:
     settings = stars_spec(small=False)
     spectrum = GalSpecNet(GalSpecNetFields(dropout=0.0), "spectrum")
     assert spectrum.size == 1184
@@ -261,43 +264,43 @@ def test_the_shapes_of_the_published_towers() -> None:
     assert Informer(InformerFields(), "light_curve").size == 25600
 
 
-def test_masked_steps_are_not_seen_and_never_written() -> None:
+def test_masked_steps_are_neither_read_nor_written() -> None:
     curve = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
     curve[..., -1] = (torch.arange(12) < 9).float()
-    other = curve.clone()
-    # The circular convolution alone looks one step over the edge, on both sides.
-    other[:, 10, :-1] += 100.0
+    changed_padding = curve.clone()
+    # Only the circular convolution reaches one step beyond the mask, on both sides.
+    changed_padding[:, 10, :-1] += 100.0
     for attention in ("full", "sparse"):
         fields = InformerFields(
             length=12, channels=3, dim=8, layers=2, heads=2, hidden=16, attention=attention, masked=True
         )
-        tower = Informer(fields, "wave").eval()
-        a, b = tower(curve).unflatten(1, (12, 8)), tower(other).unflatten(1, (12, 8))
+        encoder = Informer(fields, "wave").eval()
+        a, b = encoder(curve).unflatten(1, (12, 8)), encoder(changed_padding).unflatten(1, (12, 8))
         assert (a[:, 9:] == 0).all()
         assert a[:, :9].abs().sum() > 0
         torch.testing.assert_close(a, b)
-        open_tower = Informer(fields.model_copy(update={"masked": False}), "wave").eval()
-        open_tower.load_state_dict(tower.state_dict())
-        assert not torch.allclose(open_tower(curve), a.flatten(1))
-        assert not torch.allclose(open_tower(other), open_tower(curve))
+        unmasked_encoder = Informer(fields.model_copy(update={"masked": False}), "wave").eval()
+        unmasked_encoder.load_state_dict(encoder.state_dict())
+        assert not torch.allclose(unmasked_encoder(curve), a.flatten(1))
+        assert not torch.allclose(unmasked_encoder(changed_padding), unmasked_encoder(curve))
 
 
-def test_sparse_attention_can_be_repeated_and_is_full_when_all_queries_are_kept() -> None:
+def test_sparse_attention_is_deterministic_in_eval_and_full_with_all_queries() -> None:
     curve = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0))
     curve[..., -1] = 1
     fields = InformerFields(length=12, channels=3, dim=8, layers=2, heads=2, hidden=16, attention="sparse", dropout=0.0)
-    tower = Informer(fields, "wave")
-    tower.eval()
-    assert torch.equal(tower(curve), tower(curve))
-    tower.train()
-    assert not torch.equal(tower(curve), tower(curve))
+    encoder = Informer(fields, "wave")
+    encoder.eval()
+    assert torch.equal(encoder(curve), encoder(curve))
+    encoder.train()
+    assert not torch.equal(encoder(curve), encoder(curve))
     full = Informer(fields.model_copy(update={"attention": "full"}), "wave")
-    every = Informer(fields.model_copy(update={"factor": 4}), "wave")
-    every.load_state_dict(full.state_dict())
-    torch.testing.assert_close(every(curve), full(curve), atol=1e-5, rtol=1e-4)
+    all_queries = Informer(fields.model_copy(update={"factor": 4}), "wave")
+    all_queries.load_state_dict(full.state_dict())
+    torch.testing.assert_close(all_queries(curve), full(curve), atol=1e-5, rtol=1e-4)
 
 
-def test_a_description_with_unknown_words_is_refused() -> None:
+def test_a_spec_with_unknown_keys_is_refused() -> None:
     with pytest.raises(ConfigError, match="hidden"):
         write("never", wave={"hiden": 3})
-    assert described().encoders.keys() == set(KINDS)
+    assert embedding_spec().encoders.keys() == set(MODALITIES)
