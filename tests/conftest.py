@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, one thread, no settings of the person who runs them."""
+"""Fixtures for all tests: no network, one thread, isolated from user settings and caches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-# Before anything imports torch or the hub's client.
+# Set before torch or huggingface_hub is imported.
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ[name] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -20,17 +20,17 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from mmpost.listeners import curves  # noqa: E402
 
-DRAW = curves.draw
-LOCAL = ("127.", "::1", "localhost")
+DRAW_CURVES = curves.draw
+LOCAL_HOSTS = ("127.", "::1", "localhost")
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection to anywhere but this machine fails the test that made it."""
+    """A connection to any other host fails the test."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple) and not str(address[0]).startswith(LOCAL):
+        if isinstance(address, tuple) and not str(address[0]).startswith(LOCAL_HOSTS):
             raise AssertionError(f"tests may not use the network; this one called {address}")
         connect(self, address)
 
@@ -39,7 +39,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Bases are made once for all tests, and nothing is read from or left in the cache of who runs them."""
+    """Use a temporary cache, so that base models are made once per session and the user cache is untouched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMPOST_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -51,7 +51,7 @@ def _placeholder(lines: Any, path: Path, title: str = "") -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_curves() -> Iterator[None]:
-    """Drawing curves.png takes longer than the two steps of a test's run, so runs leave a placeholder."""
+    """Write a placeholder instead of curves.png, because drawing takes longer than a two-step run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(curves, "draw", _placeholder)
         yield
@@ -59,9 +59,9 @@ def _quick_curves() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def drawn_curves(_quick_curves: None) -> Iterator[None]:
-    """Runs draw curves.png in this module, as they do for users."""
+    """Runs in this module draw the real curves.png."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw", DRAW)
+        patch.setattr(curves, "draw", DRAW_CURVES)
         yield
 
 
@@ -75,21 +75,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-REAL = Path(
+DATA_FOLDER = Path(
     os.environ.get("MMPOST_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 ).resolve()
 
 
 @pytest.fixture
 def real() -> Callable[[str], list[Path]]:
-    """A function that finds a real file, or skips and says which is missing."""
+    """A function that returns real data files by pattern, or skips the test if there are none."""
 
     def find(pattern: str) -> list[Path]:
-        found = sorted(REAL.glob(pattern))
-        if not found:
-            reason = f"no real data: {REAL / pattern} (set MMPOST_TEST_DATA)"
+        paths = sorted(DATA_FOLDER.glob(pattern))
+        if not paths:
+            reason = f"no real data: {DATA_FOLDER / pattern} (set MMPOST_TEST_DATA)"
             print(reason)
             pytest.skip(reason)
-        return found
+        return paths
 
     return find

@@ -1,4 +1,4 @@
-"""The rules of the house: what may import what, where things lie, and how long they may be."""
+"""Layout rules: allowed imports, locations of packages, and file lengths."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ONLY_IN = {
     "decord": (*MEDIA, "commands.doctor"),
     "torchcodec": (*MEDIA, "commands.doctor"),
 }
-"""Packages with one home."""
+"""Packages that may be imported only in these places."""
 
 LIGHT = ("", "errors", "config", "cli", "core.run_files", "report")
 NOT_AT_MODULE_LEVEL = {
@@ -63,7 +63,7 @@ NOT_AT_MODULE_LEVEL = {
     "tasks": {"torch", "transformers", "requests", "httpx"},
     "objectives": {"transformers", "requests", "httpx"},
 }
-"""What may not be paid for, or leaned on, by importing a module."""
+"""Packages that must not be imported at module level."""
 
 
 class Import:
@@ -75,21 +75,21 @@ class Import:
 
 def modules() -> dict[str, Path]:
     """Every module of mmpost, by its name without `mmpost.`."""
-    found = {}
+    paths = {}
     for folder, _, files in os.walk(PACKAGE, followlinks=True):
         for file in files:
             if file.endswith(".py"):
                 path = Path(folder) / file
                 parts = path.relative_to(PACKAGE).with_suffix("").parts
-                found[".".join(part for part in parts if part != "__init__")] = path
-    return found
+                paths[".".join(part for part in parts if part != "__init__")] = path
+    return paths
 
 
 MODULES = modules()
 
 
 def resolve(module: str, name: str) -> str:
-    """`from module import name` is an import of module.name where that is a module of ours."""
+    """`from module import name` counts as module.name if that is a module of mmpost."""
     full = f"{module}.{name}"
     return full if full.removeprefix("mmpost.") in MODULES and full.startswith("mmpost.") else module
 
@@ -106,8 +106,8 @@ def imports(tree: ast.Module, typing_only: bool = True) -> Iterator[Import]:
             if node.module == "torch" and any(alias.name == "distributed" for alias in node.names):
                 yield Import("torch.distributed", node.lineno, lazy)
             yield from {
-                found.module: found
-                for found in (Import(resolve(str(node.module), a.name), node.lineno, lazy) for a in node.names)
+                statement.module: statement
+                for statement in (Import(resolve(str(node.module), a.name), node.lineno, lazy) for a in node.names)
             }.values()
         elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.distributed":
             yield Import("torch.distributed", node.lineno, lazy)
@@ -131,14 +131,14 @@ def within(module: str, allowed: str) -> bool:
 
 
 def level(name: str) -> int:
-    """The place in LEVELS of the longest entry that a module lies in."""
+    """Index in LEVELS of the longest entry that contains a module."""
     entries = [entry for entry in LEVELS if entry and within(name, entry)]
     return LEVELS.index(max(entries, key=len) if entries else "")
 
 
 def test_every_module_lies_in_a_level_and_every_level_has_modules() -> None:
-    found = {LEVELS[level(name)] for name in MODULES}
-    assert found == set(LEVELS)
+    levels = {LEVELS[level(name)] for name in MODULES}
+    assert levels == set(LEVELS)
     packages = ("configs", "data", "models")  # folders whose own __init__ holds no code
     assert [name for name in MODULES if LEVELS[level(name)] == "" and name not in packages] == [""]
 
@@ -146,19 +146,23 @@ def test_every_module_lies_in_a_level_and_every_level_has_modules() -> None:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_package_imports_only_from_below(name: str) -> None:
     wrong = []
-    for found in imports(parse(name)):
-        if not within(found.module, "mmpost") or found.module == "mmpost":
+    for statement in imports(parse(name)):
+        if not within(statement.module, "mmpost") or statement.module == "mmpost":
             continue
-        target = found.module.removeprefix("mmpost.")
+        target = statement.module.removeprefix("mmpost.")
         if level(target) > level(name):
-            wrong.append(f"{MODULES[name].relative_to(ROOT)}:{found.line} imports mmpost.{target} from above")
+            wrong.append(f"{MODULES[name].relative_to(ROOT)}:{statement.line} imports mmpost.{target} from above")
     assert not wrong, "\n".join(wrong)
 
 
-def test_there_is_no_import_circle() -> None:
-    """Also none inside a package, in functions, or under TYPE_CHECKING."""
+def test_there_is_no_import_cycle() -> None:
+    """Also within packages, in functions, and under TYPE_CHECKING."""
     graph = {
-        name: {found.module.removeprefix("mmpost.") for found in imports(parse(name)) if within(found.module, "mmpost")}
+        name: {
+            statement.module.removeprefix("mmpost.")
+            for statement in imports(parse(name))
+            if within(statement.module, "mmpost")
+        }
         & MODULES.keys()
         for name in MODULES
         if name
@@ -183,11 +187,11 @@ def test_packages_stay_small() -> None:
 def test_each_heavy_package_has_one_home(package: str) -> None:
     homes = ONLY_IN[package]
     strays = [
-        f"{MODULES[name].relative_to(ROOT)}:{found.line}"
+        f"{MODULES[name].relative_to(ROOT)}:{statement.line}"
         for name in MODULES
         if not any(within(name, home) for home in homes)
-        for found in imports(parse(name))
-        if within(found.module, package)
+        for statement in imports(parse(name))
+        if within(statement.module, package)
     ]
     assert not strays, f"{package} may be imported only in {', '.join(homes)}; found in {', '.join(strays)}"
 
@@ -196,11 +200,11 @@ def test_each_heavy_package_has_one_home(package: str) -> None:
 def test_light_modules_stay_light(place: str) -> None:
     heavy = NOT_AT_MODULE_LEVEL[place]
     strays = [
-        f"{MODULES[name].relative_to(ROOT)}:{found.line} imports {found.module}"
+        f"{MODULES[name].relative_to(ROOT)}:{statement.line} imports {statement.module}"
         for name in MODULES
         if within(name, place) and (place or not name)
-        for found in imports(parse(name), typing_only=False)
-        if not found.lazy and any(within(found.module, one) for one in heavy)
+        for statement in imports(parse(name), typing_only=False)
+        if not statement.lazy and any(within(statement.module, one) for one in heavy)
     ]
     assert not strays, "\n".join(strays)
 
@@ -233,11 +237,13 @@ def words(text: str) -> set[str]:
 
 
 def names(tree: ast.Module) -> str:
-    """Everything a module calls by name; strings and comments left out."""
-    kinds = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.alias: "name", ast.keyword: "arg"}
-    found = [str(getattr(node, kinds[type(node)])) for node in ast.walk(tree) if type(node) in kinds]
-    found += [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return " ".join(found)
+    """All identifiers of a module, without strings and comments."""
+    attribute_of = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.alias: "name", ast.keyword: "arg"}
+    identifiers = [
+        str(getattr(node, attribute_of[type(node)])) for node in ast.walk(tree) if type(node) in attribute_of
+    ]
+    identifiers += [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return " ".join(identifiers)
 
 
 PLAIN = (
@@ -248,12 +254,12 @@ PLAIN = (
 
 def test_the_loop_knows_no_modality_method_task_or_engine() -> None:
     tasks = {module.split(".")[1] for module in MODULES if module.startswith("tasks.")}
-    seen = {
-        "training.trainer": words(MODULES["training.trainer"].read_text()),  # its messages and comments, too
+    words_of = {
+        "training.trainer": words(MODULES["training.trainer"].read_text()),  # including messages and comments
         **{name: words(names(parse(name))) - {"text"} for name in PLAIN},
     }
-    found = {name: sorted(these & (FORBIDDEN_IN_THE_LOOP | tasks)) for name, these in seen.items()}
-    assert not any(found.values()), found
+    forbidden = {name: sorted(these & (FORBIDDEN_IN_THE_LOOP | tasks)) for name, these in words_of.items()}
+    assert not any(forbidden.values()), forbidden
 
 
 def test_the_packages_listed_are_the_folders_that_exist() -> None:
@@ -276,7 +282,7 @@ def test_the_top_level_folders_are_linked_into_the_package(name: str) -> None:
 
 
 def repository_files() -> list[str]:
-    """Files that are committed or could be."""
+    """Committed files, and untracked ones that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -316,7 +322,7 @@ def test_files_and_functions_are_short(name: str) -> None:
             assert length <= 60, f"{MODULES[name].relative_to(ROOT)}:{node.lineno} {node.name} has {length} lines"
 
 
-def test_no_module_is_a_drawer_for_everything() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     drawers = {"util", "utils", "helpers", "misc", "common"}
     assert not [name for name in MODULES if drawers & set(name.split("."))]
 
@@ -362,14 +368,14 @@ def test_a_top_level_folder_is_not_a_package_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["list"], ["list", "visurf"], ["train", "tsak=visurf"]]
+    "arguments", [["--help"], ["train", "--help"], ["list"], ["list", "visurf"], ["train", "tsak=visurf"]]
 )
-def test_answers_that_need_no_model_do_not_wait_for_torch(words: list[str]) -> None:
+def test_commands_without_a_model_do_not_import_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
 from mmpost.cli import main
 try:
-    main({words!r})
+    main({arguments!r})
 except SystemExit:
     pass
 heavy = {{"torch", "transformers", "datasets", "peft", "sklearn"}} & set(sys.modules)

@@ -1,4 +1,4 @@
-"""What is shipped: a wheel made from an sdist holds every module and configuration, and claims no other name."""
+"""The wheel built from the sdist has every module and configuration, and no other top-level name."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
 
 
 def build(hook: str, tree: Path, out: Path) -> Path:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BUILD, hook, str(out)], cwd=tree, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    return out / done.stdout.splitlines()[-1]
+    assert process.returncode == 0, process.stderr
+    return out / process.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that a user gets: sdist first, and the wheel from what that unpacks to."""
+    """The released wheel: built from the unpacked sdist."""
     base = tmp_path_factory.mktemp("packaging")
     tree = base / "tree"
     tree.mkdir()
@@ -44,18 +44,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
-    wanted = {"mmpost/py.typed", "mmpost/commands/templates/task.py.txt"}
+    expected = {"mmpost/py.typed", "mmpost/commands/templates/task.py.txt"}
     for name in SHIPPED:
         prefix = Path(name) if name == "mmpost" else Path("mmpost") / name
-        wanted |= {
+        expected |= {
             (prefix / path.relative_to(ROOT / name)).as_posix()
             for path in (ROOT / name).rglob("*")
             if path.suffix in {".py", ".yaml", ".html", ".css", ".js"}
         }
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert not wanted - names
-    own = {name for name in names if ".dist-info/" not in name}
-    assert own == wanted
+    assert not expected - names
+    package_files = {name for name in names if ".dist-info/" not in name}
+    assert package_files == expected
 
 
 def test_the_wheel_claims_one_name_and_one_command(wheel: Path) -> None:
@@ -78,7 +78,7 @@ assert {sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))} == foun
 from mmpost.cli import main
 main(["list"])
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     for path in (ROOT / "tasks").glob("[!_]*.py"):
-        assert path.stem in done.stdout
+        assert path.stem in process.stdout

@@ -1,4 +1,4 @@
-"""Mistakes and combinations that once went wrong in silence."""
+"""Regression tests of mistakes and combinations that once failed silently."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mmpost.runs.configured_task import make_task
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 
 
-def rows(path: Path, *found: dict[str, Any]) -> str:
-    path.write_text("\n".join(json.dumps(row) for row in found))
+def write_rows(path: Path, *records: dict[str, Any]) -> str:
+    path.write_text("\n".join(json.dumps(row) for row in records))
     return str(path)
 
 
 def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
-    words = [
+    arguments = [
         "task=visurf",
         "model=random-tiny",
         "model.lora.rank=2",
@@ -34,29 +34,29 @@ def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
         "eval.before=false",
         "eval.after=false",
     ]
-    words += [
+    arguments += [
         "task.prompts_per_step=4",
         "task.num_generations=2",
         "task.sampling.max_tokens=6",
         "log.progress=false",
         "optim.max_grad_norm=0",
     ]
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert cli.main(["train", *words, f"out={one}"]) == 0
+    one_rank, two_ranks = tmp_path / "one", tmp_path / "two"
+    assert cli.main(["train", *arguments, f"out={one_rank}"]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mmpost.cli"]
-    subprocess.run([*torchrun, "train", *words, f"out={two}"], check=True, timeout=300)
-    for a, b in zip(*(lines(r) for r in (one, two)), strict=True):
+    subprocess.run([*torchrun, "train", *arguments, f"out={two_ranks}"], check=True, timeout=300)
+    for a, b in zip(*(lines(r) for r in (one_rank, two_ranks)), strict=True):
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
         assert b["reward/total"] == pytest.approx(a["reward/total"], rel=1e-6)
 
 
-def test_a_resolved_configuration_can_still_be_changed(tmp_path: Path) -> None:
+def test_a_resolved_configuration_can_be_overridden(tmp_path: Path) -> None:
     mmpost.train(GROUPS, out=str(tmp_path / "a"))
     mmpost.train(f"config={tmp_path / 'a' / 'config.yaml'}", optim={"lr": 0.5, "warmup": 0}, out=str(tmp_path / "b"))
     assert lines(tmp_path / "b")[-1]["lr"] == 0.5
 
 
-def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
+def test_a_run_as_model_brings_its_recipe_and_task_settings(tmp_path: Path) -> None:
     settings = run_config.merge(GROUPS, {"model": {"system": "be brief"}})
     mmpost.train(settings, out=str(tmp_path / "a"))
     run, _ = run_config.load(["task=visurf", f"model={tmp_path / 'a'}"])
@@ -67,20 +67,20 @@ def test_a_run_brings_its_recipe_and_its_tasks_settings(tmp_path: Path) -> None:
     assert scores == json.loads((tmp_path / "a" / "summary.json").read_text())["eval_after"]
 
 
-def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path: Path) -> None:
-    pairs = rows(tmp_path / "pairs.jsonl", {"query": "1 + 1?", "chosen": "2", "rejected": "3"})
+def test_sft_learns_chosen_replies_and_refuses_rows_without_a_reply(tmp_path: Path) -> None:
+    pairs = write_rows(tmp_path / "pairs.jsonl", {"query": "1 + 1?", "chosen": "2", "rejected": "3"})
     mmpost.train(QUICK, task={"name": "sft", "prompts_per_step": 1}, data={"train": pairs}, out=str(tmp_path / "a"))
-    learnt = [
+    logged = [
         json.loads(line) for file in (tmp_path / "a/samples").glob("*.jsonl") for line in file.read_text().splitlines()
     ]
-    assert {row["text"] for row in learnt} == {"2"}
-    bare = rows(tmp_path / "bare.jsonl", {"query": "1 + 1?", "solution": "2"})
+    assert {row["text"] for row in logged} == {"2"}
+    without_reply = write_rows(tmp_path / "bare.jsonl", {"query": "1 + 1?", "solution": "2"})
     with pytest.raises(DataError, match=r"bare.jsonl:1: wanted a reply to learn"):
-        mmpost.train(QUICK, task="sft", data={"train": bare}, out=str(tmp_path / "b"))
+        mmpost.train(QUICK, task="sft", data={"train": without_reply}, out=str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("arguments", "transform"),
     [
         ([], GroupAdvantage()),
         (["task.policy.loss_type=rloo"], LeaveOneOut()),
@@ -89,24 +89,24 @@ def test_sft_learns_what_was_preferred_and_refuses_rows_without_a_reply(tmp_path
         (["task.advantage.baseline=true"], GlobalWhiten(baseline=True)),
     ],
 )
-def test_a_loss_brings_the_advantages_it_was_published_with(words: list[str], kind: Any) -> None:
-    task = make_task(run_config.load(["task=visurf", *words])[0])
+def test_a_loss_type_sets_its_published_advantages(arguments: list[str], transform: Any) -> None:
+    task = make_task(run_config.load(["task=visurf", *arguments])[0])
     stage = next(iter(task.stages()))
-    assert kind in stage.transforms
-    if words == ["task.policy.loss_type=dr_grpo"]:
+    assert transform in stage.transforms
+    if arguments == ["task.policy.loss_type=dr_grpo"]:
         assert stage.objective.max_tokens == 40  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    "word", ["task.num_iterations=0", "task.num_generations=0", "task.minibatches=0", "task.prompts_per_step=0"]
+    "argument", ["task.num_iterations=0", "task.num_generations=0", "task.minibatches=0", "task.prompts_per_step=0"]
 )
-def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "task=visurf", "model=random-tiny", word]) == 1
-    assert f"{word.partition('=')[0]}: input should be greater than or equal to 1" in capsys.readouterr().err
+def test_counts_of_zero_are_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "task=visurf", "model=random-tiny", argument]) == 1
+    assert f"{argument.partition('=')[0]}: input should be greater than or equal to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["model=tinny"], "did you mean tiny?"),
         (["model=random-foo"], "no such architecture; available: astrom3, tiny"),
@@ -116,10 +116,10 @@ def test_counts_of_nothing_are_refused(word: str, capsys: pytest.CaptureFixture[
         (["model=random-tiny", "optim.lr_multipliers={hed: 1}"], "optim.lr_multipliers names the parts ['hed']"),
     ],
 )
-def test_a_wrong_model_is_refused_before_anything_is_computed(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_model_is_refused_before_the_run_starts(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train", "task=visurf", *words, f"out={tmp_path / 'x'}"]) == 1
+    assert cli.main(["train", "task=visurf", *arguments, f"out={tmp_path / 'x'}"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
@@ -133,22 +133,22 @@ def test_names_and_paths_are_text_and_numbers_are_decimal(tmp_path: Path) -> Non
         make_task(run_config.load(["task=visurf", "task.sampling.max_toknes=3"])[0])
 
 
-def test_training_goes_on_from_adapters(tmp_path: Path) -> None:
+def test_training_continues_from_adapters(tmp_path: Path) -> None:
     settings = run_config.merge(GROUPS, {"model": {"lora": {"rank": 2}}})
     mmpost.train(settings, out=str(tmp_path / "a"))
-    again = run_config.merge(GROUPS, {"model": {"name": str(tmp_path / "a")}})
-    mmpost.train(again, out=str(tmp_path / "b"))
+    continued = run_config.merge(GROUPS, {"model": {"name": str(tmp_path / "a")}})
+    mmpost.train(continued, out=str(tmp_path / "b"))
     assert lines(tmp_path / "b")[-1]["grad_norm"] > 0
 
 
-def test_a_sample_that_is_there_twice_draws_twice(tiny_folder: str) -> None:
+def test_duplicate_samples_get_different_replies(tiny_folder: str) -> None:
     from mmpost.data.worlds.digits.scenes import Scenes
     from mmpost.rollout.local import LocalRollout
     from mmpost.types import Sampling
 
     torch.manual_seed(0)
     sample = Scenes(n=1)[0]
-    twice = LocalRollout(mmpost.load(tiny_folder, device="cpu")).generate(
+    generated = LocalRollout(mmpost.load(tiny_folder, device="cpu")).generate(
         [sample, sample], 1, Sampling(max_tokens=8), 0
     )
-    assert twice[0].replies[0].token_ids != twice[1].replies[0].token_ids
+    assert generated[0].replies[0].token_ids != generated[1].replies[0].token_ids

@@ -1,4 +1,4 @@
-"""The doctor: says what is wrong and what to do, and never falls over itself."""
+"""`mmpost doctor`: every problem with a remedy, and no crash."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
     return {check.name: check for check in checks}
 
 
-def test_this_environment_is_whole(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_this_environment_passes(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([]) == 0
-    printed = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in ("torch and torchvision", "tiny model", "mmpost cache", "vllm"):
-        assert name in printed
-    assert "Everything that mmpost needs works." in printed
+        assert name in output
+    assert "All required checks passed." in output
 
 
-def test_every_line_that_is_not_ok_says_what_to_do(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_failed_line_has_a_remedy(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("qwen_vl_utils", "decord", "torchvision", "av"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(doctor, "_tiny", lambda: 1 / 0)
@@ -44,20 +44,20 @@ def test_every_line_that_is_not_ok_says_what_to_do(folders: Path, monkeypatch: p
     assert all(check.todo for check in checks.values() if check.status != "ok" and check.needed)
 
 
-def test_something_needed_that_is_missing_gives_exit_code_1(
+def test_a_missing_requirement_gives_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fine = doctor.Check("one", "ok", "1.0")
+    passing = doctor.Check("one", "ok", "1.0")
     optional = doctor.Check("two", "missing", "optional", "pip install two", needed=False)
-    gone = doctor.Check("three", "missing", "nothing", "pip install three")
-    monkeypatch.setattr(doctor, "doctor", lambda: [fine, optional])
+    required = doctor.Check("three", "missing", "nothing", "pip install three")
+    monkeypatch.setattr(doctor, "doctor", lambda: [passing, optional])
     assert doctor.main([]) == 0
-    monkeypatch.setattr(doctor, "doctor", lambda: [fine, optional, gone])
+    monkeypatch.setattr(doctor, "doctor", lambda: [passing, optional, required])
     assert doctor.main([]) == 1
     assert "until this is fixed: three" in capsys.readouterr().out
 
 
-def test_a_cache_that_cannot_be_made_is_reported(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_reported(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folders / "file").write_text("in the way")
     monkeypatch.setenv("MMPOST_CACHE", str(folders / "file" / "cache"))
     check = by_name(doctor.doctor())["mmpost cache"]
@@ -65,11 +65,11 @@ def test_a_cache_that_cannot_be_made_is_reported(folders: Path, monkeypatch: pyt
     assert "MMPOST_CACHE" in check.todo
 
 
-def test_a_mixed_pair_of_torch_and_torchvision_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mixed(*_: object) -> None:
+def test_mismatched_torch_and_torchvision_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def incompatible(*_: object) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr("torchvision.ops.nms", mixed)
+    monkeypatch.setattr("torchvision.ops.nms", incompatible)
     check = doctor._torch()
     assert (check.status, check.todo) == ("broken", doctor.REINSTALL)
     assert "torchvision::nms does not exist" in check.found

@@ -1,4 +1,4 @@
-"""Old names: what a run stored loads under them, a person who types one is told the new one."""
+"""Old names: stored runs still load; a user who types one gets an error with the new name."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ from mmpost.runs.configured_task import make_task
 from mmpost.types import Task
 
 STORED = Path(__file__).with_name("config_before_renaming.yaml")
-"""The config.yaml of a default run of `task=visurf` from before."""
+"""The config.yaml of a default run of `task=visurf` with the old names."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_run_from_before_loads_with_all_its_settings(tmp_path: Path) -> None:
+def test_a_run_with_old_names_loads_with_all_its_settings(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(STORED, tmp_path / "config.yaml")
     config, _ = run_config.load([f"config={tmp_path / 'config.yaml'}"])
-    before = yaml.safe_load(STORED.read_text())
-    assert config.optim.max_grad_norm == before["optim"]["clip"]
-    assert config.compute.max_tokens_per_microbatch == before["compute"]["micro_tokens"]
-    assert config.max_zero_gradient_steps == before["stop_if_flat"]
-    assert config.model.attn_implementation == before["model"]["attention"]
+    stored_config = yaml.safe_load(STORED.read_text())
+    assert config.optim.max_grad_norm == stored_config["optim"]["clip"]
+    assert config.compute.max_tokens_per_microbatch == stored_config["compute"]["micro_tokens"]
+    assert config.max_zero_gradient_steps == stored_config["stop_if_flat"]
+    assert config.model.attn_implementation == stored_config["model"]["attention"]
     task = make_task(config).model_dump()
-    assert (task["num_generations"], task["prompts_per_step"]) == (before["task"]["group"], before["task"]["prompts"])
-    assert task["policy"]["loss_type"] == before["task"]["policy"]["loss"]
+    assert (task["num_generations"], task["prompts_per_step"]) == (
+        stored_config["task"]["group"],
+        stored_config["task"]["prompts"],
+    )
+    assert task["policy"]["loss_type"] == stored_config["task"]["policy"]["loss"]
     assert run_config.run_of(str(tmp_path))["optim"]["max_grad_norm"] == 1.0
 
 
-def test_a_file_that_a_person_wrote_is_refused_with_the_new_name(tmp_path: Path) -> None:
+def test_a_user_file_with_an_old_name_is_refused_with_the_new_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("task: visurf\noptim: {clip: 0.5}\n")
     with pytest.raises(ConfigError, match=r"unknown key optim\.clip: it is called optim\.max_grad_norm now"):
@@ -49,7 +52,7 @@ def test_a_file_that_a_person_wrote_is_refused_with_the_new_name(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("typed", "new"),
+    ("argument", "new"),
     [
         ("compute.share=off", "compute.reuse"),
         ("model.lora.parts=[language]", "model.lora.target_groups"),
@@ -60,15 +63,15 @@ def test_a_file_that_a_person_wrote_is_refused_with_the_new_name(tmp_path: Path)
         ("task.policy.loss=gspo", "task.policy.loss_type"),
     ],
 )
-def test_what_is_typed_is_answered_with_the_new_name(typed: str, new: str) -> None:
+def test_an_argument_with_an_old_name_is_refused_with_the_new_name(argument: str, new: str) -> None:
     with pytest.raises(ConfigError, match=rf"it is called {new.replace('.', '[.]')} now"):
-        make_task(run_config.load(["task=visurf", typed])[0])
+        make_task(run_config.load(["task=visurf", argument])[0])
 
 
 def test_stored_parts_cursors_and_models_load() -> None:
     reply = {"parts": [{"kind": "text", "value": "yes", "role": "assistant"}], "origin": "policy"}
-    packed = [{"uid": "a", "columns": {}, "replies": [{**reply, "token_ids": [1], "scores": {}, "columns": {}}]}]
-    (sample,) = sample_io.unpack(packed, {"a": Sample("a", ())}) or []
+    stored = [{"uid": "a", "columns": {}, "replies": [{**reply, "token_ids": [1], "scores": {}, "columns": {}}]}]
+    (sample,) = sample_io.unpack(stored, {"a": Sample("a", ())}) or []
     assert sample.replies == (Reply((Part("text", "yes", "assistant"),), "policy", (1,)),)
     state = renamed.upgrade_state({"step": 3, "cursor": {"done": 3, "place": 1, "drawn": 6, "idle": 0, "rollout": 2}})
     assert state["cursor"] == {
@@ -79,19 +82,19 @@ def test_stored_parts_cursors_and_models_load() -> None:
     assert list(EmbeddingSpec.model_validate(spec).encoders) == ["image"]
 
 
-def test_metrics_of_a_run_from_before_have_the_names_of_today(tmp_path: Path) -> None:
+def test_metrics_of_an_old_run_load_under_new_names(tmp_path: Path) -> None:
     old = {"step": 1, "loss": 0.5, "reward/flat_groups": 0.25, "data/skipped": 2.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + "\n")
     new = {"step": 1, "loss": 0.5, "reward/zero_std_groups": 0.25, "data/skipped_rows": 2.0}
     assert run_files.read_metrics(tmp_path) == [new]
 
 
-def test_what_a_recording_says_of_its_transforms_is_compared_under_new_names() -> None:
-    before = [
+def test_transforms_of_a_recording_are_compared_under_new_names() -> None:
+    stored_config = [
         {"class": "Crop", "kind": "image", "length": 4, "how": "start"},
         {"class": "Answer", "text": "mmpost.tasks.digits_base.thoughtful"},
     ]
-    assert renamed.upgrade_described(json.loads(json.dumps(before))) == [
+    assert renamed.upgrade_described(json.loads(json.dumps(stored_config))) == [
         {"class": "Crop", "modality": "image", "length": 4, "position": "start"},
         {"class": "ReplyFromTruth", "text": "mmpost.tasks.bases.digits.thoughtful"},
     ]
@@ -113,5 +116,7 @@ def test_every_new_name_exists() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "renamed.py", "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "renamed.py", "--check"], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr

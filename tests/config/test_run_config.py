@@ -1,4 +1,4 @@
-"""The configuration: strict, layered, and the same when read back."""
+"""The run configuration: strict keys, layered sources, and dumps that load equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmpost.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [
         ("optm.lr=1", "unknown key optm.lr; did you mean optim.lr?"),
         ("optim.lrr=1", "unknown key optim.lrr; did you mean optim.lr?"),
@@ -28,13 +28,13 @@ from mmpost.errors import ConfigError
         ("config=/nowhere.yaml", "config=/nowhere.yaml: no such file"),
     ],
 )
-def test_a_wrong_word_is_named_with_its_path_and_the_nearest_right_one(word: str, message: str) -> None:
+def test_an_unknown_key_is_named_with_its_path_and_the_closest_key(argument: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        run_config.load(["task=visurf", word])
+        run_config.load(["task=visurf", argument])
     assert message in str(error.value)
 
 
-def test_no_task_says_so() -> None:
+def test_a_missing_task_is_reported() -> None:
     with pytest.raises(ConfigError, match="no task"):
         run_config.load(["steps=1"])
 
@@ -45,40 +45,40 @@ def test_no_task_says_so() -> None:
      ("[vision, 2]", ["vision", 2]), ("-3", -3), (".5", 0.5), ("", None), ("a: b: c", "a: b: c")],
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
-    found = parsing.parse_argument(f"a.b={text}")["a"]["b"]
-    assert found == (16 if text == "0x10" else value)
+    parsed = parsing.parse_argument(f"a.b={text}")["a"]["b"]
+    assert parsed == (16 if text == "0x10" else value)
 
 
-def test_the_command_line_beats_the_file_and_the_file_the_task(tmp_path: Path) -> None:
+def test_arguments_override_files_and_files_override_task_defaults(tmp_path: Path) -> None:
     shipped = run_config.load(["task=visurf"])[0]
     file = tmp_path / "mine.yaml"
     file.write_text("task: visurf\noptim: {lr: 0.5}\nseed: 7\n")
-    of_file = run_config.load([f"config={file}"])[0]
-    assert (of_file.optim.lr, of_file.seed, of_file.steps) == (0.5, 7, shipped.steps)
-    both = run_config.load([f"config={file}", "optim.lr=0.25"])[0]
-    assert (both.optim.lr, both.seed) == (0.25, 7)
+    from_file = run_config.load([f"config={file}"])[0]
+    assert (from_file.optim.lr, from_file.seed, from_file.steps) == (0.5, 7, shipped.steps)
+    file_and_arguments = run_config.load([f"config={file}", "optim.lr=0.25"])[0]
+    assert (file_and_arguments.optim.lr, file_and_arguments.seed) == (0.25, 7)
 
 
-def test_a_models_own_values_apply_to_that_model_only() -> None:
+def test_model_specific_values_apply_to_that_model_only() -> None:
     tiny, other = (run_config.load(["task=visurf", f"model={m}"])[0] for m in ("tiny", "Qwen/Qwen2.5-VL-7B-Instruct"))
     assert other.optim.lr == 1e-6
     assert tiny.optim.lr > 1e-5
 
 
-def test_optimiser_settings_of_a_stage() -> None:
+def test_optimizer_settings_of_a_stage() -> None:
     run, _ = run_config.load(["task=x", "model=y", "optim.lr=0.5", "stages.sft.optim.max_grad_norm=3"])
-    of_task = {"lr": 0.1, "weight_decay": 0.2}
-    assert run_config.stage_optim(run, "sft", of_task) == OptimSettings(lr=0.5, weight_decay=0.2, max_grad_norm=3)
-    assert run_config.stage_optim(run, "rl", of_task) == OptimSettings(lr=0.5, weight_decay=0.2)
-    wrong, _ = run_config.load(["task=x", "stages.sft.optim.max_grad_nrm=3"])
+    task_optim = {"lr": 0.1, "weight_decay": 0.2}
+    assert run_config.stage_optim(run, "sft", task_optim) == OptimSettings(lr=0.5, weight_decay=0.2, max_grad_norm=3)
+    assert run_config.stage_optim(run, "rl", task_optim) == OptimSettings(lr=0.5, weight_decay=0.2)
+    invalid, _ = run_config.load(["task=x", "stages.sft.optim.max_grad_nrm=3"])
     with pytest.raises(
         ConfigError, match=r"stages.sft.optim.max_grad_nrm; did you mean stages.sft.optim.max_grad_norm"
     ):
-        run_config.stage_optim(wrong, "sft", {})
+        run_config.stage_optim(invalid, "sft", {})
 
 
-def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
-    words = [
+def test_a_dumped_configuration_loads_equal(tmp_path: Path) -> None:
+    arguments = [
         "task=visurf",
         "model.name=a: b",
         "model.freeze=[vision]",
@@ -86,7 +86,7 @@ def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
         "log.wandb=off",
         "task.num_generations=4",
     ]
-    run, _ = run_config.load(words)
+    run, _ = run_config.load(arguments)
     file = tmp_path / "config.yaml"
     file.write_text(parsing.dump(run.model_dump(mode="json")))
     assert run_config.load([f"config={file}"])[0] == run
@@ -109,7 +109,7 @@ def test_every_shipped_base_loads() -> None:
         assert run.model.name.startswith("random-")
 
 
-def test_not_yaml_is_named(tmp_path: Path) -> None:
+def test_invalid_yaml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("a: [1,\nb: 2")
     with pytest.raises(ConfigError, match=r"bad\.yaml is not valid YAML"):

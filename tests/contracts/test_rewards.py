@@ -1,4 +1,4 @@
-"""What holds for every reward: a finite number or None for any reply, the same each time, nothing changed."""
+"""The contract of rewards: deterministic, finite or None for any reply, without side effects."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ TEXTS = (
     "First one, then two.",
     "<summary></summary><caption></caption><think></think><answer></answer>",
 )
-ASKED = (Part("text", "what is it?"),)
+PROMPT = (Part("text", "what is it?"),)
 
 
 def rewards() -> dict[str, Reward]:
-    """Every public function of a module of mmpost.rewards that takes a sample and a reply first, and asks no more."""
-    found: dict[str, Reward] = {}
+    """Every public function in mmpost.rewards whose only required arguments are a sample and a reply."""
+    functions: dict[str, Reward] = {}
     for info in pkgutil.iter_modules(mmpost.rewards.__path__):
         module = importlib.import_module(f"mmpost.rewards.{info.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             signature = inspect.signature(function)
-            asks = [p.name for p in signature.parameters.values() if p.default is p.empty]
-            scores = asks == ["sample", "reply"] and signature.return_annotation in ("float", "float | None")
-            if scores and function.__module__ == module.__name__ and not name.startswith("_"):
-                found[f"{info.name}.{name}"] = function
-    return found
+            required = [p.name for p in signature.parameters.values() if p.default is p.empty]
+            is_reward = required == ["sample", "reply"] and signature.return_annotation in ("float", "float | None")
+            if is_reward and function.__module__ == module.__name__ and not name.startswith("_"):
+                functions[f"{info.name}.{name}"] = function
+    return functions
 
 
 REWARDS = rewards()
 BOX = importlib.import_module("mmpost.rewards.box")
 SAMPLES: dict[str, Sequence[Sample]] = {
     "boxes": Scenes("val", QUESTION_TYPES, n=24, none=0.3),
-    "text": [Sample("t", ASKED, truth="A  Cat"), Sample("u", ASKED, truth="<answer>7</answer>")],
-    "number": [Sample("n", ASKED, truth=7), Sample("f", ASKED, truth=0.5)],
-    "calls": [Sample("c", ASKED, truth="change_size(1, 'small')")],
-    "nothing": [Sample("0", ASKED)],
+    "text": [Sample("t", PROMPT, truth="A  Cat"), Sample("u", PROMPT, truth="<answer>7</answer>")],
+    "number": [Sample("n", PROMPT, truth=7), Sample("f", PROMPT, truth=0.5)],
+    "calls": [Sample("c", PROMPT, truth="change_size(1, 'small')")],
+    "nothing": [Sample("0", PROMPT)],
     "spans": clips.Clips("val", clips.QUESTION_TYPES[::-1], n=16),
 }
-"""Samples by what their truth is."""
+"""Samples by type of truth."""
 
 
 def replies(sample: Sample) -> list[Reply]:
-    """The label where there is one, plainly and after a thought, and texts that are no answers."""
+    """The label, if any, with and without a thought, and malformed answers."""
     if isinstance(sample.truth, dict) and "spans" in sample.truth:
         late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
-        labels = [temporal.answer_text(t, thought=so) for t in (sample.truth, late) for so in (None, "so")]
+        labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
         labels += ["<think>so</think><answer>10</answer>"]
     elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
@@ -73,37 +73,37 @@ def replies(sample: Sample) -> list[Reply]:
     return [Reply((Part("text", text),)) for text in (*TEXTS, *labels)]
 
 
-def kinds_scored(function: Reward) -> list[str]:
-    """The kinds of truth that a reward can compare with: it refuses the others on some reply."""
-    found = []
-    for kind, samples in SAMPLES.items():
+def supported_truth_types(function: Reward) -> list[str]:
+    """The types of truth that a reward supports; for all others it raises on some reply."""
+    supported = []
+    for truth_type, samples in SAMPLES.items():
         try:
             for reply in replies(samples[0]):
                 function(samples[0], reply)
         except (DataError, TypeError, LookupError):
             continue
-        found.append(kind)
-    return found
+        supported.append(truth_type)
+    return supported
 
 
-def test_the_rewards_that_tasks_list_are_all_found() -> None:
-    listed = {f for info in pkgutil.iter_modules(mmpost.rewards.__path__) for f in tables(info.name)}
+def test_every_reward_listed_by_a_task_is_covered() -> None:
+    listed = {f for info in pkgutil.iter_modules(mmpost.rewards.__path__) for f in listed_rewards(info.name)}
     assert listed <= set(REWARDS.values())
     assert {name.partition(".")[0] for name in REWARDS} == {
         i.name for i in pkgutil.iter_modules(mmpost.rewards.__path__) if not i.name.startswith("_")
     }
 
 
-def tables(module: str) -> list[Reward]:
-    found = importlib.import_module(f"mmpost.rewards.{module}")
-    return [f for table in ("REWARDS", "detection") for f in getattr(found, table, {}).values()]
+def listed_rewards(module: str) -> list[Reward]:
+    reward_module = importlib.import_module(f"mmpost.rewards.{module}")
+    return [f for table in ("REWARDS", "detection") for f in getattr(reward_module, table, {}).values()]
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
 def test_any_reply_scores_the_same_finite_number_twice(name: str) -> None:
-    kinds = kinds_scored(REWARDS[name])
+    truth_types = supported_truth_types(REWARDS[name])
     values = []
-    for sample in (sample for kind in kinds for sample in SAMPLES[kind]):
+    for sample in (sample for truth_type in truth_types for sample in SAMPLES[truth_type]):
         before = deepcopy(sample.truth)
         for reply in replies(sample):
             value = REWARDS[name](sample, reply)
@@ -111,13 +111,13 @@ def test_any_reply_scores_the_same_finite_number_twice(name: str) -> None:
             assert REWARDS[name](sample, reply) == value
             values.append(value)
         assert sample.truth == before
-    assert len({value for value in values if value is not None}) > 1, f"{name} tells no reply from another"
+    assert len({value for value in values if value is not None}) > 1, f"{name} scores all replies the same"
 
 
-@pytest.mark.parametrize("kind", QUESTION_TYPES)
-def test_the_label_earns_all_but_the_thought(kind: str) -> None:
-    for sample in Scenes("train", (kind,), n=20, none=0.3):
+@pytest.mark.parametrize("question_type", QUESTION_TYPES)
+def test_the_label_earns_the_full_reward_except_for_the_thought(question_type: str) -> None:
+    for sample in Scenes("train", (question_type,), n=20, none=0.3):
         sample = Sample(sample.uid, sample.prompt, truth=json.loads(json.dumps(sample.truth)))
-        for thought, most in ((None, 6), ("so", 7)):
+        for thought, max_score in ((None, 6), ("so", 7)):
             reply = Reply((Part("text", answer_text(sample.truth, thought=thought)),))
-            assert sum(f(sample, reply) or 0 for f in BOX.REWARDS.values()) == most
+            assert sum(f(sample, reply) or 0 for f in BOX.REWARDS.values()) == max_score

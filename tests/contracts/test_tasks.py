@@ -1,4 +1,4 @@
-"""What every task must do, besides training: the rest is in tests/config/test_settings_read.py, which runs them all."""
+"""The contract of tasks; tests/config/test_settings_read.py runs them all."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mmpost.types import Task
 TASKS = list(registry.modules("mmpost.tasks"))
 
 
-def kind(name: str) -> type[Task]:
+def task_class(name: str) -> type[Task]:
     return registry.exported(registry.module(name, "mmpost.tasks"), Task)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_setting_says_what_it_means(name: str) -> None:
-    assert kind(name).__doc__
-    silent = [path for path, info in run_config.fields(kind(name)) if not info.description]
-    assert not silent
+def test_every_task_setting_is_documented(name: str) -> None:
+    assert task_class(name).__doc__
+    undocumented = [path for path, info in run_config.fields(task_class(name)) if not info.description]
+    assert not undocumented
 
 
-def test_every_setting_of_a_run_says_what_it_means() -> None:
+def test_every_run_setting_is_documented() -> None:
     assert not [path for path, info in run_config.fields(run_config.RunConfig) if not info.description]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_stages_and_benches_have_names_of_their_own(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_stage_and_bench_names_are_unique(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("own") / "rows.jsonl"
     file.write_text('{"query": "1 + 1?", "response": "2", "solution": "2"}\n')
     needs_data = name in ("sft", "grpo")
@@ -48,6 +48,6 @@ def test_stages_and_benches_have_names_of_their_own(name: str, tmp_path_factory:
 
 
 def test_the_fields_of_a_task_are_frozen() -> None:
-    task: BaseModel = kind("visurf")()
+    task: BaseModel = task_class("visurf")()
     with pytest.raises(ValueError, match="frozen"):
         task.num_generations = 3  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What every transform owes the feed. Transforms are found by listing the package: a new one is tested by existing."""
+"""The contract of transforms, for every transform in the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmpost.config.settings import Settings
 from mmpost.types import Gold, Sample, Sampling
 from tests.transforms.fakes import FakeContext, group
 
-FIELDS: Mapping[str, list[dict[str, Any]]] = {
+SETTINGS: Mapping[str, list[dict[str, Any]]] = {
     "Crop": [{"modality": "image", "length": 4}],
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
@@ -46,29 +46,29 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
     "InstanceFilter": [{"right": 0.5}, {"score": "form"}],
     "VarianceSelection": [{"right": 0.5}, {"discrete": ["form"], "continuous": ["right"]}],
 }
-"""Settings to test with; a transform with required fields needs a line here."""
+"""Settings to test with; a transform with required fields needs an entry."""
 
 
-def classes() -> Iterator[type[Any]]:
+def transform_classes() -> Iterator[type[Any]]:
     packages = (mmpost.transforms, mmpost.metrics, mmpost.selection)
     for info in [i for p in packages for i in pkgutil.iter_modules(p.__path__, f"{p.__name__}.")]:
-        for name, found in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
-            public = found.__module__ == info.name and not name.startswith("_")
-            calls = any("__call__" in vars(c) for c in found.__mro__[:-1])
-            if public and issubclass(found, Settings) and calls:
-                yield found
+        for name, member in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
+            is_public = member.__module__ == info.name and not name.startswith("_")
+            is_callable = any("__call__" in vars(c) for c in member.__mro__[:-1])
+            if is_public and issubclass(member, Settings) and is_callable:
+                yield member
 
 
 TRANSFORMS = [
     pytest.param(cls, fields, id=f"{cls.__name__}-{i}")
-    for cls in classes()
-    for i, fields in enumerate(FIELDS.get(cls.__name__, [{}]))
+    for cls in transform_classes()
+    for i, fields in enumerate(SETTINGS.get(cls.__name__, [{}]))
 ]
 
 
 def samples() -> list[Sample]:
-    """Ragged, flat and unscorable groups, with and without truth, and every column that a transform may read."""
-    made = []
+    """Ragged, zero-variance and unscorable groups, with and without truth, with all columns that transforms read."""
+    groups = []
     for uid, rewards, truth in (
         ("mixed", [0.0, 1.0, 0.3], 2.0),
         ("flat", [1.0, 1.0], None),
@@ -79,7 +79,7 @@ def samples() -> list[Sample]:
         n = len(rewards) + (truth is not None)
         lengths = [1 + 2 * i for i in range(n)]
         per_token = [[-1.0 - 0.1 * t for t in range(k)] for k in lengths]
-        made.append(
+        groups.append(
             group(
                 rewards,
                 truth,
@@ -95,51 +95,53 @@ def samples() -> list[Sample]:
                 label=[1.0 - 2.0 * (i % 2) for i in range(n)],
             )
         )
-    return made
+    return groups
 
 
 REFUSE_EMPTY = {"EncodeReplies", "EncodePairs"}
 """Transforms that raise for a sample without replies."""
 
 
-def given_to(cls: type[Any]) -> list[Sample]:
-    """What a transform is tested with."""
+def inputs_for(cls: type[Any]) -> list[Sample]:
+    """The samples that `cls` is tested with."""
     return [sample for sample in samples() if sample.replies or cls.__name__ not in REFUSE_EMPTY]
 
 
-def test_every_transform_of_the_package_is_here():
-    assert {"GroupAdvantage", "InjectTruth", "DropZeroVariance", "KLReward"} <= {cls.__name__ for cls in classes()}
+def test_every_transform_is_covered():
+    assert {"GroupAdvantage", "InjectTruth", "DropZeroVariance", "KLReward"} <= {
+        cls.__name__ for cls in transform_classes()
+    }
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
 def test_inputs_are_not_changed(cls, fields):
-    given = given_to(cls)
-    before = copy.deepcopy(given)
-    cls(**fields)(given, FakeContext())
-    assert repr(given) == repr(before)
+    inputs = inputs_for(cls)
+    before = copy.deepcopy(inputs)
+    cls(**fields)(inputs, FakeContext())
+    assert repr(inputs) == repr(before)
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
-def test_uids_survive_in_order(cls, fields):
-    given = [s.uid for s in given_to(cls)]
-    found = [s.uid for s in cls(**fields)(given_to(cls), FakeContext())]
-    assert found == [uid for uid in given if uid in found]
+def test_uids_and_their_order_are_kept(cls, fields):
+    uids = [s.uid for s in inputs_for(cls)]
+    kept_uids = [s.uid for s in cls(**fields)(inputs_for(cls), FakeContext())]
+    assert kept_uids == [uid for uid in uids if uid in kept_uids]
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
-def test_nothing_in_nothing_out(cls, fields):
+def test_an_empty_batch_stays_empty(cls, fields):
     assert cls(**fields)([], FakeContext()) == []
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
 def test_columns_written_are_columns_named(cls, fields):
-    """And each reply of the result has all that an objective could want of them: numbers, finite unless a reward."""
-    transform, given = cls(**fields), given_to(cls)
-    # Replies may be chosen from and put in another order; their texts differ within a sample.
-    old = {s.uid: {r.text: r.columns for r in s.replies} for s in given}
-    for sample in transform(given, FakeContext()):
+    """Written columns are declared in `makes`, and finite (except rewards)."""
+    transform, inputs = cls(**fields), inputs_for(cls)
+    # Replies may be dropped or reordered, so match them by text, which is unique within a sample.
+    old_columns = {s.uid: {r.text: r.columns for r in s.replies} for s in inputs}
+    for sample in transform(inputs, FakeContext()):
         for reply in sample.replies:
-            before = old[sample.uid].get(reply.text, {})
+            before = old_columns[sample.uid].get(reply.text, {})
             written = {k for k, v in reply.columns.items() if repr(before.get(k)) != repr(v)}
             assert written <= set(transform.makes)
             for name in written - {"reward"}:
@@ -151,7 +153,7 @@ def test_columns_written_are_columns_named(cls, fields):
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
 def test_every_rank_gathers_equally_often(cls, fields):
-    """A rank without samples must still meet the others in each exchange."""
+    """A rank without samples must join every collective call."""
 
     class Counting(FakeContext):
         calls = 0
@@ -160,17 +162,17 @@ def test_every_rank_gathers_equally_often(cls, fields):
             self.calls += 1
             return super().gather(values)
 
-    busy, empty = Counting(), Counting()
-    cls(**fields)(given_to(cls), busy)
-    cls(**fields)([], empty)
-    assert busy.calls == empty.calls
+    with_samples, without_samples = Counting(), Counting()
+    cls(**fields)(inputs_for(cls), with_samples)
+    cls(**fields)([], without_samples)
+    assert with_samples.calls == without_samples.calls
 
 
 @pytest.mark.parametrize(("cls", "fields"), TRANSFORMS)
 def test_it_is_frozen_and_documented(cls, fields):
-    made = cls(**fields)
+    transform = cls(**fields)
     assert cls.__doc__
     for name, field in cls.model_fields.items():
         assert field.description, name
         with pytest.raises(ValueError, match="frozen"):
-            setattr(made, name, getattr(made, name))
+            setattr(transform, name, getattr(transform, name))

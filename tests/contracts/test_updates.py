@@ -1,4 +1,4 @@
-"""What every update must do: leave alone what it does not own, and go on where it was saved."""
+"""The contract of updates: frozen parameters stay, and a saved state resumes exactly."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ UPDATES = [
 ]
 
 
-def make(kind: type[Update], frozen: bool = False) -> tuple[torch.nn.Sequential, Update]:
+def make(update_class: type[Update], frozen: bool = False) -> tuple[torch.nn.Sequential, Update]:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     if frozen:
         module[0].requires_grad_(False)
-    update = kind(OPTIM)  # type: ignore[call-arg]
+    update = update_class(OPTIM)  # type: ignore[call-arg]
     update.start(module, PARTS, steps=20)
     return module, update
 
 
 def run(module: torch.nn.Module, update: Update, steps: int, seed: int) -> list[float]:
-    rates = []
+    learning_rates = []
     for step in range(steps):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed + step))
         module(x).square().sum().backward()
-        rates.append(update.step()["lr"])
-    return rates
+        learning_rates.append(update.step()["lr"])
+    return learning_rates
 
 
-@pytest.mark.parametrize("kind", UPDATES)
-def test_what_is_frozen_is_bit_identical_with_weight_decay_on(kind: type[Update]) -> None:
-    module, update = make(kind, frozen=True)
+@pytest.mark.parametrize("update_class", UPDATES)
+def test_frozen_parameters_are_bit_identical_under_weight_decay(update_class: type[Update]) -> None:
+    module, update = make(update_class, frozen=True)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     run(module, update, 10, seed=1)
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("0."), name
 
 
-@pytest.mark.parametrize("kind", UPDATES)
-def test_saved_and_resumed_is_uninterrupted(kind: type[Update]) -> None:
-    whole, update = make(kind)
-    run(whole, update, 10, seed=1)
-    first, before = make(kind)
+@pytest.mark.parametrize("update_class", UPDATES)
+def test_resuming_equals_an_uninterrupted_run(update_class: type[Update]) -> None:
+    uninterrupted, update = make(update_class)
+    run(uninterrupted, update, 10, seed=1)
+    first, before = make(update_class)
     run(first, before, 4, seed=1)
-    second, after = make(kind)
+    second, after = make(update_class)
     second.load_state_dict(first.state_dict())
     after.load_state_dict(before.state_dict())
     run(second, after, 6, seed=5)
-    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+    for a, b in zip(uninterrupted.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+def test_a_non_finite_gradient_changes_no_weight() -> None:
     module, update = make(AdamWUpdate)
     before = [p.clone() for p in module.parameters()]
     (module(torch.ones(1, 3)).sum() * float("inf")).backward()
@@ -74,23 +74,23 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 
 
-def test_one_step_is_that_of_torch() -> None:
+def test_one_step_equals_that_of_torch() -> None:
     module, update = make(AdamWUpdate)
-    other, _ = make(AdamWUpdate)
-    oracle = torch.optim.AdamW(
+    reference, _ = make(AdamWUpdate)
+    optimizer = torch.optim.AdamW(
         [
-            {"params": [other[0].weight], "lr": 0.1 * 0.25, "weight_decay": 0.1},
-            {"params": [other[0].bias], "lr": 0.1 * 0.25, "weight_decay": 0.0},
-            {"params": [other[1].weight], "lr": 0.05 * 0.25, "weight_decay": 0.1},
-            {"params": [other[1].bias], "lr": 0.05 * 0.25, "weight_decay": 0.0},
+            {"params": [reference[0].weight], "lr": 0.1 * 0.25, "weight_decay": 0.1},
+            {"params": [reference[0].bias], "lr": 0.1 * 0.25, "weight_decay": 0.0},
+            {"params": [reference[1].weight], "lr": 0.05 * 0.25, "weight_decay": 0.1},
+            {"params": [reference[1].bias], "lr": 0.05 * 0.25, "weight_decay": 0.0},
         ]
     )
-    for m in (module, other):
+    for m in (module, reference):
         (m(torch.ones(1, 3)).sum() * 0.01).backward()
-    torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
     update.step()
-    oracle.step()
-    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+    optimizer.step()
+    for a, b in zip(module.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
@@ -108,7 +108,7 @@ def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
     assert [schedule(optim, step, 5) for step in range(5)] == pytest.approx(expected, abs=1e-6)
 
 
-def test_rates_of_parts_that_are_not_there_are_refused() -> None:
+def test_lr_multipliers_of_missing_parts_are_refused() -> None:
     update = AdamWUpdate(OptimSettings(lr_multipliers={"vison": 0.1}))
     with pytest.raises(ConfigError, match=r"\['vison'\]; this model has \['body', 'head'\]"):
         update.start(torch.nn.Linear(2, 2), PARTS, 1)

@@ -1,4 +1,4 @@
-"""The part of a name is that of the longest prefix."""
+"""A parameter belongs to the part with the longest matching prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the files of a run."""
+"""Reading run files, also of earlier versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpost.core import run_files
 
 
-def test_logs_of_earlier_versions_name_modalities_as_new_ones_do(tmp_path: Path) -> None:
+def test_logs_of_earlier_versions_load_with_modality(tmp_path: Path) -> None:
     def line(key: str) -> str:
         part = {"role": "user", key: "image", "media": "media/a.png"}
         return json.dumps({"prompt": [part, {"role": "user", key: "text", "text": "?"}], "parts": [part]}) + "\n"

@@ -1,4 +1,4 @@
-"""A real HTTP server with /v1/chat/completions that can be slow, busy, ill, cut off or chatty, and counts."""
+"""An HTTP server for /v1/chat/completions that can be slow, overloaded, faulty or verbose, and counts requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ The effusion is missing.
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Does to the n-th time that it hears a question what `behave(question, n)` says."""
+    """Performs the action `behave(question, n)` for the n-th request of a question."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -41,21 +41,21 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behave = behave
         self.lock = threading.Lock()
-        self.asked: Counter[str] = Counter()
-        """How often each question was heard."""
-        self.answered: Counter[str] = Counter()
-        """How often each had a whole answer."""
+        self.request_counts: Counter[str] = Counter()
+        """Number of requests of each question."""
+        self.answer_counts: Counter[str] = Counter()
+        """Number of complete answers to each question."""
         self.times: list[float] = []
-        self.heard: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
-        self.at_once = self.most_at_once = 0
+        self.concurrent = self.max_concurrent = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is a part of the tests."""
+        """Ignore clients that disconnect: tests do that on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -63,55 +63,55 @@ class _Handler(BaseHTTPRequestHandler):
     server: ChatServer
 
     def do_POST(self) -> None:
-        one = self.server
+        chat_server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         question = body["messages"][-1]["content"]
-        with one.lock:
-            one.asked[question] += 1
-            one.times.append(time.monotonic())
-            one.heard.append(body)
-            one.keys.append(self.headers.get("Authorization", ""))
-            one.at_once += 1
-            one.most_at_once = max(one.most_at_once, one.at_once)
-            turn = one.asked[question]
+        with chat_server.lock:
+            chat_server.request_counts[question] += 1
+            chat_server.times.append(time.monotonic())
+            chat_server.requests.append(body)
+            chat_server.keys.append(self.headers.get("Authorization", ""))
+            chat_server.concurrent += 1
+            chat_server.max_concurrent = max(chat_server.max_concurrent, chat_server.concurrent)
+            turn = chat_server.request_counts[question]
         try:
-            self._do(one.behave(question, turn), question)
+            self._do(chat_server.behave(question, turn), question)
         finally:
-            with one.lock:
-                one.at_once -= 1
+            with chat_server.lock:
+                chat_server.concurrent -= 1
 
-    def _do(self, what: str, question: str) -> None:
-        name, _, more = what.partition(" ")
+    def _do(self, action: str, question: str) -> None:
+        name, _, argument = action.partition(" ")
         if name == "drop":
             self.connection.close()
         elif name == "hang":
-            time.sleep(float(more))
+            time.sleep(float(argument))
             self.connection.close()
         elif name == "drip":
             self._head(200, 10_000)
-            for _ in range(int(more)):
+            for _ in range(int(argument)):
                 self.wfile.write(b" ")
                 self.wfile.flush()
                 time.sleep(0.05)
             self.connection.close()
         elif name.isdigit():
-            self._say(int(name), "no, your header was " + self.headers.get("Authorization", ""), retry=more)
+            self._send(int(name), "no, your header was " + self.headers.get("Authorization", ""), retry=argument)
         elif name == "cut":
-            self._say(200, _completion(GOOD)[:40])
+            self._send(200, _completion(GOOD)[:40])
         elif name == "short":
-            whole = _completion(GOOD)
-            self._head(200, len(whole))
-            self.wfile.write(whole[:40].encode())
+            completion = _completion(GOOD)
+            self._head(200, len(completion))
+            self.wfile.write(completion[:40].encode())
             self.connection.close()
         elif name == "end":
-            self._say(200, _completion(GOOD, more))
+            self._send(200, _completion(GOOD, argument))
         elif name in ("say", "slow"):
             time.sleep(0.1 if name == "slow" else 0.01)
             with self.server.lock:
-                self.server.answered[question] += 1
-            self._say(200, _completion(more))
+                self.server.answer_counts[question] += 1
+            self._send(200, _completion(argument))
         else:
-            raise AssertionError(what)
+            raise AssertionError(action)
 
     def _head(self, code: int, length: int, retry: str = "") -> None:
         self.send_response(code)
@@ -121,12 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", retry)
         self.end_headers()
 
-    def _say(self, code: int, text: str, retry: str = "") -> None:
+    def _send(self, code: int, text: str, retry: str = "") -> None:
         self._head(code, len(text.encode()), retry)
         self.wfile.write(text.encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def _completion(text: str, end: str = "stop") -> str:
@@ -136,7 +136,7 @@ def _completion(text: str, end: str = "stop") -> str:
 
 @contextmanager
 def serving(behave: Callable[[str, int], str]) -> Iterator[ChatServer]:
-    """The server at work in threads of its own."""
+    """A running server, in its own threads."""
     server = ChatServer(behave)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Asks a server about n pairs and is killed in the middle: `python -m tests.judges.killed_judge URL CACHE N`."""
+"""Judges n pairs by a server until it is killed: `python -m tests.judges.killed_judge URL CACHE N`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions of one's own, a model on this machine, the batch transform, and the settings that choose a judge."""
+"""Chat judges: custom prompts, local models, the batch transform, and judge settings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
 
-ILL = "Small right effusion. Mild cardiomegaly."
+REFERENCE = "Small right effusion. Mild cardiomegaly."
 
 
-class Says(ChatBackend):
-    """Says what is in the question, and in later draws something else."""
+class EchoBackend(ChatBackend):
+    """Echoes the question; for later draws returns `later`."""
 
     later: str = ""
 
@@ -37,13 +37,13 @@ class Says(ChatBackend):
         ]
 
 
-def sample(*texts: str, truth: Any = ILL) -> Sample:
-    asked = (Part("text", "be brief", "system"), Part("text", "what do you see?"))
-    return Sample("s", asked, tuple(Reply((Part("text", t, "assistant"),), "policy") for t in texts), truth)
+def sample(*texts: str, truth: Any = REFERENCE) -> Sample:
+    conversations = (Part("text", "be brief", "system"), Part("text", "what do you see?"))
+    return Sample("s", conversations, tuple(Reply((Part("text", t, "assistant"),), "policy") for t in texts), truth)
 
 
 @pytest.mark.parametrize(
-    ("said", "score"),
+    ("text", "score"),
     [
         ("Score: 7", 0.7),
         ("It is fine.\nscore: **10**", 1.0),
@@ -55,40 +55,40 @@ def sample(*texts: str, truth: Any = ILL) -> Sample:
         ("", None),
     ],
 )
-def test_a_grade_is_the_last_number_behind_its_mark(said: str, score: float | None) -> None:
-    assert Grade().parse(said).score == score
+def test_a_grade_is_the_last_number_after_its_marker(text: str, score: float | None) -> None:
+    assert Grade().parse(text).score == score
 
 
 def test_a_grade_may_have_another_range_and_prompt() -> None:
-    form = Grade(prompt="{question}|{reference}|{candidate}", system="be just", low=1, high=5)
-    assert form.parse("Score: 2").score == 0.25
-    assert form.messages(Pair("r", "{c}", "q")) == [
+    grade = Grade(prompt="{question}|{reference}|{candidate}", system="be just", low=1, high=5)
+    assert grade.parse("Score: 2").score == 0.25
+    assert grade.messages(Pair("r", "{c}", "q")) == [
         {"role": "system", "content": "be just"},
         {"role": "user", "content": "q|r|{c}"},
     ]
-    for wrong in ({"prompt": "{reference}"}, {"prompt": "{candidate} {other}"}, {"low": 1, "high": 1}):
+    for invalid in ({"prompt": "{reference}"}, {"prompt": "{candidate} {other}"}, {"low": 1, "high": 1}):
         with pytest.raises(ValidationError):
-            Grade.model_validate(wrong)
+            Grade.model_validate(invalid)
 
 
-def test_what_cannot_be_read_is_asked_for_again_and_then_left_out() -> None:
+def test_unparseable_answers_are_requested_again_then_left_out() -> None:
     pairs = [("r", text) for text in ("Score: 1", "fail", "prose")]
-    form = Grade(prompt="{candidate}")
-    verdicts = ChatJudge(prompt=form, backend=Says(), reasks=2).judge(pairs)
+    grade = Grade(prompt="{candidate}")
+    verdicts = ChatJudge(prompt=grade, backend=EchoBackend(), reasks=2).judge(pairs)
     assert [(v.score, v.problem) for v in verdicts] == [(0.1, ""), (None, "failed"), (None, "unparseable")]
-    verdicts = ChatJudge(prompt=form, backend=Says(later="Score: 9"), reasks=1).judge(pairs)
+    verdicts = ChatJudge(prompt=grade, backend=EchoBackend(later="Score: 9"), reasks=1).judge(pairs)
     assert [v.score for v in verdicts] == [0.1, None, 0.9]
-    assert ChatJudge(prompt=form, backend=Says()).judge([]) == []
+    assert ChatJudge(prompt=grade, backend=EchoBackend()).judge([]) == []
 
 
 def test_a_verdict_has_a_score_or_a_reason() -> None:
-    for wrong in ((None, ""), (0.5, "failed")):
+    for invalid in ((None, ""), (0.5, "failed")):
         with pytest.raises(AssertionError):
-            Verdict(*wrong)  # type: ignore[arg-type]
+            Verdict(*invalid)  # type: ignore[arg-type]
 
 
-def test_the_transform_scores_what_it_can_and_counts_the_rest() -> None:
-    judge = ChatJudge(prompt=Grade(prompt="{candidate}"), backend=Says(), reasks=0)
+def test_the_transform_scores_parseable_answers_and_counts_the_rest() -> None:
+    judge = ChatJudge(prompt=Grade(prompt="{candidate}"), backend=EchoBackend(), reasks=0)
     context = FakeContext()
     before = [sample("Score: 5", "fail"), sample("prose", "Score: 10")]
     after = JudgeScore(judge=judge, name="mine")(before, context)
@@ -99,26 +99,26 @@ def test_the_transform_scores_what_it_can_and_counts_the_rest() -> None:
     assert context.mean("mine/words") == 1.5
     rewarded = Score(rewards={"mine": judge_reward("mine")})(after, FakeContext())
     assert rewarded[0].replies[0].columns["reward"] == 0.5
-    again = JudgeScore(judge=judge, name="mine")([sample()], FakeContext())
-    assert again == [sample()]
+    without_replies = JudgeScore(judge=judge, name="mine")([sample()], FakeContext())
+    assert without_replies == [sample()]
 
 
-def test_the_transform_with_rules_counts_each_sort_of_error() -> None:
+def test_the_rule_based_transform_counts_each_error_type() -> None:
     context = FakeContext()
-    (judged,) = JudgeScore(judge=RuleJudge(), name="rules")([sample(ILL, "Left effusion.")], context)
+    (judged,) = JudgeScore(judge=RuleJudge(), name="rules")([sample(REFERENCE, "Left effusion.")], context)
     assert [r.scores["rules"] for r in judged.replies] == [1.0, 0.0]
     assert context.logs["rules/matched"] == [2.0, 0.0]
     assert context.logs["rules/location"] == [0.0, 1.0]
     with pytest.raises(DataError, match="wants a reference text"):
-        JudgeScore(judge=RuleJudge())([sample(ILL, truth=3)], FakeContext())
+        JudgeScore(judge=RuleJudge())([sample(REFERENCE, truth=3)], FakeContext())
 
 
 def test_the_question_is_the_prompt_without_the_system_message() -> None:
-    one = sample("a")
-    assert RuleJudge().pair(one, one.replies[0]) == Pair(ILL, "a", "what do you see?")
+    judged_sample = sample("a")
+    assert RuleJudge().pair(judged_sample, judged_sample.replies[0]) == Pair(REFERENCE, "a", "what do you see?")
 
 
-def test_settings_choose_a_judge() -> None:
+def test_settings_select_the_judge() -> None:
     assert JudgeSettings().judge() == RuleJudge()
     assert JudgeSettings(length_control=True).judge() == RuleJudge(length_control=True)
     server = {"url": "http://h/v1", "model": "m"}
@@ -129,25 +129,25 @@ def test_settings_choose_a_judge() -> None:
     assert isinstance(local, ChatJudge)
     assert isinstance(local.prompt, Grade)
     for by in ("server", "local", "bertscore"):
-        with pytest.raises(ValidationError, match=f"by={by} wants the section {by}"):
+        with pytest.raises(ValidationError, match=f"by={by}: wanted the section {by}"):
             JudgeSettings.model_validate({"by": by})
 
 
-def test_a_file_that_is_no_table_of_answers(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_answer_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello " * 500)
     with pytest.raises(ConfigError, match="wanted a file for the judge's answer cache"):
         AnswerCache(tmp_path / "text")
 
 
-def test_the_first_answer_to_a_question_stays(tmp_path: Path) -> None:
-    kept = AnswerCache(tmp_path / "new" / "a.sqlite")
-    kept.put({"q": 1}, "one")
-    kept.put({"q": 1}, "two")
-    assert len(kept) == 1
-    assert list(AnswerCache(kept.path).get([*_keys(kept), "none"]).values()) == ["one"]
+def test_the_first_cached_answer_is_kept(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "new" / "a.sqlite")
+    cache.put({"q": 1}, "one")
+    cache.put({"q": 1}, "two")
+    assert len(cache) == 1
+    assert list(AnswerCache(cache.path).get([*_keys(cache), "none"]).values()) == ["one"]
 
 
-def _keys(kept: AnswerCache) -> Iterator[str]:
+def _keys(cache: AnswerCache) -> Iterator[str]:
     from mmpost.judges.answer_cache import question_key
 
     yield question_key({"q": 1})
@@ -155,7 +155,7 @@ def _keys(kept: AnswerCache) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A language model with random weights that knows a few words, with a chat template."""
+    """A language model with random weights, a vocabulary of a few words, and a chat template."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -180,22 +180,22 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_a_model_on_this_machine_answers_alike_in_any_batch(chat_model: str) -> None:
-    asked = [[{"role": "user", "content": text}] for text in ("a", "a b c a b c", "b . c", "c c c c c c c c c")]
-    together, alone = (LocalModel(model=chat_model, device="cpu", max_tokens=9, batch=n) for n in (4, 1))
-    said = together.answers(asked, 0)
-    assert said == alone.answers(asked, 0)
-    assert len({a.text for a in said}) > 1
-    assert all(a.text and not a.failure and len(a.text.split()) <= 9 for a in said)
-    # One that is cut off says nothing.
-    assert together.model_copy(update={"max_tokens": 6}).answers(asked, 0) == [*said[:3], Answer("")]
+def test_a_local_model_gives_the_same_answers_in_any_batch(chat_model: str) -> None:
+    conversations = [[{"role": "user", "content": text}] for text in ("a", "a b c a b c", "b . c", "c c c c c c c c c")]
+    batched, one_by_one = (LocalModel(model=chat_model, device="cpu", max_tokens=9, batch=n) for n in (4, 1))
+    answers = batched.answers(conversations, 0)
+    assert answers == one_by_one.answers(conversations, 0)
+    assert len({a.text for a in answers}) > 1
+    assert all(a.text and not a.failure and len(a.text.split()) <= 9 for a in answers)
+    # A truncated answer is empty.
+    assert batched.model_copy(update={"max_tokens": 6}).answers(conversations, 0) == [*answers[:3], Answer("")]
     other = LocalModel(model=chat_model, device="cpu", max_tokens=9, batch=4, reask_temperature=5.0)
-    assert other.answers(asked, 1) != said
-    assert other.answers(asked, 1) == other.answers(asked, 1)
-    verdicts = ChatJudge(prompt=Grade(), backend=together, reasks=0).judge([("r", "a")])
+    assert other.answers(conversations, 1) != answers
+    assert other.answers(conversations, 1) == other.answers(conversations, 1)
+    verdicts = ChatJudge(prompt=Grade(), backend=batched, reasks=0).judge([("r", "a")])
     assert len(verdicts) == 1
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="wanted a causal language model"):
         LocalModel(model=str(tmp_path)).answers([], 0)

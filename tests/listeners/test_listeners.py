@@ -1,4 +1,4 @@
-"""Listeners: what they write, and that a failing one cannot end a run."""
+"""Listeners: their output, and a failing one does not stop the run."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Recorder(Listener):
         self.steps.append(metrics["step"])
 
 
-def test_a_failing_listener_is_named_once_and_the_others_go_on() -> None:
-    heard = Recorder()
-    listeners = Listeners([Broken(), heard, Broken()])
+def test_a_failing_listener_is_named_once_and_the_others_continue() -> None:
+    recorder = Recorder()
+    listeners = Listeners([Broken(), recorder, Broken()])
     with pytest.warns(RuntimeWarning) as caught:
         for number in (1, 2, 3):
             listeners.on_metrics(step(number))
-    assert heard.steps == [1, 2, 3]
+    assert recorder.steps == [1, 2, 3]
     assert len(caught) == 2  # one for each broken listener, not one for each call
     assert "Broken failed in on_metrics (OSError: disk full)" in str(caught[0].message)
 
@@ -166,7 +166,7 @@ def test_a_sample_without_replies_has_a_line_and_a_sketch(tmp_path: Path) -> Non
     assert (line["prompt"][0]["sketch"], line["prompt"][0]["media"]) == ("▁█", "media/abc.png")
 
 
-def shown(listener: Progress, stream: io.StringIO, steps: int, **values: float) -> str:
+def progress_output(listener: Progress, stream: io.StringIO, steps: int, **values: float) -> str:
     listener.on_start(Path("runs/one"), {}, steps)
     for number in range(1, steps + 1):
         listener.on_metrics(step(number, **values))
@@ -176,7 +176,7 @@ def shown(listener: Progress, stream: io.StringIO, steps: int, **values: float) 
 
 def test_progress_writes_plain_lines_into_a_pipe() -> None:
     stream = io.StringIO()
-    text = shown(Progress(every=4, console=Console(file=stream)), stream, 10, loss=0.1234)
+    text = progress_output(Progress(every=4, console=Console(file=stream)), stream, 10, loss=0.1234)
     lines = text.splitlines()
     assert [line.split(" left")[0].split("  ")[0] for line in lines[1:]] == [
         "[rl] step 1/10",
@@ -192,7 +192,7 @@ def test_progress_writes_plain_lines_into_a_pipe() -> None:
 def test_progress_shows_reward_and_evaluation_on_a_terminal() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=150)
-    text = shown(Progress(console=console), stream, 2, **{"reward/total": 0.75, "eval/boxes/iou": 0.5})
+    text = progress_output(Progress(console=console), stream, 2, **{"reward/total": 0.75, "eval/boxes/iou": 0.5})
     assert "reward 0.75" in text
     assert "2/2" in text
     assert "eval/boxes/iou 0.5" in text
@@ -212,7 +212,7 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 
 
 class FakeTracker(types.ModuleType):
-    """Stands in for wandb and trackio and records their calls."""
+    """A fake of wandb and trackio that records calls."""
 
     def __init__(self) -> None:
         super().__init__("tracker")
@@ -272,7 +272,7 @@ def test_trackio_logs_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert tracker.calls[1][1] == {"values": {"rollout": 7.0, "loss": 0.5}, "step": 7}
 
 
-def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path, drawn_curves: None) -> None:
+def test_curves_show_only_logged_metrics(tmp_path: Path, drawn_curves: None) -> None:
     log, curves = JsonlMetrics(), Curves()
     for listener in (log, curves):
         listener.on_start(tmp_path, {}, 40)
@@ -288,13 +288,13 @@ def test_curves_show_what_was_measured_and_nothing_else(tmp_path: Path, drawn_cu
         log.on_metrics({"step": n, "stage": "warm" if n <= 20 else "rl", "rollout": n, **values})
     for listener in (log, curves):
         listener.on_end({})
-    picture = (tmp_path / "curves.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
-    assert len(picture) > 10_000
-    found = panels(read_lines(tmp_path / "metrics.jsonl"))
-    assert list(found) == ["reward", "reward components", "zero-variance groups", "loss", "time per step"]
-    assert set(found["reward components"]) == {"iou", "format"}
-    assert found["reward"]["reward/total"][0] == list(range(21, 41))
+    image_bytes = (tmp_path / "curves.png").read_bytes()
+    assert image_bytes.startswith(b"\x89PNG")
+    assert len(image_bytes) > 10_000
+    curve_panels = panels(read_lines(tmp_path / "metrics.jsonl"))
+    assert list(curve_panels) == ["reward", "reward components", "zero-variance groups", "loss", "time per step"]
+    assert set(curve_panels["reward components"]) == {"iou", "format"}
+    assert curve_panels["reward"]["reward/total"][0] == list(range(21, 41))
 
 
 def test_curves_of_a_run_without_a_step_are_not_drawn(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rewards from any file join whatever a task scores, in training and in evaluation."""
+"""User rewards from a file are added to those of the task, in training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def short(sample, reply):
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def reward_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "outside_rewards.py").write_text(REWARD)
     yield str(tmp_path / "outside_rewards.py")
     sys.modules.pop("outside_rewards", None)
 
 
-def test_a_reward_from_a_file_is_learnt_from_logged_and_reported(file: str, tmp_path: Path) -> None:
-    summary = mmpost.train(f"rewards.short={file}:short*0.5", f"out={tmp_path / 'run'}", **GROUPS)
+def test_a_reward_from_a_file_is_trained_on_logged_and_reported(reward_file: str, tmp_path: Path) -> None:
+    summary = mmpost.train(f"rewards.short={reward_file}:short*0.5", f"out={tmp_path / 'run'}", **GROUPS)
     assert summary["eval_after"]["target/short"]["value"] == 0.25
     assert summary["eval_after"]["old/short"]["value"] == 0.25
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
@@ -44,21 +44,21 @@ def test_a_reward_from_a_file_is_learnt_from_logged_and_reported(file: str, tmp_
         assert reply["columns"]["reward"] == pytest.approx(parts + 0.125)
 
 
-def test_without_a_weight_it_counts_once(file: str) -> None:
-    run, _ = run_config.load([{"task": "visurf", "rewards": {"short": f"{file}:short"}}])
+def test_the_default_weight_is_one(reward_file: str) -> None:
+    run, _ = run_config.load([{"task": "visurf", "rewards": {"short": f"{reward_file}:short"}}])
     score = next(t for stage in ConfiguredTask.load(run).stages() for t in stage.transforms if isinstance(t, Score))
     assert score.weights["short"] == 1.0
 
 
-def test_what_cannot_work_is_refused(file: str, tmp_path: Path) -> None:
+def test_invalid_combinations_are_refused(reward_file: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"query": "a", "response": "b"}\n')
-    for task, name, function, kind, said in (
+    for task, name, function, error_class, message in (
         ("sft", "short", "short", ConfigError, "the task scores no replies in training"),
         ("visurf", "think_format", "short", ConfigError, "the task has a reward of that name"),
         ("visurf", "short", "shrot", PluginError, "did you mean short"),
     ):
-        words = {"task": task, "data": {"train": str(rows)} if task == "sft" else {}}
-        run, _ = run_config.load([{**words, "rewards": {name: f"{file}:{function}"}}])
-        with pytest.raises(kind, match=said):
+        settings = {"task": task, "data": {"train": str(rows)} if task == "sft" else {}}
+        run, _ = run_config.load([{**settings, "rewards": {name: f"{reward_file}:{function}"}}])
+        with pytest.raises(error_class, match=message):
             list(ConfiguredTask.load(run).stages())

@@ -12,47 +12,47 @@ from mmpost.metrics.bootstrap import bootstrap, confidence_interval
 from mmpost.types import Reply, Sample
 
 
-def mean(samples: Sequence[Sample]) -> Mapping[str, float]:
+def mean_metric(samples: Sequence[Sample]) -> Mapping[str, float]:
     return {"mean": sum(s.replies[0].scores["x"] for s in samples) / len(samples)}
 
 
-def scored(values: Iterable[float]) -> list[Sample]:
+def samples_with_scores(values: Iterable[float]) -> list[Sample]:
     return [Sample(str(i), (), (Reply((), scores={"x": float(v)}),)) for i, v in enumerate(values)]
 
 
-def test_the_spread_is_that_of_seeds_and_samples_together() -> None:
+def test_the_standard_error_covers_seeds_and_samples() -> None:
     rng = np.random.default_rng(0)
     common = rng.normal(size=200)  # difficulty of each sample, the same for every seed
-    own = [2.0, 0.0, -2.0]
-    seeds = [scored(common + shift) for shift in own]
-    drawn = np.array(bootstrap(mean, seeds, resamples=4000)["mean"])
+    seed_effects = [2.0, 0.0, -2.0]
+    seeds = [samples_with_scores(common + shift) for shift in seed_effects]
+    resampled = np.array(bootstrap(mean_metric, seeds, resamples=4000)["mean"])
     # All seeds share the samples, whose noise does not average out: variance = var(seeds)/S + var(samples)/n.
-    expected = math.sqrt(np.var(own) / 3 + np.var(common) / 200)
-    assert drawn.std() == pytest.approx(expected, rel=0.05)
-    low, high = confidence_interval(drawn.tolist())
+    expected = math.sqrt(np.var(seed_effects) / 3 + np.var(common) / 200)
+    assert resampled.std() == pytest.approx(expected, rel=0.05)
+    low, high = confidence_interval(resampled.tolist())
     assert low < common.mean() < high
 
 
-def test_one_seed_is_the_plain_bootstrap() -> None:
+def test_with_one_seed_it_is_the_plain_bootstrap() -> None:
     values = np.random.default_rng(1).normal(size=400)
-    drawn = np.array(bootstrap(mean, [scored(values)], resamples=4000)["mean"])
-    assert drawn.std() == pytest.approx(values.std() / 20, rel=0.05)
+    resampled = np.array(bootstrap(mean_metric, [samples_with_scores(values)], resamples=4000)["mean"])
+    assert resampled.std() == pytest.approx(values.std() / 20, rel=0.05)
 
 
-def test_arms_on_the_same_samples_are_drawn_together() -> None:
+def test_arms_with_the_same_samples_use_the_same_resamples() -> None:
     values = np.random.default_rng(2).normal(size=50)
-    first = bootstrap(mean, [scored(values), scored(values + 1)])["mean"]
-    second = bootstrap(mean, [scored(values + 3), scored(values + 4)])["mean"]
+    first = bootstrap(mean_metric, [samples_with_scores(values), samples_with_scores(values + 1)])["mean"]
+    second = bootstrap(mean_metric, [samples_with_scores(values + 3), samples_with_scores(values + 4)])["mean"]
     assert np.allclose(np.subtract(second, first), 3)
 
 
-def test_a_metric_that_a_resample_lacks_is_left_out_of_its_interval() -> None:
-    def rare(samples: Sequence[Sample]) -> Mapping[str, float]:
-        found = [s for s in samples if s.uid == "0"]
-        return {"all": 1.0, **({"rare": 2.0} if found else {})}
+def test_a_metric_missing_in_some_resamples_still_has_an_interval() -> None:
+    def metrics_with_gaps(samples: Sequence[Sample]) -> Mapping[str, float]:
+        first_sample = [s for s in samples if s.uid == "0"]
+        return {"all": 1.0, **({"rare": 2.0} if first_sample else {})}
 
-    drawn = bootstrap(rare, [scored([1, 2, 3])])
-    assert confidence_interval(drawn["rare"]) == (2.0, 2.0)
+    resampled = bootstrap(metrics_with_gaps, [samples_with_scores([1, 2, 3])])
+    assert confidence_interval(resampled["rare"]) == (2.0, 2.0)
     assert all(math.isnan(v) for v in confidence_interval([math.nan]))
 
 
@@ -60,4 +60,4 @@ def test_with_one_seed_only_the_samples_consume_random_numbers() -> None:
     values = np.random.default_rng(3).normal(size=30)
     generator = np.random.default_rng(0)
     expected = [sum(values[generator.integers(30, size=30)].tolist()) / 30 for _ in range(20)]
-    assert bootstrap(mean, [scored(values)], resamples=20)["mean"] == expected
+    assert bootstrap(mean_metric, [samples_with_scores(values)], resamples=20)["mean"] == expected

@@ -1,4 +1,4 @@
-"""Which families a test runs for, and their checkpoints, written on demand."""
+"""Tiny checkpoints of the model families, written on demand, and the typical families."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import pytest
 from tests.models.families import build
 
 TYPICAL = {"qwen2_5_vl", "qwen2_5_vl with video", "gemma3", "qwen2_audio"}
-"""Images, videos, token types with a sliding window, sounds: what a mechanism is tried on before each commit."""
+"""Cases that run before each commit: images, videos, token types with a sliding window, audio."""
 
 
 def typical_first(names: Iterable[str]) -> list[Any]:
-    """All of `names` for parametrize; those not in TYPICAL are slow."""
+    """`names` as parameters for pytest; those not in TYPICAL are marked slow."""
     return [name if name in TYPICAL else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 class Checkpoints(dict[str, Path]):
-    """Folders by family ("qwen2_vl", "qwen2_vl with video"), each written when it is first asked for."""
+    """Checkpoint folders by case ("qwen2_vl", "qwen2_vl with video"), each written on first access."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ QWEN_TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     + CHAT_TEMPLATE
 )
-"""With a default system turn."""
+"""Adds a default system turn."""
 
 SPACED_TEMPLATE = """\
 {%- for message in messages -%}
@@ -54,9 +54,9 @@ UTTERANCE_TEMPLATE = """\
 {{- '<end_of_utterance>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"""
-"""Idefics3 and SmolVLM: a reply starts with a space, which the generation prompt does not hold."""
+"""Idefics3 and SmolVLM: a reply starts with a space, which is not part of the generation prompt."""
 
-HEARING_TEMPLATE = """\
+AUDIO_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- for part in message.content -%}
@@ -89,26 +89,26 @@ GEMMA_TEMPLATE = """\
 
 @dataclass(frozen=True)
 class Family:
-    """How to make one, and what tests expect of it."""
+    """How to build a model of the family, and the values that tests expect."""
 
     make: Callable[[], tuple[hf.PreTrainedModel, Any]]
     end: str
     """Token that ends an assistant turn."""
     banned: tuple[str, ...]
-    """Placeholders that no reply may hold."""
+    """Placeholder tokens that no reply may contain."""
     frame: str
-    """"thousand", "resized" or "original"."""
+    """Coordinate frame: "thousand", "resized" or "original"."""
     parts: frozenset[str] = frozenset({"vision", "projector", "language", "head"})
     pixels: bool = False
     """Whether it has a pixel budget."""
-    kind: str = "image"
-    """Of the media that tests give it."""
+    modality: str = "image"
+    """Modality of the media in its test prompts."""
     stable: bool = True
-    """Whether its template writes a reply of earlier turns as it starts a new one."""
+    """Whether the template renders the reply of an earlier turn exactly as generation prompt plus reply."""
 
 
 def build(name: str, folder: Path) -> None:
-    """Write a checkpoint of the family `name` into `folder`; no weight is zero, so that every part can be felt."""
+    """Write a checkpoint of the family `name` into `folder`; noise on all weights, so that every part has an effect."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, processor = FAMILIES[name].make()
@@ -123,18 +123,18 @@ def build(name: str, folder: Path) -> None:
 
 
 def _tokenizer(template: str, special: tuple[str, ...] = (), bos: str | None = None, **named: str) -> Any:
-    """The tiny tokenizer with more special tokens; `bos` is written before every text, as Llama and Gemma do."""
+    """The tiny tokenizer with more special tokens; `bos` is put before every text, as for Llama and Gemma."""
     inner = tiny_tokenizer().backend_tokenizer
     inner.add_special_tokens([*special, *([bos] if bos else []), *named.values()])
     if bos:
         inner.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]
         )
-    known = {k: named.pop(k) for k in ("eos_token", "pad_token") if k in named}
+    standard = {k: named.pop(k) for k in ("eos_token", "pad_token") if k in named}
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token=bos,
-        **({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"} | known),
+        **({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"} | standard),
         extra_special_tokens=named,
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
@@ -142,7 +142,7 @@ def _tokenizer(template: str, special: tuple[str, ...] = (), bos: str | None = N
     )
 
 
-def _text(tokenizer: Any, **more: Any) -> dict[str, Any]:
+def _text(tokenizer: Any, **overrides: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer) + 5,
         "hidden_size": 64,
@@ -157,14 +157,14 @@ def _text(tokenizer: Any, **more: Any) -> dict[str, Any]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        **more,
+        **overrides,
     }
 
 
-def _vision(**more: Any) -> dict[str, Any]:
+def _vision(**overrides: Any) -> dict[str, Any]:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     spread = {"initializer_range": SPREAD, "attention_dropout": 0.3}
-    return {**sizes, **spread, "image_size": 28, "patch_size": 7, **more}
+    return {**sizes, **spread, "image_size": 28, "patch_size": 7, **overrides}
 
 
 def _qwen(
@@ -196,8 +196,8 @@ def _qwen(
     return make
 
 
-def _rotary(sections: list[int], **more: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": sections, **more}}
+def _rotary(sections: list[int], **overrides: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": sections, **overrides}}
 
 
 def _onevision() -> tuple[Any, Any]:
@@ -229,16 +229,16 @@ def _utterances(version: str) -> Callable[[], tuple[Any, Any]]:
         special = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *tiles)
         tokenizer = _tokenizer(UTTERANCE_TEMPLATE, special, bos="<|begin_of_text|>", eos_token="<end_of_utterance>")
         sizes = {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 28}}
-        more = {}
+        video_processor = {}
         if version == "SmolVLM":
             video = {**sizes, "video_sampling": {"max_frames": 4, "fps": 1, "video_size": {"longest_edge": 28}}}
-            more = {"video_processor": hf.SmolVLMVideoProcessor(**video)}
+            video_processor = {"video_processor": hf.SmolVLMVideoProcessor(**video)}
         processor = getattr(hf, f"{version}Processor")(
             image_processor=getattr(hf, f"{version}ImageProcessor")(**sizes),
             tokenizer=tokenizer,
             image_seq_len=4,
             chat_template=UTTERANCE_TEMPLATE,
-            **more,
+            **video_processor,
         )
         config = getattr(hf, f"{version}Config")(
             text_config={"model_type": "llama", **_text(tokenizer)},
@@ -303,11 +303,11 @@ def _gemma() -> tuple[Any, Any]:
     return hf.Gemma3ForConditionalGeneration(config), processor
 
 
-def _ears() -> hf.WhisperFeatureExtractor:
+def _feature_extractor() -> hf.WhisperFeatureExtractor:
     return hf.WhisperFeatureExtractor(feature_size=20, chunk_length=1, sampling_rate=16000)
 
 
-def _hearing(**more: Any) -> dict[str, Any]:
+def _audio_config(**overrides: Any) -> dict[str, Any]:
     sizes = {
         "num_mel_bins": 20,
         "encoder_layers": 2,
@@ -315,17 +315,20 @@ def _hearing(**more: Any) -> dict[str, Any]:
         "encoder_ffn_dim": 48,
         "d_model": 32,
     }
-    drops = {"dropout": 0.3, "attention_dropout": 0.3, "activation_dropout": 0.3}
-    return {**sizes, **drops, "max_source_positions": 50, "initializer_range": SPREAD, **more}
+    dropouts = {"dropout": 0.3, "attention_dropout": 0.3, "activation_dropout": 0.3}
+    return {**sizes, **dropouts, "max_source_positions": 50, "initializer_range": SPREAD, **overrides}
 
 
 def _qwen_audio() -> tuple[Any, Any]:
-    tokenizer = _tokenizer(HEARING_TEMPLATE, ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
+    tokenizer = _tokenizer(AUDIO_TEMPLATE, ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
     processor = hf.Qwen2AudioProcessor(
-        feature_extractor=_ears(), tokenizer=tokenizer, chat_template=HEARING_TEMPLATE, audio_token="<|AUDIO|>"
+        feature_extractor=_feature_extractor(),
+        tokenizer=tokenizer,
+        chat_template=AUDIO_TEMPLATE,
+        audio_token="<|AUDIO|>",
     )
     config = hf.Qwen2AudioConfig(
-        audio_config=_hearing(encoder_layerdrop=0.3),
+        audio_config=_audio_config(encoder_layerdrop=0.3),
         text_config={"model_type": "qwen2", **_text(tokenizer)},
         audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
     )
@@ -338,24 +341,24 @@ def _omni() -> tuple[Any, Any]:
         **{"vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"},
         **{"audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"},
     }
-    tokenizer = _tokenizer(HEARING_TEMPLATE, (), **named)
+    tokenizer = _tokenizer(AUDIO_TEMPLATE, (), **named)
     pixels: dict[str, Any] = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
     pixels["size"] = {"shortest_edge": 4 * 196, "longest_edge": 4 * 196 * 64}
     processor = hf.Qwen2_5OmniProcessor(
         image_processor=hf.Qwen2VLImageProcessor(**pixels),
         video_processor=hf.Qwen2VLVideoProcessor(**pixels),
-        feature_extractor=_ears(),
+        feature_extractor=_feature_extractor(),
         tokenizer=tokenizer,
-        chat_template=HEARING_TEMPLATE,
+        chat_template=AUDIO_TEMPLATE,
     )
     ids = tokenizer.convert_tokens_to_ids
     vision = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}
     vision |= {"fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14, "initializer_range": SPREAD}
     config = hf.Qwen2_5OmniThinkerConfig(
-        audio_config=_hearing(n_window=10, output_dim=64),
+        audio_config=_audio_config(n_window=10, output_dim=64),
         vision_config=vision,
         text_config=_text(tokenizer, **_rotary([4, 2, 2])),
-        **{f"{kind}_token_index": ids(named[f"{kind}_token"]) for kind in ("audio", "image", "video")},
+        **{f"{modality}_token_index": ids(named[f"{modality}_token"]) for modality in ("audio", "image", "video")},
         audio_start_token_id=ids("<|audio_bos|>"),
         audio_end_token_id=ids("<|audio_eos|>"),
         **{"vision_start_token_id": ids("<|vision_start|>")},
@@ -424,7 +427,7 @@ FAMILIES: dict[str, Family] = {
         end="<end_of_turn>",
         banned=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
         frame="thousand",
-        parts=frozenset({"vision", "projector", "language"}),  # its head is its embedding
+        parts=frozenset({"vision", "projector", "language"}),  # the head is tied to the embedding
     ),
     "qwen2_audio": Family(
         _qwen_audio,
@@ -432,7 +435,7 @@ FAMILIES: dict[str, Family] = {
         banned=("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
         frame="original",
         parts=frozenset({"audio", "projector", "language", "head"}),
-        kind="audio",
+        modality="audio",
     ),
     "qwen2_5_omni": Family(
         _omni,
@@ -440,6 +443,6 @@ FAMILIES: dict[str, Family] = {
         banned=(*("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|image_pad|>", "<|video_pad|>"), *QWEN_BANNED[:2]),
         frame="original",
         parts=frozenset({"audio", "vision", "projector", "language", "head"}),
-        kind="audio",
+        modality="audio",
     ),
 }

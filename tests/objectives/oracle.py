@@ -1,6 +1,6 @@
-"""The real arithmetic of trl's trainers, without a model: log-probabilities and rewards come from tables.
+"""The losses of the trainers of trl without a model: log-probabilities and rewards come from tables.
 
-Every row's only prompt token is its index, so that the stand-in for the forward pass knows which rows are asked for.
+The prompt of each row is a single token, its row index, by which the fake forward pass looks up its table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Accelerator:
 
 
 class Policy:
-    """What the trainers ask of a model besides its forward pass."""
+    """The attributes of a model that the trainers read."""
 
     training = True
     is_gradient_checkpointing = False
@@ -56,12 +56,12 @@ ARGS = {
 
 
 def trainer(cls: Any, rollout: dict[str, Any], group: int, accumulate: int, **settings: Any) -> Any:
-    """A trainer of class `cls` around a rollout (see `rollout`); settings are attributes of it or of its arguments."""
+    """A trainer of class `cls` on a rollout (see `rollout`); `settings` become attributes of it or its arguments."""
     args = SimpleNamespace(**{name: settings.pop(name, value) for name, value in ARGS.items()})
     args.gradient_accumulation_steps = accumulate
-    made = cls.__new__(cls)
-    now, old, reference = Policy(), Policy(), Policy()
-    tables = {id(now): rollout["logp"], id(old): rollout["old"], id(reference): rollout["ref"]}
+    instance = cls.__new__(cls)
+    current, old, reference = Policy(), Policy(), Policy()
+    tables = {id(current): rollout["logp"], id(old): rollout["old"], id(reference): rollout["ref"]}
 
     def forward(model: Policy, input_ids: Tensor, attention: Tensor, keep: int, *_: Any, **__: Any) -> Any:
         rows = input_ids[:, 0]
@@ -97,9 +97,9 @@ def trainer(cls: Any, rollout: dict[str, Any], group: int, accumulate: int, **se
         "_calculate_rewards": lambda *_: rollout["rewards"].clone(),
     }  # fmt: skip
     for name, value in {**defaults, **settings}.items():
-        setattr(made, name, value)
-    made.now = now
-    return made
+        setattr(instance, name, value)
+    instance.current = current
+    return instance
 
 
 def rollout(lengths: Sequence[int], rewards: Tensor, seed: int = 0, functions: int = 1) -> dict[str, Any]:
@@ -123,12 +123,12 @@ def rollout(lengths: Sequence[int], rewards: Tensor, seed: int = 0, functions: i
     }
 
 
-def losses(made: Any, rows: int, micro: int) -> tuple[Tensor, Tensor]:
-    """(sum of the losses of all micro-batches of `micro` rows, the rollout's advantages)."""
-    inputs = made._generate_and_score_completions([{"prompt": ""}] * rows)
+def losses(instance: Any, rows: int, micro: int) -> tuple[Tensor, Tensor]:
+    """(sum of the losses over micro-batches of `micro` rows, advantages of the rollout)."""
+    inputs = instance._generate_and_score_completions([{"prompt": ""}] * rows)
     per_row = {name for name, x in inputs.items() if isinstance(x, Tensor) and x.dim() and x.shape[0] == rows}
     parts = []
     for start in range(0, rows, micro):
         cut = {name: x[start : start + micro] if name in per_row else x for name, x in inputs.items()}
-        parts.append(made._compute_loss(made.now, cut))
+        parts.append(instance._compute_loss(instance.current, cut))
     return torch.stack(parts).sum(), inputs["advantages"]

@@ -1,4 +1,4 @@
-"""A new loss is one row of a table: made-up losses are added by nothing else, and trained with by their names."""
+"""A new loss is one row of a table: example losses are added that way, and a run trains with them by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmpost.objectives.preference import Preference
 from mmpost.objectives.preference_forms import PreferenceForm
 from mmpost.runs.configured_task import make_task
 from mmpost.types import Outputs
-from tests.objectives.pairs import fixture, loss
+from tests.objectives.pairs import example_pair, loss
 from tests.objectives.ragged import batch, flat, total
 
 
@@ -58,13 +58,13 @@ POLICY = PolicyForm(Surrogate("linear", linear), reduction="step_tokens", paper=
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def example_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, form in PREFERENCE.items():
         monkeypatch.setitem(preference_forms.FORMS, name, form)
     monkeypatch.setitem(policy_forms.FORMS, "linear", POLICY)
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("example_losses")
 @pytest.mark.parametrize(
     ("fields", "value"),
     [
@@ -78,10 +78,10 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_preference_loss_is_its_formula_on_each_pair(fields: dict[str, Any], value: float) -> None:
-    assert loss(Preference(**fields), fixture()).item() == pytest.approx(value, rel=1e-9)
+    assert loss(Preference(**fields), example_pair()).item() == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("example_losses")
 def test_what_a_preference_loss_needs_is_in_its_row() -> None:
     exponential, mean, signed = (Preference(loss_type=name) for name in ("exponential", "mean_difference", "signed"))
     assert exponential.required_columns == {"mask", "chosen", "ref_logp"}
@@ -93,16 +93,16 @@ def test_what_a_preference_loss_needs_is_in_its_row() -> None:
         Preference(loss_type="exponential", divergence="js")
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("example_losses")
 def test_a_loss_of_labeled_replies_is_its_formula_on_each_reply() -> None:
     replies = batch([1, 1], chosen=[1.0, 0.0], ref_logp=[[-3.0], [-3.0]])
     outputs = Outputs(logp=flat([[-1.0], [-7.0]]))
-    # Log-ratios 2 and -4, and a weight of 3 for the bad reply.
+    # Log-ratios 2 and -4, and a weight of 3 for the undesirable reply.
     value = total(Preference(loss_type="signed", undesirable=3.0), [(replies, outputs)])
     assert value.item() == pytest.approx(0.1 * (-2.0 + 3.0 * -4.0) / 2)
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("example_losses")
 def test_a_policy_loss_is_its_surrogate_reduced() -> None:
     replies = batch([2, 1], advantage=[1.0, -2.0], old_logp=[[-1.0, -1.0], [-1.0]])
     logp = flat([[math.log(1.5) - 1, -1.0], [math.log(0.5) - 1]])
@@ -124,7 +124,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("rows")
+@pytest.mark.usefixtures("example_losses")
 @pytest.mark.parametrize("name", TASKS)
 def test_a_run_trains_with_it(name: str, tmp_path: Path) -> None:
     section = {"exponential": "loss", "linear": "policy"}[name]
@@ -145,7 +145,7 @@ def test_a_run_trains_with_it(name: str, tmp_path: Path) -> None:
         ({"name": "visurf", "policy": {"surrogate": "linaer"}}, "clip, cispo, sapo, vespo, linear, found 'linaer'"),
     ],
 )
-@pytest.mark.usefixtures("rows")
-def test_an_unknown_loss_lists_the_known_ones_and_the_nearest(task: dict[str, Any], message: str) -> None:
+@pytest.mark.usefixtures("example_losses")
+def test_an_unknown_loss_lists_the_known_and_the_closest_names(task: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         make_task(run_config.load([{"task": task}])[0])

@@ -1,4 +1,4 @@
-"""Every loss, value and gradient, against the arithmetic of a released trainer."""
+"""Value and gradient of every policy loss against the trainers of trl."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ pytest.importorskip("trl", reason="the numerical reference")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 LENGTHS = [3, 7, 1, 5, 2, 6, 4, 4]
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 
 
 @pytest.fixture(scope="module")
@@ -25,48 +26,51 @@ def trl_classes() -> dict[str, type]:
     return {"grpo": GRPOTrainer, "rloo": RLOOTrainer}
 
 
-def ours(made: dict[str, Any], advantage: Tensor) -> Batch:
+def policy_batch(rollout: dict[str, Any], advantage: Tensor) -> Batch:
     def column(name: str) -> list[list[float]]:
-        return [row[m].tolist() for row, m in zip(made[name], made["mask"], strict=True)]
+        return [row[m].tolist() for row, m in zip(rollout[name], rollout["mask"], strict=True)]
 
     return batch(
-        [int(m.sum()) for m in made["mask"]],
+        [int(m.sum()) for m in rollout["mask"]],
         advantage=advantage.tolist(),
         old_logp=column("old"),
         ref_logp=column("ref"),
         behaviour_logp=column("behaviour"),
-        truncated=[float(t) for t in made["truncated"]],
+        truncated=[float(t) for t in rollout["truncated"]],
     )
 
 
 def compare(
-    cls: type, objective: PolicyLoss, lengths: list[int], micro: int, seed: int, value: bool = True, **settings: Any
-) -> None:
-    """One optimiser step over all replies in micro-batches of `micro`, theirs and ours."""
+    cls: type, objective: PolicyLoss, lengths: list[int], micro: int, seed: int, **settings: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(loss, gradients) of one optimizer step in micro-batches of `micro`: ours, then that of trl."""
     rows = len(lengths)
     generator = torch.Generator().manual_seed(seed)
-    made = oracle.rollout(lengths, torch.rand(rows, generator=generator, dtype=torch.float64).round(decimals=1), seed)
+    rollout = oracle.rollout(
+        lengths, torch.rand(rows, generator=generator, dtype=torch.float64).round(decimals=1), seed
+    )
     accumulate = rows // micro
     settings = {"steps_per_generation": accumulate, **settings}
-    theirs = oracle.trainer(cls, made, group=4, accumulate=accumulate, **settings)
+    trl_trainer = oracle.trainer(cls, rollout, group=4, accumulate=accumulate, **settings)
     if objective.old == "column" and "grpo" in cls.__name__.lower():
-        theirs.num_iterations = 2  # any number that makes it keep the old log-probabilities
-    want, advantage = oracle.losses(theirs, rows, micro)
+        trl_trainer.num_iterations = 2  # above 1, it uses the old log-probabilities
+    expected, advantage = oracle.losses(trl_trainer, rows, micro)
     if cls.__name__ == "RLOOTrainer":
-        want = want / accumulate  # which its caller does
-    whole, flat_logp, flat_entropy = ours(made, advantage), made["logp"][made["mask"]], made["entropy"][made["mask"]]
+        expected = expected / accumulate  # done by its caller
+    full_batch, flat_logp, flat_entropy = (
+        policy_batch(rollout, advantage),
+        rollout["logp"][rollout["mask"]],
+        rollout["entropy"][rollout["mask"]],
+    )
     parts = []
     for start in range(0, rows, micro):
-        part, tokens = select(whole, range(start, start + micro))
+        part, tokens = select(full_batch, range(start, start + micro))
         parts.append((part, Outputs(logp=flat_logp[tokens], entropy=flat_entropy[tokens])))
-    got = total(objective, parts)
-    leaves = [made["logp"], made["entropy"]]
-    want_grad = torch.autograd.grad(want, leaves, materialize_grads=True, allow_unused=True)
-    got_grad = torch.autograd.grad(got, leaves, materialize_grads=True, allow_unused=True)
-    if value:
-        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(got_grad, want_grad, rtol=1e-5, atol=1e-7)
-    assert got_grad[0].abs().sum() > 0
+    actual = total(objective, parts)
+    inputs = [rollout["logp"], rollout["entropy"]]
+    expected_grad = torch.autograd.grad(expected, inputs, materialize_grads=True, allow_unused=True)
+    actual_grad = torch.autograd.grad(actual, inputs, materialize_grads=True, allow_unused=True)
+    return [actual, *actual_grad], [expected, *expected_grad]
 
 
 SEQUENCE = {"importance_sampling_level": "sequence"}
@@ -117,15 +121,19 @@ def test_loss(trl_classes, name, old, seed):
     fields, settings, splits = CASES[name]
     lengths = torch.randint(1, 12, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
     for micro in (8, 4, 2) if splits else (8,):
-        compare(trl_classes["grpo"], PolicyLoss(old=old, **fields), lengths, micro, seed, **settings)
+        ours, theirs = compare(trl_classes["grpo"], PolicyLoss(old=old, **fields), lengths, micro, seed, **settings)
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+        assert ours[1].abs().sum() > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_off_policy_mask(trl_classes, seed):
-    """Theirs prefers the sampler's log-probabilities; ours does so where they are read at all."""
+    """trl uses the log-probs of the sampler; ours does where they are read at all."""
     objective = PolicyLoss(old="column", off_policy_max=0.05, mismatch="token", mismatch_high=1e9)
     settings = {"off_policy_mask_threshold": 0.05, **sampler("token_truncate", high=1e9)}
-    compare(trl_classes["grpo"], objective, LENGTHS, 4, seed, **settings)
+    ours, theirs = compare(trl_classes["grpo"], objective, LENGTHS, 4, seed, **settings)
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    assert ours[1].abs().sum() > 0
 
 
 def sampler(mode: str, low: float | None = None, high: float | None = 3.0) -> dict[str, Any]:
@@ -155,36 +163,42 @@ def test_sampler_mismatch(trl_classes, loss, level, action, bounds):
     )
     settings = {"loss_type": loss, **sampler(f"{level}_{action}", low or None, high)}
     for micro in (8, 2):
-        compare(trl_classes["grpo"], objective, LENGTHS, micro, 3, **settings)
+        ours, theirs = compare(trl_classes["grpo"], objective, LENGTHS, micro, 3, **settings)
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+        assert ours[1].abs().sum() > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("truncated", [False, True])
 def test_rloo(trl_classes, seed, truncated):
-    """With truncated replies the values differ by a constant: theirs counts -A of a reply without trained tokens."""
+    """With truncated replies only gradients agree: trl adds the constant -A for a reply without trained tokens."""
     objective = PolicyLoss(loss_type="rloo", old="column", mask_truncated=truncated)
-    settings = {"mask_truncated_completions": truncated, "value": not truncated}
+    settings = {"mask_truncated_completions": truncated}
     for micro in (8, 2):
-        compare(trl_classes["rloo"], objective, LENGTHS, micro, seed, **settings)
+        ours, theirs = compare(trl_classes["rloo"], objective, LENGTHS, micro, seed, **settings)
+        if truncated:
+            ours, theirs = ours[1:], theirs[1:]
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+        assert ours[-2].abs().sum() > 0
 
 
 @pytest.mark.parametrize("loss", ["dapo", "cispo", "vespo"])
 def test_rollout_span(trl_classes, loss):
-    """Two updates on one rollout batch: every token weighs the same over both, whichever update it falls into."""
-    made = oracle.rollout(LENGTHS, torch.arange(8, dtype=torch.float64) % 3)
-    theirs = oracle.trainer(
-        trl_classes["grpo"], made, group=4, accumulate=2, loss_type=loss, steps_per_generation=4, epsilon_high=5.0
+    """Two updates on one rollout batch: all tokens of both have the same weight."""
+    rollout = oracle.rollout(LENGTHS, torch.arange(8, dtype=torch.float64) % 3)
+    trl_trainer = oracle.trainer(
+        trl_classes["grpo"], rollout, group=4, accumulate=2, loss_type=loss, steps_per_generation=4, epsilon_high=5.0
     )
-    inputs = theirs._generate_and_score_completions([{"prompt": ""}] * 8)
+    inputs = trl_trainer._generate_and_score_completions([{"prompt": ""}] * 8)
     objective = PolicyLoss(loss_type=loss, old="column", clip_high=5.0 if loss == "dapo" else None)
-    whole, logp = ours(made, inputs["advantages"]), made["logp"][made["mask"]]
-    count = objective.counts(whole)["policy"] / 2
+    full_batch, logp = policy_batch(rollout, inputs["advantages"]), rollout["logp"][rollout["mask"]]
+    count = objective.counts(full_batch)["policy"] / 2
     for update in ([0, 1, 2, 3], [4, 5, 6, 7]):
-        want, got = [], []
+        expected, actual = [], []
         for rows in (update[:2], update[2:]):
-            cut = {k: v[rows] if v.dim() else v for k, v in inputs.items() if isinstance(v, Tensor)}
-            want.append(theirs._compute_loss(theirs.now, cut))
-            part, tokens = select(whole, rows)
-            got.append(objective(Outputs(logp=logp[tokens]), part).terms["policy"] / count)
-        torch.testing.assert_close(torch.stack(got).sum(), torch.stack(want).sum(), rtol=1e-5, atol=1e-7)
+            micro_inputs = {k: v[rows] if v.dim() else v for k, v in inputs.items() if isinstance(v, Tensor)}
+            expected.append(trl_trainer._compute_loss(trl_trainer.current, micro_inputs))
+            part, tokens = select(full_batch, rows)
+            actual.append(objective(Outputs(logp=logp[tokens]), part).terms["policy"] / count)
+        torch.testing.assert_close(torch.stack(actual).sum(), torch.stack(expected).sum(), rtol=1e-5, atol=1e-7)
     assert objective.denominator_scope == "rollout"

@@ -1,4 +1,4 @@
-"""KL estimators: values, and the expected gradients that make some of them right and some wrong as losses."""
+"""KL estimators: values, and their expected gradients, of which only some are those of a KL divergence."""
 
 from math import log
 from typing import Any
@@ -17,13 +17,13 @@ FORWARD = [0.25, 0.05, -0.30]
 @pytest.mark.parametrize(
     ("estimator", "value"), [("k1", 0.693147), ("k2", 0.240227), ("k3", 0.193147), ("abs", 0.693147)]
 )
-def test_values(estimator, value):
+def test_kl_estimator_values(estimator, value):
     logp, ref = (torch.tensor([log(p)], dtype=torch.float64) for p in (0.5, 0.25))
     assert estimate(logp, ref, estimator).item() == pytest.approx(value, abs=1e-6)
 
 
 def expected_gradient(estimator: Any, gradient: Any) -> list[float]:
-    """On the logits of a policy over three tokens, averaged over its own draws."""
+    """Expected gradient on the logits of a policy over three tokens."""
     logits = P.log().requires_grad_()
     logp = torch.log_softmax(logits, 0)
     loss = penalty(logp, Q.log(), (logp - logp.detach()).exp(), estimator, gradient)
@@ -32,7 +32,7 @@ def expected_gradient(estimator: Any, gradient: Any) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("estimator", "gradient", "want"),
+    ("estimator", "gradient", "expected"),
     [
         ("k1", "plain", [0.0, 0.0, 0.0]),
         ("k2", "plain", REVERSE),
@@ -44,8 +44,8 @@ def expected_gradient(estimator: Any, gradient: Any) -> list[float]:
         ("abs", "k2", REVERSE),
     ],
 )
-def test_expected_gradients(estimator, gradient, want):
-    assert expected_gradient(estimator, gradient) == pytest.approx(want, abs=1e-6)
+def test_kl_estimator_gradients(estimator, gradient, expected):
+    assert expected_gradient(estimator, gradient) == pytest.approx(expected, abs=1e-6)
 
 
 def test_k1_and_k3_are_unbiased():
@@ -54,7 +54,7 @@ def test_k1_and_k3_are_unbiased():
         assert (P * estimate(P.log(), Q.log(), estimator)).sum().item() == pytest.approx(kl)
 
 
-def test_far_from_the_reference_stays_finite():
+def test_kl_far_from_the_reference_is_finite():
     logp = torch.tensor([-400.0], requires_grad=True)
     value = estimate(logp, torch.zeros(1), "k3")
     value.sum().backward()

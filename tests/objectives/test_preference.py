@@ -1,4 +1,4 @@
-"""Preference losses against closed forms: a pair worked out by hand, and what must hold for all pairs."""
+"""Preference losses against closed forms: a pair computed by hand, and properties of all pairs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mmpost.objectives.preference import Preference
 from mmpost.objectives.preference_forms import FORMS
 from mmpost.types import Outputs
 from tests.objectives.pair_oracle import Tables, tables
-from tests.objectives.pairs import fixture, loss, ours
+from tests.objectives.pairs import as_batch, example_pair, loss
 from tests.objectives.ragged import batch, flat, select, total
 
-# logp -12 and -20, reference -13 and -18, 6 and 8 tokens, beta 0.1 unless said otherwise.
+# Policy log-probs -12 and -20, reference -13 and -18, 6 and 8 tokens, beta 0.1 by default.
 FIXTURE: list[tuple[dict[str, Any], float]] = [
     ({"loss_type": "dpo"}, 0.554355),
     ({"loss_type": "sigmoid"}, 0.554355),
@@ -62,28 +62,28 @@ FIXTURE: list[tuple[dict[str, Any], float]] = [
 ]  # fmt: skip
 
 
-def number(of: torch.Tensor) -> float:
-    return of.item()
+def number(tensor: torch.Tensor) -> float:
+    return tensor.item()
 
 
-def called(fields: dict[str, Any]) -> str:
+def case_id(fields: dict[str, Any]) -> str:
     return " ".join(f"{k}={v}" for k, v in fields.items())
 
 
-@pytest.mark.parametrize(("fields", "value"), FIXTURE, ids=[called(f) for f, _ in FIXTURE])
-def test_the_pair_worked_out_by_hand(fields: dict[str, Any], value: float) -> None:
-    assert loss(Preference(**fields), fixture()).item() == pytest.approx(value, abs=6e-7)
+@pytest.mark.parametrize(("fields", "value"), FIXTURE, ids=[case_id(f) for f, _ in FIXTURE])
+def test_a_pair_computed_by_hand(fields: dict[str, Any], value: float) -> None:
+    assert loss(Preference(**fields), example_pair()).item() == pytest.approx(value, abs=6e-7)
 
 
-def test_dpop_punishes_a_chosen_reply_that_fell() -> None:
-    found = loss(Preference(loss_type="dpop"), fixture(logp=(-14.0, -20.0)))
-    assert found.item() == pytest.approx(4.907419, abs=6e-7)
+def test_dpop_penalizes_a_decrease_of_the_chosen_log_prob() -> None:
+    value = loss(Preference(loss_type="dpop"), example_pair(logp=(-14.0, -20.0)))
+    assert value.item() == pytest.approx(4.907419, abs=6e-7)
 
 
 def test_the_gradient_of_dpo_on_the_chosen_log_prob() -> None:
-    made = fixture()
-    (slope,) = torch.autograd.grad(loss(Preference(), made), made.logp)
-    assert slope[0, 0, :6].tolist() == pytest.approx([-0.042556] * 6, abs=6e-7)
+    pair_tables = example_pair()
+    (gradient,) = torch.autograd.grad(loss(Preference(), pair_tables), pair_tables.logp)
+    assert gradient[0, 0, :6].tolist() == pytest.approx([-0.042556] * 6, abs=6e-7)
 
 
 def test_log_odds_of_the_pair() -> None:
@@ -92,68 +92,72 @@ def test_log_odds_of_the_pair() -> None:
 
 
 def test_aot_compares_sorted_margins() -> None:
-    """Margins 3 and -1 of the policy, 0.5 and 1 of the reference."""
+    """Policy margins 3 and -1, reference margins 0.5 and 1."""
     lengths = [1, 1, 1, 1]
-    whole = batch(lengths, groups=[0, 0, 1, 1], chosen=[1.0, 0.0, 1.0, 0.0], ref_logp=[[-1.5], [-2.0], [-1.0], [-2.0]])
+    pair_batch = batch(
+        lengths, groups=[0, 0, 1, 1], chosen=[1.0, 0.0, 1.0, 0.0], ref_logp=[[-1.5], [-2.0], [-1.0], [-2.0]]
+    )
     outputs = Outputs(logp=flat([[-1.0], [-4.0], [-3.0], [-2.0]]))
-    assert number(total(Preference(loss_type="aot"), [(whole, outputs)])) == pytest.approx(0.684548, abs=6e-7)
-    assert number(total(Preference(loss_type="dpo"), [(whole, outputs)])) == pytest.approx(0.687039, abs=6e-7)
+    assert number(total(Preference(loss_type="aot"), [(pair_batch, outputs)])) == pytest.approx(0.684548, abs=6e-7)
+    assert number(total(Preference(loss_type="dpo"), [(pair_batch, outputs)])) == pytest.approx(0.687039, abs=6e-7)
 
 
 def test_ld_dpo_discounts_the_tail_of_the_longer_reply() -> None:
-    made = fixture()
+    pair_tables = example_pair()
     # Two tokens of the rejected reply beyond the six of the chosen one: -5 under the policy, -3 under the reference.
-    logp, ref = made.logp.detach().clone(), made.ref.clone()
+    logp, ref = pair_tables.logp.detach().clone(), pair_tables.ref.clone()
     logp[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-2.5] * 2)
     ref[0, 1] = torch.tensor([-15.0 / 6] * 6 + [-1.5] * 2)
-    tail = Tables(logp.requires_grad_(), ref, made.sum_p2, made.lengths)
+    tail = Tables(logp.requires_grad_(), ref, pair_tables.sum_p2, pair_tables.lengths)
     assert number(loss(Preference(ld_alpha=0.5), tail)) == pytest.approx(0.598139, abs=6e-7)
     assert number(loss(Preference(ld_alpha=1.0), tail)) == pytest.approx(number(loss(Preference(), tail)), abs=1e-12)
 
 
 def kto_rows(z: float) -> tuple[Any, Outputs]:
     """A chosen reply of log-ratio 1, a rejected one of -2, and a mismatched one of log-ratio z."""
-    whole = batch(
+    pair_batch = batch(
         [1, 1, 1],
         groups=[0, 1, 1],
         chosen=[1.0, 0.0, 0.0],
         mismatched=[0.0, 0.0, 1.0],
         ref_logp=[[-13.0], [-18.0], [-9.0]],
     )
-    return whole, Outputs(logp=flat([[-12.0], [-20.0], [-9.0 + z]]))
+    return pair_batch, Outputs(logp=flat([[-12.0], [-20.0], [-9.0 + z]]))
 
 
 def test_kto_of_the_pair() -> None:
-    found = number(total(Preference(loss_type="kto"), [kto_rows(0.5)]))
-    assert found == pytest.approx((0.487503 + 0.437823) / 2, abs=6e-7)
+    value = number(total(Preference(loss_type="kto"), [kto_rows(0.5)]))
+    assert value == pytest.approx((0.487503 + 0.437823) / 2, abs=6e-7)
     weighted = number(total(Preference(loss_type="kto", desirable=2.0, undesirable=0.0), [kto_rows(0.5)]))
     assert weighted == pytest.approx(0.487503, abs=6e-7)
-    # z is cut off below 0, and has no gradient.
+    # z is clamped at 0, and has no gradient.
     below = number(total(Preference(loss_type="kto"), [kto_rows(-3.0)]))
     assert below == pytest.approx(number(total(Preference(loss_type="kto"), [kto_rows(0.0)])), abs=1e-12)
     rows, outputs = kto_rows(0.5)
     assert outputs.logp is not None
-    (slope,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
-    assert float(slope[2]) == 0
-    assert slope[:2].abs().min() > 0
+    (gradient,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
+    assert float(gradient[2]) == 0
+    assert gradient[:2].abs().min() > 0
 
 
-def test_likelihood_beside_kto_is_of_the_good_replies_alone() -> None:
+def test_the_likelihood_term_of_kto_covers_desirable_replies_only() -> None:
     rows, outputs = kto_rows(0.5)
     plain = number(total(Preference(loss_type="kto"), [(rows, outputs)]))
-    # One good reply of one token, of log-prob -12.
+    # One desirable reply of one token with log-prob -12.
     assert number(total(Preference(loss_type="kto", nll_weight=0.25), [(rows, outputs)])) == pytest.approx(
         plain + 0.25 * 12.0
     )
     assert outputs.logp is not None
-    (slope,) = torch.autograd.grad(total(Preference(loss_type="kto", nll_weight=0.25), [(rows, outputs)]), outputs.logp)
-    (before,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
-    assert (slope - before).tolist() == pytest.approx([-0.25, 0.0, 0.0], abs=1e-6)
+    (gradient,) = torch.autograd.grad(
+        total(Preference(loss_type="kto", nll_weight=0.25), [(rows, outputs)]), outputs.logp
+    )
+    (without_nll,) = torch.autograd.grad(total(Preference(loss_type="kto"), [(rows, outputs)]), outputs.logp)
+    assert (gradient - without_nll).tolist() == pytest.approx([-0.25, 0.0, 0.0], abs=1e-6)
 
 
 def test_kto_without_replies_to_other_prompts_is_refused() -> None:
-    whole, outputs = kto_rows(0.5)
-    alone, tokens = select(whole, [0, 1])
+    pair_batch, outputs = kto_rows(0.5)
+    alone, tokens = select(pair_batch, [0, 1])
     with pytest.raises(TrainError, match="at least two samples"):
         Preference(loss_type="kto")(Outputs(logp=outputs.logp[tokens]), alone)  # type: ignore[index]
 
@@ -175,9 +179,9 @@ def test_kto_without_replies_to_other_prompts_is_refused() -> None:
     ],
 )
 def test_where_policy_and_reference_agree(fields: dict[str, Any], value: float) -> None:
-    made = tables([(6, 8), (3, 2), (4, 4)])
-    made.ref = made.logp.detach().clone()
-    assert number(loss(Preference(**fields), made)) == pytest.approx(value, rel=1e-9)
+    pair_tables = tables([(6, 8), (3, 2), (4, 4)])
+    pair_tables.ref = pair_tables.logp.detach().clone()
+    assert number(loss(Preference(**fields), pair_tables)) == pytest.approx(value, rel=1e-9)
 
 
 def test_kto_where_policy_and_reference_agree() -> None:
@@ -186,60 +190,60 @@ def test_kto_where_policy_and_reference_agree() -> None:
     assert number(total(Preference(loss_type="kto"), [(rows, same)])) == pytest.approx(0.5, abs=1e-12)
 
 
-def test_rdpo_is_dpo_at_equal_lengths_and_slackens_where_the_chosen_reply_is_longer() -> None:
-    equal = fixture(lengths=(6, 6))
+def test_rdpo_is_dpo_at_equal_lengths_and_weaker_for_longer_chosen_replies() -> None:
+    equal = example_pair(lengths=(6, 6))
     torch.testing.assert_close(loss(Preference(loss_type="rdpo"), equal), loss(Preference(), equal))
-    slopes = []
+    gradients = []
     for n_w in (4, 6, 10):
-        made = fixture(lengths=(n_w, 6))
-        (slope,) = torch.autograd.grad(loss(Preference(loss_type="rdpo"), made), made.logp)
-        slopes.append(float(slope[0, 0, 0].abs()))
-    assert slopes == sorted(slopes, reverse=True)
-    assert slopes[0] > slopes[2]
+        pair_tables = example_pair(lengths=(n_w, 6))
+        (gradient,) = torch.autograd.grad(loss(Preference(loss_type="rdpo"), pair_tables), pair_tables.logp)
+        gradients.append(float(gradient[0, 0, 0].abs()))
+    assert gradients == sorted(gradients, reverse=True)
+    assert gradients[0] > gradients[2]
 
 
 PAIRED = [name for name, form in FORMS.items() if form.paired]
 
 
-@pytest.mark.parametrize("kind", PAIRED)
-def test_the_order_of_pairs_and_of_replies_does_not_show(kind: str) -> None:
-    made = tables([(6, 8), (3, 2), (4, 4), (1, 5)])
-    objective = Preference(loss_type=kind)  # type: ignore[arg-type]
-    whole, outputs = ours(made, objective)
-    order, tokens = select(whole, [5, 4, 0, 1, 7, 6, 2, 3])
+@pytest.mark.parametrize("loss_type", PAIRED)
+def test_the_order_of_pairs_and_replies_does_not_matter(loss_type: str) -> None:
+    pair_tables = tables([(6, 8), (3, 2), (4, 4), (1, 5)])
+    objective = Preference(loss_type=loss_type)  # type: ignore[arg-type]
+    pair_batch, outputs = as_batch(pair_tables, objective)
+    order, tokens = select(pair_batch, [5, 4, 0, 1, 7, 6, 2, 3])
     assert outputs.logp is not None
     torch.testing.assert_close(
-        total(objective, [(order, Outputs(logp=outputs.logp[tokens]))]), total(objective, [(whole, outputs)])
+        total(objective, [(order, Outputs(logp=outputs.logp[tokens]))]), total(objective, [(pair_batch, outputs)])
     )
 
 
-def test_kto_depends_on_who_is_mismatched() -> None:
+def test_kto_depends_on_the_mismatched_replies() -> None:
     assert number(total(Preference(loss_type="kto"), [kto_rows(0.5)])) != number(
         total(Preference(loss_type="kto"), [kto_rows(2.0)])
     )
 
 
 PER_TOKEN = {"ipo", "sigmoid_norm", "simpo", "alphapo", "orpo", "rdpo", "sft", "cpo", "slic", "mpo"}
-"""Losses that see lengths, by themselves or by their likelihood term."""
+"""Losses that depend on lengths, directly or through their likelihood term."""
 
 
-@pytest.mark.parametrize("kind", PAIRED)
-def test_lengths_count_where_they_should(kind: str) -> None:
-    """The same sums of log-probs over more tokens."""
-    objective = Preference(loss_type=kind)  # type: ignore[arg-type]
-    same = torch.isclose(loss(objective, fixture()), loss(objective, fixture(lengths=(9, 8))))
-    assert bool(same) == (kind not in PER_TOKEN)
+@pytest.mark.parametrize("loss_type", PAIRED)
+def test_only_length_normalized_losses_depend_on_length(loss_type: str) -> None:
+    """The same reply log-probs over more tokens."""
+    objective = Preference(loss_type=loss_type)  # type: ignore[arg-type]
+    same = torch.isclose(loss(objective, example_pair()), loss(objective, example_pair(lengths=(9, 8))))
+    assert bool(same) == (loss_type not in PER_TOKEN)
 
 
-def test_tokens_that_are_masked_count_for_nothing() -> None:
-    made = tables([(6, 8), (3, 2)])
-    for kind in ("ipo", "simpo", "mpo"):
-        objective = Preference(loss_type=kind, ld_alpha=0.5)  # type: ignore[arg-type]
-        whole, outputs = ours(made, objective)
+def test_masked_tokens_have_no_effect() -> None:
+    pair_tables = tables([(6, 8), (3, 2)])
+    for loss_type in ("ipo", "simpo", "mpo"):
+        objective = Preference(loss_type=loss_type, ld_alpha=0.5)  # type: ignore[arg-type]
+        pair_batch, outputs = as_batch(pair_tables, objective)
         assert outputs.logp is not None
-        # The same pairs with two tokens more in front of the first reply, that are not trained.
-        found = {"logp": outputs.logp, **{k: whole.columns[k] for k in objective.required_columns & {"ref_logp"}}}
-        rows = {k: [piece.tolist() for piece in v.split([6, 8, 3, 2])] for k, v in found.items()}
+        # The same pairs with two masked tokens before the first reply.
+        logps = {"logp": outputs.logp, **{k: pair_batch.columns[k] for k in objective.required_columns & {"ref_logp"}}}
+        rows = {k: [values.tolist() for values in v.split([6, 8, 3, 2])] for k, v in logps.items()}
         longer = {k: [[-9.0, -9.0, *v[0]], *v[1:]] for k, v in rows.items()}
         masked = batch(
             [8, 8, 3, 2],
@@ -249,53 +253,53 @@ def test_tokens_that_are_masked_count_for_nothing() -> None:
             **({"ref_logp": longer["ref_logp"]} if "ref_logp" in longer else {}),  # type: ignore[arg-type]
         )
         value = total(objective, [(masked, Outputs(logp=flat(longer["logp"])))])
-        torch.testing.assert_close(value, total(objective, [(whole, outputs)]))
+        torch.testing.assert_close(value, total(objective, [(pair_batch, outputs)]))
 
 
 def test_a_sample_with_several_rejected_replies_is_several_pairs() -> None:
-    whole = batch([1, 1, 1], groups=[0, 0, 0], chosen=[1.0, 0.0, 0.0], ref_logp=[[-2.0]] * 3)
+    pair_batch = batch([1, 1, 1], groups=[0, 0, 0], chosen=[1.0, 0.0, 0.0], ref_logp=[[-2.0]] * 3)
     outputs = Outputs(logp=flat([[-1.0], [-2.0], [-4.0]]))
-    assert Preference().counts(whole) == {"preference": 2.0}
+    assert Preference().counts(pair_batch) == {"preference": 2.0}
     ls = [math.log1p(math.exp(-0.1 * d)) for d in (1.0, 3.0)]
-    assert number(total(Preference(), [(whole, outputs)])) == pytest.approx(sum(ls) / 2, abs=1e-12)
+    assert number(total(Preference(), [(pair_batch, outputs)])) == pytest.approx(sum(ls) / 2, abs=1e-12)
 
 
-def test_scores_make_pairs_of_all_that_differ_enough() -> None:
-    whole = batch([1] * 4, groups=[0] * 4, chosen=[0.5, 0.75, 0.75, 0.25], ref_logp=[[-2.0]] * 4)
-    assert Preference().counts(whole) == {"preference": 5.0}
-    assert Preference(margin=0.3).counts(whole) == {"preference": 2.0}
-    # The likelihood is of the best ones.
-    assert Preference(nll_weight=0.5).counts(whole) == {"preference": 5.0, "nll": 2.0}
+def test_scores_make_pairs_of_all_replies_beyond_the_margin() -> None:
+    pair_batch = batch([1] * 4, groups=[0] * 4, chosen=[0.5, 0.75, 0.75, 0.25], ref_logp=[[-2.0]] * 4)
+    assert Preference().counts(pair_batch) == {"preference": 5.0}
+    assert Preference(margin=0.3).counts(pair_batch) == {"preference": 2.0}
+    # The likelihood term covers the best replies.
+    assert Preference(nll_weight=0.5).counts(pair_batch) == {"preference": 5.0, "nll": 2.0}
 
 
 def test_weights_of_wpo_are_those_of_the_policy_without_gradient() -> None:
-    made = fixture()
-    made.sum_p2 = torch.full_like(made.sum_p2, math.exp(-1.0))
-    plain, weighed = (Preference(weighting=w) for w in (False, True))
+    pair_tables = example_pair()
+    pair_tables.sum_p2 = torch.full_like(pair_tables.sum_p2, math.exp(-1.0))
+    plain, weighted = (Preference(weighting=w) for w in (False, True))
     # Means of -2 + 1 and -2.5 + 1 per token.
     weight = math.exp(-1.0) * math.exp(-1.5)
-    slopes = []
-    for objective in (plain, weighed):
-        value = loss(objective, made)
-        slopes.append(torch.autograd.grad(value, made.logp)[0])
-    torch.testing.assert_close(slopes[1], weight * slopes[0])
-    torch.testing.assert_close(loss(weighed, made), weight * loss(plain, made))
+    gradients = []
+    for objective in (plain, weighted):
+        value = loss(objective, pair_tables)
+        gradients.append(torch.autograd.grad(value, pair_tables.logp)[0])
+    torch.testing.assert_close(gradients[1], weight * gradients[0])
+    torch.testing.assert_close(loss(weighted, pair_tables), weight * loss(plain, pair_tables))
 
 
-def test_what_it_reads() -> None:
-    for kind in PAIRED:
-        reads = Preference(loss_type=kind).required_columns  # type: ignore[arg-type]
-        assert ("ref_logp" in reads) == (not FORMS[kind].reference_free)
+def test_required_columns() -> None:
+    for loss_type in PAIRED:
+        columns = Preference(loss_type=loss_type).required_columns  # type: ignore[arg-type]
+        assert ("ref_logp" in columns) == (not FORMS[loss_type].reference_free)
     assert Preference(loss_type="kto").required_columns == {"mask", "chosen", "ref_logp", "mismatched"}
     assert [Preference(loss_type=k).unit for k in ("dpo", "aot", "kto", "apo_zero_unpaired")] == [
         *("group", "batch", "batch", "reply")
     ]  # fmt: skip
 
 
-def test_what_it_logs() -> None:
+def test_logged_metrics() -> None:
     objective = Preference(nll_weight=0.1)
-    found = objective(ours(fixture(), objective)[1], ours(fixture(), objective)[0]).metrics
-    means = {name: float(total) / float(count) for name, (total, count) in found.items()}
+    metrics = objective(as_batch(example_pair(), objective)[1], as_batch(example_pair(), objective)[0]).metrics
+    means = {name: float(total) / float(count) for name, (total, count) in metrics.items()}
     assert means == pytest.approx(
         {
             **{"rewards/chosen": 0.1, "rewards/rejected": -0.2, "rewards/margin": 0.3, "rewards/accuracy": 1.0},
@@ -305,26 +309,26 @@ def test_what_it_logs() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", PAIRED)
+@pytest.mark.parametrize("loss_type", PAIRED)
 @pytest.mark.parametrize("logp", [(-1e-30, -3000.0), (-3000.0, -1e-30), (0.0, 0.0)])
-def test_extreme_log_probs_are_finite_in_single_precision(kind: str, logp: tuple[float, float]) -> None:
-    made = fixture(logp=logp)
-    single = made.logp.detach().float().requires_grad_()
-    small = Tables(single, made.ref.float(), made.sum_p2.float(), made.lengths)
-    value = loss(Preference(loss_type=kind), small)  # type: ignore[arg-type]
-    (slope,) = torch.autograd.grad(value, single)
+def test_extreme_log_probs_are_finite_in_single_precision(loss_type: str, logp: tuple[float, float]) -> None:
+    pair_tables = example_pair(logp=logp)
+    single = pair_tables.logp.detach().float().requires_grad_()
+    small = Tables(single, pair_tables.ref.float(), pair_tables.sum_p2.float(), pair_tables.lengths)
+    value = loss(Preference(loss_type=loss_type), small)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(value, single)
     assert torch.isfinite(value)
-    assert torch.isfinite(slope).all()
+    assert torch.isfinite(gradient).all()
 
 
 def test_log1mexp_on_both_sides_of_its_branch() -> None:
     x = torch.tensor([-1e-10, -0.1, -math.log(2), -0.7, -5.0, -40.0], dtype=torch.float64)
-    wanted = [math.log(-math.expm1(v)) if v > -1 else math.log1p(-math.exp(v)) for v in x.tolist()]
-    assert log1mexp(x).tolist() == pytest.approx(wanted, rel=1e-12)
+    expected = [math.log(-math.expm1(v)) if v > -1 else math.log1p(-math.exp(v)) for v in x.tolist()]
+    assert log1mexp(x).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"loss_type": "dpo", "smoothing": 0.1}, "smoothing has no effect on dpo"),
         ({"loss_type": "dpo", "gamma": 1.0}, "gamma has no effect on dpo, only on alphapo, simpo"),
@@ -338,8 +342,8 @@ def test_log1mexp_on_both_sides_of_its_branch() -> None:
         ({"mix": {"dpo": 0.8, "sft": 1.0}, "nll_weight": 1.0}, "nll_weight conflicts with a mix that has sft"),
     ],
 )
-def test_settings_without_effect_are_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_settings_without_effect_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Preference(**fields)
 
 
@@ -348,12 +352,12 @@ def test_options_follow_the_loss() -> None:
     assert Preference(loss_type="simpo", beta=2.0).options.gamma == pytest.approx(1.1)
     assert Preference(loss_type="cdpo").options.smoothing == 0.1
     for mix in ({"dpo": 1.0, "robust": 1.0}, {"robust": 1.0, "dpo": 1.0}, {"sft": 1.0, "simpo": 1.0}):
-        both = Preference(mix=mix)
-        assert [both.options_of(name) for name in mix] == [Preference(loss_type=name).options for name in mix]  # type: ignore[arg-type]
+        mixed = Preference(mix=mix)
+        assert [mixed.options_of(name) for name in mix] == [Preference(loss_type=name).options for name in mix]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("fields", "wanted"),
+    ("fields", "expected"),
     [
         # d/d logp of -(1 - e) ls(x) - e ls(-x) is beta (s(x) - 1 + e) on the chosen side, at x = 0.3.
         ({"loss_type": "cdpo", "smoothing": 0.1}, 0.1 * (1 / (1 + math.exp(-0.3)) - 0.9)),
@@ -363,17 +367,17 @@ def test_options_follow_the_loss() -> None:
         ({"loss_type": "dpop"}, 0.1 * (1 / (1 + math.exp(-0.3)) - 1)),
     ],
 )
-def test_slopes_of_what_trl_lacks(fields: dict[str, Any], wanted: float) -> None:
-    made = fixture()
-    (slope,) = torch.autograd.grad(loss(Preference(**fields), made), made.logp)
-    assert slope[0, 0, :6].tolist() == pytest.approx([wanted] * 6, rel=1e-6)
-    assert slope[0, 1].tolist() == pytest.approx([-wanted] * 8, rel=1e-6)
+def test_gradients_of_losses_without_a_trl_equivalent(fields: dict[str, Any], expected: float) -> None:
+    pair_tables = example_pair()
+    (gradient,) = torch.autograd.grad(loss(Preference(**fields), pair_tables), pair_tables.logp)
+    assert gradient[0, 0, :6].tolist() == pytest.approx([expected] * 6, rel=1e-6)
+    assert gradient[0, 1].tolist() == pytest.approx([-expected] * 8, rel=1e-6)
 
 
-def test_the_slope_of_dpop_below_the_reference() -> None:
-    """x = beta (r_w - r_l + penalty r_w): the chosen reply pulls with 1 + penalty."""
-    made = fixture(logp=(-14.0, -20.0))
-    (slope,) = torch.autograd.grad(loss(Preference(loss_type="dpop"), made), made.logp)
-    pull = 0.1 * (1 / (1 + math.exp(4.9)) - 1)
-    assert slope[0, 0, 0].item() == pytest.approx(51 * pull, rel=1e-6)
-    assert slope[0, 1, 0].item() == pytest.approx(-pull, rel=1e-6)
+def test_the_gradient_of_dpop_below_the_reference() -> None:
+    """x = beta (r_w - r_l + penalty r_w): the gradient of the chosen reply has a factor of 1 + penalty."""
+    pair_tables = example_pair(logp=(-14.0, -20.0))
+    (gradient,) = torch.autograd.grad(loss(Preference(loss_type="dpop"), pair_tables), pair_tables.logp)
+    dpo_gradient = 0.1 * (1 / (1 + math.exp(4.9)) - 1)
+    assert gradient[0, 0, 0].item() == pytest.approx(51 * dpo_gradient, rel=1e-6)
+    assert gradient[0, 1, 0].item() == pytest.approx(-dpo_gradient, rel=1e-6)

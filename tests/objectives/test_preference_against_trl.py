@@ -1,4 +1,4 @@
-"""Every preference loss, value and gradient, against the arithmetic of a released trainer; -s prints the table."""
+"""Value and gradient of every preference loss against the trainers of trl; `pytest -s` prints the table."""
 
 from __future__ import annotations
 
@@ -69,78 +69,95 @@ CPO: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loss_type": "simpo", "alpha": 0.25, "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
     ),
 }
-Table = Callable[..., None]
+Compare = Callable[..., tuple[float, float]]
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[Table]:
-    """Compares a loss and its gradient, and prints what it compared in the end."""
+def compare() -> Iterator[Compare]:
+    """Returns the relative errors of a loss and its gradient; prints a table of all of them at the end."""
     rows: list[str] = []
 
-    def compare(name: str, got: Tensor, want: Tensor, leaves: list[Tensor]) -> None:
-        pair = [torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True) for value in (got, want)]
-        ours, theirs = (torch.cat([g.flatten() for g in grads]) for grads in pair)
-        off = abs(float(got) - float(want)) / abs(float(want))
-        slope = float((ours - theirs).norm() / theirs.norm())
-        rows.append(f"| {name} | {float(got):.6f} | {float(want):.6f} | {off:.1e} | {slope:.1e} |")
-        assert off < EXACT
-        assert slope < EXACT
+    def errors(name: str, actual: Tensor, expected: Tensor, leaves: list[Tensor]) -> tuple[float, float]:
+        both_gradients = [
+            torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True)
+            for value in (actual, expected)
+        ]
+        ours, theirs = (torch.cat([g.flatten() for g in grads]) for grads in both_gradients)
+        loss_error = abs(float(actual) - float(expected)) / abs(float(expected))
+        gradient_error = float((ours - theirs).norm() / theirs.norm())
+        rows.append(
+            f"| {name} | {float(actual):.6f} | {float(expected):.6f} | {loss_error:.1e} | {gradient_error:.1e} |"
+        )
         assert theirs.norm() > 1e-3
+        return loss_error, gradient_error
 
-    yield compare
+    yield errors
     print("\n\n| loss | ours | trl 1.16.0 | difference of loss | of gradient |\n|---|---|---|---|---|")
     print("\n".join(rows))
 
 
 @pytest.mark.parametrize("name", DPO)
-def test_of_dpo_trainer(table: Table, name: str) -> None:
+def test_dpo_trainer(compare: Compare, name: str) -> None:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     fields, weights, settings = DPO[name]
-    # Theirs has no clamp for double precision.
+    # trl does not clamp for float64.
     dtype = torch.float32 if "alpha" in settings.get("f_divergence_type", "") else torch.float64
-    made = tables(LENGTHS, 1, dtype)
-    want = pair_oracle.dpo(DPOTrainer, made, weights, **settings)
-    table(name, loss(Preference(**fields), made), want, [made.logp])
+    pair_tables = tables(LENGTHS, 1, dtype)
+    expected = pair_oracle.dpo(DPOTrainer, pair_tables, weights, **settings)
+    loss_error, gradient_error = compare(name, loss(Preference(**fields), pair_tables), expected, [pair_tables.logp])
+    assert loss_error < EXACT
+    assert gradient_error < EXACT
 
 
 @pytest.mark.parametrize("name", CPO)
-def test_of_cpo_trainer(table: Table, name: str) -> None:
+def test_cpo_trainer(compare: Compare, name: str) -> None:
     from trl.experimental.cpo.cpo_trainer import CPOTrainer
 
     fields, settings = CPO[name]
-    made = tables(LENGTHS, 2)
-    table(name, loss(Preference(**fields), made), pair_oracle.older(CPOTrainer, made, **settings), [made.logp])
+    pair_tables = tables(LENGTHS, 2)
+    expected = pair_oracle.cpo_or_orpo(CPOTrainer, pair_tables, **settings)
+    loss_error, gradient_error = compare(name, loss(Preference(**fields), pair_tables), expected, [pair_tables.logp])
+    assert loss_error < EXACT
+    assert gradient_error < EXACT
 
 
-def test_of_orpo_trainer(table: Table) -> None:
+def test_orpo_trainer(compare: Compare) -> None:
     from trl.experimental.orpo.orpo_trainer import ORPOTrainer
 
-    made = tables(LENGTHS, 3)
-    table("orpo + nll", loss(Preference(loss_type="orpo"), made), pair_oracle.older(ORPOTrainer, made), [made.logp])
+    pair_tables = tables(LENGTHS, 3)
+    expected = pair_oracle.cpo_or_orpo(ORPOTrainer, pair_tables)
+    actual = loss(Preference(loss_type="orpo"), pair_tables)
+    loss_error, gradient_error = compare("orpo + nll", actual, expected, [pair_tables.logp])
+    assert loss_error < EXACT
+    assert gradient_error < EXACT
 
 
-@pytest.mark.parametrize(("kind", "shift"), [("kto", 0.4), ("kto", -0.4), ("apo_zero_unpaired", 0.4)])
-def test_of_kto_trainer(table: Table, kind: str, shift: float) -> None:
-    """With a positive z, and with one that is cut off at 0."""
+@pytest.mark.parametrize(("loss_type", "shift"), [("kto", 0.4), ("kto", -0.4), ("apo_zero_unpaired", 0.4)])
+def test_kto_trainer(compare: Compare, loss_type: str, shift: float) -> None:
+    """With a positive z, and with one that is clamped at 0."""
     from trl.trainer.kto_trainer import KTOTrainer
 
-    made, other = tables([(n, n) for n in (4, 7, 2, 5)], 4), tables([(n, n) for n in (7, 2, 5, 4)], 5)
-    other.logp = other.logp.detach()
-    other.ref = other.logp - shift
+    pair_tables, mismatched = tables([(n, n) for n in (4, 7, 2, 5)], 4), tables([(n, n) for n in (7, 2, 5, 4)], 5)
+    mismatched.logp = mismatched.logp.detach()
+    mismatched.ref = mismatched.logp - shift
     labels = [True, False, False, True]
     weights = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
-    want = pair_oracle.kto(KTOTrainer, made, other, labels, kind, **weights)
-    used = (made, other) if kind == "kto" else (made,)
-    there = [t.there[:, 0] for t in used]
+    expected = pair_oracle.kto(KTOTrainer, pair_tables, mismatched, labels, loss_type, **weights)
+    reply_tables = (pair_tables, mismatched) if loss_type == "kto" else (pair_tables,)
+    masks = [t.present[:, 0] for t in reply_tables]
     ref = [
-        row[m].tolist() for t, mask in zip(used, there, strict=True) for row, m in zip(t.ref[:, 0], mask, strict=True)
+        row[m].tolist()
+        for t, mask in zip(reply_tables, masks, strict=True)
+        for row, m in zip(t.ref[:, 0], mask, strict=True)
     ]
     columns = {"ref_logp": ref, "chosen": [*map(float, labels), *[0.0] * (len(ref) - 4)]}
-    if kind == "kto":
+    if loss_type == "kto":
         columns["mismatched"] = [0.0] * 4 + [1.0] * 4
-    whole = batch([len(row) for row in ref], **columns)
-    outputs = Outputs(logp=torch.cat([t.logp[:, 0][mask] for t, mask in zip(used, there, strict=True)]))
-    objective = Preference(loss_type=kind, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
-    name = f"kto, z {'> 0' if shift > 0 else '= 0'}" if kind == "kto" else kind
-    table(name, total(objective, [(whole, outputs)]), want, [made.logp])
+    reply_batch = batch([len(row) for row in ref], **columns)
+    outputs = Outputs(logp=torch.cat([t.logp[:, 0][mask] for t, mask in zip(reply_tables, masks, strict=True)]))
+    objective = Preference(loss_type=loss_type, desirable=1.5, undesirable=0.7)  # type: ignore[arg-type]
+    name = f"kto, z {'> 0' if shift > 0 else '= 0'}" if loss_type == "kto" else loss_type
+    loss_error, gradient_error = compare(name, total(objective, [(reply_batch, outputs)]), expected, [pair_tables.logp])
+    assert loss_error < EXACT
+    assert gradient_error < EXACT

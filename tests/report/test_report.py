@@ -1,4 +1,4 @@
-"""The report: its data, its safety, and the page itself if Chromium is installed."""
+"""The report: data, escaping, and the rendered page if Chromium is installed."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def image(shade: int) -> Any:
     return media(np.full((40, 60, 3), shade, np.uint8), "image")
 
 
-def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) -> Path:
+def write_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) -> Path:
     """A run whose model writes coordinates in 1000 x 1000, with images of 60 x 40 pixels."""
     log = SamplesLog(lambda ids: [f"t{i} " for i in ids])
     log.on_start(folder, {}, steps)
-    draw = random.Random(0)
-    assert box.parse_items("") is None  # the module is what registers boxes
+    rng = random.Random(0)
+    assert box.parse_items("") is None  # importing the module registers boxes
     for step in range(1, steps + 1):
         samples = []
         for p in range(prompts):
             prompt = (Part("image", image((step * prompts + p) % 200)), Part("text", f"find the cup {p} {EVIL}"))
             replies = []
             for r in range(group):
-                found = [{"bbox_2d": [100, 200, 500 + r, 1000], "point_2d": [250, 750]}]
-                columns = {"reward": draw.random(), "advantage": draw.uniform(-2, 2)}
-                text = EVIL if r else f"<answer>{json.dumps(found)}</answer>"
-                ids = tuple(draw.randrange(300) for _ in range(20))
-                lists = {"behaviour_logp": [-draw.random() for _ in ids]}
+                items = [{"bbox_2d": [100, 200, 500 + r, 1000], "point_2d": [250, 750]}]
+                columns = {"reward": rng.random(), "advantage": rng.uniform(-2, 2)}
+                text = EVIL if r else f"<answer>{json.dumps(items)}</answer>"
+                ids = tuple(rng.randrange(300) for _ in range(20))
+                lists = {"behaviour_logp": [-rng.random() for _ in ids]}
                 origin = "truth" if r == group - 1 else "policy"
                 part = (Part("text", text, "assistant"),)
-                replies.append(Reply(part, origin, ids, {"box_accuracy": draw.random()}, {**columns, **lists}))
+                replies.append(Reply(part, origin, ids, {"box_accuracy": rng.random()}, {**columns, **lists}))
             truth = {"boxes": [[6, 8, 30, 40]], "points": [[15, 30]], "frame": [60, 40]}
             samples.append(Sample(f"cup-{step}-{p}", prompt, tuple(replies), truth, frame=CoordinateFrame(1000, 1000)))
         log.on_samples(step, samples)
@@ -66,14 +66,14 @@ def written_run(folder: Path, steps: int = 2, prompts: int = 2, group: int = 2) 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run = written_run(tmp_path_factory.mktemp("a run") / "it's #1")
+    run = write_run(tmp_path_factory.mktemp("a run") / "it's #1")
     return write_report(str(run)).read_text()
 
 
 def data_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert match
+    return json.loads(match[1])
 
 
 def test_the_page_contains_every_reply_and_each_image_prompt_and_token_string_once(page: str) -> None:
@@ -96,13 +96,13 @@ def test_boxes_of_reply_and_truth_agree_in_fractions_of_the_image(page: str) -> 
     assert predicted == gold  # the truth is in pixels of 60 x 40, the reply in 1000 x 1000
 
 
-def test_nothing_of_the_run_can_become_markup_and_nothing_is_fetched(page: str) -> None:
+def test_run_data_is_escaped_and_the_page_fetches_nothing(page: str) -> None:
     assert data_of(page)["replies"][1]["x"] == EVIL
     assert page.count("<script") == page.count("</script>") == 2
     script = re.findall(r"<script>(.*?)</script>", page, re.S)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
-    outside = page.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    outside = page.replace("http://www.w3.org/2000/svg", "")  # a namespace, not a URL
     assert not re.search(r"https?://|//cdn|<link|@import|innerHTML|insertAdjacentHTML|document\.write", outside)
 
 
@@ -115,18 +115,18 @@ def test_coordinates_of_samples_become_maps(tmp_path: Path) -> None:
     ]
     (tmp_path / "eval" / "after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "metrics.jsonl").write_text("")
-    (found,) = data_of(write_report(str(tmp_path)).read_text())["maps"]
-    assert (found["when"], found["bench"], found["names"]) == ("after", "one", ["a", '["b"]'])
-    assert found["points"] == [[1, 2.1235, 0, "a"], [3, 4, 1, "a"]]
+    (point_map,) = data_of(write_report(str(tmp_path)).read_text())["maps"]
+    assert (point_map["when"], point_map["bench"], point_map["names"]) == ("after", "one", ["a", '["b"]'])
+    assert point_map["points"] == [[1, 2.1235, 0, "a"], [3, 4, 1, "a"]]
 
 
-def test_metrics_that_a_line_lacks_are_null() -> None:
+def test_missing_metrics_are_null() -> None:
     lines = [{"step": 1, "stage": "a", "rollout": 1, "loss": 1.23456789}, {"step": 2, "stage": "b", "kl": 2.0}]
     assert series(lines) == {"step": [1, 2], "stage": ["a", "b"], "series": {"loss": [1.2346, None], "kl": [None, 2]}}
 
 
 def test_a_long_run_keeps_evenly_spaced_steps_and_says_so(tmp_path: Path) -> None:
-    run = written_run(tmp_path, steps=9)
+    run = write_run(tmp_path, steps=9)
     data = data_of(write_report(str(run), str(tmp_path), replies=12).read_text())
     assert (data["steps"], data["left_out"]) == ([1, 5, 9], 6)
 
@@ -138,17 +138,17 @@ def test_an_unfinished_run_has_a_page_too(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = written_run(tmp_path / "run", steps=1)
+    run = write_run(tmp_path / "run", steps=1)
     assert main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
     assert "page.html" in capsys.readouterr().out
     assert (tmp_path / "new" / "page.html").stat().st_size > 10_000
-    for words, message in (
-        ([], "folder of one run"),
+    for arguments, message in (
+        ([], "wanted one run folder"),
         ([str(tmp_path / "no")], "found nothing"),
         ([str(run), "replies=x"], "replies"),
     ):
         with pytest.raises(ConfigError, match=message):
-            main(words)
+            main(arguments)
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
@@ -189,8 +189,8 @@ document.body.append(report);
 """
 
 
-def opened(path: Path, profile: Path) -> str:
-    """The page's DOM after its script has run, opened from disk and without a network."""
+def rendered_dom(path: Path, profile: Path) -> str:
+    """The DOM of the page after its script has run, opened from disk without network."""
     off = [f"--disable-{name}" for name in ("gpu", "quic", "background-networking", "component-update", "sync")]
     command = [
         str(CHROMIUM),
@@ -205,30 +205,30 @@ def opened(path: Path, profile: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def driven(page: str, tmp_path: Path) -> dict[str, Any]:
-    """The results of DRIVER. The content security policy allows only the page's own script, so this copy has none."""
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+def run_driver(page: str, tmp_path: Path) -> dict[str, Any]:
+    """The results of DRIVER, on a copy of the page without content security policy, which would block DRIVER."""
+    without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     path = tmp_path / "driven.html"
-    path.write_text(free.replace("</body>", f"<script>{DRIVER}</script></body>"))
-    found = re.search(r'<pre id="seen">(.*?)</pre>', opened(path, tmp_path / "profile"), re.S)
-    assert found
-    return json.loads(found[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+    path.write_text(without_policy.replace("</body>", f"<script>{DRIVER}</script></body>"))
+    match = re.search(r'<pre id="seen">(.*?)</pre>', rendered_dom(path, tmp_path / "profile"), re.S)
+    assert match
+    return json.loads(match[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
 
 
 @needs_chromium
-def test_the_page_draws_itself_from_disk_and_runs_nothing_of_the_run(page: str, tmp_path: Path) -> None:
+def test_the_page_is_made_from_files_without_importing_the_task(page: str, tmp_path: Path) -> None:
     path = tmp_path / "a page.html"
     path.write_text(page)
-    dom = opened(path, tmp_path / "profile")
+    dom = rendered_dom(path, tmp_path / "profile")
     assert 'data-ready="yes"' in dom
     assert "data-evil" not in dom
-    seen = driven(page, tmp_path)
-    assert seen["evil"] == ""
-    assert seen["evil_text"]
-    assert (seen["found_all"], seen["found_text"], seen["found_truth"]) == (8, 4, 2)
-    assert (seen["boxes"], seen["tokens"], seen["curves"]) == (2, 20, 2)
-    assert seen["sorted"]
-    assert seen["low_right"]
+    results = run_driver(page, tmp_path)
+    assert results["evil"] == ""
+    assert results["evil_text"]
+    assert (results["found_all"], results["found_text"], results["found_truth"]) == (8, 4, 2)
+    assert (results["boxes"], results["tokens"], results["curves"]) == (2, 20, 2)
+    assert results["sorted"]
+    assert results["low_right"]
 
 
 @needs_chromium
@@ -245,21 +245,21 @@ def test_new_modalities_and_marks_need_no_change_to_the_page(tmp_path: Path, mon
     log = SamplesLog()
     log.on_start(tmp_path / "run", {}, 1)
     log.on_samples(1, [Sample("a", (sound, Part("text", "when?")), (reply, reply))])
-    seen = driven(write_report(str(tmp_path / "run")).read_text(), tmp_path)
-    assert (seen["spans"], seen["media"], seen["tokens"]) == (1, 2, 0)
-    assert "cell 3 4 row 3" in seen["legend"]
+    results = run_driver(write_report(str(tmp_path / "run")).read_text(), tmp_path)
+    assert (results["spans"], results["media"], results["tokens"]) == (1, 2, 0)
+    assert "cell 3 4 row 3" in results["legend"]
 
 
 @needs_chromium
 def test_ten_thousand_replies_stay_usable(tmp_path: Path) -> None:
-    run = written_run(tmp_path / "run", steps=20, prompts=50, group=10)
+    run = write_run(tmp_path / "run", steps=20, prompts=50, group=10)
     page = write_report(str(run)).read_text()
-    seen = driven(page, tmp_path)
-    print({k: round(v, 1) if isinstance(v, float) else v for k, v in seen.items()}, f"{len(page) / 1e6:.1f} MB")
-    assert seen["found_all"] == 10_000
-    assert seen["rows"] < 60
-    assert seen["middle"] < 60
+    results = run_driver(page, tmp_path)
+    print({k: round(v, 1) if isinstance(v, float) else v for k, v in results.items()}, f"{len(page) / 1e6:.1f} MB")
+    assert results["found_all"] == 10_000
+    assert results["rows"] < 60
+    assert results["middle"] < 60
     assert len(page) < 20e6
-    # Generous limits for what takes tens of milliseconds on an idle machine.
-    assert seen["load"] < 10_000
-    assert max(seen[name] for name in ("all", "sort", "text", "scroll")) < 1_000
+    # Generous limits: each takes tens of milliseconds on an idle machine.
+    assert results["load"] < 10_000
+    assert max(results[name] for name in ("all", "sort", "text", "scroll")) < 1_000

@@ -1,4 +1,4 @@
-"""Samples and replies for tests of rewards."""
+"""Samples and replies for reward tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def reply(text: str) -> Reply:
     return Reply((Part("text", text),))
 
 
-def answered(text: str, thought: str = "so") -> Reply:
-    """The answer after a thought, in their tags."""
+def tagged_reply(text: str, thought: str = "so") -> Reply:
+    """A reply with thought and answer in tags."""
     return reply(f"<think>{thought}</think><answer>{text}</answer>")
 
 
-def asked(truth: Any) -> Sample:
+def sample_with_truth(truth: Any) -> Sample:
     return Sample("s", (), truth=truth)

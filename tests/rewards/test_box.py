@@ -1,4 +1,4 @@
-"""Rewards of boxes and points: the published numbers, matching, frames, no object, and replies that are garbage."""
+"""Rewards of boxes and points: published values, matching, coordinate frames, no objects, malformed replies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sample(*items: dict[str, Any], side: float = 840, frame: CoordinateFrame | N
     return Sample("s", (), truth=truth, frame=frame)
 
 
-def written(*items: Any, thought: str | None = "so") -> Reply:
+def label_reply(*items: Any, thought: str | None = "so") -> Reply:
     answer = f"<answer>{json.dumps(list(items))}</answer>"
     return reply(answer if thought is None else f"<think>{thought}</think>{answer}")
 
@@ -52,17 +52,17 @@ def total(s: Sample, r: Reply) -> float:
     return sum(f(s, r) or 0.0 for f in REWARDS.values())
 
 
-def test_a_perfect_rollout_gets_seven_and_a_label_six() -> None:
+def test_a_perfect_rollout_scores_seven_and_a_label_six() -> None:
     for items in ((A,), (A, B), ()):
-        assert total(sample(*items), written(*items)) == 7
-        assert total(sample(*items), written(*items, thought=None)) == 6
+        assert total(sample(*items), label_reply(*items)) == 7
+        assert total(sample(*items), label_reply(*items, thought=None)) == 6
 
 
-def test_objects_match_in_any_order_and_extra_or_missing_ones_cost() -> None:
-    assert box_accuracy(sample(A, B), written(B, A)) == 3
-    assert box_accuracy(sample(A, B), written(A)) == 1.5
-    assert box_accuracy(sample(A), written(A, A)) == 1.5
-    assert box_accuracy(sample(A), written(A, B, B)) == 1
+def test_objects_match_in_any_order_and_extra_or_missing_ones_lower_the_score() -> None:
+    assert box_accuracy(sample(A, B), label_reply(B, A)) == 3
+    assert box_accuracy(sample(A, B), label_reply(A)) == 1.5
+    assert box_accuracy(sample(A), label_reply(A, A)) == 1.5
+    assert box_accuracy(sample(A), label_reply(A, B, B)) == 1
 
 
 @pytest.mark.parametrize(
@@ -78,40 +78,40 @@ def test_objects_match_in_any_order_and_extra_or_missing_ones_cost() -> None:
         ([10, 20, 50, 40], [30, 40], 2),  # IoU 0.5 is not above 0.5
     ],
 )
-def test_the_three_points_of_a_pair(box: list[int], point: list[int], score: float) -> None:
-    assert box_accuracy(sample(A), written({"bbox_2d": box, "point_2d": point})) == score
+def test_the_three_terms_of_a_matched_pair(box: list[int], point: list[int], score: float) -> None:
+    assert box_accuracy(sample(A), label_reply({"bbox_2d": box, "point_2d": point})) == score
 
 
 def test_thresholds_are_relative_to_the_frame() -> None:
     small = {"bbox_2d": [1, 2, 5, 6], "point_2d": [3, 4]}
     near = {"bbox_2d": [1.9, 2.9, 5.9, 6.9], "point_2d": [3, 4]}
     far = {"bbox_2d": [2, 3, 6, 7], "point_2d": [3, 4]}
-    assert box_accuracy(sample(small, side=84), written(near)) == 2
-    assert box_accuracy(sample(small, side=84), written(far)) == 1
+    assert box_accuracy(sample(small, side=84), label_reply(near)) == 2
+    assert box_accuracy(sample(small, side=84), label_reply(far)) == 1
 
 
-def test_the_reply_is_read_in_the_frame_of_the_model() -> None:
+def test_coordinates_are_parsed_in_the_frame_of_the_model() -> None:
     half = {"bbox_2d": [5, 10, 25, 30], "point_2d": [15, 20]}
-    assert box_accuracy(sample(A, frame=CoordinateFrame(420, 420)), written(half)) == 3
-    assert box_accuracy(sample(A), written(half)) < 3
+    assert box_accuracy(sample(A, frame=CoordinateFrame(420, 420)), label_reply(half)) == 3
+    assert box_accuracy(sample(A), label_reply(half)) < 3
 
 
-def test_nothing_to_find_wants_an_empty_list_that_can_be_read() -> None:
+def test_without_objects_a_parseable_empty_list_is_correct() -> None:
     none = sample()
-    assert box_accuracy(none, written()) == 3
-    assert box_accuracy(none, written(A)) == 0
+    assert box_accuracy(none, label_reply()) == 3
+    assert box_accuracy(none, label_reply(A)) == 0
     assert box_accuracy(none, reply("<answer>nothing</answer>")) == 0
-    assert answer_format(none, written()) == 2
-    assert answer_format(sample(A), written()) == 0
-    assert box_accuracy(sample(A), written()) == 0
+    assert answer_format(none, label_reply()) == 2
+    assert answer_format(sample(A), label_reply()) == 0
+    assert box_accuracy(sample(A), label_reply()) == 0
     assert detection["rejection"](none, reply("no answer")) == 0
-    assert detection["rejection"](none, written()) == 1
-    assert detection["rejection"](sample(A), written()) is None
+    assert detection["rejection"](none, label_reply()) == 1
+    assert detection["rejection"](sample(A), label_reply()) is None
 
 
 def test_format_is_the_mean_over_items() -> None:
-    assert answer_format(sample(A), written(A, {"bbox_2d": [1, 2, 3, 4]})) == 1.5
-    assert answer_format(sample(A), written({"point_2d": [1, 2]}, 7)) == 0.5
+    assert answer_format(sample(A), label_reply(A, {"bbox_2d": [1, 2, 3, 4]})) == 1.5
+    assert answer_format(sample(A), label_reply({"point_2d": [1, 2]}, 7)) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_format_is_the_mean_over_items() -> None:
         "<think><answer>\ud800</answer>",
     ],
 )
-def test_garbage_scores_and_never_raises(text: str) -> None:
+def test_malformed_replies_score_without_raising(text: str) -> None:
     for s in (sample(A), sample(A, B), sample()):
         for name, f in {**REWARDS, **detection}.items():
             value = f(s, reply(text))
@@ -140,21 +140,21 @@ def test_garbage_scores_and_never_raises(text: str) -> None:
 
 
 @pytest.mark.parametrize("truth", ["a word", 7, None, [[1, 2, 3, 4]], {"boxes": [[1, 2, 3, 4]]}])
-def test_a_truth_of_another_kind_is_named(truth: Any) -> None:
-    other, right = Sample("row 7", (), truth=truth, frame=CoordinateFrame(420, 420)), written()
+def test_a_truth_of_the_wrong_type_is_named(truth: Any) -> None:
+    invalid, valid_reply = Sample("row 7", (), truth=truth, frame=CoordinateFrame(420, 420)), label_reply()
     for name in ("answer_format", "box_accuracy"):
         with pytest.raises(DataError, match=r"'row 7'.*wanted a truth.*found .*another reward"):
-            REWARDS[name](other, right)
+            REWARDS[name](invalid, valid_reply)
     for name in ("true_positives", "point_hit", "rejection"):
         with pytest.raises(DataError, match=r"'row 7'.*found"):
-            detection[name](other, right)
-    assert marks(other, right) == []
+            detection[name](invalid, valid_reply)
+    assert marks(invalid, valid_reply) == []
 
 
 def test_at_most_120_objects_count() -> None:
-    found = parse_answer(written(*[A] * 200).text)
-    assert len(found or ()) == 120
-    assert box_accuracy(sample(A), written(*[A] * 200)) == 3 / 120
+    objects = parse_answer(label_reply(*[A] * 200).text)
+    assert len(objects or ()) == 120
+    assert box_accuracy(sample(A), label_reply(*[A] * 200)) == 3 / 120
 
 
 def test_iou_continuous_and_inclusive() -> None:
@@ -177,12 +177,17 @@ def test_matching_is_the_best_of_all_pairings() -> None:
 
 
 def test_summary_counts_boxes_over_all_replies() -> None:
-    cases = [(sample(A), written(A)), (sample(A, B), written(A)), (sample(), written(B)), (sample(B), reply("?"))]
+    cases = [
+        (sample(A), label_reply(A)),
+        (sample(A, B), label_reply(A)),
+        (sample(), label_reply(B)),
+        (sample(B), reply("?")),
+    ]
     scored = []
     for s, r in cases:
         values = {name: f(s, r) for name, f in detection.items()}
-        kept = {name: value for name, value in values.items() if value is not None}
-        scored.append(Sample(s.uid, s.prompt, (reply(r.text, scores=kept),), s.truth))
+        scores = {name: value for name, value in values.items() if value is not None}
+        scored.append(Sample(s.uid, s.prompt, (reply(r.text, scores=scores),), s.truth))
     summary = detection_summary(scored)  # 2 found, 1 wrong, 2 missed
     assert summary["f1"] == pytest.approx(100 * 4 / 7)
     assert summary["precision"] == pytest.approx(200 / 3)
@@ -194,19 +199,19 @@ def test_summary_counts_boxes_over_all_replies() -> None:
 
 
 def test_thousands_of_replies_a_second() -> None:
-    s, r = sample(A, B), written(B, A)
+    s, r = sample(A, B), label_reply(B, A)
     start = time.perf_counter()
     for _ in range(300):
         total(s, r)
     assert time.perf_counter() - start < 0.6
 
 
-def test_marks_are_shares_of_the_picture_whatever_frame_the_model_speaks() -> None:
+def test_annotations_are_image_fractions_in_any_coordinate_frame() -> None:
     s = sample({"bbox_2d": [84, 168, 420, 840], "point_2d": [210, 630]}, frame=CoordinateFrame(1000, 1000))
-    r = written({"bbox_2d": [100, 200, 500, 1000], "point_2d": [250, 750]}, {"bbox_2d": [1, 2], "point_2d": "x"})
-    drawn = [(mark.shape, mark.at) for mark in marks(s, r)]
-    assert [shape for shape, _ in drawn] == ["box", "point"]  # what cannot be drawn is left out
-    assert drawn == [(mark.shape, pytest.approx(mark.at)) for mark in marks(s, None)]
-    assert drawn[0][1] == pytest.approx((0.1, 0.2, 0.5, 1.0))
+    r = label_reply({"bbox_2d": [100, 200, 500, 1000], "point_2d": [250, 750]}, {"bbox_2d": [1, 2], "point_2d": "x"})
+    annotations = [(mark.shape, mark.at) for mark in marks(s, r)]
+    assert [shape for shape, _ in annotations] == ["box", "point"]  # malformed items are left out
+    assert annotations == [(mark.shape, pytest.approx(mark.at)) for mark in marks(s, None)]
+    assert annotations[0][1] == pytest.approx((0.1, 0.2, 0.5, 1.0))
     assert marks(s, reply("no list")) == []
     assert marks(Sample("other", (), truth="a word"), None) == []

@@ -1,4 +1,4 @@
-"""Rewards of function sequences: the card's closed forms, matching, and what counts as the answer."""
+"""Rewards of function sequences: closed forms, matching, and extraction of the answer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mmpost.rewards.calls import (
     read_calls,
     sequence_score,
 )
-from tests.rewards.replies import answered, asked, reply
+from tests.rewards.replies import reply, sample_with_truth, tagged_reply
 
 TRUTH = "change_color(obj1, red), change_size(obj2, small)"
 VARIANTS = (function_sequence, function_sequence_full, function_sequence_penalty)
 
 
 @pytest.mark.parametrize(
-    ("said", "scores"),
+    ("answer", "scores"),
     [
         (TRUTH, (1, 1, 1)),
         ("change_color(obj1, red), change_size(obj2, large)", (0.75, 0.5, 0.375)),
@@ -44,27 +44,27 @@ VARIANTS = (function_sequence, function_sequence_full, function_sequence_penalty
         ("change_size(obj2, small), change_color(obj1, red)", (1, 1, 1)),
     ],
 )
-def test_the_closed_forms(said: str, scores: tuple[float, ...]) -> None:
-    sample = asked(TRUTH)
-    assert [f(sample, answered(said)) for f in VARIANTS] == pytest.approx(scores)
+def test_the_closed_forms(answer: str, scores: tuple[float, ...]) -> None:
+    sample = sample_with_truth(TRUTH)
+    assert [f(sample, tagged_reply(answer)) for f in VARIANTS] == pytest.approx(scores)
 
 
 def test_the_metric_does_not_punish_repeats() -> None:
-    assert function_sequence_metric(asked(TRUTH), answered(f"{TRUTH}, {TRUTH}")) == 1
-    assert function_sequence_metric(asked(TRUTH), answered(f"{TRUTH}, change_size(obj9, small)")) == pytest.approx(
-        2 / 3
-    )
+    assert function_sequence_metric(sample_with_truth(TRUTH), tagged_reply(f"{TRUTH}, {TRUTH}")) == 1
+    assert function_sequence_metric(
+        sample_with_truth(TRUTH), tagged_reply(f"{TRUTH}, change_size(obj9, small)")
+    ) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("score", [*VARIANTS, function_sequence_metric])
-def test_an_answer_over_several_lines_is_read_from_its_tags_alone(score) -> None:
-    """The released evaluator mined the reasoning too, because its search stopped at the end of a line."""
+def test_only_the_content_of_the_answer_tags_is_parsed(score) -> None:
+    """The released evaluator also matches the reasoning, because its pattern does not span lines."""
     wrong = "change_color(obj1, blue), change_shape(obj2, cube)"
-    plain = score(asked(TRUTH), reply(f"<answer>{TRUTH}</answer>"))
+    plain = score(sample_with_truth(TRUTH), reply(f"<answer>{TRUTH}</answer>"))
     lines = reply(f"<think>\nnot {wrong}\n</think>\n<answer>\n{TRUTH}\n</answer>")
-    assert score(asked(TRUTH), lines) == plain == 1
-    assert score(asked(f"<answer>\n{TRUTH}\n</answer>"), lines) == 1
-    assert score(asked(TRUTH), reply(TRUTH)) == 1, "without tags, the whole reply is the answer"
+    assert score(sample_with_truth(TRUTH), lines) == plain == 1
+    assert score(sample_with_truth(f"<answer>\n{TRUTH}\n</answer>"), lines) == 1
+    assert score(sample_with_truth(TRUTH), reply(TRUTH)) == 1, "without tags, the whole reply is the answer"
 
 
 def test_values_may_be_quoted() -> None:
@@ -75,24 +75,26 @@ def test_values_may_be_quoted() -> None:
 
 
 def test_the_matching_is_the_best_of_all_pairings() -> None:
-    """Greedy passes would not find it where one exact pair costs two near ones."""
+    """Greedy matching misses it where one exact pair prevents two partial ones."""
     rng = random.Random(0)
     weights = (1.0, 0.9, 0.7, 0.25)
     for _ in range(60):
-        said, truth = ({Call(rng.choice("fg"), rng.choice("ab"), rng.choice("xy")) for _ in range(3)} for _ in "12")
-        short, long = sorted((sorted(said), sorted(truth)), key=len)
+        predicted, truth = (
+            {Call(rng.choice("fg"), rng.choice("ab"), rng.choice("xy")) for _ in range(3)} for _ in "12"
+        )
+        short, long = sorted((sorted(predicted), sorted(truth)), key=len)
 
-        def worth(a: Call, b: Call) -> float:
+        def pair_score(a: Call, b: Call) -> float:
             if a.function != b.function:
                 return 0.0
             return weights[3 - 2 * (a.object == b.object) - (a.value == b.value)]
 
-        brute = max(sum(map(worth, short, order)) for order in permutations(long, len(short)))
-        assert sequence_score(list(said), list(truth), weights) == pytest.approx(brute / len(long))
+        best = max(sum(map(pair_score, short, order)) for order in permutations(long, len(short)))
+        assert sequence_score(list(predicted), list(truth), weights) == pytest.approx(best / len(long))
 
 
-def test_near_misses_that_cost_are_matched_all_the_same() -> None:
-    """A matching that maximised the penalties would pair calls with nothing in common instead."""
+def test_partial_matches_are_assigned_even_if_penalized() -> None:
+    """Maximizing penalized scores would instead pair calls without anything in common."""
     truth = read_calls(TRUTH)
     crossed = read_calls("change_size(obj1, red), change_color(obj2, small)")
     assert sequence_score(crossed, truth, PENALTY) == pytest.approx(-0.5)
@@ -114,5 +116,5 @@ def test_scores_do_not_depend_on_the_hash_of_strings() -> None:
 
 
 def test_a_truth_without_calls_is_not_scored() -> None:
-    assert function_sequence(asked("7"), answered(TRUTH)) is None
-    assert function_sequence(asked(None), answered(TRUTH)) is None
+    assert function_sequence(sample_with_truth("7"), tagged_reply(TRUTH)) is None
+    assert function_sequence(sample_with_truth(None), tagged_reply(TRUTH)) is None

@@ -1,4 +1,4 @@
-"""Multiple choice: R1-AQA's table, its released code, and MMAU's rule."""
+"""Multiple choice: the published examples of R1-AQA, its released code, and the MMAU rule."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_strict_rewards(text: str, accuracy: float, bare: float, form: float
     assert choice.answer_format(BOAT, reply(text)) == form
 
 
-def test_case_counts_unless_it_is_told_not_to() -> None:
+def test_comparison_is_case_sensitive_unless_disabled() -> None:
     for function, text in ((choice.accuracy, "<answer>Motorboat</answer>"), (choice.bare_accuracy, "MOTORBOAT")):
         assert (function(BOAT, reply(text)), function(BOAT, reply(text), ignore_case=True)) == (0, 1)
 
@@ -86,29 +86,29 @@ def test_case_counts_unless_it_is_told_not_to() -> None:
         ("<think>a</think><answer>b</answer> ", 0, 0),
     ],
 )
-def test_the_format_with_a_thought(text: str, strict: float, released: float) -> None:
+def test_the_format_reward_with_think_tags(text: str, strict: float, released: float) -> None:
     assert choice.think_answer_format(BOAT, reply(text)) == strict
     assert choice.released_think_format(BOAT, reply(text)) == released
 
 
-def test_a_truth_that_is_no_text_is_not_scored() -> None:
+def test_a_truth_that_is_not_text_is_not_scored() -> None:
     for function in (choice.accuracy, choice.bare_accuracy, choice.released_accuracy, choice.mmau, choice.mmau_strict):
         assert function(Sample("s", (), truth=3), reply("3")) is None
 
 
-def test_the_advantages_of_the_card() -> None:
+def test_the_advantages_of_the_published_example() -> None:
     rewards = [2.0, 2.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0]
     sample = Sample("s", (), tuple(Reply((), columns={"reward": r}) for r in rewards))
-    found = GroupAdvantage(eps=1e-4)([sample], FakeContext())[0].replies
-    wanted = [1.0605, 1.0605, -0.3535, -0.3535, 1.0605, -0.3535, -0.3535, -1.7675]
-    assert [float(r.columns["advantage"]) for r in found] == pytest.approx(wanted, abs=1e-4)  # type: ignore[arg-type]
+    replies = GroupAdvantage(eps=1e-4)([sample], FakeContext())[0].replies
+    expected = [1.0605, 1.0605, -0.3535, -0.3535, 1.0605, -0.3535, -0.3535, -1.7675]
+    assert [float(r.columns["advantage"]) for r in replies] == pytest.approx(expected, abs=1e-4)  # type: ignore[arg-type]
 
 
 PEOPLE = ["A child", "A woman", "An adult man", "A teenager"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "choices", "official", "strict"),
+    ("answer", "output", "choices", "official", "strict"),
     [
         ("A woman", "A woman", PEOPLE, True, True),
         ("A woman", "woman", PEOPLE, False, False),
@@ -124,16 +124,16 @@ PEOPLE = ["A child", "A woman", "An adult man", "A teenager"]
         ("A then B", "B then A", ["A then B", "B then A"], True, False),
     ],
 )
-def test_mmau(answer: str, said: str, choices: list[str], official: bool, strict: bool) -> None:
-    assert choice.mmau_match(answer, said, choices) is official
-    assert choice.mmau_exact(answer, said, choices) is strict
+def test_mmau(answer: str, output: str, choices: list[str], official: bool, strict: bool) -> None:
+    assert choice.mmau_match(answer, output, choices) is official
+    assert choice.mmau_exact(answer, output, choices) is strict
     sample = Sample("s", (), truth=answer, meta={"choices": choices})
-    for text in (said, f"<think>A child</think><answer>{said}</answer>"):
+    for text in (output, f"<think>A child</think><answer>{output}</answer>"):
         assert choice.mmau(sample, reply(text)) == official
         assert choice.mmau_strict(sample, reply(text)) == strict
 
 
-def test_mmau_on_its_own_questions() -> None:
+def test_mmau_scores_of_real_questions() -> None:
     root = os.environ.get("MMPOST_TEST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")
     file = Path(root) / "mmau" / "mmau-test-mini.json"
     if not file.exists():
@@ -143,30 +143,30 @@ def test_mmau_on_its_own_questions() -> None:
     wrong = {"official": 0, "strict": 0, "items": 0}
     lettered = {"official": 0, "strict": 0}
     for row in rows:
-        right, choices = row["answer"], row["choices"]
-        assert choice.mmau_match(right, right, choices)
-        assert choice.mmau_exact(right, right, choices)
-        fooled = sum(choice.mmau_match(right, c, choices) for c in choices if c != right)
-        wrong["official"] += fooled
-        wrong["items"] += fooled > 0
-        wrong["strict"] += sum(choice.mmau_exact(right, c, choices) for c in choices if c != right)
-        text = f"({'ABCDEFGH'[choices.index(right)]}) {right}"
-        lettered["official"] += not choice.mmau_match(right, text, choices)
-        lettered["strict"] += not choice.mmau_exact(right, text, choices)
+        answer, choices = row["answer"], row["choices"]
+        assert choice.mmau_match(answer, answer, choices)
+        assert choice.mmau_exact(answer, answer, choices)
+        false_matches = sum(choice.mmau_match(answer, c, choices) for c in choices if c != answer)
+        wrong["official"] += false_matches
+        wrong["items"] += false_matches > 0
+        wrong["strict"] += sum(choice.mmau_exact(answer, c, choices) for c in choices if c != answer)
+        text = f"({'ABCDEFGH'[choices.index(answer)]}) {answer}"
+        lettered["official"] += not choice.mmau_match(answer, text, choices)
+        lettered["strict"] += not choice.mmau_exact(answer, text, choices)
     assert wrong == {"official": 12, "strict": 0, "items": 9}
     assert lettered["strict"] == 0
     assert lettered["official"] > 0
 
 
-def test_the_summary_counts_by_kind_and_by_what_mmau_reports() -> None:
-    def scored(kind: str, right: float, **meta: str) -> Sample:
+def test_the_summary_counts_by_question_type_and_mmau_category() -> None:
+    def scored(question_type: str, right: float, **meta: str) -> Sample:
         scores = {"accuracy": right, "mmau": 1.0}
-        return Sample("s", (), (Reply((), scores=scores),), "x", {"kind": kind, **meta})
+        return Sample("s", (), (Reply((), scores=scores),), "x", {"kind": question_type, **meta})
 
-    plain = [scored("music", 1.0), scored("music", 0.0), scored("sound", 1.0)]
-    assert choice.choice_summary(plain) == pytest.approx(
+    rows = [scored("music", 1.0), scored("music", 0.0), scored("sound", 1.0)]
+    assert choice.choice_summary(rows) == pytest.approx(
         {"accuracy": 200 / 3, "mmau": 100, "accuracy/music": 50, "accuracy/sound": 100}
     )
-    found = choice.choice_summary([scored("sound", 0.0, **{"difficulty": "hard", "sub-category": "Rhythm"})])
-    assert found["accuracy/hard"] == found["accuracy/Rhythm"] == found["accuracy/sound"] == 100
+    summary = choice.choice_summary([scored("sound", 0.0, **{"difficulty": "hard", "sub-category": "Rhythm"})])
+    assert summary["accuracy/hard"] == summary["accuracy/Rhythm"] == summary["accuracy/sound"] == 100
     assert choice.choice_summary([]) == {}

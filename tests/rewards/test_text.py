@@ -1,4 +1,4 @@
-"""Rewards on the text alone."""
+"""Rewards of the text alone: formats, repetition and reasoning steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_first_answer_counts() -> None:
     assert answer("<answer>1") is None
 
 
-def test_inside_reads_over_lines_and_takes_all_where_there_are_no_tags() -> None:
+def test_inside_spans_lines_and_returns_all_text_without_tags() -> None:
     assert answer_or_text("<think>2</think><answer>\n 1\n</answer>") == "1"
     assert answer_or_text(" 1 \n") == "1"
 

@@ -1,4 +1,4 @@
-"""Short answers: what counts as the same answer, and what the two rewards of a reply are."""
+"""Short answers: normalization, matching rules, and the rewards of a reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def reply(text: str) -> Reply:
     return Reply((Part("text", text, "assistant"),))
 
 
-def asked(truth: object) -> Sample:
+def sample_with_truth(truth: object) -> Sample:
     return Sample("q", (Part("text", "how many?"),), truth=truth)
 
 
@@ -29,14 +29,14 @@ def asked(truth: object) -> Sample:
     ],
 )
 def test_the_examples_of_the_method(text: str, truth: str, accuracy: float, form: float) -> None:
-    sample = asked(truth)
+    sample = sample_with_truth(truth)
     assert short_answer(sample, reply(text)) == accuracy
     assert think_format(sample, reply(text)) == form
     assert no_answer(sample, reply(text)) == float("<answer>" not in text)
 
 
 @pytest.mark.parametrize(
-    ("said", "truth"),
+    ("answer", "truth"),
     [
         (" Three. ", "3"),
         ("twenty-five", "25"),
@@ -58,13 +58,13 @@ def test_the_examples_of_the_method(text: str, truth: str, accuracy: float, form
         ("top-left", "top left"),
     ],
 )
-def test_the_same_answer_in_other_words(said: str, truth: str) -> None:
-    for a, b in ((said, truth), (truth, said)):
+def test_equivalent_answers_match(answer: str, truth: str) -> None:
+    for a, b in ((answer, truth), (truth, answer)):
         assert Rule().score(a, b) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("said", "truth"),
+    ("answer", "truth"),
     [
         ("3 or 4", "3"),
         ("3 or four", "3"),
@@ -81,8 +81,8 @@ def test_the_same_answer_in_other_words(said: str, truth: str) -> None:
         ("left top", "top left"),
     ],
 )
-def test_other_answers(said: str, truth: str) -> None:
-    for a, b in ((said, truth), (truth, said)):
+def test_different_answers_do_not_match(answer: str, truth: str) -> None:
+    for a, b in ((answer, truth), (truth, answer)):
         assert Rule().score(a, b) == 0.0
 
 
@@ -95,18 +95,18 @@ def test_normalising_twice_changes_nothing() -> None:
 
 
 def test_numbers_as_words_are_those_numbers() -> None:
-    found = {word: number(word) for word in NUMBER_WORDS}
-    assert {word: q.value for word, q in found.items() if q is not None} == NUMBER_WORDS
+    quantities = {word: number(word) for word in NUMBER_WORDS}
+    assert {word: q.value for word, q in quantities.items() if q is not None} == NUMBER_WORDS
     assert set(NUMBER_WORDS.values()) == set(range(101))
 
 
 def test_rules() -> None:
     near = Rule(match="number", tolerance=1, near=0.5)
-    assert [near.score(said, "3") for said in ("3", "4", "two", "5", "many")] == [1.0, 0.5, 0.5, 0.0, 0.0]
+    assert [near.score(answer, "3") for answer in ("3", "4", "two", "5", "many")] == [1.0, 0.5, 0.5, 0.0, 0.0]
     assert Rule(tolerance=1).score("4 cars", "3") == 1.0
     assert Rule(match="words").score("Left top.", "top left") == 1.0
     assert Rule(match="words").score("top", "top left") == 0.0
     assert Rule(match="text").score("3.0", "3") == 0.0
     assert Rule(match="number").score("red", "red") == 0.0
-    assert short_answer(asked(3), reply("<answer>three</answer>")) == 1.0
-    assert short_answer(asked(None), reply("<answer>three</answer>")) is None
+    assert short_answer(sample_with_truth(3), reply("<answer>three</answer>")) == 1.0
+    assert short_answer(sample_with_truth(None), reply("<answer>three</answer>")) is None

@@ -1,4 +1,4 @@
-"""Sampling in process: what is drawn, what is written down about it, and what it may not depend on."""
+"""LocalRollout: the sampling distribution, recorded columns, and independence of the batch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mmpost.models.chat.model import ChatModel
 from mmpost.rollout import local
 from mmpost.rollout.local import LocalRollout
 from mmpost.types import Part, Reply, Sample, Sampling
-from tests.models.samples import mixed
+from tests.models.samples import mixed_prompts
 
 STOP = 4
 LOGITS = torch.tensor([2.0, 1.0, 0.0, 1.5, -math.inf])
-"""The last token, which ends a reply, is drawn only where a test says so."""
+"""The last token ends a reply; its probability is 0 here."""
 
 
 @dataclass
-class Dice:
-    """A model without memory: each token is drawn from the same logits."""
+class ConstantModel:
+    """A model whose logits are the same at every position."""
 
     logits: Tensor
 
@@ -34,7 +34,7 @@ class Dice:
     def recipe(self) -> SimpleNamespace:
         return SimpleNamespace(end=(STOP,))
 
-    def decoder(self, samples: Sequence[Sample], n: int) -> Dice:
+    def decoder(self, samples: Sequence[Sample], n: int) -> ConstantModel:
         self.first, self.live = len(samples), len(samples) * n
         return self
 
@@ -60,37 +60,39 @@ def tokens(reply: Reply) -> tuple[int, ...]:
     return reply.token_ids
 
 
-def draw(sampling: Sampling, n: int = 4000, logits: Tensor = LOGITS, seed: int = 0, uid: str = "a") -> list[Reply]:
-    rollout = LocalRollout(Dice(logits), replies=10000)
+def sample_replies(
+    sampling: Sampling, n: int = 4000, logits: Tensor = LOGITS, seed: int = 0, uid: str = "a"
+) -> list[Reply]:
+    rollout = LocalRollout(ConstantModel(logits), replies=10000)
     return list(rollout.generate([Sample(uid, ())], n, sampling, seed)[0].replies)
 
 
-def assert_drawn_from(replies: Sequence[Reply], wanted: Tensor) -> None:
-    """Frequencies of first tokens within four standard errors; what has no probability never appears."""
-    counts = torch.bincount(torch.tensor([tokens(r)[0] for r in replies]), minlength=len(wanted))
-    error = (wanted * (1 - wanted) / len(replies)).sqrt()
-    assert ((counts / len(replies) - wanted).abs() <= 4 * error).all()
+def assert_distribution(replies: Sequence[Reply], expected: Tensor) -> None:
+    """First-token frequencies are within four standard errors; tokens of probability 0 never occur."""
+    counts = torch.bincount(torch.tensor([tokens(r)[0] for r in replies]), minlength=len(expected))
+    error = (expected * (1 - expected) / len(replies)).sqrt()
+    assert ((counts / len(replies) - expected).abs() <= 4 * error).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature(temperature: float) -> None:
-    replies = draw(Sampling(max_tokens=1, temperature=temperature))
-    wanted = (LOGITS / temperature).softmax(-1)
-    assert_drawn_from(replies, wanted)
+    replies = sample_replies(Sampling(max_tokens=1, temperature=temperature))
+    expected = (LOGITS / temperature).softmax(-1)
+    assert_distribution(replies, expected)
     for reply in replies[:50]:
         assert reply.columns["temperature"] == temperature
-        assert reply.columns["behaviour_logp"] == pytest.approx([math.log(wanted[tokens(reply)[0]])], abs=1e-6)
+        assert reply.columns["behaviour_logp"] == pytest.approx([math.log(expected[tokens(reply)[0]])], abs=1e-6)
 
 
 def test_zero_temperature_is_greedy_and_scored_at_one() -> None:
-    for reply in draw(Sampling(max_tokens=3, temperature=0.0), n=5):
+    for reply in sample_replies(Sampling(max_tokens=3, temperature=0.0), n=5):
         assert reply.token_ids == (0, 0, 0)
         assert reply.columns["temperature"] == 1.0
         assert reply.columns["behaviour_logp"] == pytest.approx([float(LOGITS.log_softmax(-1)[0])] * 3)
 
 
 @pytest.mark.parametrize(
-    ("sampling", "kept"),
+    ("sampling", "allowed"),
     [
         (Sampling(max_tokens=1, top_k=1), [0]),
         (Sampling(max_tokens=1, top_k=2), [0, 3]),
@@ -101,18 +103,18 @@ def test_zero_temperature_is_greedy_and_scored_at_one() -> None:
     ],
     ids=str,
 )
-def test_nucleus_and_top_k(sampling: Sampling, kept: list[int]) -> None:
+def test_nucleus_and_top_k(sampling: Sampling, allowed: list[int]) -> None:
     probs = LOGITS.softmax(-1)
-    wanted = torch.zeros(5).index_put((torch.tensor(kept),), probs[kept])
-    replies = draw(sampling)
-    assert_drawn_from(replies, wanted / wanted.sum())
+    expected = torch.zeros(5).index_put((torch.tensor(allowed),), probs[allowed])
+    replies = sample_replies(sampling)
+    assert_distribution(replies, expected / expected.sum())
     first = replies[0]
     assert first.columns["behaviour_logp"] == pytest.approx([math.log(probs[tokens(first)[0]])], abs=1e-6)
 
 
-def test_each_reply_stops_at_its_own_end() -> None:
+def test_each_reply_stops_at_its_end_token() -> None:
     logits = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.5])
-    replies = draw(Sampling(max_tokens=6), n=300, logits=logits)
+    replies = sample_replies(Sampling(max_tokens=6), n=300, logits=logits)
     lengths = set()
     for reply in replies:
         ids = tokens(reply)
@@ -125,9 +127,12 @@ def test_each_reply_stops_at_its_own_end() -> None:
     assert {r.columns["truncated"] for r in replies if len(r.token_ids or ()) == 6} == {0.0, 1.0}
 
 
-def test_seed_and_uid_decide() -> None:
+def test_replies_depend_on_seed_and_uid() -> None:
     sampling = Sampling(max_tokens=8)
-    ids = [[r.token_ids for r in draw(sampling, 5, seed=s, uid=u)] for s, u in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))]
+    ids = [
+        [r.token_ids for r in sample_replies(sampling, 5, seed=s, uid=u)]
+        for s, u in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))
+    ]
     assert ids[0] == ids[1]
     assert ids[0] != ids[2]
     assert ids[0] != ids[3]
@@ -139,7 +144,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny(folder)
     model = ChatModel.load(str(folder), ModelSettings(device="cpu"))
-    # Many tokens end a reply, so that the replies of a batch end at different times.
+    # Many end tokens, so that the replies of a batch finish at different steps.
     model.recipe = replace(model.recipe, end=(*model.recipe.end, *range(0, 400, 3)))
     return model
 
@@ -148,23 +153,23 @@ def ids(samples: Sequence[Sample]) -> dict[str, list[tuple[int, ...] | None]]:
     return {s.uid: [r.token_ids for r in s.replies] for s in samples}
 
 
-def test_the_batch_does_not_matter(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_do_not_depend_on_the_batch(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(max_tokens=20, temperature=2.0)
     rollout = LocalRollout(model)
-    together = ids(rollout.generate(mixed(), 4, sampling, 5))
-    lengths = {len(r or ()) for replies in together.values() for r in replies}
+    batched = ids(rollout.generate(mixed_prompts(), 4, sampling, 5))
+    lengths = {len(r or ()) for replies in batched.values() for r in replies}
     assert len(lengths) > 4
-    assert together == ids(list(reversed(rollout.generate(mixed()[::-1], 4, sampling, 5))))
-    assert together == ids([rollout.generate([s], 4, sampling, 5)[0] for s in mixed()])
-    assert together == ids(LocalRollout(model, replies=9).generate(mixed(), 4, sampling, 5))
-    for share in (-1.0, 1.0):
-        monkeypatch.setattr(local, "COMPACT_BELOW", share)
-        assert together == ids(rollout.generate(mixed(), 4, sampling, 5))
+    assert batched == ids(list(reversed(rollout.generate(mixed_prompts()[::-1], 4, sampling, 5))))
+    assert batched == ids([rollout.generate([s], 4, sampling, 5)[0] for s in mixed_prompts()])
+    assert batched == ids(LocalRollout(model, replies=9).generate(mixed_prompts(), 4, sampling, 5))
+    for threshold in (-1.0, 1.0):
+        monkeypatch.setattr(local, "COMPACT_BELOW", threshold)
+        assert batched == ids(rollout.generate(mixed_prompts(), 4, sampling, 5))
 
 
-def test_replies_are_added_to_those_that_are_there(model: ChatModel) -> None:
-    given = model.encode_reply("red", "truth")
-    before = [Sample(s.uid, s.prompt, (given,)) for s in mixed()]
+def test_replies_are_appended_to_existing_ones(model: ChatModel) -> None:
+    existing = model.encode_reply("red", "truth")
+    before = [Sample(s.uid, s.prompt, (existing,)) for s in mixed_prompts()]
     after = LocalRollout(model).generate(before, 2, Sampling(max_tokens=2), 0)
-    assert all(s.replies[0] is given and [r.origin for r in s.replies[1:]] == ["policy"] * 2 for s in after)
+    assert all(s.replies[0] is existing and [r.origin for r in s.replies[1:]] == ["policy"] * 2 for s in after)
     assert all(len(s.replies) == 1 for s in before)

@@ -1,4 +1,4 @@
-"""What a base is keyed by."""
+"""The cache keys of base models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from mmpost.runs.code_hash import source
         ),
     ],
 )
-def test_a_base_is_keyed_by_the_code_that_makes_it(
+def test_the_key_of_a_base_covers_the_code_that_trains_it(
     name: str, modules: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = run_config.shipped(f"bases/{name}")
@@ -50,10 +50,10 @@ def test_a_base_is_keyed_by_the_code_that_makes_it(
     for module in (*modules, "data.media.media", "data.readers.user_data"):
         changed = source(f"mmpost.{module}")
         assert changed is not None
-        place = changed.resolve()
+        path = changed.resolve()
 
-        def edited(self: Path, *args: str, place: Path = place, **kwargs: str) -> str:
-            return read(self, *args, **kwargs) + ("# new" if self == place else "")
+        def edited(self: Path, *args: str, path: Path = path, **kwargs: str) -> str:
+            return read(self, *args, **kwargs) + ("# new" if self == path else "")
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", edited)

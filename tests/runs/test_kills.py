@@ -1,4 +1,4 @@
-"""SIGKILL at 20 moments of a run, in all that a run does; resumed each time, it ends as if nothing had happened."""
+"""A run killed by SIGKILL 20 times, in all phases, and resumed each time equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER = Path(__file__).parents[1] / "support" / "kill_train.py"
 SETTINGS = run_config.merge(
     TWO_STAGES, {"eval": {"every": 2}, "log": {"samples_every": 5}, "checkpoint": {"keep": 2}, "steps": 20}
 )
-"""Also a best checkpoint, and old ones that go."""
+"""With a best checkpoint and pruning of old ones."""
 
 PHASES = {
     "rollout": 3,
@@ -35,15 +35,15 @@ PHASES = {
     "evaluation": 2,
     "anywhere": 1,
 }
-"""Kills in each."""
+"""Number of kills per phase."""
 
 
 class Trainer:
-    """Processes of `mmpost train`, one after the other."""
+    """Starts processes of `mmpost train`, one at a time."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.said = out.with_suffix(".txt")
+        self.output_file = out.with_suffix(".txt")
         environment = {**os.environ, "PYTHONWARNINGS": ""}
         self.server = subprocess.Popen(
             [sys.executable, str(WORKER)],
@@ -61,63 +61,63 @@ class Trainer:
         self.server.communicate()
 
     def start(self, out: Path, phase: str = "", at: int = 0) -> int:
-        """Train, or go on with what `out` holds; its process id."""
+        """Train, or resume `out` if it exists; returns the process id."""
         file = out.with_suffix(".yaml")
         file.write_text(parsing.dump(SETTINGS))
-        words = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
+        arguments = [f"resume={out}"] if (out / "config.yaml").exists() else [f"config={file}", f"out={out}"]
         assert self.server.stdin is not None
         print(
-            json.dumps({"phase": phase, "at": at, "words": words, "said": str(self.said)}),
+            json.dumps({"phase": phase, "at": at, "words": arguments, "said": str(self.output_file)}),
             file=self.server.stdin,
             flush=True,
         )
-        return self.told()["began"]
+        return self.read_report()["began"]
 
-    def told(self) -> dict[str, Any]:
+    def read_report(self) -> dict[str, Any]:
         assert self.server.stdout is not None
         return json.loads(self.server.stdout.readline())
 
-    def whole(self, out: Path) -> dict[str, float]:
-        """Train to the end; seconds of each phase."""
+    def run_to_end(self, out: Path) -> dict[str, float]:
+        """Train to the end; returns the mean seconds of each phase."""
         self.start(out)
-        found = self.told()
-        assert "seconds" in found, self.said.read_text()
-        assert self.told() == {"status": 0}, self.said.read_text()
-        return found["seconds"]
+        report = self.read_report()
+        assert "seconds" in report, self.output_file.read_text()
+        assert self.read_report() == {"status": 0}, self.output_file.read_text()
+        return report["seconds"]
 
-    def killed(self, phase: str, at: int, share: float, seconds: dict[str, float]) -> dict[str, Any]:
-        """Kill the run in the at-th passage through `phase`, after that share of its usual time; returns the moment."""
+    def kill_in(self, phase: str, at: int, fraction: float, seconds: dict[str, float]) -> dict[str, Any]:
+        """Kill the run in its at-th `phase`, after `fraction` of its usual time; returns the moment."""
         process = self.start(self.out, phase, at)
-        found: dict[str, Any] = {}
+        report: dict[str, Any] = {}
         if phase == "anywhere":
-            delay = share * 20 * (seconds["update"] + seconds["weights"])
+            delay = fraction * 20 * (seconds["update"] + seconds["weights"])
             time.sleep(delay)
-            found["moment"] = f"{delay:.2f} s after its start"
+            report["moment"] = f"{delay:.2f} s after its start"
         else:
-            found = self.told()
-            assert "step" in found, f"the run ended before {phase} {at}: {found} {self.said.read_text()}"
-            time.sleep(share * seconds[phase])
-        if "moment" not in found or phase == "anywhere":
+            report = self.read_report()
+            assert "step" in report, f"the run ended before {phase} {at}: {report} {self.output_file.read_text()}"
+            time.sleep(fraction * seconds[phase])
+        if "moment" not in report or phase == "anywhere":
             os.kill(process, signal.SIGKILL)
-        while "status" not in found:
-            found |= self.told()
-        assert found.pop("status") == -signal.SIGKILL, self.said.read_text()
-        return {"phase": phase, **found, "share": share}
+        while "status" not in report:
+            report |= self.read_report()
+        assert report.pop("status") == -signal.SIGKILL, self.output_file.read_text()
+        return {"phase": phase, **report, "share": fraction}
 
 
 @pytest.mark.slow
-def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "run"
+def test_a_run_survives_twenty_kills(tmp_path: Path) -> None:
+    reference, out = tmp_path / "whole", tmp_path / "run"
     rng = random.Random(7)
     order = [phase for phase, count in PHASES.items() for _ in range(count)]
     rng.shuffle(order)
     kills = []
     with Trainer(out) as trainer:
-        seconds = trainer.whole(whole)
+        seconds = trainer.run_to_end(reference)
         print(f"\n{'kill':>4}  {'phase':10}  {'done':>4}  {'last':>7}  moment")
         for number, phase in enumerate(order, 1):
             at = rng.randint(1, 4 if phase in ("renames", "pruning", "forward", "backward") else 2)
-            kill = trainer.killed(phase, at, 0.8 * rng.random(), seconds)
+            kill = trainer.kill_in(phase, at, 0.8 * rng.random(), seconds)
             kills.append(kill)
             last = out / "checkpoints" / "last"
             saved = os.readlink(last) if last.is_symlink() else "none"
@@ -126,14 +126,14 @@ def test_twenty_kills_in_all_that_a_run_does(tmp_path: Path) -> None:
             )
             moment = kill.get("moment", inside)
             print(f"{number:4}  {phase:10}  {kill.get('step', '?'):>4}  {saved:>7}  {moment}", flush=True)
-        trainer.whole(out)
+        trainer.run_to_end(out)
     assert {kill["phase"] for kill in kills} == set(PHASES)
     assert len(kills) == 20
-    same(out, whole)
+    assert_same_run(out, reference)
 
 
-def same(run: Path, other: Path) -> None:
-    """Weights, metrics of every step, evaluations; nothing is left of what was cut off."""
+def assert_same_run(run: Path, other: Path) -> None:
+    """Check that weights, metrics and evaluations are equal, and that no temporary files remain."""
     assert same_weights(run, other)
     assert [line["step"] for line in metrics(run)] == list(range(1, SETTINGS["steps"] + 1))
     assert metrics(run) == metrics(other)

@@ -1,4 +1,4 @@
-"""Prompts that are made otherwise than when a checkpoint was written are noticed, on resuming and on starting there."""
+"""A changed prompt recipe is detected when a run is resumed or used as model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpost.runs import prompt_recipe
 
 
 @dataclass(frozen=True)
-class Made:
+class Recipe:
     template: str
     system: str | None = None
 
@@ -26,39 +26,39 @@ class Made:
         return f"{hash(self)}"
 
 
-def test_what_changed_is_named_as_far_as_it_is_known() -> None:
-    before = prompt_recipe.as_dict(Made("a" * 500))
-    assert prompt_recipe.changed(before, Made("a" * 500)) == []
-    (template,) = prompt_recipe.changed(before, Made("b" * 500))
+def test_changed_parts_of_the_recipe_are_named() -> None:
+    before = prompt_recipe.as_dict(Recipe("a" * 500))
+    assert prompt_recipe.changed(before, Recipe("a" * 500)) == []
+    (template,) = prompt_recipe.changed(before, Recipe("b" * 500))
     assert template.startswith("template (was ")
     assert len(template) < 80
-    assert prompt_recipe.changed(before, Made("a" * 500, "Be brief.")) == ['system (was null, now "Be brief.")']
-    (whole,) = prompt_recipe.changed({"recipe": "123"}, Made("a"))
-    assert "the recipe as a whole (was 123" in whole
+    assert prompt_recipe.changed(before, Recipe("a" * 500, "Be brief.")) == ['system (was null, now "Be brief.")']
+    (recipe_hash,) = prompt_recipe.changed({"recipe": "123"}, Recipe("a"))
+    assert "the recipe as a whole (was 123" in recipe_hash
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps on one row, whose question has two special tokens in it."""
-    place = tmp_path_factory.mktemp("recipes")
-    Image.new("RGB", (28, 28)).save(place / "a.png")
+    """Two steps on one row with two special tokens in its question."""
+    folder = tmp_path_factory.mktemp("recipes")
+    Image.new("RGB", (28, 28)).save(folder / "a.png")
     row = {"image": "a.png", "question": "what<|im_end|> is <|image_pad|>this", "response": "nothing"}
-    (place / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    train(place / "run", data={"train": str(place / "rows.jsonl")}, model="random-tiny")
-    return place / "run"
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    train(folder / "run", data={"train": str(folder / "rows.jsonl")}, model="random-tiny")
+    return folder / "run"
 
 
-def train(out: Path, **more: Any) -> dict[str, Any]:
+def train(out: Path, **overrides: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {"task": {"name": "sft", "prompts_per_step": 3}, "steps": 2, "checkpoint": {"every": 1}}
-    return mmpost.train(**settings, **more, log={"progress": False, "tensorboard": False}, out=str(out))
+    return mmpost.train(**settings, **overrides, log={"progress": False, "tensorboard": False}, out=str(out))
 
 
 def test_special_tokens_in_the_users_text_are_counted(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["data/escaped_tokens"] for line in lines] == [6, 6]  # three samples a step, two in each
+    assert [line["data/escaped_tokens"] for line in lines] == [6, 6]  # three samples per step, two tokens in each
 
 
-def test_a_run_does_not_go_on_with_other_prompts(run: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_prompts_is_refused(run: Path, tmp_path: Path) -> None:
     again = tmp_path / "run"
     shutil.copytree(run, again, symlinks=True)
     folder = again / "checkpoints" / "step-1"
@@ -67,16 +67,16 @@ def test_a_run_does_not_go_on_with_other_prompts(run: Path, tmp_path: Path) -> N
     (folder / "trainer" / "state.json").write_text(json.dumps(state))
     with pytest.raises(ConfigError, match=r"built differently than before, in lead \(was \"\\n\", now \"\"\)"):
         mmpost.train(resume=str(folder))
-    (folder / "trainer" / "state.json").write_text(json.dumps({**state, **whole(run)}))
+    (folder / "trainer" / "state.json").write_text(json.dumps({**state, **stored_recipe(run)}))
     assert mmpost.train(resume=str(folder))["steps"] == 2
 
 
-def whole(run: Path) -> dict[str, Any]:
+def stored_recipe(run: Path) -> dict[str, Any]:
     state = json.loads((run / "checkpoints" / "step-1" / "trainer" / "state.json").read_text())
     return {name: state[name] for name in ("recipe", "recipe_fields")}
 
 
-def test_a_model_that_is_a_run_says_where_its_prompts_are_made_otherwise(
+def test_a_run_as_model_warns_about_a_different_prompt_recipe(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {"train": str(run.parent / "rows.jsonl")}

@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is the run that was never stopped, bit for bit."""
+"""A resumed run is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from forked import command
-from small_runs import TWO_STAGES, metrics, same_weights
+from small_runs import TWO_STAGES, metrics, resume_copy, same_weights
 
 import mmpost
 from mmpost.config import parsing, run_config
@@ -24,24 +24,22 @@ from mmpost.runs import checkpoint
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     mmpost.train(**TWO_STAGES, out=str(out))
     return out
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_going_on_from_any_step_ends_in_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(whole, run, symlinks=True)
-    mmpost.train(resume=str(run / "checkpoints" / f"step-{step}"))
-    assert same_weights(run, whole)
-    assert metrics(run) == metrics(whole)
-    a, b = (json.loads((r / "summary.json").read_text()) for r in (run, whole))
+def test_resuming_at_any_step_is_bit_identical(step: int, finished_run: Path, tmp_path: Path) -> None:
+    run = resume_copy(finished_run, step, tmp_path / "run")
+    assert same_weights(run, finished_run)
+    assert metrics(run) == metrics(finished_run)
+    a, b = (json.loads((r / "summary.json").read_text()) for r in (run, finished_run))
     assert (a["eval_before"], a["eval_after"], a["status"]) == (b["eval_before"], b["eval_after"], "done")
 
 
-def test_adapters_go_on_in_the_same_bits(tmp_path: Path) -> None:
+def test_resuming_adapters_is_bit_identical(tmp_path: Path) -> None:
     settings = run_config.merge(TWO_STAGES, {"model": {"lora": {"rank": 2, "dropout": 0.2}}, "steps": 4})
     mmpost.train(**settings, out=str(tmp_path / "whole"))
     shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
@@ -49,9 +47,9 @@ def test_adapters_go_on_in_the_same_bits(tmp_path: Path) -> None:
     assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
-def test_more_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+def test_only_the_number_of_steps_can_change_on_resume(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run, symlinks=True)
+    shutil.copytree(finished_run, run, symlinks=True)
     with pytest.raises(ConfigError, match="found optim: that would be another run"):
         mmpost.train(resume=str(run), optim={"lr": 1.0})
     with pytest.raises(ConfigError, match="is at step 6 of 6; set steps=N for more"):
@@ -61,9 +59,9 @@ def test_more_steps_and_nothing_else(whole: Path, tmp_path: Path) -> None:
         mmpost.train(resume=str(tmp_path / "nowhere"))
 
 
-def test_a_broken_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_named(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run, symlinks=True)
+    shutil.copytree(finished_run, run, symlinks=True)
     file = run / "checkpoints" / "step-3" / "trainer" / "tensors.pt"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(DataError, match="step-3 is not a complete checkpoint"):
@@ -73,19 +71,19 @@ def test_a_broken_checkpoint_is_named(whole: Path, tmp_path: Path) -> None:
         mmpost.train(resume=str(run / "checkpoints" / "step-2"))
 
 
-def test_a_full_disk_costs_a_checkpoint_but_not_the_last_good_one(
+def test_a_full_disk_loses_the_new_checkpoint_but_not_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = torch.save
-    written: list[int] = []
+    torch_save = torch.save
+    saves: list[int] = []
 
-    def fails(*args: Any, **kwargs: Any) -> None:
-        written.append(1)
-        if len(written) in (2, 4, 5):
+    def failing_save(*args: Any, **kwargs: Any) -> None:
+        saves.append(1)
+        if len(saves) in (2, 4, 5):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(*args, **kwargs)
+        torch_save(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint.torch, "save", fails)
+    monkeypatch.setattr(checkpoint.torch, "save", failing_save)
     with pytest.raises(TrainError, match=r"No space left on device.*last good checkpoint is .*step-3"):
         mmpost.train(**run_config.merge(TWO_STAGES, {"steps": 4}), out=str(tmp_path / "run"))
     assert "checkpoint of step 2 could not be written" in capsys.readouterr().err
@@ -100,11 +98,11 @@ def test_a_run_without_any_gradient_stops(tmp_path: Path) -> None:
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    """The same run in a process of its own."""
+    """The same run in a new process."""
     file = out.with_suffix(".yaml")
     file.write_text(parsing.dump(TWO_STAGES))
-    words = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={out}"]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={out}"]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -115,31 +113,31 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError(f"{path} did not come")
 
 
-def test_a_signal_lets_the_step_finish_and_saves(whole: Path, tmp_path: Path) -> None:
+def test_a_signal_finishes_the_step_and_saves(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(out)
     wait_for(out / "checkpoints" / "last", process)
     process.send_signal(signal.SIGTERM)
-    shown, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "finishing this step" in said
-    assert "resume with: mmpost train resume=" in shown
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "finishing this step" in errors
+    assert "resume with: mmpost train resume=" in output
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
-    again = command(["train", f"resume={out}"], out.with_suffix(".log"))
-    assert again.wait() == 0, again.output()
-    assert same_weights(out, whole)
+    resumed = command(["train", f"resume={out}"], out.with_suffix(".log"))
+    assert resumed.wait() == 0, resumed.output()
+    assert same_weights(out, finished_run)
 
 
-def test_nothing_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last save finds the checkpoint of its step there; a stage that ends there is another place to go on from."""
+def test_resuming_writes_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The final save reuses the checkpoint of its step, if one was written."""
     saved: list[int] = []
     save = checkpoint.save
 
-    def counts(root: Path, step: int, *args: Any) -> Path:
+    def recorded_save(root: Path, step: int, *args: Any) -> Path:
         saved.append(step)
         return save(root, step, *args)
 
-    monkeypatch.setattr(checkpoint, "save", counts)
+    monkeypatch.setattr(checkpoint, "save", recorded_save)
     run = tmp_path / "run"
     mmpost.train(**run_config.merge(TWO_STAGES, {"steps": 3}), out=str(run))
     assert saved == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""A run from the command line to its folder, on the tiny model with random weights."""
+"""Runs and their folders, on the tiny model with random weights."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SMALL = run_config.merge(
         "steps": 4,
     },
 )
-ALWAYS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
-OF_ROLLOUTS = {
+REQUIRED_METRICS = {"step", "stage", "rollout", "loss", "grad_norm", "lr", "time/step", "time/train"}
+ROLLOUT_METRICS = {
     *("reward/total", "reward/think_format", "reward/zero_std_groups", "reply/length", "reply/truncated", "entropy"),
     *("reply/unparseable", "data/unparseable_gold", "time/rollout", "time/score"),
 }
@@ -32,37 +32,37 @@ OF_ROLLOUTS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, drawn_curves: None) -> Path:
-    """Two stages, a KL term and an evaluation on the way, in a folder with a space in its name."""
+    """A run with two stages, a KL term and intermediate evaluations, in a folder with a space in its name."""
     out = tmp_path_factory.mktemp("a folder") / "of runs"
     changes = {"task": {"sft_fraction": 0.5, "policy": {"beta": 0.1}}, "eval": {"every": 2}, "checkpoint": {"every": 1}}
     mmpost.train(**run_config.merge(SMALL, changes), out=str(out))
     return out
 
 
-def test_the_folder_holds_what_it_promises(run: Path) -> None:
+def test_the_run_folder_has_the_documented_files(run: Path) -> None:
     names = {"config.yaml", "metrics.jsonl", "samples", "checkpoints", "summary.json", "curves.png", "tensorboard"}
     assert names <= {p.name for p in run.iterdir()}
-    kept = sorted(p.name for p in (run / "checkpoints").iterdir())
-    assert kept == ["best", "last", "step-2", "step-3", "step-4"]
+    checkpoints = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert checkpoints == ["best", "last", "step-2", "step-3", "step-4"]
     assert (run / "checkpoints" / "last").resolve().name == "step-4"
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_line_of_metrics_for_every_step(run: Path) -> None:
-    of_run = lines(run)
-    assert [line["step"] for line in of_run] == [1, 2, 3, 4]
-    assert [line["stage"] for line in of_run] == ["sft", "sft", "rl", "rl"]
-    for line in of_run:
-        assert line.keys() >= ALWAYS
+def test_every_step_has_a_line_of_metrics(run: Path) -> None:
+    metrics = lines(run)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4]
+    assert [line["stage"] for line in metrics] == ["sft", "sft", "rl", "rl"]
+    for line in metrics:
+        assert line.keys() >= REQUIRED_METRICS
         assert None not in line.values()
-    assert {*OF_ROLLOUTS, "kl"} <= of_run[3].keys()
-    assert not OF_ROLLOUTS & (of_run[0].keys() - {"entropy"})
-    assert "eval/target/f1" in of_run[1]
-    assert of_run[2]["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert of_run[3]["kl"] > 0
+    assert {*ROLLOUT_METRICS, "kl"} <= metrics[3].keys()
+    assert not ROLLOUT_METRICS & (metrics[0].keys() - {"entropy"})
+    assert "eval/target/f1" in metrics[1]
+    assert metrics[2]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[3]["kl"] > 0
 
 
-def test_the_summary_says_what_was_run(run: Path) -> None:
+def test_the_summary_describes_the_run(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["seed"]) == ("done", 4, 0)
     assert {"value", "n", "low", "high"} == summary["eval_before"]["target/f1"].keys()
@@ -72,7 +72,7 @@ def test_the_summary_says_what_was_run(run: Path) -> None:
     assert torch.__version__.startswith(summary["versions"]["torch"])
 
 
-def test_samples_hold_every_reply_with_its_scores(run: Path) -> None:
+def test_the_samples_log_has_every_reply_with_its_scores(run: Path) -> None:
     files = sorted((run / "samples").glob("*.jsonl"))
     assert len(files) == 4
     replies = [json.loads(line) for line in files[-1].read_text().splitlines()]
@@ -82,36 +82,36 @@ def test_samples_hold_every_reply_with_its_scores(run: Path) -> None:
     assert len(list((run / "samples" / "media").iterdir())) >= 8
 
 
-def test_a_checkpoint_answers_in_a_bare_script_as_in_eval(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_generates_the_same_in_transformers_as_in_eval(run: Path, tmp_path: Path) -> None:
     folder = run / "checkpoints" / "last"
     model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
-    mine = mmpost.load(str(run), device="cpu")
+    model_of_run = mmpost.load(str(run), device="cpu")
     from mmpost.data.worlds.digits.scenes import Scenes
     from mmpost.models.chat.model import ChatModel
     from mmpost.rollout.local import LocalRollout
     from mmpost.types import Sampling
 
     samples = [Scenes("test", ("largest",), n=4)[i] for i in range(4)]
-    answers = LocalRollout(mine).generate(samples, 1, Sampling(max_tokens=12, temperature=0), seed=0)
+    answers = LocalRollout(model_of_run).generate(samples, 1, Sampling(max_tokens=12, temperature=0), seed=0)
     for sample in answers:
         text = [{"type": "text", "text": p.value} for p in sample.prompt if p.modality == "text"]
         messages = [{"role": "user", "content": [{"type": "image"}, *text]}]
-        shown = processor.apply_chat_template(messages, add_generation_prompt=True)
-        assert isinstance(mine, ChatModel)
-        picture = mine.prompt.medium(sample.prompt[0]).open()
-        inputs = processor(text=[shown], images=[picture], return_tensors="pt")
-        banned = list(mine.recipe.banned)
+        prompt_text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        assert isinstance(model_of_run, ChatModel)
+        image = model_of_run.prompt.medium(sample.prompt[0]).open()
+        inputs = processor(text=[prompt_text], images=[image], return_tensors="pt")
+        banned = list(model_of_run.recipe.banned)
         out = model.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=banned)
         assert tuple(out[0, inputs["input_ids"].shape[1] :].tolist()) == sample.replies[0].token_ids
 
 
-def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -> None:
+def test_the_resolved_configuration_reproduces_the_run(run: Path, tmp_path: Path) -> None:
     mmpost.train(f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}")
-    timed = ("time/", "loss")
+    ignored = ("time/", "loss")
     for a, b in zip(lines(run), lines(tmp_path / "again"), strict=True):
-        assert {k: v for k, v in a.items() if not k.startswith(timed)} == {
-            k: v for k, v in b.items() if not k.startswith(timed)
+        assert {k: v for k, v in a.items() if not k.startswith(ignored)} == {
+            k: v for k, v in b.items() if not k.startswith(ignored)
         }
     first, second = (
         torch.load(r / "checkpoints/last/trainer/tensors.pt", weights_only=True) for r in (run, tmp_path / "again")
@@ -119,7 +119,7 @@ def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -
     assert first["update"]["done"] == second["update"]["done"]
 
 
-def test_evaluation_of_a_run_is_that_of_its_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_a_run_reproduces_its_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"max_samples": 8})
     assert "target/f1" in capsys.readouterr().out
     assert json.loads((run / "eval.json").read_text()) == result
@@ -130,17 +130,17 @@ def test_other_tasks_are_evaluated_under_their_names(run: Path, tmp_path: Path) 
     tasks = {"kept": {"task": "visurf", "benches": ["old"]}, "new": {"task": "visurf"}}
     out = tmp_path / "out"
     result = mmpost.evaluate(task=SMALL["task"], model=str(run), eval={"max_samples": 8, "tasks": tasks}, out=str(out))
-    own = json.loads((run / "summary.json").read_text())["eval_after"]
-    wanted = {f"kept/{name}": score for name, score in own.items() if name.startswith("old/")}
-    assert result["scores"] == {**wanted, **{f"new/{name}": score for name, score in own.items()}}
+    scores = json.loads((run / "summary.json").read_text())["eval_after"]
+    expected = {f"kept/{name}": score for name, score in scores.items() if name.startswith("old/")}
+    assert result["scores"] == {**expected, **{f"new/{name}": score for name, score in scores.items()}}
 
 
-def test_a_folder_with_something_in_it_is_refused(run: Path) -> None:
+def test_a_non_empty_folder_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="is not empty"):
         mmpost.train(**SMALL, out=str(run))
 
 
-def test_a_stage_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_settings_of_an_unknown_stage_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.sft: the task has the stages \['rl'\]"):
         mmpost.train(**SMALL, stages={"sft": {"fraction": 1.0}}, out=str(tmp_path / "x"))
 
@@ -148,13 +148,13 @@ def test_a_stage_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_several_updates_on_a_rollout_batch(tmp_path: Path) -> None:
     task = {"num_iterations": 2, "minibatches": 2, "max_resample_times": 2}
     mmpost.train(**run_config.merge(SMALL, {"task": task}), out=str(tmp_path / "x"))
-    of_run = lines(tmp_path / "x")
-    assert [line["rollout"] for line in of_run] == [1, 1, 1, 1]
-    assert of_run[0]["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
-    assert of_run[3]["policy/ratio"] != 1.0
+    metrics = lines(tmp_path / "x")
+    assert [line["rollout"] for line in metrics] == [1, 1, 1, 1]
+    assert metrics[0]["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics[3]["policy/ratio"] != 1.0
 
 
-def test_a_failed_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_records_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmpost.training import trainer
 
     def broken(*args: Any) -> None:

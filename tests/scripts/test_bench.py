@@ -1,4 +1,4 @@
-"""The benchmark: that its arms do the same work, that it counts what is there, and that its floor is the real count."""
+"""The benchmark: equal work in all arms, correct counters, and a FLOP floor that equals the count of torch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from mmpost.types import Reply
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bench(out: Path, *words: str) -> dict:
-    """What a run of the script writes."""
-    command = [sys.executable, "scripts/bench.py", "--steps", "1", "--warmup", "0", "--out", str(out), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def bench(out: Path, *arguments: str) -> dict:
+    """The results of one run of the script."""
+    command = [sys.executable, "scripts/bench.py", "--steps", "1", "--warmup", "0", "--out", str(out), *arguments]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     return json.loads(out.read_text())
 
 
-def test_the_plain_arm_computes_each_prompt_as_often_as_it_says(tmp_path: Path) -> None:
+def test_the_plain_arm_computes_each_prompt_once_per_reply(tmp_path: Path) -> None:
     (measured,) = bench(tmp_path / "a.json", "--arms", "plain", "--shapes", "60x2x4@1")["shapes"]
     arm = measured["arms"]["plain"]
     assert arm["tokens_training"] == 2 * (60 + 4)
@@ -49,12 +49,12 @@ def test_the_arms_do_the_same_work(tmp_path: Path) -> None:
     (measured,) = bench(tmp_path / "a.json", "--arms", "plain", "trl", "--shapes", "60x2x4@2")["shapes"]
     plain, trl = measured["arms"]["plain"], measured["arms"]["trl"]
     assert plain["tokens_training"] == trl["tokens_training"] == 2 * 2 * (60 + 4)
-    assert trl["tokens_rollout"] == 2 * (2 * 60 + 2 * 3)  # every reply's prompt anew
+    assert trl["tokens_rollout"] == 2 * (2 * 60 + 2 * 3)  # the prompt once per reply
     assert plain["tower_training"] == trl["tower_training"] == 2
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, Shape(75, 2, 4)], ids=lambda s: s.name)
-def test_prompts_have_the_length_that_the_shape_says(shape: Shape, tmp_path: Path) -> None:
+def test_prompts_have_the_length_of_the_shape(shape: Shape, tmp_path: Path) -> None:
     rows = write_rows(tmp_path, replace(shape, prompts=1), 2, seed=0)
     processor: Any = tiny_processor()
     for row in rows:
@@ -68,26 +68,26 @@ def test_prompts_have_the_length_that_the_shape_says(shape: Shape, tmp_path: Pat
     assert (rows[0].image is not None) == shape.image
 
 
-def test_shapes_are_read_as_they_are_written() -> None:
+def test_shapes_round_trip_through_text() -> None:
     assert parse("1056x8x64") == SHAPES[0]
     assert parse("60x8x128text") == SHAPES[-1]
     assert parse("60x4x8@3") == Shape(60, 4, 8, prompts=3)
 
 
-def test_micro_batches_keep_to_the_budget() -> None:
+def test_micro_batches_stay_within_the_budget() -> None:
     assert Shape(1056, 8, 64, prompts=2).rows == 8
     assert Shape(288, 8, 32, prompts=4).rows == 32
 
 
-def test_a_reward_belongs_to_a_prompt_and_a_place() -> None:
+def test_a_reward_depends_on_prompt_and_position() -> None:
     replies = (Reply(()), Reply(()))
     sample = replace(own.sample(Row("a", "x")), replies=replies)
     assert [own.drawn(sample, r) for r in replies] == [reward("a", 0), reward("a", 1)]
     assert len({reward(u, i) for u in "ab" for i in range(8)}) == 16
 
 
-def test_the_floor_is_what_torch_counts() -> None:
-    """Linear layers of text, head and tower; the products of attention are counted by hand, since kernels differ."""
+def test_the_flop_floor_equals_the_count_of_torch() -> None:
+    """Linear layers of language model, head and vision encoder; attention is counted by hand, since kernels differ."""
     torch.manual_seed(0)
     processor = tiny_processor()
     config = tiny_config(processor.tokenizer)
@@ -112,30 +112,34 @@ def test_the_floor_is_what_torch_counts() -> None:
     assert with_image - without == pytest.approx(linear + attention)
 
 
-def test_sharing_saves_what_is_repeated() -> None:
+def test_sharing_saves_the_repeated_prompts() -> None:
     config = tiny_config(tiny_processor().tokenizer)
     for shape in SHAPES:
         trl, plain, shared = (floor(shape, config, arm) for arm in ("trl", "plain", "shared"))
         assert plain.rollout == shared.rollout < trl.rollout
         assert plain.training == trl.training
         assert 1 < plain.training / shared.training < shape.group
-    alone = Shape(60, 1, 8)
-    assert floor(alone, config, "trl") == floor(alone, config, "plain") == floor(alone, config, "shared")
+    single_reply = Shape(60, 1, 8)
+    assert (
+        floor(single_reply, config, "trl")
+        == floor(single_reply, config, "plain")
+        == floor(single_reply, config, "shared")
+    )
 
 
-def test_the_output_layer_takes_less_memory_a_chunk_at_a_time() -> None:
+def test_a_chunked_output_layer_takes_less_memory() -> None:
     sizes = head.Sizes(widths=(16,), tokens=256, vocabulary=2000, chunk=16 * 2000)
     lines = head.measure(sizes, torch.device("cpu"))
     assert [(x["path"], x["trains"]) for x in lines[:3]] == [(p, True) for p in ("whole logits", "plain", "shared")]
-    for whole, plain, shared in (lines[:3], lines[3:]):
-        assert plain["logp"] == shared["logp"] == pytest.approx(whole["logp"], rel=1e-5)
-        assert whole["bytes"] >= 2 * 256 * 2000 * 4
-        assert max(plain["bytes"], shared["bytes"]) < whole["bytes"] / 5
+    for full_logits, plain, shared in (lines[:3], lines[3:]):
+        assert plain["logp"] == shared["logp"] == pytest.approx(full_logits["logp"], rel=1e-5)
+        assert full_logits["bytes"] >= 2 * 256 * 2000 * 4
+        assert max(plain["bytes"], shared["bytes"]) < full_logits["bytes"] / 5
     assert head.table(sizes, lines).row_count == 6
 
 
-def test_memory_is_the_most_that_was_held_at_once() -> None:
-    kept = torch.empty(1 << 20)
+def test_memory_is_the_peak_of_live_bytes() -> None:
+    existing = torch.empty(1 << 20)
     memory = Memory(torch.device("cpu"))
     memory.start()
     a = torch.empty(1 << 20)
@@ -144,9 +148,9 @@ def test_memory_is_the_most_that_was_held_at_once() -> None:
     del b
     d = torch.empty(1 << 18)
     peak = memory.stop()
-    assert peak == 4 << 20, (peak, kept.shape, c.shape, d.shape)
+    assert peak == 4 << 20, (peak, existing.shape, c.shape, d.shape)
 
 
-def test_pictures_are_counted_in_any_nesting() -> None:
+def test_images_are_counted_at_any_nesting() -> None:
     assert _pictures([["a", "b"], ["c"]]) == 3
     assert _pictures("a") == 1

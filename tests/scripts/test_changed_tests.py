@@ -1,4 +1,4 @@
-"""Which files a change concerns, and that tests left out for want of time are named."""
+"""Test selection by changed files, and reporting of tests skipped for lack of time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {
 }
 
 
-def test_files_come_in_the_order_of_their_distance() -> None:
+def test_test_files_are_ordered_by_import_distance() -> None:
     assert distances(["mmpost/core/stage.py"], FILES) == {
         **{"mmpost/core/stage.py": 0, "mmpost/types.py": 1, "tests/core/test_stage.py": 1},
         **{"mmpost/runs/run.py": 2, "rewards/text.py": 2, "tests/test_types.py": 2},
@@ -31,7 +31,7 @@ def test_files_come_in_the_order_of_their_distance() -> None:
     assert list(distances(["mmpost/runs/run.py"], FILES).values()) == [0, 1, 1, 2, 2]
 
 
-def test_deleted_files_linked_folders_and_helpers_of_tests_are_followed() -> None:
+def test_deleted_files_linked_folders_and_test_helpers_are_resolved() -> None:
     without = {path: source for path, source in FILES.items() if path != "mmpost/types.py"}
     assert set(distances(["mmpost/types.py"], without)) >= {"mmpost/runs/run.py", "tests/test_types.py"}
     assert distances(["rewards/text.py"], FILES) == {"rewards/text.py": 0, "tests/contracts/test_rewards.py": 1}
@@ -48,11 +48,11 @@ def test_deleted_files_linked_folders_and_helpers_of_tests_are_followed() -> Non
         ("tests/models/samples.py", "tests.models.samples"),
     ],
 )
-def test_names_are_those_that_import_statements_use(path: str, name: str) -> None:
+def test_module_names_are_those_of_import_statements(path: str, name: str) -> None:
     assert module_name(path) == name
 
 
-def test_tests_beyond_the_budget_are_left_out_and_counted() -> None:
+def test_tests_beyond_the_budget_are_skipped_and_counted() -> None:
     item: Any = SimpleNamespace(nodeid="tests/test_cli.py::test_a[1]")
     assert Budget(60).pytest_runtest_protocol(item) is None
     spent, lines = Budget(0), []

@@ -1,4 +1,4 @@
-"""Selection joined to a task: in the run, by a manifest, at random; and the command that writes the manifest."""
+"""Data selection: as a stage of a run, from a manifest, at random; and `mmpost select`."""
 
 from __future__ import annotations
 
@@ -70,12 +70,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.modules.pop("outside_even", None)
 
 
-def settings(place: Path, **more: Any) -> dict[str, Any]:
-    return run_config.merge(run_config.merge(SMALL, {"rewards": {"even": f"{place / 'outside_even.py'}:even"}}), more)
+def settings(place: Path, **overrides: Any) -> dict[str, Any]:
+    return run_config.merge(
+        run_config.merge(SMALL, {"rewards": {"even": f"{place / 'outside_even.py'}:even"}}), overrides
+    )
 
 
-def stages(words: Mapping[str, Any]) -> list[Stage]:
-    return ConfiguredTask.load(run_config.load([words])[0]).stages()
+def stages(arguments: Mapping[str, Any]) -> list[Stage]:
+    return ConfiguredTask.load(run_config.load([arguments])[0]).stages()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -84,13 +86,13 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(place: Path) -> Path:
-    """What `mmpost select` writes."""
+    """The output of `mmpost select`."""
     out = place / "chosen"
     mmpost.select(settings(place, task={"sft_fraction": 0.0}), by="rif", select=SELECT, out=str(out))
     return out
 
 
-def test_the_command_writes_who_is_kept_and_why(folder: Path, place: Path) -> None:
+def test_the_command_writes_a_manifest_with_reasons(folder: Path, place: Path) -> None:
     first, *rows = lines(folder / "manifest.jsonl")
     assert [row["uid"] for row in rows] == [f"digits-train-0-{i}" for i in range(10)]
     for row in rows:
@@ -103,20 +105,18 @@ def test_the_command_writes_who_is_kept_and_why(folder: Path, place: Path) -> No
     assert "token_ids" in lines(folder / "measured.jsonl")[1]["replies"][0]
 
 
-def test_the_same_seed_and_policy_have_the_same_mask_and_more_replies_begin_with_the_same(
-    folder: Path, place: Path
-) -> None:
-    words = settings(place, task={"sft_fraction": 0.0})
-    mmpost.select(words, by="rif", select=SELECT, out=str(place / "again"))
+def test_measurements_are_reproducible_and_more_replies_extend_fewer(folder: Path, place: Path) -> None:
+    arguments = settings(place, task={"sft_fraction": 0.0})
+    mmpost.select(arguments, by="rif", select=SELECT, out=str(place / "again"))
     assert (place / "again" / "manifest.jsonl").read_bytes() == (folder / "manifest.jsonl").read_bytes()
-    mmpost.select(words, by="rif", select={**SELECT, "k": 6, "max_correct": None}, out=str(place / "more"))
-    few, many = (lines(f / "manifest.jsonl")[1:] for f in (folder, place / "more"))
-    for a, b in zip(few, many, strict=True):
+    mmpost.select(arguments, by="rif", select={**SELECT, "k": 6, "max_correct": None}, out=str(place / "more"))
+    fewer_replies, more_replies = (lines(f / "manifest.jsonl")[1:] for f in (folder, place / "more"))
+    for a, b in zip(fewer_replies, more_replies, strict=True):
         assert b["scores"]["even"][:3] == a["scores"]["even"]
         assert b["verdict"] == "keep" or sum(a["scores"]["even"]) == 0
 
 
-def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> None:
+def test_an_interrupted_command_resumes(folder: Path, place: Path) -> None:
     out, file = place / "killed", place / "killed.yaml"
     file.write_text(
         parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 1, "scenes": 24}, select=SELECT))
@@ -129,23 +129,23 @@ def test_killed_in_the_middle_the_command_goes_on(folder: Path, place: Path) -> 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    there = measured.read_bytes()
-    assert 2 < there.count(b"\n") < 25, process.output()
+    written = measured.read_bytes()
+    assert 2 < written.count(b"\n") < 25, process.output()
     assert not (out / "manifest.jsonl").exists()
-    measured.write_bytes(there[:-5])
-    found = mmpost.select(f"config={file}", f"out={out}")
-    assert found["samples"] == 24
-    assert measured.read_bytes().startswith(there)
+    measured.write_bytes(written[:-5])
+    result = mmpost.select(f"config={file}", f"out={out}")
+    assert result["samples"] == 24
+    assert measured.read_bytes().startswith(written)
     mmpost.select(f"config={file}", f"out={out / 'whole'}")
     for name in ("measured.jsonl", "manifest.jsonl"):
         assert (out / name).read_bytes() == (out / "whole" / name).read_bytes()
-    with pytest.raises(ConfigError, match=r"holds what was measured otherwise, in .*seed \(was 0, now 1\)"):
+    with pytest.raises(ConfigError, match=r"contains measurements that differ in .*seed \(was 0, now 1\)"):
         mmpost.select(f"config={file}", f"out={out}", seed=1)
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
-    """A run that learns, measures what it then is, and goes on with the samples that are kept."""
+def finished_run(place: Path) -> Path:
+    """A run that trains, measures with its own policy, and continues on the selected samples."""
     mmpost.train(settings(place, select=SELECT), out=str(place / "run"))
     return place / "run"
 
@@ -154,55 +154,55 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints" / "last" / "model.safetensors")
 
 
-def test_a_run_measures_with_the_policy_that_is_trained_next(whole: Path) -> None:
-    of_run = lines(whole / "metrics.jsonl")
-    assert [(line["step"], line["stage"]) for line in of_run] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
-    first, *verdicts = lines(whole / "manifests" / "select.verdicts.jsonl")
-    assert "+" in first["made"]["policy"], "the weights had moved"
-    kept = {row["uid"] for row in verdicts if row["verdict"] == "keep"}
-    assert 0 < len(kept) < 10
-    trained = [row["uid"] for step in (3, 4) for row in lines(whole / "samples" / f"step-{step:06d}.jsonl")]
-    assert set(trained) <= kept
-    summary = json.loads((whole / "summary.json").read_text())
-    assert summary["made"] == {"select": {"samples": 10, "lost": 0, "kept": len(kept)}}
+def test_a_run_measures_with_its_own_policy(finished_run: Path) -> None:
+    metrics = lines(finished_run / "metrics.jsonl")
+    assert [(line["step"], line["stage"]) for line in metrics] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
+    first, *verdicts = lines(finished_run / "manifests" / "select.verdicts.jsonl")
+    assert "+" in first["made"]["policy"], "the weights have changed"
+    kept_uids = {row["uid"] for row in verdicts if row["verdict"] == "keep"}
+    assert 0 < len(kept_uids) < 10
+    trained = [row["uid"] for step in (3, 4) for row in lines(finished_run / "samples" / f"step-{step:06d}.jsonl")]
+    assert set(trained) <= kept_uids
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary["made"] == {"select": {"samples": 10, "lost": 0, "kept": len(kept_uids)}}
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_run_with_such_a_stage_goes_on_in_the_same_bits(step: int, whole: Path, tmp_path: Path) -> None:
+def test_resuming_a_run_with_a_measuring_stage_is_bit_identical(step: int, finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run, symlinks=True)
+    shutil.copytree(finished_run, run, symlinks=True)
     file = run / "manifests" / "select.jsonl"
-    wanted = file.read_bytes()
-    if step < 3:  # killed while it measured
-        file.write_bytes(wanted[: len(wanted) // 2])
+    expected = file.read_bytes()
+    if step < 3:  # as if killed while measuring
+        file.write_bytes(expected[: len(expected) // 2])
     mmpost.train(resume=str(run / "checkpoints" / f"step-{step}"))
-    assert file.read_bytes() == wanted
-    a, b = weights(run), weights(whole)
+    assert file.read_bytes() == expected
+    a, b = weights(run), weights(finished_run)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_recording_that_changed_since_the_checkpoint_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_recording_that_changed_since_the_checkpoint_is_refused(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run, symlinks=True)
+    shutil.copytree(finished_run, run, symlinks=True)
     file = run / "manifests" / "select.jsonl"
     file.write_bytes(file.read_bytes().replace(b'"even": 1.0', b'"even": 0.0', 1))
-    with pytest.raises(ConfigError, match="wanted what stage 'select' recorded before the checkpoint, found another"):
+    with pytest.raises(ConfigError, match="wanted the recording of stage 'select' at the checkpoint, found another"):
         mmpost.train(resume=str(run / "checkpoints" / "step-3"))
 
 
-def test_stopped_while_it_measures_it_saves_and_goes_on(
-    whole: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_stopped_while_measuring_saves_and_resumes(
+    finished_run: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmpost.rollout.local import LocalRollout
 
     run = tmp_path / "run"
-    draw, calls = LocalRollout.generate, []
+    generate, calls = LocalRollout.generate, []
 
-    def stopped(self: Any, samples: Sequence[Any], n: int, *more: Any) -> Any:
+    def stopped(self: Any, samples: Sequence[Any], n: int, *overrides: Any) -> Any:
         calls.append(n)
         if calls.count(SELECT["k"]) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return draw(self, samples, n, *more)
+        return generate(self, samples, n, *overrides)
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalRollout, "generate", stopped)
@@ -210,18 +210,18 @@ def test_stopped_while_it_measures_it_saves_and_goes_on(
     assert (summary["status"], summary["steps"]) == ("stopped", 2)
     assert len(lines(run / "manifests" / "select.jsonl")) == 1 + 8
     assert mmpost.train(resume=str(run))["status"] == "done"
-    a, b = weights(run), weights(whole)
+    a, b = weights(run), weights(finished_run)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-# Sources, without a model.
+# Selection of sources, without a model.
 
 
 def uids(stage: Stage) -> list[str]:
     return [s.uid for s in stage.source]
 
 
-def test_a_manifest_filters_what_any_stage_draws_from(folder: Path, place: Path) -> None:
+def test_a_manifest_filters_the_source_of_any_stage(folder: Path, place: Path) -> None:
     keep = [row["uid"] for row in lines(folder / "manifest.jsonl")[1:] if row["verdict"] == "keep"]
     drop = [row["uid"] for row in lines(folder / "manifest.jsonl")[1:] if row["verdict"] == "drop"]
     data = {"manifest": str(folder)}
@@ -233,12 +233,12 @@ def test_a_manifest_filters_what_any_stage_draws_from(folder: Path, place: Path)
     assert rl.order == "given"
     random = [uids(stages(settings(place, data={**data, "subset": "random"}, seed=n))[1]) for n in (0, 0, 1)]
     assert random[0] == random[1] != random[2]
-    assert {len(found) for found in random} == {len(keep)}
+    assert {len(result) for result in random} == {len(keep)}
     assert len(uids(stages(settings(place, data={**data, "max_samples": 1}))[1])) == 1
     assert len(uids(stages(settings(place, data={"max_samples": 4}))[1])) == 4
 
 
-def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) -> None:
+def test_a_handwritten_manifest_in_its_own_order(place: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     names = [f"digits-train-0-{i}" for i in (7, 2, 5)]
     file.write_text("".join(json.dumps({"uid": name}) + "\n" for name in names))
@@ -255,16 +255,16 @@ def test_a_manifest_by_hand_and_in_its_own_order(place: Path, tmp_path: Path) ->
         ('{"uid": "digits-train-0-1"}', {"subset": "dropped", "max_samples": 0}, ""),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(
+def test_an_invalid_manifest_is_refused(
     text: str, data: dict[str, Any], message: str, place: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.jsonl").write_text(text + "\n")
-    words = settings(place, data={"manifest": str(tmp_path), **data})
+    arguments = settings(place, data={"manifest": str(tmp_path), **data})
     if message:
         with pytest.raises(DataError, match=message):
-            stages(words)
+            stages(arguments)
     else:
-        assert len(stages(words)[1].source) == 9
+        assert len(stages(arguments)[1].source) == 9
 
 
 def test_a_manifest_of_other_data_is_refused(folder: Path, place: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_manifest_of_other_data_is_refused(folder: Path, place: Path) -> None:
         stages(settings(place, data={"manifest": str(place / "nowhere.jsonl")}))
 
 
-def test_what_was_filtered_is_not_combined_with_injection(folder: Path, place: Path) -> None:
+def test_filtering_is_not_combined_with_injection(folder: Path, place: Path) -> None:
     with pytest.raises(ConfigError, match="chosen by InstanceFilter must not be combined with InjectTruth"):
         stages(settings(place, data={"manifest": str(folder)}, task={"inject": True}))
     with pytest.raises(ConfigError, match="InstanceFilter must not be combined with InjectTruth"):
@@ -287,23 +287,23 @@ def test_what_was_filtered_is_not_combined_with_injection(folder: Path, place: P
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("overrides", "message"),
     [
         ({"data": {"order": "manifest"}}, "data.order=manifest: wanted a selection"),
-        ({"data": {"manifest": "x"}, "select": SELECT}, "leave one out"),
-        ({"select": {"k": 3}}, r"wanted select.by=NAME, found None; there are rif, variance, difficulty"),
+        ({"data": {"manifest": "x"}, "select": SELECT}, "remove one of them"),
+        ({"select": {"k": 3}}, r"wanted select.by=NAME, found None; available: rif, variance, difficulty"),
         ({"select": {"by": "rif", "kk": 3}}, r"unknown key select.kk; did you mean select.k\?"),
         ({"select": {"by": "generate.Generate"}}, "wanted one of rif, variance, difficulty, or a class"),
         ({"select": SELECT, "task": {"sft_fraction": 1.0}, "rewards": None}, "no stage of the task scores any"),
     ],
 )
-def test_what_cannot_work_is_refused(more: dict[str, Any], message: str, place: Path) -> None:
-    words = {k: v for k, v in settings(place, **more).items() if v is not None}
+def test_invalid_combinations_are_refused(overrides: dict[str, Any], message: str, place: Path) -> None:
+    arguments = {k: v for k, v in settings(place, **overrides).items() if v is not None}
     with pytest.raises(ConfigError, match=message):
-        stages(words)
+        stages(arguments)
 
 
-def test_the_measuring_stage_is_the_training_up_to_its_rewards(place: Path) -> None:
+def test_the_measuring_stage_has_the_transforms_up_to_the_rewards(place: Path) -> None:
     plain = stages(settings(place))
     stage, target = measuring_stage(plain, {"by": "rif"})
     assert target.name == "rl"
@@ -311,13 +311,13 @@ def test_the_measuring_stage_is_the_training_up_to_its_rewards(place: Path) -> N
     assert stage.transforms[1].n == 8  # type: ignore[union-attr]
     assert stage.transforms[1].sampling == target.transforms[1].sampling  # type: ignore[union-attr]
     assert stage.source is target.source
-    # With more rewards nobody knows what a right reply earns; without, the task says it.
+    # With user rewards the reward of a correct reply is unknown; without, the task declares it.
     assert stage.transforms[-1].right is None  # type: ignore[union-attr]
-    bare = {k: v for k, v in settings(place).items() if k != "rewards"}
-    assert measuring_stage(stages(bare), {"by": "rif"})[0].transforms[-1].right == 6.0  # type: ignore[union-attr]
-    own, _ = measuring_stage(plain, {"by": f"{place / 'outside_even.py'}:Own", "right": 1.0})
-    assert isinstance(own.transforms[-1], InstanceFilter)
-    check_stages([own])
+    without_rewards = {k: v for k, v in settings(place).items() if k != "rewards"}
+    assert measuring_stage(stages(without_rewards), {"by": "rif"})[0].transforms[-1].right == 6.0  # type: ignore[union-attr]
+    stage_by_class, _ = measuring_stage(plain, {"by": f"{place / 'outside_even.py'}:Own", "right": 1.0})
+    assert isinstance(stage_by_class.transforms[-1], InstanceFilter)
+    check_stages([stage_by_class])
 
 
 def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> None:
@@ -332,29 +332,29 @@ def test_a_study_trains_again_when_the_manifest_has_changed(tmp_path: Path) -> N
     assert len({*keys[0], *keys[2]}) == 4
 
 
-def test_the_study_that_ships_has_arms_that_can_be_trained() -> None:
+def test_the_shipped_study_has_trainable_arms() -> None:
     study = Study.load("selection")
-    made = {arm: stages(study.arm_settings(arm, {})) for arm in study.arms}
-    assert [s.name for s in made["selected"]] == [s.name for s in made["random"]] == ["select", "rl"]
-    assert [s.name for s in made["all"]] == ["rl"]
+    stages_of_arm = {arm: stages(study.arm_settings(arm, {})) for arm in study.arms}
+    assert [s.name for s in stages_of_arm["selected"]] == [s.name for s in stages_of_arm["random"]] == ["select", "rl"]
+    assert [s.name for s in stages_of_arm["all"]] == ["rl"]
 
 
-def test_a_base_is_known_by_its_selection_only_where_it_has_one() -> None:
-    plain, chosen, few = (
+def test_the_key_of_a_base_includes_its_selection_only_if_set() -> None:
+    plain, chosen, fewer_replies = (
         run_config.load([{"task": "visurf", **m}])[0] for m in ({}, {"select": SELECT}, {"data": {"max_samples": 3}})
     )
     assert not {"select", "data"} & base_models._settings(plain).keys()
     assert base_models._settings(chosen)["select"] == SELECT
-    assert base_models._settings(few)["data"]["max_samples"] == 3
+    assert base_models._settings(fewer_replies)["data"]["max_samples"] == 3
 
 
 @pytest.mark.slow
 def test_two_ranks_measure_the_same(place: Path) -> None:
     file = place / "ranks.yaml"
     file.write_text(parsing.dump(settings(place, task={"sft_fraction": 0.0, "prompts_per_step": 3}, select=SELECT)))
-    words = ["-m", "mmpost.cli", "select", f"config={file}"]
+    arguments = ["-m", "mmpost.cli", "select", f"config={file}"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, start in (("one", []), ("two", torchrun)):
-        subprocess.run([sys.executable, *start, *words, f"out={place / name}"], check=True, timeout=900)
+        subprocess.run([sys.executable, *start, *arguments, f"out={place / name}"], check=True, timeout=900)
     assert (place / "one" / "measured.jsonl").read_bytes() == (place / "two" / "measured.jsonl").read_bytes()
     assert (place / "one" / "manifest.jsonl").read_bytes() == (place / "two" / "manifest.jsonl").read_bytes()

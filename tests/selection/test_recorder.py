@@ -1,4 +1,4 @@
-"""Stages that make data, with a policy whose replies are drawn from (seed, uid) as the real one's are."""
+"""Data-generation stages, with a fake policy whose replies follow from (seed, uid) as those of a real one do."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from mmpost.transforms.score import Score
 from mmpost.types import Context, Part, ReadsFrom, RefillBatch, Reply, Sample, Sampling, Stage, Transform
 
 
-class Fake:
-    """A model that cannot read one sample, and a policy that is right as often as a sample's number says, in tens."""
+class FakePolicy:
+    """A model that cannot read sample s7; as a policy it answers sample s<i> correctly with probability about i/10."""
 
     def __init__(self) -> None:
-        self.drawn: list[str] = []
-        self.dies_at = ""
+        self.generated_uids: list[str] = []
+        self.interrupt_at = ""
 
     def prefetch(self, samples: Sequence[Sample]) -> None: ...
 
@@ -44,41 +44,45 @@ class Fake:
             raise DataError("s7.png: wanted a picture, found half of one")
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, seed: int) -> list[Sample]:
-        out = []
+        generated = []
         for sample in samples:
-            if sample.uid == self.dies_at:
+            if sample.uid == self.interrupt_at:
                 raise KeyboardInterrupt
-            self.drawn.append(sample.uid)
+            self.generated_uids.append(sample.uid)
             digests = (hashlib.sha256(f"{seed}/{sample.uid}/{i}".encode()).digest()[0] for i in range(n))
             texts = ["right" if d < 25 * int(sample.uid[1:]) else "wrong" for d in digests]
             replies = tuple(
                 Reply((Part("text", t, "assistant"),), "policy", (1, 2), {}, {"truncated": 0.0, "temperature": 1.0})
                 for t in texts
             )
-            out.append(replace(sample, replies=(*sample.replies, *replies)))
-        return out
+            generated.append(replace(sample, replies=(*sample.replies, *replies)))
+        return generated
 
 
 SOURCE = [Sample(f"s{i}", (Part("text", str(i)),), truth=i) for i in range(10)]
-DRAW = Generate(n=8, sampling=Sampling())
+GENERATE = Generate(n=8, sampling=Sampling())
 SCORE = Score(rewards={"right": lambda sample, reply: float(reply.text == "right")})
 
 
 def stage(*more: Any, prompts: int = 3) -> Stage:
-    return Stage("measure", SOURCE, None, prompts, (DRAW, SCORE, *more))
+    return Stage("measure", SOURCE, None, prompts, (GENERATE, SCORE, *more))
 
 
-def made(fake: Fake, of: Stage, folder: Path, skips: bool = True, seed: int = 0) -> Recording | None:
-    def other(points: list[str]) -> None:
+def run_stage(
+    policy: FakePolicy, data_stage: Stage, folder: Path, skip_errors: bool = True, seed: int = 0
+) -> Recording | None:
+    def raise_mismatch(points: list[str]) -> None:
         raise ConfigError("; ".join(points))
 
-    job = TrainingContext(fake, fake, seed, skip_errors=skips)  # type: ignore[arg-type]
-    about = recording.provenance(of, policy="p", seed=seed)
-    return recorder.record_stage(of, job, folder / "measured.jsonl", about, other, StopSignal(), print)
+    context = TrainingContext(policy, policy, seed, skip_errors=skip_errors)  # type: ignore[arg-type]
+    provenance = recording.provenance(data_stage, policy="p", seed=seed)
+    return recorder.record_stage(
+        data_stage, context, folder / "measured.jsonl", provenance, raise_mismatch, StopSignal(), print
+    )
 
 
-def whole(of: Stage, folder: Path, **fields: Any) -> Recording:
-    record = made(Fake(), of, folder, **fields)
+def run_whole_stage(data_stage: Stage, folder: Path, **fields: Any) -> Recording:
+    record = run_stage(FakePolicy(), data_stage, folder, **fields)
     assert record is not None
     return record
 
@@ -86,8 +90,8 @@ def whole(of: Stage, folder: Path, **fields: Any) -> Recording:
 FILTER = InstanceFilter(right=1.0)
 
 
-def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None:
-    record = whole(stage(FILTER), tmp_path)
+def test_every_sample_is_processed_once_and_recorded(tmp_path: Path) -> None:
+    record = run_whole_stage(stage(FILTER), tmp_path)
     assert [e.uid for e in record.records] == [s.uid for s in SOURCE]
     assert record.records[0].columns == {
         **{"k": 8.0, "n/reward": 8.0, "right/reward": 0.0, "mean/reward": 0.0, "std/reward": 0.0},
@@ -104,77 +108,79 @@ def test_every_sample_goes_through_once_and_is_on_record(tmp_path: Path) -> None
     assert record.provenance["policy"] == "p"
 
 
-def test_what_cannot_be_read_stops_where_it_is_not_to_be_left_out(tmp_path: Path) -> None:
+def test_an_unreadable_sample_stops_the_stage_unless_errors_are_skipped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sample 7: s7\.png: wanted a picture"):
-        made(Fake(), stage(FILTER), tmp_path, skips=False)
+        run_stage(FakePolicy(), stage(FILTER), tmp_path, skip_errors=False)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 37])
 @pytest.mark.parametrize("uid", ["s0", "s4", "s9"])
-def test_killed_anywhere_it_goes_on_with_what_is_missing(uid: str, cut: int, tmp_path: Path) -> None:
-    reference = whole(stage(FILTER), tmp_path / "whole")
-    fake, file = Fake(), tmp_path / "cut" / "measured.jsonl"
-    fake.dies_at = uid
+def test_an_interrupted_stage_resumes_with_the_missing_samples(uid: str, cut: int, tmp_path: Path) -> None:
+    reference = run_whole_stage(stage(FILTER), tmp_path / "whole")
+    policy, file = FakePolicy(), tmp_path / "cut" / "measured.jsonl"
+    policy.interrupt_at = uid
     with pytest.raises(KeyboardInterrupt):
-        made(fake, stage(FILTER), tmp_path / "cut")
-    there = file.read_bytes()
-    file.write_bytes(there[: len(there) - cut])
-    lines = file.read_bytes().count(b"\n")
-    fake = Fake()
-    record = made(fake, stage(FILTER), tmp_path / "cut")
+        run_stage(policy, stage(FILTER), tmp_path / "cut")
+    written = file.read_bytes()
+    file.write_bytes(written[: len(written) - cut])
+    num_lines = file.read_bytes().count(b"\n")
+    policy = FakePolicy()
+    record = run_stage(policy, stage(FILTER), tmp_path / "cut")
     assert record is not None
     assert file.read_bytes() == reference.file.read_bytes()
     assert record.records == reference.records
-    # Whole groups of three are passed over; of one that was cut, all are drawn again and the missing ones written.
-    assert [u for u in fake.drawn if u in [s.uid for s in SOURCE[: max(0, lines - 1) // 3 * 3]]] == []
+    # Complete batches of three are skipped; an interrupted one is sampled again, and its missing lines are written.
+    assert [u for u in policy.generated_uids if u in [s.uid for s in SOURCE[: max(0, num_lines - 1) // 3 * 3]]] == []
 
 
-def test_what_is_whole_is_not_made_again_and_nothing_else_is_taken_for_it(tmp_path: Path) -> None:
-    whole(stage(FILTER), tmp_path)
-    fake = Fake()
-    assert made(fake, stage(FILTER), tmp_path) is not None
-    assert fake.drawn == []
+def test_a_complete_recording_is_reused_and_a_mismatched_one_refused(tmp_path: Path) -> None:
+    run_whole_stage(stage(FILTER), tmp_path)
+    policy = FakePolicy()
+    assert run_stage(policy, stage(FILTER), tmp_path) is not None
+    assert policy.generated_uids == []
     with pytest.raises(ConfigError, match=r"seed \(was 0, now 1\)"):
-        made(fake, stage(FILTER), tmp_path, seed=1)
+        run_stage(policy, stage(FILTER), tmp_path, seed=1)
     with pytest.raises(ConfigError, match="transforms"):
-        made(fake, stage(FILTER.model_copy(update={"min_correct": 2})), tmp_path)
+        run_stage(policy, stage(FILTER.model_copy(update={"min_correct": 2})), tmp_path)
     text = (tmp_path / "measured.jsonl").read_text().splitlines()
     (tmp_path / "measured.jsonl").write_text("\n".join([*text[:3], "{}", *text[4:], ""]))
     with pytest.raises(DataError, match=r"measured\.jsonl:4: wanted a line with uid and index"):
-        made(fake, stage(FILTER), tmp_path)
+        run_stage(policy, stage(FILTER), tmp_path)
 
 
-def test_one_seed_has_one_mask_and_another_has_its_own(tmp_path: Path) -> None:
+def test_the_selection_depends_on_the_seed_alone(tmp_path: Path) -> None:
     def columns(seed: int, folder: str, prompts: int = 3) -> list[Any]:
-        return [e.columns for e in whole(stage(FILTER, prompts=prompts), tmp_path / folder, seed=seed).records]
+        return [
+            e.columns for e in run_whole_stage(stage(FILTER, prompts=prompts), tmp_path / folder, seed=seed).records
+        ]
 
     assert columns(0, "a") == columns(0, "b") == columns(0, "c", prompts=10)
     assert columns(0, "a") != columns(1, "d")
 
 
-def test_a_later_stage_draws_from_what_was_recorded(tmp_path: Path) -> None:
-    record = whole(stage(Difficulty()), tmp_path)
-    reads = ReadsFrom(
-        "measure", lambda source, found: select_subset(source, manifest.ordered(found.records), DataSettings(), 0)
+def test_a_later_stage_trains_on_the_recorded_samples(tmp_path: Path) -> None:
+    record = run_whole_stage(stage(Difficulty()), tmp_path)
+    reads_from = ReadsFrom(
+        "measure", lambda source, recorded: select_subset(source, manifest.ordered(recorded.records), DataSettings(), 0)
     )
-    later = Stage("rl", SOURCE, Likelihood(), 3, reads_from=reads, order="given")
-    source = reads.build(later.source, record)
+    later = Stage("rl", SOURCE, Likelihood(), 3, reads_from=reads_from, order="given")
+    source = reads_from.build(later.source, record)
     means = [record.records[int(s.uid[1:])].columns["mean/reward"] for s in source]
     assert means == sorted(means, reverse=True)
     assert len(source) == 9
-    feed = RolloutBatcher(replace(later, source=source), TrainingContext(Fake(), None, 0))  # type: ignore[arg-type]
-    drawn = [s.uid for _ in range(4) for s in feed.next()]
-    assert drawn == [s.uid for s in [*source, *source]][:12]
-    resumed = RolloutBatcher(replace(later, source=source), TrainingContext(Fake(), None, 0))  # type: ignore[arg-type]
+    batcher = RolloutBatcher(replace(later, source=source), TrainingContext(FakePolicy(), None, 0))  # type: ignore[arg-type]
+    batch_uids = [s.uid for _ in range(4) for s in batcher.next()]
+    assert batch_uids == [s.uid for s in [*source, *source]][:12]
+    resumed = RolloutBatcher(replace(later, source=source), TrainingContext(FakePolicy(), None, 0))  # type: ignore[arg-type]
     resumed.drawn = 6
-    assert [s.uid for s in resumed.next()] == drawn[6:9]
+    assert [s.uid for s in resumed.next()] == batch_uids[6:9]
 
 
-def test_transforms_may_drop_but_not_invent(tmp_path: Path) -> None:
-    def odd(samples: list[Sample], context: Context) -> list[Sample]:
+def test_transforms_can_drop_but_not_add_samples(tmp_path: Path) -> None:
+    def keep_odd(samples: list[Sample], context: Context) -> list[Sample]:
         return [s for s in samples if int(s.uid[1:]) % 2]
 
-    record = whole(stage(odd), tmp_path / "a")
+    record = run_whole_stage(stage(keep_odd), tmp_path / "a")
     assert [e.uid for e in record.records if e.drop_reason == "dropped by a transform"] == [
         "s0",
         "s2",
@@ -183,26 +189,26 @@ def test_transforms_may_drop_but_not_invent(tmp_path: Path) -> None:
         "s8",
     ]
 
-    def twice(samples: list[Sample], context: Context) -> list[Sample]:
+    def duplicate(samples: list[Sample], context: Context) -> list[Sample]:
         return samples + samples
 
     with pytest.raises(ConfigError, match="records each sample once by its uid"):
-        made(Fake(), stage(twice), tmp_path / "b")
+        run_stage(FakePolicy(), stage(duplicate), tmp_path / "b")
     with pytest.raises(DataError, match="found 's1' at 1 and at 3"):
-        made(Fake(), replace(stage(), source=[*SOURCE[:3], SOURCE[1]], batch_size=2), tmp_path / "c")
+        run_stage(FakePolicy(), replace(stage(), source=[*SOURCE[:3], SOURCE[1]], batch_size=2), tmp_path / "c")
 
 
-def test_changed_data_are_noticed(tmp_path: Path) -> None:
-    record = whole(stage(), tmp_path)
+def test_changed_data_are_detected(tmp_path: Path) -> None:
+    record = run_whole_stage(stage(), tmp_path)
     record.source = SOURCE[::-1]
     with pytest.raises(DataError, match="wanted sample 's0' at 0 of the source, found 's9'"):
         record.samples()[0]
 
 
-def test_the_manifest_has_verdicts_with_what_they_are_made_from(tmp_path: Path) -> None:
-    of = stage(Difficulty())
-    record = whole(of, tmp_path)
-    manifest.write(tmp_path / manifest.NAME, record, of)
+def test_the_manifest_has_verdicts_and_provenance(tmp_path: Path) -> None:
+    data_stage = stage(Difficulty())
+    record = run_whole_stage(data_stage, tmp_path)
+    manifest.write(tmp_path / manifest.NAME, record, data_stage)
     first, *lines = [json.loads(line) for line in (tmp_path / manifest.NAME).read_text().splitlines()]
     assert first["made"]["policy"] == "p"
     assert [line["measured"].get("order") for line in lines] == [*map(float, range(9)), None]
@@ -213,7 +219,7 @@ def test_the_manifest_has_verdicts_with_what_they_are_made_from(tmp_path: Path) 
     assert [e.uid for e in read.records] == [line["uid"] for line in lines]
 
 
-# What refuses to be combined.
+# Transforms that conflict.
 
 
 class Careful(Transform, Settings):
@@ -238,20 +244,23 @@ INJECT = InjectTruth(text=lambda sample: str(sample.truth))
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [
-        ((DRAW, INJECT, SCORE, FILTER), "InstanceFilter must not be combined with InjectTruth: it drops the samples"),
+        (
+            (GENERATE, INJECT, SCORE, FILTER),
+            "InstanceFilter must not be combined with InjectTruth: it drops the samples",
+        ),
         ((Careful(), INJECT), "Careful must not be combined with InjectTruth: it is careful"),
         ((INJECT, Careful()), "Careful must not be combined with InjectTruth: it is careful"),
         ((Careful(), Shy()), "Shy must not be combined with Careful: it is shy"),
     ],
 )
-def test_a_stage_with_transforms_that_refuse_one_another_is_refused(transforms: Any, message: str) -> None:
+def test_a_stage_with_conflicting_transforms_is_refused(transforms: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_stages([Stage("a", SOURCE, None, 3, transforms)])
 
 
-def test_what_was_chosen_before_refuses_as_well() -> None:
-    reads = ReadsFrom("measure", lambda source, found: source)
-    later = Stage("rl", SOURCE, Likelihood(), 3, (INJECT,), reads_from=reads)
+def test_conflicts_with_the_stage_that_is_read_from_are_refused() -> None:
+    reads_from = ReadsFrom("measure", lambda source, recorded: source)
+    later = Stage("rl", SOURCE, Likelihood(), 3, (INJECT,), reads_from=reads_from)
     with pytest.raises(ConfigError, match="stage 'rl': InstanceFilter must not be combined with InjectTruth"):
         check_stages([stage(FILTER), later])
     check_stages([stage(Difficulty()), later])
@@ -261,7 +270,7 @@ def test_what_was_chosen_before_refuses_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "message"),
+    ("invalid_stage", "message"),
     [
         (stage(RefillBatch(3)), "RefillBatch would draw others"),
         (
@@ -270,8 +279,8 @@ def test_what_was_chosen_before_refuses_as_well() -> None:
         ),
     ],
 )
-def test_what_a_stage_cannot_do_is_refused(of: Stage, message: str) -> None:
+def test_invalid_stages_are_refused(invalid_stage: Stage, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_stages([of])
+        check_stages([invalid_stage])
     with pytest.raises(ConfigError, match="found 'measure' twice"):
         check_stages([stage(), stage()])

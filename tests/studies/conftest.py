@@ -1,4 +1,4 @@
-"""Shared by the tests of studies."""
+"""Fixtures for tests of studies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _popen(argv: Sequence[str], stdout: Any, stderr: Any, env: Mapping[str, str]
 
 @pytest.fixture(scope="module")
 def forked_cells() -> Iterator[None]:
-    """The cells of a study are forks of the test process, which need not import torch again."""
+    """Run the cells of a study as forks of the test process, which avoids importing torch again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells, "subprocess", SimpleNamespace(Popen=_popen))
         yield

@@ -42,7 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(study: Path, forked_cells: None) -> dict[str, Any]:
-    words = [
+    arguments = [
         f"study={study / 'small.yaml'}",
         "arms=plain,full",
         "seeds=1",
@@ -50,7 +50,7 @@ def done(study: Path, forked_cells: None) -> dict[str, Any]:
         "budgets=steps",
         f"out={study / 'out'}",
     ]
-    return compare(words)
+    return compare(arguments)
 
 
 def folders(study: Path) -> dict[str, float]:
@@ -83,8 +83,8 @@ def test_at_equal_time_a_faster_arm_gets_more_steps() -> None:
 
 @pytest.mark.slow
 def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path, forked_cells: None) -> None:
-    words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
-    done = compare(words)
+    arguments = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
+    done = compare(arguments)
     assert list(done["budgets"]) == ["steps", "time"]
     pace = {name: arm["seconds_per_step"] for name, arm in done["budgets"]["steps"].items()}
     assert {name: arm["steps"] for name, arm in done["budgets"]["time"].items()} == equal_time(2, pace)
@@ -95,42 +95,49 @@ def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path, forked_cell
 def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> None:
     before = folders(study)
     assert not list((study / "out" / "cells").glob("*/checkpoints"))
-    words = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=1", "budgets=steps", f"out={study / 'out'}"]
-    again = compare(words)
+    arguments = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=1", "budgets=steps", f"out={study / 'out'}"]
+    repeated = compare(arguments)
     assert folders(study) == before
-    assert again == done
+    assert repeated == done
 
 
 def test_an_interrupted_cell_is_resumed(tmp_path: Path, forked_cells: None, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
-    wanted = small.cell("full", {}, 0, 2)
+    interrupted_cell = small.cell("full", {}, 0, 2)
     runner = Runner(tmp_path, "base", "code", log=lambda _: None, keep=True)
-    (result,) = runner.run([wanted])
+    (result,) = runner.run([interrupted_cell])
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
-    file.unlink()  # as a kill in the last evaluation leaves it
-    monkeypatch.setattr(cells, "subprocess", subprocess)  # a process as users have it; all other cells here are forks
-    assert runner.run([wanted])[0].folder == result.folder
+    file.unlink()  # as after a kill in the last evaluation
+    monkeypatch.setattr(cells, "subprocess", subprocess)  # a real process, as for users; all other cells here are forks
+    assert runner.run([interrupted_cell])[0].folder == result.folder
     after = json.loads(file.read_text())
     assert (after["status"], after["eval_after"]) == ("done", before["eval_after"])
     assert len((result.folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, capsys: Any, forked_cells: None) -> None:
-    words = ["compare", f"study={study / 'small.yaml'}", "arms=broken", "seeds=1", "budgets=steps", f"out={tmp_path}"]
-    assert main(words) == 1
+    arguments = [
+        "compare",
+        f"study={study / 'small.yaml'}",
+        "arms=broken",
+        "seeds=1",
+        "budgets=steps",
+        f"out={tmp_path}",
+    ]
+    assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "broken seed=0 steps=2 failed: TrainError" in error
 
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
-    wanted = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
+    interrupted_cell = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
     (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "reason": "TrainError: the loss is nan"}))
-    assert Result(wanted, tmp_path).val_metric("target/f1") == -float("inf")
+    assert Result(interrupted_cell, tmp_path).val_metric("target/f1") == -float("inf")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["arms=a"], "wanted task=NAME"),
         (["task=nothing"], "no study 'nothing'"),
@@ -142,6 +149,6 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),
     ],
 )
-def test_wrong_arguments_are_reported_before_any_training(words: list[str], message: str) -> None:
+def test_wrong_arguments_are_reported_before_any_training(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compare(words)
+        compare(arguments)

@@ -36,27 +36,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory, forked_cells: None) -> Path
     """A study of one arm and one seed that keeps the weights of both tasks."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "small.yaml").write_text(STUDY)
-    continual([*words(folder), "keep=true"])
+    continual([*study_arguments(folder), "keep=true"])
     return folder
 
 
-def words(folder: Path) -> list[str]:
+def study_arguments(folder: Path) -> list[str]:
     return [f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={folder / 'out'}"]
 
 
-def cells(folder: Path) -> dict[str, Path]:
-    found = [path for path in (folder / "out" / "cells").iterdir() if path.is_dir()]
-    return {path.name.rpartition("-")[0]: path for path in found}
+def cell_folders(folder: Path) -> dict[str, Path]:
+    folders_of_cells = [path for path in (folder / "out" / "cells").iterdir() if path.is_dir()]
+    return {path.name.rpartition("-")[0]: path for path in folders_of_cells}
 
 
-def times(folder: Path) -> dict[str, float]:
-    return {name: (path / "summary.json").stat().st_mtime for name, path in cells(folder).items()}
+def finish_times(folder: Path) -> dict[str, float]:
+    return {name: (path / "summary.json").stat().st_mtime for name, path in cell_folders(folder).items()}
 
 
 def test_each_task_starts_from_the_weights_of_the_previous_one(folder: Path) -> None:
-    found = cells(folder)
-    assert set(found) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
-    first, second = found["sft-1-first-0"], found["sft-2-second-0"]
+    folders_of_cells = cell_folders(folder)
+    assert set(folders_of_cells) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
+    first, second = folders_of_cells["sft-1-first-0"], folders_of_cells["sft-2-second-0"]
     summary = run_files.read_json(second / "summary.json")
     assert (summary["model"], summary["base_model"]) == (str(first), "random-tiny")
     assert summary["base_hash"] == checkpoint.weights_hash(checkpoint.resolve_weights(str(first)))
@@ -70,16 +70,16 @@ def test_finished_runs_are_reused_and_their_scores_land_in_the_right_entries(fol
     planted |= {("sft-1-first-0", "first"): 0, ("sft-1-first-0", "second"): 3, ("sft-1-first-0", "old"): 2}
     planted |= {("sft-2-second-0", "first"): 2, ("sft-2-second-0", "second"): 0, ("sft-2-second-0", "old"): 6}
     planted |= {("sft-joint-0", "first"): 0, ("sft-joint-0", "second"): 2, ("sft-joint-0", "old"): 3}
-    for name, path in cells(folder).items():
+    for name, path in cell_folders(folder).items():
         file = path / "eval" / "after.jsonl"
         lines = run_files.read_lines(file)
         for line in lines:
             x = planted[name, line["bench"].partition("/")[0]]
             line["scores"] |= dict(zip(list(line["scores"])[:3], (1.0, float(x), 0.0), strict=True))
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    before = times(folder)
-    done = continual(words(folder))
-    assert times(folder) == before
+    before = finish_times(folder)
+    done = continual(study_arguments(folder))
+    assert finish_times(folder) == before
     assert json.loads((folder / "out" / "study.json").read_text()) == done
     assert done["samples"] == {"first": 4, "second": 4, "old": 4}
     arm = done["arms"]["sft"]
@@ -106,20 +106,23 @@ def test_finished_runs_are_reused_and_their_scores_land_in_the_right_entries(fol
 
 
 def test_an_interrupted_chain_continues_where_it_stopped(folder: Path, tmp_path: Path) -> None:
-    again = tmp_path / "study"
-    shutil.copytree(folder, again, symlinks=True)
-    before = times(again)
-    second = cells(again)["sft-2-second-0"]
+    copied = tmp_path / "study"
+    shutil.copytree(folder, copied, symlinks=True)
+    before = finish_times(copied)
+    second = cell_folders(copied)["sft-2-second-0"]
     (second / "summary.json").unlink()
     shutil.rmtree(second / "checkpoints")  # as after a kill in its first step
-    continual([f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={again / 'out'}"])
-    after = times(again)
+    continual([f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={copied / 'out'}"])
+    after = finish_times(copied)
     assert {name: after[name] for name in after if name != "sft-2-second-0"} == {
         name: before[name] for name in before if name != "sft-2-second-0"
     }
     assert after["sft-2-second-0"] > before["sft-2-second-0"]
     # The weights of this chain are no longer needed; the other cells are unchanged.
-    assert {name for name, path in cells(again).items() if (path / "checkpoints").exists()} == {"base-0", "sft-joint-0"}
+    assert {name for name, path in cell_folders(copied).items() if (path / "checkpoints").exists()} == {
+        "base-0",
+        "sft-joint-0",
+    }
 
 
 @pytest.mark.slow
@@ -127,8 +130,8 @@ def test_arms_are_tuned_on_the_first_task_and_compared(tmp_path: Path, forked_ce
     (tmp_path / "small.yaml").write_text(STUDY)
     done = continual([f"study={tmp_path / 'small.yaml'}", "seeds=2", "jobs=2", f"out={tmp_path / 'out'}"])
     assert list(done["arms"]) == ["sft", "rl"]
-    tried = done["arms"]["rl"]["tuning"]
-    assert [point["values"] for point in tried] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    points = done["arms"]["rl"]["tuning"]
+    assert [point["values"] for point in points] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
     assert done["arms"]["sft"]["tuning"] == [{"values": {}, "val": 0.0, "seeds": []}]
     assert set(done["arms"]["sft"]["difference"]) == set(done["meanings"])
     assert not done["arms"]["rl"]["difference"]

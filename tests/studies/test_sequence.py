@@ -56,10 +56,10 @@ def test_a_task_has_its_own_settings_then_those_of_the_arm() -> None:
 def test_evaluations_are_the_same_for_all_arms_and_after_every_task() -> None:
     columns = sequence.columns(study())
     chains = [sequence.chain(study(), columns, arm, {}, 0) for arm in ("sft", "rl")]
-    cells = [one for chain in chains for one in chain] + [sequence.base_cell(study(), columns)]
-    tested = [one.settings["eval"]["tasks"] for one in cells]
-    assert all(one == tested[0] for one in tested)
-    assert {name: one["benches"] for name, one in tested[0].items()} == {
+    cells = [one_cell for chain in chains for one_cell in chain] + [sequence.base_cell(study(), columns)]
+    tested = [one_cell.settings["eval"]["tasks"] for one_cell in cells]
+    assert all(one_cell == tested[0] for one_cell in tested)
+    assert {name: one_cell["benches"] for name, one_cell in tested[0].items()} == {
         "a": ["target"],
         "b": ["target"],
         "old": ["old"],
@@ -74,13 +74,13 @@ def test_only_the_weights_carry_over_from_one_task_to_the_next(tmp_path: Path) -
     (run / "checkpoints").mkdir(parents=True)
     before, _ = run_config.load([first.settings])
     (run / "config.yaml").write_text(parsing.dump(before.model_dump(mode="json")))
-    alone, _ = run_config.load([second.settings])
+    without_run, _ = run_config.load([second.settings])
     after, _ = run_config.load([run_config.merge(second.settings, {"model": str(run)})])
     assert (after.model.name, after.model.base_model) == (str(run), "tiny")
     assert after.model.system is None
     assert after.task["smooth"]
-    same = {"name": alone.model.name, "base_model": alone.model.base_model}
-    assert after.model_copy(update={"model": after.model.model_copy(update=same)}) == alone
+    model_names = {"name": without_run.model.name, "base_model": without_run.model.base_model}
+    assert after.model_copy(update={"model": after.model.model_copy(update=model_names)}) == without_run
     # The learning rate for this base model (configs/visurf-tiny.yaml) still applies, not the one for large models.
     assert after.optim.lr == run_config.load(["task=visurf", "model=tiny"])[0].optim.lr != 1e-6
     # Unresolved settings would inherit those of the first task along with its weights.
@@ -89,9 +89,9 @@ def test_only_the_weights_carry_over_from_one_task_to_the_next(tmp_path: Path) -
     assert leaked.optim.lr == after.optim.lr
 
 
-def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
-    def keys(one: ContinualStudy, base: str = "base") -> list[str]:
-        chain = sequence.chain(one, sequence.columns(one), "rl", {}, 0)
+def test_a_run_key_covers_all_previous_tasks(tmp_path: Path) -> None:
+    def keys(one_cell: ContinualStudy, base: str = "base") -> list[str]:
+        chain = sequence.chain(one_cell, sequence.columns(one_cell), "rl", {}, 0)
         return [result.folder.name for result in Runner(tmp_path, base, "code")._results(chain)]
 
     plain = keys(study())
@@ -108,8 +108,8 @@ def test_a_key_stands_for_all_that_came_before(tmp_path: Path) -> None:
     assert not {*plain} & {*keys(study(), "other")}
 
 
-def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) -> None:
-    own = {
+def test_an_arm_with_another_task_is_evaluated_by_the_task_of_its_entry(rows: str) -> None:
+    task_entry = {
         "task": "grpo",
         "set": {
             "data": {"train": rows, "test": rows},
@@ -117,14 +117,16 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
         },
         "arms": {"sft": {"task": "sft"}, "rl": {}},
     }
-    found = study(tasks={"own": own, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}})
-    columns = sequence.columns(found)
+    loaded = study(
+        tasks={"own": task_entry, "b": yaml.safe_load(STUDY)["tasks"]["b"]}, set={}, arms={"sft": {}, "rl": {}}
+    )
+    columns = sequence.columns(loaded)
     assert (columns[0].key, columns[0].metric, columns[0].settings["data"]) == (
         "own/data",
         "reward",
         {"train": rows, "test": rows},
     )
-    sft, rl = (sequence.chain(found, columns, arm, {}, 0)[0].settings for arm in ("sft", "rl"))
+    sft, rl = (sequence.chain(loaded, columns, arm, {}, 0)[0].settings for arm in ("sft", "rl"))
     assert (
         "num_generations" in sft["task"],
         sft["task"]["name"],
@@ -141,17 +143,19 @@ def test_an_arm_may_name_another_task_and_is_evaluated_by_the_entrys(rows: str) 
 
 
 def test_arguments_select_tasks_order_and_settings() -> None:
-    found = sequence.load_study(
+    loaded = sequence.load_study(
         "digits", ["large", "far"], ["rl", "sft"], {"steps": 9, "task": {"prompts_per_step": 3}}
     )
-    assert (list(found.tasks), list(found.arms), found.against) == (["large", "far"], ["rl", "sft"], "sft")
-    columns = sequence.columns(found)
+    assert (list(loaded.tasks), list(loaded.arms), loaded.against) == (["large", "far"], ["rl", "sft"], "sft")
+    columns = sequence.columns(loaded)
     assert [column.key for column in columns] == ["large/target", "far/target", "known/old"]
-    for one in sequence.chain(found, columns, "rl", {}, 0):
-        assert (one.steps, one.settings["task"]["prompts_per_step"]) == (9, 3)
-    assert sequence.joint(found, columns, "rl", {}, 0) == []  # the joint task covers all tasks of the study
-    whole = sequence.load_study("digits", ["large", "low", "far"], None, {"steps": 9, "task": {"prompts_per_step": 3}})
-    (joint,) = sequence.joint(whole, columns, "sft", {}, 0)
+    for one_cell in sequence.chain(loaded, columns, "rl", {}, 0):
+        assert (one_cell.steps, one_cell.settings["task"]["prompts_per_step"]) == (9, 3)
+    assert sequence.joint(loaded, columns, "rl", {}, 0) == []  # the joint task covers all tasks of the study
+    full_study = sequence.load_study(
+        "digits", ["large", "low", "far"], None, {"steps": 9, "task": {"prompts_per_step": 3}}
+    )
+    (joint,) = sequence.joint(full_study, columns, "sft", {}, 0)
     assert (joint.steps, joint.settings["task"]["prompts_per_step"], joint.settings["task"]["sft_fraction"]) == (
         27,
         3,
@@ -160,7 +164,7 @@ def test_arguments_select_tasks_order_and_settings() -> None:
     assert len(joint.settings["task"]["target"]) == 3
 
 
-def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_without_a_study_use_the_arms_and_settings_of_their_own_study(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = {"visurf": "visurf", "other": "bases.digits"}
     raw = {"set": {"task": {}}, "arms": {"sft": {"optim": {"max_grad_norm": 2}, "tune": {"optim.lr": [1]}}, "grpo": {}}}
     load = Study.load
@@ -169,23 +173,23 @@ def test_tasks_without_a_study_take_arms_and_settings_from_their_own(monkeypatch
         return load(name) if name == "visurf" else Study.model_validate({**raw, "task": shipped[name]})
 
     monkeypatch.setattr(Study, "load", fake)
-    found = sequence.load_study("", ["visurf", "other"], None, {})
-    assert (list(found.tasks), list(found.arms)) == (["visurf", "other"], ["sft", "grpo"])
-    first = sequence.chain(found, [], "sft", {}, 0)[0].settings
+    loaded = sequence.load_study("", ["visurf", "other"], None, {})
+    assert (list(loaded.tasks), list(loaded.arms)) == (["visurf", "other"], ["sft", "grpo"])
+    first = sequence.chain(loaded, [], "sft", {}, 0)[0].settings
     assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 512)
-    assert sequence.chain(found, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
+    assert sequence.chain(loaded, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
     with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
         sequence.load_study("", ["visurf", "other"], ["visurf"], {})
 
 
 def test_the_shipped_study_is_valid() -> None:
-    found = sequence.load_study("digits", [], None, {})
-    assert sequence.check(found) == "tiny"
-    assert {"sft", "rl"} <= set(found.arms)
+    loaded = sequence.load_study("digits", [], None, {})
+    assert sequence.check(loaded) == "tiny"
+    assert {"sft", "rl"} <= set(loaded.arms)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "wanted study=NAME"),
         (["study=nothing"], "no study 'nothing': wanted configs/continual/nothing.yaml"),
@@ -198,9 +202,9 @@ def test_the_shipped_study_is_valid() -> None:
         (["tasks=visurf,bases.digits"], "no study 'bases.digits'"),
     ],
 )
-def test_wrong_arguments_are_reported_before_any_training(words: list[str], message: str) -> None:
+def test_wrong_arguments_are_reported_before_any_training(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        continual(words)
+        continual(arguments)
 
 
 @pytest.mark.parametrize(

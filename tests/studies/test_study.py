@@ -32,35 +32,35 @@ def test_a_grid_has_every_combination_and_an_arm_may_have_its_own() -> None:
 
 
 def test_settings_come_from_the_study_the_arm_and_the_grid() -> None:
-    made = STUDY.cell("a", {"optim.lr": 1e-3}, 2, 5)
-    assert made.settings["task"] == {"name": "visurf", "scenes": 8, "sft_fraction": 1.0}
-    assert made.settings["optim"] == {"lr": 1e-3}
-    assert (made.settings["seed"], made.settings["steps"], made.settings["eval"]) == (2, 5, {"before": False})
+    cell = STUDY.cell("a", {"optim.lr": 1e-3}, 2, 5)
+    assert cell.settings["task"] == {"name": "visurf", "scenes": 8, "sft_fraction": 1.0}
+    assert cell.settings["optim"] == {"lr": 1e-3}
+    assert (cell.settings["seed"], cell.settings["steps"], cell.settings["eval"]) == (2, 5, {"before": False})
     tuning = STUDY.cell("b", {}, 2, 5, tuning=True)
     assert tuning.settings["seed"] == TUNING_SEED + 2
     assert tuning.settings["eval"] == {"before": False, "after": False, "every": 5}
 
 
 def test_a_key_changes_with_settings_base_and_code_alone() -> None:
-    made = STUDY.cell("a", {"optim.lr": 1e-3}, 0, 5)
-    key = made.key("base", "code")
+    cell = STUDY.cell("a", {"optim.lr": 1e-3}, 0, 5)
+    key = cell.key("base", "code")
     assert key == STUDY.cell("a", {"optim.lr": 1e-3}, 0, 5).key("base", "code")
     others = [STUDY.cell("a", {"optim.lr": 1e-3}, 1, 5), STUDY.cell("a", {"optim.lr": 1e-4}, 0, 5)]
     others += [STUDY.cell("a", {"optim.lr": 1e-3}, 0, 6), STUDY.cell("b", {"optim.lr": 1e-3}, 0, 5)]
-    keys = [one.key("base", "code") for one in others] + [made.key("other", "code"), made.key("base", "other")]
+    keys = [other.key("base", "code") for other in others] + [cell.key("other", "code"), cell.key("base", "other")]
     assert len({key, *keys}) == 7
 
 
-def test_arms_are_picked_in_order_and_the_one_to_compare_with_stays_if_it_is_there() -> None:
+def test_selected_arms_keep_their_order_and_the_baseline() -> None:
     study = Study.load("visurf")
-    picked = study.select_arms(["visurf", "sft"])
-    assert (list(picked.arms), picked.against) == (["visurf", "sft"], "visurf")
+    selected = study.select_arms(["visurf", "sft"])
+    assert (list(selected.arms), selected.against) == (["visurf", "sft"], "visurf")
     assert study.select_arms(["sft", "grpo"]).against == ""
     with pytest.raises(ConfigError, match="arms=: the study has the arms"):
         study.select_arms([])
 
 
-def test_an_arm_may_be_compared_with_another_than_the_rest() -> None:
+def test_an_arm_can_have_its_own_baseline() -> None:
     study = Study.model_validate({"task": "sft", "against": "c", "arms": {"a": {"against": "b"}, "b": {}, "c": {}}})
     assert [study.opponent(arm) for arm in study.arms] == ["b", "c", "c"]
     assert "against" not in study.cell("a", {}, 0, 1).settings
@@ -79,23 +79,23 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
         Study.load(str(file))
 
 
-def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: Path) -> None:
+def test_the_code_hash_follows_imports_and_ignores_reporting_code(tmp_path: Path) -> None:
     run = code_hash.source("mmpost.runs.run")
     assert run is not None
-    seen, todo = set(), list(code_hash.imported(run))
+    visited, todo = set(), list(code_hash.imported(run))
     while todo:
         name = todo.pop()
         file = code_hash.source(name)
-        if file is not None and name not in seen:
-            seen.add(name)
+        if file is not None and name not in visited:
+            visited.add(name)
             todo += list(code_hash.imported(file))
     assert {
         "mmpost.training.trainer",
         "mmpost.models.chat.model",
         "mmpost.rollout.local",
         "mmpost.updates.adamw",
-    } <= seen
-    assert not [name for name in seen if name.startswith(code_hash.EXCLUDED)]
+    } <= visited
+    assert not [name for name in visited if name.startswith(code_hash.EXCLUDED)]
     task = tmp_path / "task.py"
     task.write_text("from mmpost.types import Task\n")
     first = code_hash.fingerprint(str(task))
@@ -104,7 +104,7 @@ def test_the_fingerprint_follows_imports_and_stops_at_what_only_shows(tmp_path: 
     assert code_hash.fingerprint(str(task)) != first
 
 
-def test_an_arm_begins_with_the_start_that_it_names_at_its_own_seed() -> None:
+def test_an_arm_starts_from_its_named_start_at_the_same_seed() -> None:
     study = Study.model_validate(
         {
             "task": "visurf",
@@ -114,10 +114,10 @@ def test_an_arm_begins_with_the_start_that_it_names_at_its_own_seed() -> None:
         }
     )
     assert study.with_start(study.cell("alone", {}, 2, 9)) == (None, study.cell("alone", {}, 2, 9))
-    first, own = study.with_start(study.cell("behind", {}, 2, 9))
+    first, second = study.with_start(study.cell("behind", {}, 2, 9))
     assert first is not None
-    assert (first.arm, first.seed, first.steps, own.arm, own.steps) == ("first", 2, 7, "behind", 9)
+    assert (first.arm, first.seed, first.steps, second.arm, second.steps) == ("first", 2, 7, "behind", 9)
     assert (first.settings["optim"]["lr"], first.settings["task"]["inject"], first.settings["seed"]) == (0.5, False, 2)
-    assert "after" not in own.settings
+    assert "after" not in second.settings
     with pytest.raises(ConfigError, match="arm lost: after='nowhere': the study has the starts first"):
         study.with_start(study.cell("lost", {}, 2, 9))

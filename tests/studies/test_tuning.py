@@ -1,4 +1,4 @@
-"""Which runs tuning needs, and which values it chooses."""
+"""Tuning: the runs that it needs, and the values that it chooses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmpost.studies.cells import Result, Runner, tune
 from mmpost.studies.study import TUNING_SEED, Cell, Study
 
 
-class Known(Result):
+class KnownResult(Result):
     """A run with a known metric on val: best at 1e-3, and higher for each further seed."""
 
     def val_metric(self, name: str) -> float:
@@ -17,18 +17,18 @@ class Known(Result):
         return {1e-4: 1.0, 1e-3: 5.0, 1e-2: 3.0}[self.cell.values["optim.lr"]] + self.cell.seed - TUNING_SEED
 
 
-class Asked(Runner):
+class RecordingRunner(Runner):
     def run_from_starts(self, pairs: Sequence[tuple[Cell | None, Cell]]) -> list[Result]:
         self.base = " ".join(f"{one.arm}:{one.steps}:{one.tuning}" for _, one in pairs)
-        return [Known(one, self.folder) for _, one in pairs]
+        return [KnownResult(one, self.folder) for _, one in pairs]
 
 
-def test_each_arm_takes_the_best_of_its_own_grid_and_one_point_is_not_tried(tmp_path: Path) -> None:
+def test_each_arm_uses_the_best_point_of_its_grid_and_a_single_point_is_not_tuned(tmp_path: Path) -> None:
     first = Study.model_validate(
         {"task": "visurf", "arms": {"a": {}}, "tune": {"optim.lr": [1e-4, 1e-3, 1e-2]}, "tune_seeds": 2}
     )
     second = Study.model_validate({"task": "visurf", "arms": {"b": {"tune": {"optim.lr": [1e-2]}}}})
-    runner = Asked(tmp_path, "", "")
+    runner = RecordingRunner(tmp_path, "", "")
     tuned = tune(runner, {"a": first, "b": second}, {"a": 7, "b": 9}, {"a": "x/f1", "b": "-x/loss"})
     assert runner.base == " ".join(["a:7:True"] * 6)
     assert [(point["val"], point["seeds"]) for point in tuned["a"]["tuning"]] == [

@@ -1,7 +1,7 @@
-"""Child processes that start as forks of the test process, and two ranks of them.
+"""Child processes forked from the test process, and two distributed ranks of them.
 
 A new interpreter spends about four seconds importing torch and transformers; a fork has both already. Forking is safe
-here because torch has one thread (OMP_NUM_THREADS=1) and no GPU. One test of each kind still starts real processes.
+here because torch has one thread (OMP_NUM_THREADS=1) and no GPU. Some tests still start new interpreters.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mmpost.core import distributed
 
 
 class Forked:
-    """Runs `work` in a forked child that prints to the file `log`; offers what tests use of `subprocess.Popen`.
+    """Runs `work` in a forked child with output to the file `log`; offers the methods of `Popen` that tests use.
 
-    The exit status is what `work` returns, 0 for None and 1 for an exception.
+    The exit status is the return value of `work`: 0 for None, 1 for an exception.
     """
 
     def __init__(self, work: Callable[[], int | None], log: Path, **environment: str) -> None:
@@ -77,27 +77,27 @@ def _be_child(work: Callable[[], int | None], log: Path, environment: dict[str, 
         os.environ.update(environment)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        warnings.simplefilter("default")  # a process of its own would not have pytest's filters either
+        warnings.simplefilter("default")  # a new process would not have the filters of pytest either
         code = work() or 0
-    except BaseException:  # noqa: BLE001  (also SystemExit: the exit status is the parent's only news)
+    except BaseException:  # noqa: BLE001  (also SystemExit: the parent only gets the exit status)
         traceback.print_exc()
     finally:
-        # Neither pytest nor xdist may notice that there is a second process.
+        # Skip the exit handlers of pytest and xdist.
         sys.stdout.flush()
         os._exit(code)
 
 
-def command(words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Forked:
-    """`mmpost WORDS` in a forked child."""
-    return Forked(lambda: cli.main(words), log, **(environment or {}))
+def command(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Forked:
+    """`mmpost ARGUMENTS` in a forked child."""
+    return Forked(lambda: cli.main(arguments), log, **(environment or {}))
 
 
-def on_two_ranks(compute: Callable[[], Any], place: Path) -> Any:
-    """What `compute` returns on rank 0 of two gloo ranks: tensors and plain containers. Files go to `place`.
+def on_two_ranks(compute: Callable[[], Any], folder: Path) -> Any:
+    """The result of `compute` on rank 0 of two gloo ranks: tensors and plain containers. Writes files to `folder`.
 
     Raises RuntimeError with the output of a rank that fails.
     """
-    out = place / "rank-0.pt"
+    out = folder / "rank-0.pt"
 
     def work() -> None:
         distributed.start("cpu")
@@ -110,11 +110,11 @@ def on_two_ranks(compute: Callable[[], Any], place: Path) -> Any:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [Forked(work, place / f"rank-{r}.log", RANK=r, LOCAL_RANK=r, **group) for r in ("0", "1")]
+    ranks = [Forked(work, folder / f"rank-{r}.log", RANK=r, LOCAL_RANK=r, **group) for r in ("0", "1")]
     end = time.monotonic() + 300
     while any(rank.poll() is None for rank in ranks):
         failed = [rank for rank in ranks if rank.poll()]
-        if failed or time.monotonic() > end:  # the other one would wait for it
+        if failed or time.monotonic() > end:  # the other rank would wait for it
             for rank in ranks:
                 rank.kill()
             break

@@ -1,4 +1,4 @@
-"""The gradient of one optimiser step on the tiny model, however it is cut up."""
+"""The gradient of one optimizer step on the tiny model, for any micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mmpost.types import Objective, Reply, Sample
 COLUMNS = ("old_logp", "ref_logp", "behaviour_logp")
 
 
-class Keep:
-    """An engine that adds up gradients and never moves."""
+class GradientAccumulator:
+    """An engine that accumulates gradients without updating weights."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
@@ -35,7 +35,7 @@ class Keep:
         return {}
 
     def take(self) -> Tensor:
-        """The gradient as one vector; clears it."""
+        """Return the gradient as one vector and clear it."""
         parameters = list(self.module.parameters())
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
         for p in parameters:
@@ -56,8 +56,8 @@ def ragged_groups(model: ChatModel, groups: int = 8, seed: int = 0) -> list[Samp
         for _ in range(1 + i % 3):
             length = int(number(1, 10))
             ids = tuple(torch.randint(10, 500, (length,), generator=rng).tolist())
-            near = [-6.7 + number(-0.3, 0.3) for _ in ids]
-            columns = {name: [v + number(-0.2, 0.2) for v in near] for name in COLUMNS}
+            logps = [-6.7 + number(-0.3, 0.3) for _ in ids]
+            columns = {name: [v + number(-0.2, 0.2) for v in logps] for name in COLUMNS}
             numbers = {"advantage": number(-2, 2), "truncated": float(length > 7), "injected": float(len(replies) == 2)}
             replies.append(Reply((), "policy", ids, columns={**columns, **numbers, "temperature": 0.9}))
         samples.append(replace(scene, replies=tuple(replies)))
@@ -66,7 +66,7 @@ def ragged_groups(model: ChatModel, groups: int = 8, seed: int = 0) -> list[Samp
 
 @functools.cache
 def _model(folder: str) -> ChatModel:
-    """Loaded once, as nothing here moves its weights."""
+    """Cached, because nothing here changes its weights."""
     return ChatModel.load(folder, ModelSettings(name=folder, device="cpu"))
 
 
@@ -77,23 +77,23 @@ def gradient(
     max_replies_per_microbatch: int = 0,
     updates: int = 1,
 ) -> tuple[Tensor, float]:
-    """Gradient (summed over the updates of one rollout batch) and loss, on this rank's share of the samples."""
+    """Gradient (summed over the updates of one rollout batch) and loss on the samples of this rank."""
     model = _model(folder)
-    model.module.zero_grad()  # a test that expects an error in the middle of a step leaves its gradients behind
+    model.module.zero_grad()  # a test that expects an error in a step leaves its gradients
     model.compute = ComputeSettings(max_replies_per_microbatch=max_replies_per_microbatch)
-    job = TrainingContext(model, LocalRollout(model), 0)
-    mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
-    engine = Keep(model.module)
-    pieces = trainer.split_minibatches(mine, updates)
+    context = TrainingContext(model, LocalRollout(model), 0)
+    local_samples = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
+    engine = GradientAccumulator(model.module)
+    minibatches = trainer.split_minibatches(local_samples, updates)
     total = torch.zeros(sum(p.numel() for p in model.module.parameters()))
     loss = 0.0
-    for piece, counts in zip(pieces, trainer.denominators(objective, model, pieces), strict=True):
-        trainer.optimizer_step(job, engine, objective, piece, counts)
+    for minibatch, counts in zip(minibatches, trainer.denominators(objective, model, minibatches), strict=True):
+        trainer.optimizer_step(context, engine, objective, minibatch, counts)
         total += engine.take()
-        loss += job.pop_metrics()["loss"]
+        loss += context.pop_metrics()["loss"]
     return total, loss
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Norm of the difference over norm."""
+    """Norm of the difference, divided by the norm of `b`."""
     return float((a - b).norm() / b.norm())

@@ -1,6 +1,6 @@
-"""Kills saves of a small checkpoint before every single thing that they do to files, and looks at what is left.
+"""Kills saves of a small checkpoint before every file operation, and checks what is left.
 
-Run by test_checkpoint.py in a process of its own, because it forks; prints the number of kills of each scenario.
+Run by test_checkpoint.py in a separate process, because it forks; prints the number of kills per scenario.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 
 from mmpost.runs import checkpoint
 
-TOUCHES = ("open", "os.", "shutil.")
+FILE_EVENTS = ("open", "os.", "shutil.")
 
 
-class Small:
-    """A model of one number, which is also in the state, so that a mixture of two checkpoints shows."""
+class OneNumberModel:
+    """A model of one number, also stored in the state, to detect a mixture of two checkpoints."""
 
     module = SimpleNamespace(peft_config=None)
 
@@ -42,26 +42,26 @@ class Small:
 
 
 def save(root: Path, step: int, mark: int, done: Path | None = None) -> None:
-    """As a run does it: save, note that it is done, point best, prune."""
+    """As in a run: save, touch `done`, link best, prune."""
     tensors = {"rng": [torch.arange(3)], "mark": mark}
-    checkpoint.save(root, step, Small(mark), checkpoint.Snapshot({"mark": mark}, tensors))  # type: ignore[arg-type]
+    checkpoint.save(root, step, OneNumberModel(mark), checkpoint.Snapshot({"mark": mark}, tensors))  # type: ignore[arg-type]
     if done is not None:
         done.touch()
     checkpoint.set_link(root / "best", f"step-{step}")
     checkpoint.prune(root, 1)
 
 
-def killed(root: Path, at: int, work: Callable[[], None]) -> bool:
-    """Do `work` in a child that kills itself before its `at`-th touch of a file in `root`; False: it ended before."""
+def run_and_kill(root: Path, at: int, work: Callable[[], None]) -> bool:
+    """Run `work` in a child killed before its `at`-th file operation in `root`; False if it finished before."""
     child = os.fork()
     if child == 0:
-        seen = 0
+        num_operations = 0
 
         def hook(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal seen
-            if event.startswith(TOUCHES) and any(str(root) in str(a) for a in args):
-                seen += 1
-                if seen == at:
+            nonlocal num_operations
+            if event.startswith(FILE_EVENTS) and any(str(root) in str(a) for a in args):
+                num_operations += 1
+                if num_operations == at:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
@@ -86,23 +86,23 @@ def mark(folder: Path) -> int:
     return marks.pop()
 
 
-def look(root: Path, allowed: set[int]) -> int:
-    """What a resume would find: a whole checkpoint, among `allowed`; all with the name of one are whole."""
+def check_resume(root: Path, allowed: set[int]) -> int:
+    """Check what a resume finds: every checkpoint is complete, and the newest has a mark in `allowed`."""
     before = sorted(p.name for p in root.iterdir())
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        found = checkpoint.newest(root)
-    assert found is not None, f"nothing to resume from: {before}"
-    assert not said.getvalue(), f"had to search: {said.getvalue()} {before}"
-    assert mark(found) in allowed, f"found {mark(found)}, wanted one of {allowed}: {before}"
+    warnings = io.StringIO()
+    with contextlib.redirect_stderr(warnings):
+        newest = checkpoint.newest(root)
+    assert newest is not None, f"nothing to resume from: {before}"
+    assert not warnings.getvalue(), f"had to search: {warnings.getvalue()} {before}"
+    assert mark(newest) in allowed, f"found {mark(newest)}, wanted one of {allowed}: {before}"
     for folder in root.glob("step-*"):
         mark(folder)
-    assert sorted(p.name for p in root.iterdir()) == before, "looking changed something"
-    return mark(found)
+    assert sorted(p.name for p in root.iterdir()) == before, "reading changed the folder"
+    return mark(newest)
 
 
 def scenario(base: Path, step: int, rng: random.Random) -> int:
-    """Kill the save of `step` over 1 and 2 everywhere, and some of the saves after it; number of kills."""
+    """Kill the save of `step` (after 1 and 2) at every operation, and some later saves; returns the number of kills."""
     kills = 0
     for at in range(1, 1000):
         root, done = base / f"{step}-{at}" / "checkpoints", base / f"{step}-{at}" / "done"
@@ -110,18 +110,18 @@ def scenario(base: Path, step: int, rng: random.Random) -> int:
         shutil.copytree(root / "step-1", root / "kept")
         save(root, 2, 2)
         (root / "kept").rename(root / "step-1")
-        if not killed(root, at, lambda root=root, done=done: save(root, step, 3, done)):
+        if not run_and_kill(root, at, lambda root=root, done=done: save(root, step, 3, done)):
             break
         kills += 1
-        now = look(root, {3} if done.exists() else {2, 3})
+        current = check_resume(root, {3} if done.exists() else {2, 3})
         done.unlink(missing_ok=True)
-        # The resumed run writes the same step, and is killed as well.
-        second = rng.randint(1, 40)
-        if killed(root, second, lambda root=root, done=done: save(root, step, 4, done)):
+        # The resumed run saves the same step, and is killed too.
+        second_kill = rng.randint(1, 40)
+        if run_and_kill(root, second_kill, lambda root=root, done=done: save(root, step, 4, done)):
             kills += 1
-            now = look(root, {4} if done.exists() else {now, 4})
+            current = check_resume(root, {4} if done.exists() else {current, 4})
         save(root, step + 1, 5)
-        assert look(root, {5}) == 5
+        assert check_resume(root, {5}) == 5
         left = sorted(p.name for p in root.iterdir())
         assert left == ["best", "last", f"step-{step + 1}"], f"leftovers: {left}"
         assert mark(root / "best") == 5

@@ -1,9 +1,9 @@
-"""Processes of `mmpost train` that wait for a SIGKILL in a phase of their work. Run by test_kills.py.
+"""Processes of `mmpost train` that are killed in a given phase. Run by test_kills.py.
 
-Each line of the input, {"phase", "at", "words"}, forks one: it tells its id, and in the at-th passage through the phase
-it tells so and works on, until whoever reads that kills it, but never past the end of the phase. In the phases of FILES
-it kills itself before it touches a file. Without a phase it tells at its end how long each phase took. What it prints
-goes to the file that is named. When it has ended, its status is told. Forks save importing torch 21 times.
+Each input line, {"phase", "at", "words", "said"}, forks one run. It reports its pid; when it enters the phase for the
+at-th time, it reports that and continues until the test kills it, at most to the end of the phase. In phases of FILES
+it kills itself before a file operation. Without a phase, it reports the mean duration of each phase at the end. Its
+output goes to the file `said`. The parent reports its exit status. Forking saves importing torch 21 times.
 """
 
 from __future__ import annotations
@@ -20,70 +20,70 @@ from collections.abc import Callable
 from typing import Any
 
 FILES = {"renames": ("os.rename", "os.symlink", "os.remove"), "pruning": ("os.rename", "os.remove", "os.rmdir")}
-"""Phases that are cut between two touches of files, as Python's audit events call them."""
+"""Phases killed between two file operations, given as Python audit events."""
 
 
-TOLD = os.dup(1)
-"""The pipe to the test; what a run prints goes elsewhere."""
+REPORT_PIPE = os.dup(1)
+"""The pipe to the test; the output of the run goes to a file."""
 
 
-def tell(**what: Any) -> None:
-    os.write(TOLD, (json.dumps(what) + "\n").encode())
+def report(**what: Any) -> None:
+    os.write(REPORT_PIPE, (json.dumps(what) + "\n").encode())
 
 
 class Killer:
     def __init__(self, phase: str, at: int) -> None:
         self.phase, self.at = phase, at
-        self.seen = 0
-        self.job: Any = None
+        self.num_calls = 0
+        self.context: Any = None
         self.inside: list[str] = []
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def within(self, phase: str, owner: Any, name: str, also: str = "") -> None:
-        """Make calls of `owner.name` the phase: those inside `also`, if it is given, and outside evaluation."""
-        plain = getattr(owner, name)
+        """Declare calls of `owner.name` as the phase, except in evaluation; only inside phase `also` if given."""
+        original = getattr(owner, name)
 
-        @functools.wraps(plain)
+        @functools.wraps(original)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if "evaluation" in self.inside or (also and also not in self.inside):
-                return plain(*args, **kwargs)
+                return original(*args, **kwargs)
             start = time.perf_counter()
-            mine = phase == self.phase and phase not in FILES and self._count()
+            is_target = phase == self.phase and phase not in FILES and self._count()
             self.inside.append(phase)
             try:
-                if mine:
-                    tell(step=self.step())
-                return plain(*args, **kwargs)
+                if is_target:
+                    report(step=self.step())
+                return original(*args, **kwargs)
             finally:
                 self.inside.pop()
                 self.seconds[phase].append(time.perf_counter() - start)
-                if mine:
-                    tell(waits=True)
+                if is_target:
+                    report(waits=True)
                     signal.pause()
 
         setattr(owner, name, wrapped)
 
     def step(self) -> int:
-        """Steps done."""
-        return self.job.step if self.job else 0
+        """Number of finished steps."""
+        return self.context.step if self.context else 0
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self.phase in FILES and self.phase in self.inside and event in FILES[self.phase] and self._count():
-            tell(step=self.step(), moment=f"before {event} {os.path.basename(str(args[0]))}")
+            report(step=self.step(), moment=f"before {event} {os.path.basename(str(args[0]))}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _count(self) -> bool:
-        self.seen += 1
-        return self.seen == self.at
+        self.num_calls += 1
+        return self.num_calls == self.at
 
 
 def after(owner: Any, name: str, act: Callable[..., None]) -> None:
-    plain = getattr(owner, name)
+    original = getattr(owner, name)
 
-    @functools.wraps(plain)
+    @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         act(*args)
-        return plain(*args, **kwargs)
+        return original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
 
@@ -109,14 +109,14 @@ def train(phase: str, at: int, words: list[str]) -> int:
     killer.within("renames", checkpoint, "_place")
     killer.within("pruning", checkpoint, "prune")
 
-    def note(job: Any, *_: Any) -> None:
-        killer.job = job
+    def remember_context(context: Any, *_: Any) -> None:
+        killer.context = context
 
-    after(trainer, "train_stage", note)
+    after(trainer, "train_stage", remember_context)
     sys.addaudithook(killer.hook)
-    tell(began=os.getpid())
+    report(began=os.getpid())
     code = cli.main(["train", *words])
-    tell(seconds={phase: sum(found) / len(found) for phase, found in killer.seconds.items()})
+    report(seconds={phase: sum(durations) / len(durations) for phase, durations in killer.seconds.items()})
     return code
 
 
@@ -126,21 +126,21 @@ def main() -> None:
     import mmpost.runs.session  # noqa: F401
 
     for line in sys.stdin:
-        wanted = json.loads(line)
+        request = json.loads(line)
         child = os.fork()
         if child == 0:
-            said = os.open(wanted.pop("said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
+            output_file = os.open(request.pop("said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output_file, 1)
+            os.dup2(output_file, 2)
             code = 1
             try:
-                code = train(**wanted)
+                code = train(**request)
             finally:
                 if code:
                     traceback.print_exc()
                 sys.stdout.flush()
                 os._exit(code)
-        tell(status=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        report(status=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 if __name__ == "__main__":

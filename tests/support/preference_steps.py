@@ -1,4 +1,4 @@
-"""Preference losses of each unit, and judged replies for them."""
+"""Preference losses of each unit, and labeled replies for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def judged(n: int = 6, seed: int = 0) -> list[Sample]:
-    """Scenes with a chosen and a rejected reply of 1 to 9 random tokens, and one that belongs to another prompt."""
+    """Scenes with a chosen, a rejected and a mismatched reply of 1 to 9 random tokens."""
     rng = torch.Generator().manual_seed(seed)
     samples = []
     for scene in Scenes(n=n, seed=5):

@@ -1,4 +1,4 @@
-"""Made-up stars in the published form of the AstroM3 data set."""
+"""Synthetic stars in the released format of the AstroM3 dataset."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mmpost.data.worlds.stars.catalogue import Stars
 
 
 def rows(n: int) -> list[dict[str, Any]]:
-    """The first `n` training stars."""
-    made = []
+    """Rows of the first `n` training stars."""
+    records = []
     for sample in (Stars("train", 64)[i] for i in range(n)):
         curve, spectrum, record = (p.value.open() for p in sample.prompt)
         metadata = {"meta_cols": {k: record[k] for k in META}, "photo_cols": {k: record[k] for k in PHOTO}}
         points = {"photometry": curve.table.tolist(), "spectra": spectrum.table.tolist()}
-        made.append({**points, "metadata": metadata, "label": sample.truth})
-    return made
+        records.append({**points, "metadata": metadata, "label": sample.truth})
+    return records
 
 
 def save(folder: Path, n: int) -> str:
-    """Three equal splits, as `datasets` saves them."""
+    """Save three equal splits with `datasets`."""
     data = datasets.Dataset.from_list(rows(n))
     datasets.DatasetDict({"train": data, "validation": data, "test": data}).save_to_disk(str(folder))
     return str(folder)

@@ -1,13 +1,15 @@
-"""Settings of the smallest runs on random weights, and what they leave."""
+"""Settings of minimal runs on random weights, and readers of their output."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+import mmpost
 from mmpost.config import run_config
 from mmpost.core import run_files
 
@@ -17,7 +19,7 @@ QUICK: dict[str, Any] = {
     "log": {"progress": False},
     "steps": 2,
 }
-"""Of any task."""
+"""Settings for any task."""
 
 GROUPS = run_config.merge(
     QUICK, {"task": {"name": "visurf", "prompts_per_step": 2, "num_generations": 2, "sampling": {"max_tokens": 4}}}
@@ -39,26 +41,33 @@ TWO_STAGES = run_config.merge(
         "steps": 6,
     },
 )
-"""Two stages, two updates on each rollout batch, a reference."""
+"""Two stages, two updates per rollout batch, a reference."""
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Of its last checkpoint: the model's, or those of its adapters."""
+    """Weights of the last checkpoint: of the model, or of its adapters."""
     folder = run / "checkpoints" / "last"
     return load_file(next(iter(sorted(folder.glob("*.safetensors")))))
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    """Whether two runs ended in the same bits."""
+    """Whether the final weights of two runs are bit-identical."""
     first, second = weights(a), weights(b)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """What it logged of every step."""
+    """The logged metrics of each step."""
     return run_files.read_lines(run / "metrics.jsonl")
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The same without what a clock decides."""
+    """The logged metrics without timings."""
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines(run)]
+
+
+def resume_copy(run: Path, step: int, copy: Path) -> Path:
+    """Copy a finished run to `copy`, and resume the copy from the checkpoint of `step`."""
+    shutil.copytree(run, copy, symlinks=True)
+    mmpost.train(resume=str(copy / "checkpoints" / f"step-{step}"))
+    return copy

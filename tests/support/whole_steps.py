@@ -1,4 +1,4 @@
-"""An objective that sees a whole step, over log-probs and a scalar of the model; one step of it, however cut up."""
+"""An objective over the full batch of a step, on log-probs and a model scalar; one step with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from gradients import Keep, ragged_groups
+from gradients import GradientAccumulator, ragged_groups
 from torch import Tensor
 
 from mmpost.config.settings import ComputeSettings, ModelSettings
@@ -20,11 +20,11 @@ from mmpost.types import Batch, Loss, Objective, Outputs, Sample
 
 
 class Coupled(Objective):
-    """Each reply against all others, times a learnable scale; a detached mean over the batch, as KTO's z."""
+    """Compares each reply with all others, with a learnable scale and a detached batch mean like the z of KTO."""
 
     unit: ClassVar[Literal["reply", "group", "batch"]] = "batch"
     old: bool = False
-    """Also reads remembered log-probs."""
+    """Also reads old log-probs."""
 
     @property
     def required_columns(self) -> frozenset[str]:
@@ -35,7 +35,7 @@ class Coupled(Objective):
         return frozenset({"old_logp"}) if self.old else frozenset()
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        # Not additive: pairs of replies of the whole step.
+        # Not additive over micro-batches: pairs of all replies of the step.
         batch.tok("mask")
         return {"pairs": float(batch.replies * (batch.replies - 1)), "z": float(batch.replies)}
 
@@ -54,21 +54,21 @@ class Coupled(Objective):
 
 
 class Scaled(ChatModel):
-    """Hands out a learnable scalar, as embedding models do; keeps what it computed."""
+    """Returns a learnable scalar, as embedding models do; records its log-probs."""
 
-    made: list[tuple[bool, Tensor]]
+    computed: list[tuple[bool, Tensor]]
 
     def __call__(self, batch: Batch, wants: Collection[str], train: bool | None = None) -> Outputs:
         if not hasattr(self.module, "log_scale"):
             self.module.log_scale = torch.nn.Parameter(torch.tensor(0.5))
         outputs = super().__call__(batch, wants, train)
-        self.made = [*getattr(self, "made", []), (torch.is_grad_enabled(), outputs.logp.detach().clone())]  # type: ignore[union-attr]
+        self.computed = [*getattr(self, "computed", []), (torch.is_grad_enabled(), outputs.logp.detach().clone())]  # type: ignore[union-attr]
         return replace(outputs, aux={"log_scale": self.module.log_scale})
 
 
-def load(folder: str, micro: int = 0, kind: type[ChatModel] = Scaled, **compute: Any) -> ChatModel:
-    """In float64: what is left of a difference then is the method's, not that of the processor's kernels."""
-    model = kind.load(
+def load(folder: str, micro: int = 0, model_class: type[ChatModel] = Scaled, **compute: Any) -> ChatModel:
+    """In float64, so that differences come from the method and not from kernels."""
+    model = model_class.load(
         folder, ModelSettings(name=folder, device="cpu"), ComputeSettings(max_replies_per_microbatch=micro, **compute)
     )
     model.module.double()
@@ -78,10 +78,10 @@ def load(folder: str, micro: int = 0, kind: type[ChatModel] = Scaled, **compute:
 def step(
     model: ChatModel, objective: Objective, samples: Sequence[Sample] | None = None, fresh: bool = False
 ) -> tuple[Tensor, dict[str, float], list[Sample]]:
-    """Gradient, numbers of the log, and samples of one step on this rank's share."""
-    job, engine = TrainingContext(model, LocalRollout(model), 0), Keep(model.module)
-    mine = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
-    (counts,) = trainer.denominators(objective, model, [mine])
-    _, left = trainer.optimizer_step(job, engine, objective, mine, counts, on_policy=fresh)
-    numbers = {k: v for k, v in job.pop_metrics().items() if not k.startswith("time/")}
-    return engine.take(), numbers, left
+    """Gradient, metrics and samples of one step on the samples of this rank."""
+    context, engine = TrainingContext(model, LocalRollout(model), 0), GradientAccumulator(model.module)
+    local_samples = list(samples or ragged_groups(model))[distributed.rank() :: distributed.world()]
+    (counts,) = trainer.denominators(objective, model, [local_samples])
+    _, remaining = trainer.optimizer_step(context, engine, objective, local_samples, counts, on_policy=fresh)
+    metrics = {k: v for k, v in context.pop_metrics().items() if not k.startswith("time/")}
+    return engine.take(), metrics, remaining

@@ -1,4 +1,4 @@
-"""Temporal-R1: the arms, what a label earns, the built-in splits, and videos that cannot be read."""
+"""Temporal-R1: the reward arms, the reward of a label, the published settings, and unreadable videos."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply
 
 
-def task(**fields: Any) -> TemporalR1:
+def make_temporal_r1(**fields: Any) -> TemporalR1:
     return TemporalR1.model_validate({"question_types": QUESTION_TYPES, "clips": 16, "bench_clips": 16, **fields})
 
 
-def reward(made: TemporalR1) -> Score:
-    (stage,) = made.stages()
+def score_transform(built: TemporalR1) -> Score:
+    (stage,) = built.stages()
     return next(t for t in stage.transforms if isinstance(t, Score))
 
 
 @pytest.mark.parametrize("arm", [{}, {"semantic": False}, {"temporal": False}, {"released": True}])
-def test_a_label_earns_all_in_every_arm(arm: dict[str, Any]) -> None:
-    made = task(reward=arm)
-    (stage,) = made.stages()
-    dual, (gold,) = reward(made).rewards["dual"], made.gold()
+def test_a_label_earns_the_full_reward_in_every_arm(arm: dict[str, Any]) -> None:
+    built = make_temporal_r1(reward=arm)
+    (stage,) = built.stages()
+    dual, (gold,) = score_transform(built).rewards["dual"], built.gold()
     for sample in stage.source:
         text = gold.text(sample)
         assert text is not None
         assert gold.is_parseable is not None
         assert gold.is_parseable(text)
-        # Released, an answer is what stands in the tags; only quoted capitals are taken out of JSON.
-        least = 2 / 3 if arm.get("released") and sample.truth["spans"] and sample.truth["answer"] else 1.0
-        assert dual(sample, Reply((Part("text", text),))) == pytest.approx(least)
+        # The released reward takes the whole content of the tags as the answer, except quoted capitals in JSON.
+        expected = 2 / 3 if arm.get("released") and sample.truth["spans"] and sample.truth["answer"] else 1.0
+        assert dual(sample, Reply((Part("text", text),))) == pytest.approx(expected)
 
 
-def test_only_the_dual_reward_counts_and_its_terms_are_logged() -> None:
-    score = reward(task())
+def test_only_the_dual_reward_has_a_weight_and_its_terms_are_logged() -> None:
+    score = score_transform(make_temporal_r1())
     assert list(score.rewards) == ["dual", "format", "semantic", "temporal"]
     assert [score.weights.get(name, 1.0) for name in score.rewards] == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_the_published_settings_are_the_configuration() -> None:
     run, _ = run_config.load([{"task": "temporal_r1", "model": "Qwen/Qwen2.5-VL-3B-Instruct"}])
-    made = make_task(run)
-    assert isinstance(made, TemporalR1)
-    assert (made.policy.beta, made.policy.kl_estimator, made.policy.entropy) == (1e-2, "k3", 1e-3)
-    assert (made.num_generations, made.prompts_per_step, made.sampling.max_tokens, made.sampling.temperature) == (
+    built = make_task(run)
+    assert isinstance(built, TemporalR1)
+    assert (built.policy.beta, built.policy.kl_estimator, built.policy.entropy) == (1e-2, "k3", 1e-3)
+    assert (built.num_generations, built.prompts_per_step, built.sampling.max_tokens, built.sampling.temperature) == (
         8,
         16,
         2048,
@@ -69,12 +69,12 @@ def test_the_published_settings_are_the_configuration() -> None:
         1.0,
         "constant",
     )
-    assert all(name in made.instructions["grounding"] for name in ("{question}", '"start_time": "3.0"'))
+    assert all(name in built.instructions["grounding"] for name in ("{question}", '"start_time": "3.0"'))
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    """Rows with videos of which two can be read: one of them without a constant rate."""
+def video_folder(tmp_path: Path) -> Path:
+    """Rows of six videos, two of them readable; one of these has a variable frame rate."""
     good = Clips(n=1)[0].prompt[0].value.bytes()
     (tmp_path / "good.mp4").write_bytes(good)
     (tmp_path / "cut.mp4").write_bytes(good[: len(good) // 2])
@@ -97,24 +97,24 @@ def films(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train(films: Path, tiny_folder: str, on_error: str) -> dict[str, Any]:
+def train(video_folder: Path, tiny_folder: str, on_error: str) -> dict[str, Any]:
     return mmpost.train(
         task={"name": "temporal_r1", "prompts_per_step": 6, "num_generations": 2, "sampling": {"max_tokens": 4}},
         model=tiny_folder,
-        data={"train": str(films / "rows.jsonl"), "on_error": on_error},
+        data={"train": str(video_folder / "rows.jsonl"), "on_error": on_error},
         eval={"before": False, "after": False},
         steps=1,
         log={"progress": False, "tensorboard": False, "probe_every": 0},
-        out=str(films / "run"),
+        out=str(video_folder / "run"),
     )
 
 
-def test_videos_that_cannot_be_read_stop_a_run_unless_it_skips_them(films: Path, tiny_folder: str) -> None:
+def test_videos_that_cannot_be_read_stop_a_run_unless_it_skips_them(video_folder: Path, tiny_folder: str) -> None:
     with pytest.raises(DataError, match=r"(cut|sound|empty|absent)\.mp4"):
-        train(films, tiny_folder, "stop")
-    shutil.rmtree(films / "run")
-    summary = train(films, tiny_folder, "skip")
+        train(video_folder, tiny_folder, "stop")
+    shutil.rmtree(video_folder / "run")
+    summary = train(video_folder, tiny_folder, "skip")
     assert summary["status"] == "done"
     assert summary["skipped"]["rows"] == 4
     for name in ("cut.mp4", "sound.mp4", "empty.mp4", "absent.mp4"):
-        assert any(name in told for told in summary["skipped"]["named"])
+        assert any(name in message for message in summary["skipped"]["named"])

@@ -1,4 +1,4 @@
-"""Evaluation: intervals, and no trace in the run."""
+"""Evaluation: confidence intervals, bench names, and no side effects on the run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmpost.types import Bench, Context, FunctionTransform, Part, Reply, Sample,
 SAMPLES = [Sample(f"s{i}", (Part("text", ""),), (Reply((), scores={"hit": float(i % 4 == 0)}),)) for i in range(400)]
 
 
-def rate(samples: Sequence[Sample]) -> dict[str, float]:
+def hit_rate(samples: Sequence[Sample]) -> dict[str, float]:
     return {"rate": sum(s.replies[0].scores["hit"] for s in samples) / len(samples)}
 
 
-def test_the_interval_is_that_of_a_share() -> None:
-    score = intervals(rate, SAMPLES)["rate"]
+def test_the_confidence_interval_is_that_of_a_proportion() -> None:
+    score = intervals(hit_rate, SAMPLES)["rate"]
     half = 1.96 * (0.25 * 0.75 / 400) ** 0.5
     assert score["value"] == 0.25
     assert score["n"] == 400
@@ -29,26 +29,26 @@ def test_the_interval_is_that_of_a_share() -> None:
     assert score["high"] == pytest.approx(0.25 + half, abs=0.012)
 
 
-def test_a_metric_without_meaning_is_left_out() -> None:
+def test_an_undefined_metric_is_left_out() -> None:
     assert intervals(lambda samples: {"a": float("nan"), "b": 1.0}, SAMPLES).keys() == {"b"}
 
 
-class Two(Task):
-    """A task with two benches on test."""
+class TwoBenches(Task):
+    """A task with two benches."""
 
     def stages(self) -> Iterator[Stage]:
         yield from ()
 
     def benches(self, split: Split) -> list[Bench]:
-        return [Bench(f"{split}-{name}", SAMPLES, (), rate) for name in ("a", "b")]
+        return [Bench(f"{split}-{name}", SAMPLES, (), hit_rate) for name in ("a", "b")]
 
 
-def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
-    tasks = {"x": Two(), "y": Two()}
+def test_benches_of_several_tasks_are_prefixed_by_task() -> None:
+    tasks = {"x": TwoBenches(), "y": TwoBenches()}
 
     def selected(*names: str) -> list[str]:
         settings = EvalSettings.model_validate({"tasks": {"x": {"task": {}}, "y": {"task": {}, "benches": names}}})
-        return [bench.name for bench in select_benches(Two(), tasks, settings, "test")]
+        return [bench.name for bench in select_benches(TwoBenches(), tasks, settings, "test")]
 
     named = selected("test-b")
     assert named == ["x/test-a", "x/test-b", "y/test-b"]
@@ -56,8 +56,8 @@ def test_benches_of_several_tasks_are_told_apart_by_name() -> None:
         selected("c")
 
 
-def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
-    class Plain:
+def test_evaluation_changes_neither_log_nor_random_state() -> None:
+    class FramelessModel:
         def coordinate_frame(self, sample: Sample) -> None:
             return None
 
@@ -66,12 +66,12 @@ def test_evaluation_leaves_log_and_random_numbers_as_they_were() -> None:
         torch.rand(3)
         return samples
 
-    job = TrainingContext(Plain(), None, 0)  # type: ignore[arg-type]
-    job.scope = "rl"
-    job.log("loss", 2.0)
-    state, number = torch.get_rng_state(), job.seed_for("x")
-    scores = run_benches(job, [Bench("test", SAMPLES, (FunctionTransform(noisy),), rate)], max_samples=8)
+    run_context = TrainingContext(FramelessModel(), None, 0)  # type: ignore[arg-type]
+    run_context.scope = "rl"
+    run_context.log("loss", 2.0)
+    state, number = torch.get_rng_state(), run_context.seed_for("x")
+    scores = run_benches(run_context, [Bench("test", SAMPLES, (FunctionTransform(noisy),), hit_rate)], max_samples=8)
     assert scores["test/rate"]["n"] == 8
     assert torch.equal(torch.get_rng_state(), state)
-    assert job.seed_for("x") == number
-    assert job.pop_metrics() == {"loss": 2.0}
+    assert run_context.seed_for("x") == number
+    assert run_context.pop_metrics() == {"loss": 2.0}

@@ -1,4 +1,4 @@
-"""A loss over a whole step is the same however the step is cut, and counts nothing twice."""
+"""Gradient caching: a loss over the full batch does not depend on micro-batches or ranks, and counts nothing twice."""
 
 from __future__ import annotations
 
@@ -21,62 +21,64 @@ from mmpost.types import Batch, Outputs, Part, Reply, Sample
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_folder: str) -> tuple[torch.Tensor, dict[str, float]]:
-    """The plain way: all in one micro-batch."""
+def full_batch_step(tiny_folder: str) -> tuple[torch.Tensor, dict[str, float]]:
+    """The reference: the step in a single micro-batch."""
     model = load(tiny_folder)
-    flat, numbers, _ = step(model, Coupled())
-    assert [grad for grad, _ in model.made] == [True]  # type: ignore[attr-defined]
+    flat, metrics, _ = step(model, Coupled())
+    assert [grad for grad, _ in model.computed] == [True]  # type: ignore[attr-defined]
     assert model.module.log_scale.grad is None
-    return flat, numbers
+    return flat, metrics
 
 
-SAME = 1e-12
-"""Bound of `apart`; float64 leaves 4e-16."""
+TOLERANCE = 1e-12
+"""Bound of `max_difference`; rounding in float64 gives 4e-16."""
 
 
-def apart(flat: torch.Tensor, numbers: dict[str, float], whole: tuple[torch.Tensor, dict[str, float]]) -> float:
-    """The largest relative difference of a step to another: gradient, the model's own scalar in it, and each number.
+def max_difference(
+    flat: torch.Tensor, metrics: dict[str, float], reference: tuple[torch.Tensor, dict[str, float]]
+) -> float:
+    """The largest relative difference between two steps: gradient, gradient of the model scalar, and each metric.
 
-    The scalar is the first parameter of the module: were it counted once per micro-batch, the norm might hide that.
+    The scalar is the first parameter, compared separately: a count per micro-batch could be hidden by the norm.
     """
-    gradient, wanted = whole
+    gradient, expected_metrics = reference
     assert min(float(gradient.norm()), abs(float(gradient[0]))) > 1e-4
-    assert numbers.keys() == wanted.keys()
-    of_numbers = [abs(numbers[k] - v) / max(abs(v), 1e-9) for k, v in wanted.items()]
-    return max(relative(flat, gradient), relative(flat[:1], gradient[:1]), *of_numbers)
+    assert metrics.keys() == expected_metrics.keys()
+    metric_errors = [abs(metrics[k] - v) / max(abs(v), 1e-9) for k, v in expected_metrics.items()]
+    return max(relative(flat, gradient), relative(flat[:1], gradient[:1]), *metric_errors)
 
 
 @pytest.mark.parametrize("micro", [1, 3])
-def test_micro_batches_give_the_step_of_one(
-    micro: int, tiny_folder: str, whole: tuple[torch.Tensor, dict[str, float]]
+def test_micro_batches_give_the_step_of_the_full_batch(
+    micro: int, tiny_folder: str, full_batch_step: tuple[torch.Tensor, dict[str, float]]
 ) -> None:
     model = load(tiny_folder, micro)
-    flat, numbers, _ = step(model, Coupled())
-    grads = [grad for grad, _ in model.made]  # type: ignore[attr-defined]
+    flat, metrics, _ = step(model, Coupled())
+    grads = [grad for grad, _ in model.computed]  # type: ignore[attr-defined]
     assert grads == sorted(grads)
     assert sum(grads) == len(grads) / 2 > 1
     assert next(iter(dict(model.module.named_parameters()))) == "log_scale"
-    assert apart(flat, numbers, whole) < SAME
+    assert max_difference(flat, metrics, full_batch_step) < TOLERANCE
 
 
-def test_two_ranks_give_the_step_of_one(
-    tiny_folder: str, tmp_path: Path, whole: tuple[torch.Tensor, dict[str, float]]
+def test_two_ranks_give_the_step_of_one_rank(
+    tiny_folder: str, tmp_path: Path, full_batch_step: tuple[torch.Tensor, dict[str, float]]
 ) -> None:
-    of_two = on_two_ranks(lambda: [step(load(tiny_folder, micro), Coupled())[:2] for micro in (0, 2)], tmp_path)
-    for flat, numbers in of_two:
-        assert apart(flat, numbers, whole) < SAME
+    two_ranks = on_two_ranks(lambda: [step(load(tiny_folder, micro), Coupled())[:2] for micro in (0, 2)], tmp_path)
+    for flat, metrics in two_ranks:
+        assert max_difference(flat, metrics, full_batch_step) < TOLERANCE
 
 
-def test_remembered_log_probs_come_from_the_first_pass(tiny_folder: str) -> None:
+def test_old_log_probs_come_from_the_first_pass(tiny_folder: str) -> None:
     one, many = load(tiny_folder), load(tiny_folder, 2)
-    bare = [
+    without_logps = [
         replace(s, replies=tuple(replace(r, columns={"advantage": r.columns["advantage"]}) for r in s.replies))
         for s in ragged_groups(one)
     ]
-    a, numbers, left = step(one, Coupled(old=True), bare, fresh=True)
-    b, of_many, also = step(many, Coupled(old=True), bare, fresh=True)
-    assert apart(b, of_many, (a, numbers)) < SAME
-    for s, t in zip(left, also, strict=True):
+    a, metrics, remaining_one = step(one, Coupled(old=True), without_logps, fresh=True)
+    b, many_metrics, remaining_many = step(many, Coupled(old=True), without_logps, fresh=True)
+    assert max_difference(b, many_metrics, (a, metrics)) < TOLERANCE
+    for s, t in zip(remaining_one, remaining_many, strict=True):
         for r, q in zip(s.replies, t.replies, strict=True):
             assert r.columns["old_logp"] == pytest.approx(q.columns["old_logp"], rel=1e-4)
             assert len(r.columns["old_logp"]) == len(r.token_ids or ())  # type: ignore[arg-type]
@@ -89,17 +91,19 @@ def test_dropout_is_the_same_in_both_passes(tiny_folder: str) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
     step(model, Coupled())
-    made: list[Any] = model.made  # type: ignore[attr-defined]
-    half = len(made) // 2
-    for (_, first), (_, second) in zip(made[:half], made[half:], strict=True):
+    computed: list[Any] = model.computed  # type: ignore[attr-defined]
+    num_batches = len(computed) // 2
+    for (_, first), (_, second) in zip(computed[:num_batches], computed[num_batches:], strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
-    before = len(made)
+    before = len(computed)
     step(model, Coupled())
-    again = model.made[before : before + half]  # type: ignore[attr-defined]
-    assert all(not torch.allclose(a, b, atol=1e-3) for (_, a), (_, b) in zip(made[:half], again, strict=True))
+    second_step = model.computed[before : before + num_batches]  # type: ignore[attr-defined]
+    assert all(
+        not torch.allclose(a, b, atol=1e-3) for (_, a), (_, b) in zip(computed[:num_batches], second_step, strict=True)
+    )
 
 
-def test_dropout_of_a_tower_whose_pictures_are_kept_is_refused(tiny_folder: str) -> None:
+def test_dropout_in_an_encoder_with_cached_features_is_refused(tiny_folder: str) -> None:
     model = load(tiny_folder, 2)
     Lora(LoraSettings(dropout=0.5, target_groups=("vision", "language")))(model)
     with pytest.raises(ConfigError, match=r"lora.dropout=0"):
@@ -107,8 +111,8 @@ def test_dropout_of_a_tower_whose_pictures_are_kept_is_refused(tiny_folder: str)
     plain = load(tiny_folder, 2, reuse="off")
     Lora(LoraSettings(dropout=0.5, target_groups=("vision", "language")))(plain)
     step(plain, Coupled())
-    made: list[Any] = plain.made  # type: ignore[attr-defined]
-    torch.testing.assert_close(made[0][1], made[len(made) // 2][1], rtol=1e-4, atol=1e-4)
+    computed: list[Any] = plain.computed  # type: ignore[attr-defined]
+    torch.testing.assert_close(computed[0][1], computed[len(computed) // 2][1], rtol=1e-4, atol=1e-4)
 
 
 def test_scalars_that_differ_between_micro_batches_are_refused(tiny_folder: str) -> None:
@@ -119,10 +123,10 @@ def test_scalars_that_differ_between_micro_batches_are_refused(tiny_folder: str)
             return replace(outputs, aux={"balance": outputs.logp.mean()})
 
     with pytest.raises(TrainError, match=r"'balance'"):
-        step(load(tiny_folder, 1, kind=Balancing), Coupled())
+        step(load(tiny_folder, 1, model_class=Balancing), Coupled())
 
 
-def test_samples_without_replies_have_columns_and_kinds() -> None:
+def test_samples_without_replies_have_columns_and_modalities() -> None:
     samples = [
         Sample("a", (Part("image", None), Part("text", "x")), columns={"label": 1.0}),
         Sample("b", (Part("text", "y"),), columns={"label": 2.0}),
@@ -137,23 +141,23 @@ def test_samples_without_replies_have_columns_and_kinds() -> None:
     with pytest.raises(ColumnError, match="'b'"):
         collate([samples[0], replace(samples[1], columns={})], {"label"})
     other = collate([replace(samples[1], uid="c")], {"label", "mask"})
-    both = concatenate([batch, other, collate([], {"label"})])
-    assert both.sample("label").tolist() == [1, 2, 2]
-    assert both.has("image").tolist() == [True, False, False]
-    assert both.sample_ids.tolist() == [*batch.sample_ids.tolist(), *other.sample_ids.tolist()]
-    assert len(set(both.sample_ids.tolist())) == 3
+    joined = concatenate([batch, other, collate([], {"label"})])
+    assert joined.sample("label").tolist() == [1, 2, 2]
+    assert joined.has("image").tolist() == [True, False, False]
+    assert joined.sample_ids.tolist() == [*batch.sample_ids.tolist(), *other.sample_ids.tolist()]
+    assert len(set(joined.sample_ids.tolist())) == 3
 
 
-def test_batches_are_joined_as_if_they_had_been_one() -> None:
+def test_joined_batches_equal_one_batch() -> None:
     samples = [
         Sample(
             "a", (), (Reply((), "data", (1, 2), columns={"w": (0.1, 0.2)}), Reply((), "data", (3,), columns={"w": 2.0}))
         ),
         Sample("b", (), (Reply((), "data", (4, 5, 6), columns={"w": 1.0}),)),
     ]
-    whole = collate(samples, {"w", "mask"})
-    pieces = concatenate([collate([s], {"w", "mask"}) for s in samples])
-    assert pieces.reply_of.tolist() == whole.reply_of.tolist()
-    assert pieces.group_of.tolist() == whole.group_of.tolist()
-    assert pieces.tok("w").tolist() == whole.tok("w").tolist()
-    assert pieces.tok("mask").tolist() == whole.tok("mask").tolist()
+    single = collate(samples, {"w", "mask"})
+    joined = concatenate([collate([s], {"w", "mask"}) for s in samples])
+    assert joined.reply_of.tolist() == single.reply_of.tolist()
+    assert joined.group_of.tolist() == single.group_of.tolist()
+    assert joined.tok("w").tolist() == single.tok("w").tolist()
+    assert joined.tok("mask").tolist() == single.tok("mask").tolist()

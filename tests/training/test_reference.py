@@ -1,9 +1,8 @@
-"""A stage's reference: the end of an earlier stage or a model stays what it was, over stages, steps and resumes."""
+"""Stage references: an earlier stage or another model as reference stays fixed over stages, steps and resumes."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from small_runs import metrics, same_weights
+from small_runs import metrics, resume_copy, same_weights
 
 import mmpost
 from mmpost.config import run_config
@@ -26,9 +25,9 @@ from mmpost.training.context import TrainingContext
 from mmpost.transforms.generate import ReplyFromTruth
 from mmpost.types import Context, Model, Sample, Stage, Task, Transform
 
-HERE = str(Path(__file__))
+THIS_FILE = str(Path(__file__))
 SETTINGS: dict[str, Any] = {
-    "task": {"name": HERE},
+    "task": {"name": THIS_FILE},
     "model": "random-tiny",
     "optim": {"lr": 1e-3},
     "eval": {"before": False, "after": False},
@@ -43,13 +42,13 @@ def label(sample: Sample) -> str:
     return answer_text(sample.truth, thought="look")
 
 
-class Watch(Transform, Settings):
-    """Log the mean log-prob of fixed replies, under the policy and under the reference."""
+class LogReference(Transform, Settings):
+    """Logs the mean log-prob of fixed replies under policy and reference."""
 
     requires_reference: ClassVar[bool] = True
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        # As if they were sampled: what is read from the file of kept log-probs would show nothing.
+        # Origin "policy" bypasses the cache of reference log-probs.
         fixed = [Sample(s.uid, s.prompt, (context.encode_reply(label(s), "policy"),)) for s in PROBE]
         for of in ("policy", "reference"):
             rows = [x for s in context.logp(fixed, of) for row in s for x in row]
@@ -58,14 +57,14 @@ class Watch(Transform, Settings):
 
 
 class Staged(Task):
-    """Three stages of supervised learning that look at a reference."""
+    """Three supervised stages with a reference."""
 
     refers: str = "first"
     """Reference of the later stages."""
     late: bool = False
-    """The vision tower does not train before the second stage."""
+    """The vision encoder is frozen in the first stage."""
     first: float = 1.0
-    """Share of the first stage."""
+    """Fraction of the first stage."""
 
     def stages(self) -> Iterator[Stage]:
         edits = {"first": (Freeze(("vision",)),), "second": (thaw,)} if self.late else {}
@@ -75,7 +74,7 @@ class Staged(Task):
                 Scenes("train", ("single",), n=8, seed=i),
                 Likelihood(),
                 batch_size=2,
-                transforms=(Watch(), ReplyFromTruth(text=label)) if i else (ReplyFromTruth(text=label),),
+                transforms=(LogReference(), ReplyFromTruth(text=label)) if i else (ReplyFromTruth(text=label),),
                 fraction=1.0 if i else self.first,
                 edits=edits.get(name, ()),
                 reference=self.refers if i else "",
@@ -93,99 +92,97 @@ def run(out: Path, **task: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     run(out)
     return out
 
 
-def test_an_earlier_stage_stays_the_reference_over_the_stages_after_it(whole: Path) -> None:
-    lines = [line for line in metrics(whole) if "at/reference" in line]
+def test_an_earlier_stage_remains_the_reference_of_later_stages(finished_run: Path) -> None:
+    lines = [line for line in metrics(finished_run) if "at/reference" in line]
     assert [line["stage"] for line in lines] == ["second"] * 2 + ["third"] * 2
     assert len({line["at/reference"] for line in lines}) == 1
     assert lines[0]["at/reference"] == lines[0]["at/policy"], "the second stage starts from the end of the first"
     assert len({line["at/policy"] for line in lines}) == 4
 
 
-def test_without_a_name_it_is_the_start_of_each_stage(tmp_path: Path) -> None:
+def test_an_unnamed_reference_is_the_start_of_each_stage(tmp_path: Path) -> None:
     lines = [line for line in run(tmp_path / "run", refers="") if "at/reference" in line]
     assert [line["at/reference"] == line["at/policy"] for line in lines] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("step", [2, 3, 4, 5])
-def test_going_on_keeps_it_to_the_bit(step: int, whole: Path, tmp_path: Path) -> None:
-    """From the last step of the stage it names, within the next, at a boundary, and within the last."""
-    out = tmp_path / "run"
-    shutil.copytree(whole, out, symlinks=True)
-    mmpost.train(resume=str(out / "checkpoints" / f"step-{step}"))
-    assert same_weights(out, whole)
-    assert metrics(out) == metrics(whole)
+def test_resuming_keeps_the_reference_bit_for_bit(step: int, finished_run: Path, tmp_path: Path) -> None:
+    """Resumes at the last step of the reference stage, within the next, at a stage boundary, and within the last."""
+    out = resume_copy(finished_run, step, tmp_path / "run")
+    assert same_weights(out, finished_run)
+    assert metrics(out) == metrics(finished_run)
 
 
-def test_a_stage_without_steps_ends_where_it_stands(tmp_path: Path) -> None:
+def test_a_stage_without_steps_keeps_its_weights(tmp_path: Path) -> None:
     lines = [line for line in run(tmp_path / "run", first=0.0) if "at/reference" in line]
     assert len({line["at/reference"] for line in lines}) == 1
     assert lines[0]["at/reference"] == lines[0]["at/policy"]
     assert lines[0]["step"] == 1
 
 
-def test_what_begins_to_train_later_is_pinned_too(tmp_path: Path) -> None:
+def test_parameters_unfrozen_later_are_part_of_the_reference(tmp_path: Path) -> None:
     lines = [line for line in run(tmp_path / "run", late=True) if "at/reference" in line]
     assert len({line["at/reference"] for line in lines}) == 1
     assert lines[0]["at/reference"] == lines[0]["at/policy"]
 
 
-def test_a_model_is_a_reference(whole: Path, tmp_path: Path) -> None:
-    first = whole / "checkpoints" / "step-2"
+def test_another_model_can_be_the_reference(finished_run: Path, tmp_path: Path) -> None:
+    first = finished_run / "checkpoints" / "step-2"
     lines = [line for line in run(tmp_path / "run", refers=str(first)) if "at/reference" in line]
-    assert {line["at/reference"] for line in lines} == {metrics(whole)[2]["at/reference"]}
+    assert {line["at/reference"] for line in lines} == {metrics(finished_run)[2]["at/reference"]}
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / "trainer" / "tensors.pt", weights_only=True)
     assert list(state["kept"]) == ["reference"]
 
 
-def test_a_pinned_stage_costs_its_weights_once(whole: Path) -> None:
+def test_a_pinned_reference_is_stored_once(finished_run: Path) -> None:
     file = "trainer/tensors.pt"
-    sizes = {n: (whole / "checkpoints" / f"step-{n}" / file).stat().st_size for n in (2, 3)}
-    weights = (whole / "checkpoints" / "last" / "model.safetensors").stat().st_size
+    sizes = {n: (finished_run / "checkpoints" / f"step-{n}" / file).stat().st_size for n in (2, 3)}
+    weights = (finished_run / "checkpoints" / "last" / "model.safetensors").stat().st_size
     assert 0.9 * weights < sizes[3] - sizes[2] < 1.1 * weights
-    assert json.loads((whole / "summary.json").read_text())["status"] == "done"
+    assert json.loads((finished_run / "summary.json").read_text())["status"] == "done"
 
 
 @pytest.mark.parametrize(
-    ("task", "settings", "said"),
+    ("task", "settings", "message"),
     [
         ({"refers": "third"}, {}, "found 'third', which has not ended by then"),
         ({"refers": "random-tiny"}, {"model": {"lora": {"rank": 2}}}, "no adapters"),
         ({"refers": "OTHER"}, {"model": {"freeze": ["vision"]}}, "agrees with the trained model in all frozen weights"),
     ],
 )
-def test_what_cannot_be_a_reference_is_refused(
-    task: dict[str, Any], settings: dict[str, Any], said: str, whole: Path, tmp_path: Path
+def test_an_invalid_reference_is_refused(
+    task: dict[str, Any], settings: dict[str, Any], message: str, finished_run: Path, tmp_path: Path
 ) -> None:
     if task["refers"] == "OTHER":
-        task = {"refers": str(whole / "checkpoints" / "step-2")}
+        task = {"refers": str(finished_run / "checkpoints" / "step-2")}
     settings = run_config.merge(SETTINGS, {"task": task, **settings})
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         mmpost.train(**settings, out=str(tmp_path / "run"))
 
 
-def test_a_reference_that_follows_moves_a_share_of_the_way_when_it_is_time() -> None:
-    class Asks(Transform):
+def test_a_synced_reference_is_mixed_by_tau_every_n_steps() -> None:
+    class NeedsReference(Transform):
         requires_reference = True
 
         def __call__(self, samples: list[Sample], context: object) -> list[Sample]:
             return samples
 
     module = torch.nn.Linear(1, 1)
-    job = TrainingContext(SimpleNamespace(module=module), None, 0)  # type: ignore[arg-type]
+    run_context = TrainingContext(SimpleNamespace(module=module), None, 0)  # type: ignore[arg-type]
     torch.nn.init.constant_(module.weight, 1.0)
-    job.snapshot_weights("reference")
+    run_context.snapshot_weights("reference")
     torch.nn.init.constant_(module.weight, 2.0)
-    stage = Stage("s", [], None, 1, (Asks(),), reference_sync=(2, 0.6))
-    seen = []
+    stage = Stage("s", [], None, 1, (NeedsReference(),), reference_sync=(2, 0.6))
+    weights = []
     for done in (1, 2, 3, 4):
-        reference.sync(job, stage, done)
-        seen.append(round(job.snapshots["reference"]["weight"].item(), 6))
-    assert seen == [1.0, 1.6, 1.6, 1.84]
-    reference.sync(job, replace(stage, reference_sync=None), 6)
-    assert job.snapshots["reference"]["weight"].item() == pytest.approx(1.84)
+        reference.sync(run_context, stage, done)
+        weights.append(round(run_context.snapshots["reference"]["weight"].item(), 6))
+    assert weights == [1.0, 1.6, 1.6, 1.84]
+    reference.sync(run_context, replace(stage, reference_sync=None), 6)
+    assert run_context.snapshots["reference"]["weight"].item() == pytest.approx(1.84)

@@ -1,4 +1,4 @@
-"""However an optimiser step is cut up, over micro-batches or ranks, it is the same step."""
+"""An optimizer step does not depend on its micro-batches or the number of ranks."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ OBJECTIVES: dict[str, Objective] = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_micro_batches_do_not_change_the_gradient(name: str, tiny_folder: str) -> None:
-    whole, loss = gradient(tiny_folder, OBJECTIVES[name])
-    assert whole.norm() > 1e-4
+    full, loss = gradient(tiny_folder, OBJECTIVES[name])
+    assert full.norm() > 1e-4
     for micro in (1, 4):
-        parts, loss_of_parts = gradient(tiny_folder, OBJECTIVES[name], max_replies_per_microbatch=micro)
-        assert relative(parts, whole) < 1e-5
-        assert math.isclose(loss_of_parts, loss, rel_tol=1e-5, abs_tol=1e-6)
+        accumulated, accumulated_loss = gradient(tiny_folder, OBJECTIVES[name], max_replies_per_microbatch=micro)
+        assert relative(accumulated, full) < 1e-5
+        assert math.isclose(accumulated_loss, loss, rel_tol=1e-5, abs_tol=1e-6)
 
 
-def test_two_ranks_give_the_gradient_of_one(tiny_folder: str, tmp_path: Path) -> None:
+def test_two_ranks_give_the_gradient_of_one_rank(tiny_folder: str, tmp_path: Path) -> None:
     def all_objectives() -> dict[str, tuple[torch.Tensor, float]]:
         return {name: gradient(tiny_folder, objective) for name, objective in OBJECTIVES.items()}
 
-    of_two = on_two_ranks(all_objectives, tmp_path)
-    for name, (whole, loss) in all_objectives().items():
-        gradient_of_two, loss_of_two = of_two[name]
-        assert relative(gradient_of_two, whole) < 1e-5, name
+    two_ranks = on_two_ranks(all_objectives, tmp_path)
+    for name, (full, loss) in all_objectives().items():
+        gradient_of_two, loss_of_two = two_ranks[name]
+        assert relative(gradient_of_two, full) < 1e-5, name
         assert math.isclose(loss_of_two, loss, rel_tol=1e-5, abs_tol=1e-6), name
 
 
 def test_a_rollout_batch_cut_into_updates_keeps_its_dapo_denominator(tiny_folder: str) -> None:
-    """dapo divides by the rollout batch's tokens over the number of updates: k updates add up to k whole ones."""
+    """dapo divides by (tokens of the rollout batch) / k for k updates, so k gradients sum to k times that of one."""
     objective = PolicyLoss(loss_type="dapo", old="column")
-    whole, _ = gradient(tiny_folder, objective)
-    pieces, _ = gradient(tiny_folder, objective, updates=2)
-    assert relative(pieces, 2 * whole) < 1e-5
-    other, _ = gradient(tiny_folder, PolicyLoss(loss_type="bnpo", old="column"), updates=2)
-    assert relative(other, 2 * whole) > 1e-3
+    full, _ = gradient(tiny_folder, objective)
+    two_updates, _ = gradient(tiny_folder, objective, updates=2)
+    assert relative(two_updates, 2 * full) < 1e-5
+    bnpo_updates, _ = gradient(tiny_folder, PolicyLoss(loss_type="bnpo", old="column"), updates=2)
+    assert relative(bnpo_updates, 2 * full) > 1e-3
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_samples(tiny_folder: str) -> None:
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_samples(tiny_folder: str)
 
 
 def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> None:
-    """Longest reply alone, among others in its micro-batch."""
+    """Only the longest reply of its micro-batch overflows."""
 
     class Overflows(Likelihood):
         def __call__(self, outputs, batch) -> Loss:  # type: ignore[no-untyped-def]
@@ -83,12 +83,12 @@ def test_the_one_sample_whose_loss_is_not_finite_is_named(tiny_folder: str) -> N
 
     with pytest.raises(TrainError) as raised:
         gradient(tiny_folder, Overflows())
-    named = str(raised.value).split("Not finite on their own: ")[1].split(". ")[0]
-    assert 0 < len(named.split(", ")) < 8
+    named_uids = str(raised.value).split("Not finite on their own: ")[1].split(". ")[0]
+    assert 0 < len(named_uids.split(", ")) < 8
     assert "weights were not moved" in str(raised.value)
 
 
-def test_minibatches_and_shares_add_up() -> None:
+def test_minibatches_and_rank_shards_cover_all_samples() -> None:
     assert [len(p) for p in split_minibatches(list(range(7)), 3)] == [2, 3, 2]  # type: ignore[arg-type]
     assert [len(p) for p in split_minibatches([], 2)] == [0, 0]
     assert allocate_steps(10, [("a", 1.0), ("b", 2.0)]) == {"a": 3, "b": 7}

@@ -14,22 +14,22 @@ from mmpost.types import Origin, Part, Reply, Sample, Sampling
 
 @dataclass
 class FakeContext:
-    """Replies are five tokens long, log-probabilities depend on the token's place, and other ranks hold `others`."""
+    """Encoded replies have five tokens, log-probs depend on the token position, other ranks contribute `others`."""
 
     others: list[list[float]] = field(default_factory=list)
-    """What the other ranks give to each call of `gather`, call after call."""
+    """Values of the other ranks for each call of `gather`, in order."""
     logs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     version: int = 0
     step: int = 0
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
-        made = Reply(
+        reply = Reply(
             parts=(Part("text", "drawn", "assistant"),),
             origin="policy",
             token_ids=(1, 2, 3),
             columns={"behaviour_logp": [-1.0] * 3, "temperature": sampling.temperature, "truncated": 0.0},
         )
-        return [replace(sample, replies=sample.replies + (made,) * n) for sample in samples]
+        return [replace(sample, replies=sample.replies + (reply,) * n) for sample in samples]
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         offset = {"policy": -1.0, "reference": -1.5}[of]
@@ -65,7 +65,7 @@ def group(
     scores: Sequence[Mapping[str, float]] | None = None,
     **columns: Any,
 ) -> Sample:
-    """A sample with one rollout per reward, and the truth with its reward behind them."""
+    """A sample with one rollout per reward, then the truth with its reward."""
     rows: list[tuple[float, Origin]] = [(r, "policy") for r in rewards]
     if truth is not None:
         rows.append((truth, "truth"))

@@ -1,4 +1,4 @@
-"""Random windows: every one is drawn but the last by the released code, and one opens what was drawn."""
+"""Random windows: all starts occur (the released code misses the last), and media open with the chosen window."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmpost.types import Part, Sample
 from tests.transforms.fakes import FakeContext
 
 
-class Drawing(FakeContext):
-    """Draws other numbers each time."""
+class RandomContext(FakeContext):
+    """Its generator is shared by all calls of `rng`."""
 
     def rng(self, name: str) -> torch.Generator:
         self.generator = getattr(self, "generator", torch.Generator().manual_seed(0))
@@ -29,24 +29,26 @@ def curve(n: int) -> Part:
     )
 
 
-@pytest.mark.parametrize(("how", "starts"), [("random", {0, 1, 2}), ("released", {0, 1})])
-def test_which_windows_are_drawn(how: Literal["random", "released"], starts: set[int]) -> None:
+@pytest.mark.parametrize(("position", "starts"), [("random", {0, 1, 2}), ("released", {0, 1})])
+def test_crop_windows(position: Literal["random", "released"], starts: set[int]) -> None:
     sample = Sample("a", (curve(6), Part("text", "said")))
-    crop = Crop(modality="light_curve", length=4, position=how)
-    context = Drawing()
-    seen = set()
+    crop = Crop(modality="light_curve", length=4, position=position)
+    context = RandomContext()
+    chosen_starts = set()
     for _ in range(60):
-        made = crop([sample], context)[0]
-        assert made.prompt[1] == sample.prompt[1]
-        start = dict(made.prompt[0].value.options)["start"]
-        seen.add(start)
-        times = made.prompt[0].value.open(length=4)[:, 0]
+        cropped = crop([sample], context)[0]
+        assert cropped.prompt[1] == sample.prompt[1]
+        start = dict(cropped.prompt[0].value.options)["start"]
+        chosen_starts.add(start)
+        times = cropped.prompt[0].value.open(length=4)[:, 0]
         assert times == pytest.approx((np.arange(4) + start) / 5)
-    assert seen == starts
+    assert chosen_starts == starts
 
 
-def test_short_media_start_at_their_beginning() -> None:
+def test_short_media_start_at_zero() -> None:
     for n in (3, 4):
-        made = Crop(modality="light_curve", length=4, position="released")([Sample("a", (curve(n),))], Drawing())[0]
-        assert dict(made.prompt[0].value.options) == {"start": 0}
-        assert made.prompt[0].value.open(length=4)[:, -1].sum() == n
+        cropped = Crop(modality="light_curve", length=4, position="released")(
+            [Sample("a", (curve(n),))], RandomContext()
+        )[0]
+        assert dict(cropped.prompt[0].value.options) == {"start": 0}
+        assert cropped.prompt[0].value.open(length=4)[:, -1].sum() == n

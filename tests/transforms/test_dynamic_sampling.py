@@ -1,4 +1,4 @@
-"""Dynamic sampling."""
+"""DropZeroVariance: dynamic sampling."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.transforms.fakes import FakeContext, group
 
 
 @pytest.mark.parametrize(
-    ("rewards", "truth", "kept"),
+    ("rewards", "truth", "is_kept"),
     [
         ([1, 0], None, True),
         ([1, 1], None, False),
@@ -18,21 +18,21 @@ from tests.transforms.fakes import FakeContext, group
         ([math.nan, 1], None, False),
         ([math.nan, math.nan], None, False),
         ([], None, False),
-        ([0, 0], 6, True),  # the group that injection lives on
+        ([0, 0], 6, True),  # zero variance without the truth: the case that injection is for
     ],
 )
-def test_flat_groups_go(rewards, truth, kept):
+def test_zero_variance_groups_are_dropped(rewards, truth, is_kept):
     context = FakeContext()
-    assert len(DropZeroVariance()([group(rewards, truth)], context)) == kept
-    assert context.logs["resample/dropped"] == [1.0 - kept]
+    assert len(DropZeroVariance()([group(rewards, truth)], context)) == is_kept
+    assert context.logs["resample/dropped"] == [1.0 - is_kept]
 
 
-def test_after_smoothing_a_solved_group_is_flat():
+def test_a_solved_group_has_zero_variance_after_smoothing():
     context = FakeContext()
     assert DropZeroVariance()(SmoothTruth()([group([7, 7], 6)], context), context) == []
 
 
-def test_another_score_decides():
+def test_another_score_can_be_used():
     scores = [{"right": 1.0}, {"right": 1.0}]
     assert DropZeroVariance(score="right")([group([1, 2], scores=scores)], FakeContext()) == []
     assert len(DropZeroVariance()([group([1, 2], scores=scores)], FakeContext())) == 1

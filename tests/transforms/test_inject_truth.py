@@ -1,4 +1,4 @@
-"""The ground truth as one more reply."""
+"""InjectTruth and SmoothTruth: the ground truth as one more reply."""
 
 import math
 
@@ -23,14 +23,14 @@ def test_injection():
     assert context.mean("truth/injected") == 0.5
 
 
-def test_the_text_may_follow_the_rollouts():
-    """The serialiser sees the replies, so that it can write the truth the way the policy does."""
+def test_the_injected_text_can_depend_on_the_rollouts():
+    """`text` gets the sample with its replies, so it can adapt the truth to them."""
     (sample,) = InjectTruth(text=lambda sample: sample.replies[0].text.upper())([group([1])], FakeContext())
     assert sample.replies[-1].text == "POLICY 0"
 
 
 @pytest.mark.parametrize(
-    ("rollouts", "truth", "want"),
+    ("rollouts", "truth", "expected"),
     [
         ([7, 3], 6, 5),
         ([6, 2], 6, 4),
@@ -41,17 +41,17 @@ def test_the_text_may_follow_the_rollouts():
         ([math.nan], 6, 6),
     ],
 )
-def test_smoothing(rollouts, truth, want):
+def test_smoothing(rollouts, truth, expected):
     context = FakeContext()
     (sample,) = SmoothTruth()([group(rollouts, truth)], context)
     rewards = column(sample, "reward")
-    assert rewards[-1] == pytest.approx(want, abs=1e-6)
+    assert rewards[-1] == pytest.approx(expected, abs=1e-6)
     assert rewards[:-1] == pytest.approx(rollouts, nan_ok=True)
-    assert context.logs["truth/smoothed"] == [float(want != truth)]
+    assert context.logs["truth/smoothed"] == [float(expected != truth)]
 
 
 def test_smoothing_leaves_plain_groups_and_unscorable_truth_alone():
-    (plain,) = SmoothTruth()([group([1, 2])], FakeContext())
-    assert column(plain, "reward") == [1, 2]
+    (without_truth,) = SmoothTruth()([group([1, 2])], FakeContext())
+    assert column(without_truth, "reward") == [1, 2]
     (unscored,) = SmoothTruth()([group([1, 2], math.nan)], FakeContext())
     assert math.isnan(column(unscored, "reward")[-1])

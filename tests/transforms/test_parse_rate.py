@@ -1,4 +1,4 @@
-"""What cannot be read is counted, replies apart from gold, and nothing else happens to it."""
+"""ParseRate: unparseable replies and gold are counted and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ from mmpost.types import Gold, Part, RefillBatch, Reply, Sample
 from tests.transforms.fakes import FakeContext, group
 
 
-def said(*texts: str, truth: object = "42") -> Sample:
+def sample_with_replies(*texts: str, truth: object = "42") -> Sample:
     replies = tuple(Reply((Part("text", text),), "policy") for text in texts)
     return replace(group([]), replies=(*replies, Reply((Part("text", "no number"),), "truth")), truth=truth)
 
 
-def test_replies_and_gold_that_cannot_be_read_are_counted_apart() -> None:
-    samples = [said("1", "x", "3", "4"), said("y", "6", truth="many"), said(truth=None)]
+def test_unparseable_replies_and_gold_are_counted_separately() -> None:
+    samples = [
+        sample_with_replies("1", "x", "3", "4"),
+        sample_with_replies("y", "6", truth="many"),
+        sample_with_replies(truth=None),
+    ]
     gold = Gold(lambda sample: sample.truth, is_parseable=str.isdigit)
     context = FakeContext()
     assert ParseRate(gold=gold)(samples, context) == samples
-    assert context.mean("reply/unparseable") == pytest.approx(2 / 6)  # the injected truth is no reply of the policy
+    assert context.mean("reply/unparseable") == pytest.approx(2 / 6)  # the injected truth is not counted
     assert context.logs["data/unparseable_gold"] == [0.0, 1.0]  # the third has no usable truth
 
 
-def test_gold_that_cannot_be_written_names_its_sample() -> None:
+def test_a_gold_function_that_raises_names_its_sample() -> None:
     gold = Gold(lambda sample: sample.truth["missing"], is_parseable=str.isdigit)
     with pytest.raises(DataError, match=r"sample 'a': writing its gold reply raised TypeError.*truth is '42'"):
-        ParseRate(gold=gold)([said("1")], FakeContext())
+        ParseRate(gold=gold)([sample_with_replies("1")], FakeContext())
 
 
-def test_tasks_that_can_tell_count_between_scores_and_what_drops_groups(tmp_path: Path) -> None:
+def test_parse_rate_runs_after_scoring_and_before_groups_are_dropped(tmp_path: Path) -> None:
     (stage,) = make_task(load(["task=visurf", "task.max_resample_times=2"])[0]).stages()
-    kinds: list[type] = [type(t) for t in stage.transforms]
-    assert kinds.index(ParseRate) == kinds.index(Score) + 1 < kinds.index(RefillBatch)
+    transform_classes: list[type] = [type(t) for t in stage.transforms]
+    assert (
+        transform_classes.index(ParseRate) == transform_classes.index(Score) + 1 < transform_classes.index(RefillBatch)
+    )
     (tmp_path / "rows.jsonl").write_text('{"query": "1 + 1?", "solution": "2"}')
-    (plain,) = make_task(load(["task=grpo", f"data.train={tmp_path / 'rows.jsonl'}"])[0]).stages()
-    assert not any(isinstance(t, ParseRate) for t in plain.transforms)
+    (grpo_stage,) = make_task(load(["task=grpo", f"data.train={tmp_path / 'rows.jsonl'}"])[0]).stages()
+    assert not any(isinstance(t, ParseRate) for t in grpo_stage.transforms)

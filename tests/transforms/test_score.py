@@ -1,4 +1,4 @@
-"""Scores add up; a reward that does not do its work stops the run and shows the sample."""
+"""Score: the weighted sum of rewards; a failing reward stops the run and shows the sample."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mmpost.types import Reply, Sample
 from tests.transforms.fakes import FakeContext, column, group
 
 
-def test_scores_add_up_with_their_weights() -> None:
+def test_the_reward_is_the_weighted_sum_of_scores() -> None:
     rewards = {"a": lambda sample, reply: 2, "b": lambda sample, reply: None, "c": lambda sample, reply: True}
     context = FakeContext()
-    (found,) = Score(rewards=rewards, weights={"a": 0.5})([group([0.0])], context)
-    assert found.replies[0].scores == {"a": 2.0, "c": 1.0}
-    assert column(found, "reward") == [2.0]
+    (scored,) = Score(rewards=rewards, weights={"a": 0.5})([group([0.0])], context)
+    assert scored.replies[0].scores == {"a": 2.0, "c": 1.0}
+    assert column(scored, "reward") == [2.0]
     assert context.mean("reward/total") == 2.0
-    (none,) = Score(rewards={"b": rewards["b"]})([group([0.0])], FakeContext())
-    assert math.isnan(column(none, "reward")[0])
+    (unscored,) = Score(rewards={"b": rewards["b"]})([group([0.0])], FakeContext())
+    assert math.isnan(column(unscored, "reward")[0])
 
 
-def fails(sample: Sample, reply: Reply) -> float:
+def failing_reward(sample: Sample, reply: Reply) -> float:
     return sample.meta["missing"]
 
 
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        (fails, r"reward 'mine' raised KeyError: 'missing' \(test_score\.py:\d+\)"),
+        (failing_reward, r"reward 'mine' raised KeyError: 'missing' \(test_score\.py:\d+\)"),
         (lambda sample, reply: math.nan, "wanted a finite number, or None where it does not apply, found nan"),
         (lambda sample, reply: math.inf, "found inf"),
         (lambda sample, reply: "high", "found 'high'"),

@@ -1,4 +1,4 @@
-"""Rows of AVQA, of MMAU and of one's own as multiple choice about a clip."""
+"""Rows of AVQA, of MMAU and of users as multiple-choice questions about a clip."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ MMAU = {
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Any:
-    """A function that writes rows as a JSON list beside their clips, and reads them as choices."""
+def open_choices(tmp_path: Path) -> Any:
+    """A function that writes rows as a JSON list next to their clips, and opens them as `Choices`."""
 
-    def write(*found: dict[str, Any], **options: Any) -> Choices:
+    def write(*records: dict[str, Any], **options: Any) -> Choices:
         (tmp_path / "clips").mkdir(exist_ok=True)
-        both = np.stack([np.full(800, 0.5), np.full(800, 0.1)])
-        sound = media((both[0], 8000), "audio").bytes()
+        stereo = np.stack([np.full(800, 0.5), np.full(800, 0.1)])
+        sound = media((stereo[0], 8000), "audio").bytes()
         for name in ("-HG3Omg_89c_000030.wav", "clips/3fe6.wav", "own.wav"):
             (tmp_path / name).write_bytes(sound)
         file = tmp_path / "rows.json"
-        file.write_text(json.dumps(found))
+        file.write_text(json.dumps(records))
         samples = user_data(DataSettings(train=str(file)), "train", loss="last", prompt=NO_QUESTION)
         assert samples is not None
         return Choices(samples, **options)
@@ -59,8 +59,8 @@ def rows(tmp_path: Path) -> Any:
     return write
 
 
-def test_avqa(rows: Any) -> None:
-    sample = rows(AVQA, template="{question} Choose from {choices}.")[0]
+def test_avqa(open_choices: Any) -> None:
+    sample = open_choices(AVQA, template="{question} Choose from {choices}.")[0]
     assert sample.uid == "183"
     assert sample.truth == "motorboat"
     assert [p.modality for p in sample.prompt] == ["audio", "text"]
@@ -70,28 +70,30 @@ def test_avqa(rows: Any) -> None:
     )
     assert sample.meta["kind"] == "Happening"
     assert sample.prompt[0].value.open().rate == 8000
-    assert rows({**AVQA, "audio_path": "own.wav"})[0].prompt[0].value.name.endswith("own.wav")
+    assert open_choices({**AVQA, "audio_path": "own.wav"})[0].prompt[0].value.name.endswith("own.wav")
 
 
-def test_mmau(rows: Any) -> None:
-    sample = rows(MMAU)[0]
+def test_mmau(open_choices: Any) -> None:
+    sample = open_choices(MMAU)[0]
     assert (sample.uid, sample.truth, sample.meta["kind"]) == ("3fe6", "Woman", "speech")
     assert sample.prompt[1].value == "Who speaks in the video call? ['Man', 'Woman']"
     assert len(sample.prompt[0].value.open().wave) == 800
 
 
-def test_rows_of_ones_own(rows: Any) -> None:
-    asked = {"audio": "own.wav", "choices": ["one", "two"], "answer": 1}
-    said = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "<audio>How many?"}]}
-    plain, chat = rows({**asked, "problem": "How many?"}, {**asked, **said})
+def test_user_rows(open_choices: Any) -> None:
+    row = {"audio": "own.wav", "choices": ["one", "two"], "answer": 1}
+    chat_turns = {
+        "messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "<audio>How many?"}]
+    }
+    plain, chat = open_choices({**row, "problem": "How many?"}, {**row, **chat_turns})
     assert plain.prompt == chat.prompt[1:]
     assert (chat.prompt[0].role, plain.truth, plain.meta["kind"]) == ("system", "two", "own")
 
 
-def test_the_first_channel_is_taken_where_it_is_asked_for(rows: Any) -> None:
-    mean, first = rows(MMAU)[0].prompt[0].value, rows(MMAU, channel="first")[0].prompt[0].value
+def test_the_first_channel_can_be_selected(open_choices: Any) -> None:
+    mean, first = open_choices(MMAU)[0].prompt[0].value, open_choices(MMAU, channel="first")[0].prompt[0].value
     assert mean != first
-    assert np.array_equal(mean.open().wave, first.open().wave), "a mono file has no other channel"
+    assert np.array_equal(mean.open().wave, first.open().wave), "a mono file has one channel"
 
 
 @pytest.mark.parametrize(
@@ -107,14 +109,14 @@ def test_the_first_channel_is_taken_where_it_is_asked_for(rows: Any) -> None:
         ({"question_text": None}, "wanted a question, found none"),
     ],
 )
-def test_rows_that_cannot_be_used_say_where_and_why(rows: Any, change: dict[str, Any], message: str) -> None:
-    source = rows(MMAU, {**AVQA, **change})
+def test_invalid_rows_are_named_with_the_reason(open_choices: Any, change: dict[str, Any], message: str) -> None:
+    source = open_choices(MMAU, {**AVQA, **change})
     assert source[0].truth == "Woman"
     with pytest.raises(DataError, match=rf"rows\.json:2.*{message}"):
         source[1]
 
 
-def test_a_path_of_a_part_or_of_a_mix_starts_from_its_own_file(tmp_path: Path) -> None:
+def test_paths_in_a_split_or_mix_are_relative_to_their_own_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         clip = media((np.full(80, 0.1 if name == "a" else 0.2), 8000), "audio")

@@ -1,4 +1,4 @@
-"""Open-i reports: the real archive, and files that are none."""
+"""Open-i reports: parsing, malformed files, and the real archive."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ effusion.</AbstractText><AbstractText Label="IMPRESSION"/><AbstractText Label="I
 <parentImage id="CXR7_IM-1"><caption>PA</caption></parentImage></eCitation>"""
 
 
-def test_one_file() -> None:
-    found = parse(XML, "here")
+def test_parsing_one_report() -> None:
+    report = parse(XML, "here")
     mesh, images = ("Pleural Effusion/right/small",), ("CXR7_IM-1",)
-    assert found == Report("CXR7", "Small right effusion.", "", "cough", mesh=mesh, images=images)
-    assert found.text == "Small right effusion."
+    assert report == Report("CXR7", "Small right effusion.", "", "cough", mesh=mesh, images=images)
+    assert report.text == "Small right effusion."
 
 
 @pytest.mark.parametrize(("xml", "message"), [(b"<a><b></a>", "cannot be read"), (b"<a/>", "wanted an Open-i report")])
-def test_what_is_no_report_is_named(xml: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_report_is_named(xml: bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"here: .*{message}"):
         parse(xml, "here")
 
 
-def test_entities_are_not_followed(tmp_path: Path) -> None:
+def test_external_entities_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     entity = f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{tmp_path}/secret">]>'.encode()
     with pytest.raises(DataError, match="undefined entity"):
         parse(XML.replace(b"<eCitation>", entity + b"<eCitation>").replace(b"cough", b"&s;"), "here")
 
 
-def test_a_file_a_folder_and_an_archive_say_the_same(tmp_path: Path) -> None:
+def test_file_folder_and_archive_give_the_same_reports(tmp_path: Path) -> None:
     folder = tmp_path / "xml"
     folder.mkdir()
     for number in (10, 9):
@@ -49,16 +49,16 @@ def test_a_file_a_folder_and_an_archive_say_the_same(tmp_path: Path) -> None:
     assert list(reports(tmp_path / "all.tgz")) == list(reports(folder))
     assert list(reports(folder / "9.xml")) == [next(reports(folder))]
     (tmp_path / "torn.tgz").write_bytes((tmp_path / "all.tgz").read_bytes()[:100])
-    for wrong in (tmp_path / "torn.tgz", tmp_path / "empty"):
-        with pytest.raises(DataError, match=wrong.name):
-            list(reports(wrong))
+    for invalid in (tmp_path / "torn.tgz", tmp_path / "empty"):
+        with pytest.raises(DataError, match=invalid.name):
+            list(reports(invalid))
 
 
 def test_the_real_archive(real: Callable[[str], list[Path]]) -> None:
     (archive,) = real("chest-reports/NLMCXR_reports.tgz")
-    found = list(reports(archive))
-    assert len(found) == len({r.uid for r in found}) == 3955
-    assert sum(bool(r.findings) for r in found) == 3425
-    assert sum(bool(r.impression) for r in found) == 3921
-    assert sum("normal" in r.mesh for r in found) == 1391
-    assert sum(len(r.images) for r in found) == 7470
+    all_reports = list(reports(archive))
+    assert len(all_reports) == len({r.uid for r in all_reports}) == 3955
+    assert sum(bool(r.findings) for r in all_reports) == 3425
+    assert sum(bool(r.impression) for r in all_reports) == 3921
+    assert sum("normal" in r.mesh for r in all_reports) == 1391
+    assert sum(len(r.images) for r in all_reports) == 7470

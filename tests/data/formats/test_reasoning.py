@@ -1,4 +1,4 @@
-"""Rows in the formats of Reason-RFT: what becomes of their question, solution and thoughts."""
+"""Rows in the formats of Reason-RFT: question, solution and chain of thought."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from mmpost.errors import DataError
 from mmpost.types import Sample
 
 
-def read(folder: Path, rows: list[dict[str, Any]], family: Family, **more: Any) -> Reasoning:
+def open_reasoning(folder: Path, rows: list[dict[str, Any]], family: Family, **options: Any) -> Reasoning:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (28, 28), "red").save(folder / name)
     file = folder / "rows.json"
     file.write_text(json.dumps(rows))
-    found = user_data(DataSettings(train=str(file)), "train", loss="last")
-    assert found is not None
-    return Reasoning(found, family, **more)
+    samples = user_data(DataSettings(train=str(file)), "train", loss="last")
+    assert samples is not None
+    return Reasoning(samples, family, **options)
 
 
-def asked(sample: Sample) -> str:
+def question_text(sample: Sample) -> str:
     return "".join(p.value for p in sample.prompt if p.modality == "text")
 
 
 def test_a_counting_row(tmp_path: Path) -> None:
     row = {"id": "clevr-math-1", "image": "a.png", "problem": "Subtract all cubes. How many are left?", "solution": "4"}
-    (sample,) = read(tmp_path, [row], "counting")
+    (sample,) = open_reasoning(tmp_path, [row], "counting")
     assert sample.uid == "clevr-math-1"
     assert sample.truth == "4"
     assert [p.modality for p in sample.prompt] == ["image", "text"]
-    assert asked(sample).startswith("Subtract all cubes. How many are left?\n")
-    assert "the number inside <answer>" in asked(sample)
-    (tagged,) = read(tmp_path, [{**row, "solution": "<answer> 4 </answer>"}], "counting")
+    assert question_text(sample).startswith("Subtract all cubes. How many are left?\n")
+    assert "the number inside <answer>" in question_text(sample)
+    (tagged,) = open_reasoning(tmp_path, [{**row, "solution": "<answer> 4 </answer>"}], "counting")
     assert tagged.truth == "4"
-    (own_words,) = read(tmp_path, [row], "counting", prompt="Q: {question} A:")
-    assert asked(own_words) == "Q: Subtract all cubes. How many are left? A:"
+    (with_own_prompt,) = open_reasoning(tmp_path, [row], "counting", prompt="Q: {question} A:")
+    assert question_text(with_own_prompt) == "Q: Subtract all cubes. How many are left? A:"
 
 
 def test_geometry_has_choices_and_numbers(tmp_path: Path) -> None:
@@ -51,49 +51,49 @@ def test_geometry_has_choices_and_numbers(tmp_path: Path) -> None:
         {**base, "id": "geomath-2", "solution": "37.5", "answer": "37.5"},
         {**base, "id": "geometry3k-3", "answer": 12},
     ]
-    choice, number, answer = read(tmp_path, rows, "structure")
+    choice, number, answer = open_reasoning(tmp_path, rows, "structure")
     assert [s.meta["kind"] for s in (choice, number, answer)] == ["choice", "structure", "structure"]
-    assert "letter" in asked(choice)
-    assert "letter" not in asked(number)
+    assert "letter" in question_text(choice)
+    assert "letter" not in question_text(number)
     assert [s.truth for s in (choice, number, answer)] == ["B", "37.5", "12"]
 
 
-def test_a_transformation_row_has_two_pictures(tmp_path: Path) -> None:
+def test_a_transformation_row_has_two_images(tmp_path: Path) -> None:
     calls = "change_color(0, 'red'), change_size(2, 'small')"
     row = {"id": "trance-1", "image": ["a.png", "b.png"], "problem": "(0, cube, ...)", "solution": calls}
-    (sample,) = read(tmp_path, [row], "transformation")
+    (sample,) = open_reasoning(tmp_path, [row], "transformation")
     assert [p.modality for p in sample.prompt] == ["image", "image", "text"]
     assert sample.truth == calls
-    assert "(0, cube, ...)" in asked(sample)
+    assert "(0, cube, ...)" in question_text(sample)
     for function in ("size", "color", "material", "shape", "position"):
-        assert f"change_{function}(" in asked(sample)
+        assert f"change_{function}(" in question_text(sample)
     with pytest.raises(DataError, match=r"trance-1: wanted 2 images .* found 1"):
-        read(tmp_path, [{**row, "image": "a.png"}], "transformation")[0]
+        open_reasoning(tmp_path, [{**row, "image": "a.png"}], "transformation")[0]
 
 
-def test_rows_with_thoughts(tmp_path: Path) -> None:
+def test_rows_with_chain_of_thought(tmp_path: Path) -> None:
     meta = {"id": "m", "image": "a.png", "problem": "How many?", "cot": "two and two", "answer": "4"}
-    said = "<think>\ntwo and two\n</think>\n<answer>\n4\n</answer>"
-    turns = [{"role": "user", "content": "<image>How many?"}, {"role": "assistant", "content": said}]
-    first, second = read(tmp_path, [meta, {"image": "a.png", "messages": turns}], "counting")
+    reply = "<think>\ntwo and two\n</think>\n<answer>\n4\n</answer>"
+    turns = [{"role": "user", "content": "<image>How many?"}, {"role": "assistant", "content": reply}]
+    first, second = open_reasoning(tmp_path, [meta, {"image": "a.png", "messages": turns}], "counting")
     assert first.meta["cot"] == "two and two"
     assert first.truth == second.truth == "4"
-    assert second.replies[0].text == said
-    assert asked(first) == asked(second)
+    assert second.replies[0].text == reply
+    assert question_text(first) == question_text(second)
 
 
-def test_a_question_that_brings_its_own_form_stays(tmp_path: Path) -> None:
+def test_a_question_with_its_own_format_instruction_is_kept(tmp_path: Path) -> None:
     row = {"image": "a.png", "problem": "How many? Say it in <answer></answer>.", "solution": 4}
-    assert asked(read(tmp_path, [row], "counting")[0]) == "How many? Say it in <answer></answer>."
+    assert question_text(open_reasoning(tmp_path, [row], "counting")[0]) == "How many? Say it in <answer></answer>."
 
 
-def test_a_part_of_the_rows(tmp_path: Path) -> None:
+def test_a_slice_of_the_rows(tmp_path: Path) -> None:
     rows = [{"id": str(i), "image": "a.png", "problem": "?", "solution": i} for i in range(5)]
-    assert [s.uid for s in read(tmp_path, rows, "counting", part=slice(2))] == ["0", "1"]
-    rest = read(tmp_path, rows, "counting", part=slice(2, None))
-    assert [s.uid for s in rest] == ["2", "3", "4"]
-    assert rest.where(0) == "rows.json:3"
-    assert len(read(tmp_path, rows, "counting", part=slice(9))) == 5
+    assert [s.uid for s in open_reasoning(tmp_path, rows, "counting", part=slice(2))] == ["0", "1"]
+    remaining = open_reasoning(tmp_path, rows, "counting", part=slice(2, None))
+    assert [s.uid for s in remaining] == ["2", "3", "4"]
+    assert remaining.where(0) == "rows.json:3"
+    assert len(open_reasoning(tmp_path, rows, "counting", part=slice(9))) == 5
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_part_of_the_rows(tmp_path: Path) -> None:
 )
 def test_a_row_without_a_solution_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"rows\.json:1: wanted a solution"):
-        read(tmp_path, [row], "counting")[0]
+        open_reasoning(tmp_path, [row], "counting")[0]
 
 
-def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
+def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"wanted 1 image for task.family=structure, found 0"):
-        read(tmp_path, [{"id": "x", "problem": "?", "solution": "1"}], "structure")[0]
+        open_reasoning(tmp_path, [{"id": "x", "problem": "?", "solution": "1"}], "structure")[0]

@@ -1,4 +1,4 @@
-"""The published form of the AstroM3 data set, from folders: a made-up copy of it, and what is refused."""
+"""The released format of the AstroM3 dataset, on a synthetic copy: parsing and errors."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ def test_a_saved_folder_and_parquet_files(tmp_path: Path) -> None:
     save(tmp_path / "saved", 6)
     (tmp_path / "hub" / "full_42").mkdir(parents=True)
     data.to_parquet(str(tmp_path / "hub" / "full_42" / "validation-00000-of-00001.parquet"))
-    for place in ("saved", "hub"):
-        source = PublishedStars(load(str(tmp_path / place), "full_42", "val"), CLASSES, MODALITIES)
-        mine = Stars("train", 64)
+    for folder in ("saved", "hub"):
+        source = PublishedStars(load(str(tmp_path / folder), "full_42", "val"), CLASSES, MODALITIES)
+        synthetic = Stars("train", 64)
         assert len(source) == 6
-        assert source.labels == [int(c) for c in mine.classes[:6]]
+        assert source.labels == [int(c) for c in synthetic.classes[:6]]
         for index in range(6):
-            theirs, ours = source[index], mine[index]
-            assert theirs.truth == ours.truth
-            assert theirs.columns["label"] == ours.columns["label"]
+            published, generated = source[index], synthetic[index]
+            assert published.truth == generated.truth
+            assert published.columns["label"] == generated.columns["label"]
             open_curve = {"length": 200, "channels": preprocess.PHOTO, "catalogue": True}
             for k, options in enumerate(
                 (open_curve, {"grid": preprocess.GRID}, {"names": preprocess.META, "catalogue": True})
             ):
-                a, b = (s.prompt[k].value.open(**options) for s in (theirs, ours))
+                a, b = (s.prompt[k].value.open(**options) for s in (published, generated))
                 assert np.allclose(a, b, atol=1e-4)
 
 
-def test_missing_modalities_are_missing_parts() -> None:
+def test_missing_modalities_have_no_part() -> None:
     row = rows(1)[0]
     source = PublishedStars(datasets.Dataset.from_list([row, {**row, "photometry": None}]), CLASSES, MODALITIES)
     assert [p.modality for p in source[1].prompt] == ["spectrum", "record"]
-    alone = PublishedStars(datasets.Dataset.from_list([{**row, "spectra": []}]), CLASSES, ("spectrum",))
+    spectrum_only = PublishedStars(datasets.Dataset.from_list([{**row, "spectra": []}]), CLASSES, ("spectrum",))
     with pytest.raises(DataError, match="AstroM3:1: Wanted one of spectrum, found none"):
-        alone[0]
+        spectrum_only[0]
 
 
 def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> None:
@@ -64,7 +64,7 @@ def test_a_row_without_metadata_has_no_record_and_labels_may_be_numbers() -> Non
     assert numbered[0].truth == row["label"]
 
 
-def test_a_set_that_is_preprocessed_already_is_refused() -> None:
+def test_a_preprocessed_dataset_is_refused() -> None:
     flat = datasets.Dataset.from_list([{**rows(1)[0], "metadata": [0.1, 0.2]}])
     with pytest.raises(DataError, match=r"AstroM3:1: Wanted metadata with meta_cols.*found a list"):
         PublishedStars(flat, CLASSES, MODALITIES)[0]
@@ -82,18 +82,18 @@ def test_configurations_are_not_mixed(tmp_path: Path) -> None:
 
 def test_broken_rows_are_named() -> None:
     row = rows(1)[0]
-    wrong = {**row, "label": "QSO"}
+    unknown_label = {**row, "label": "QSO"}
     nan = {**row, "photometry": [[1.0, float("nan"), 0.1]]}
-    narrow = {**row, "spectra": [[1.0], [2.0]]}
-    source = PublishedStars(datasets.Dataset.from_list([wrong]), CLASSES, MODALITIES)
+    one_column = {**row, "spectra": [[1.0], [2.0]]}
+    source = PublishedStars(datasets.Dataset.from_list([unknown_label]), CLASSES, MODALITIES)
     with pytest.raises(DataError, match="AstroM3:1: wanted a label among EW"):
         _ = source.labels
-    for bad, said in ((nan, "NaN or infinity in 1 of 1"), (narrow, r"shape \[2, 1\]")):
-        with pytest.raises(DataError, match=said):
-            PublishedStars(datasets.Dataset.from_list([bad]), CLASSES, MODALITIES)[0]
+    for broken, message in ((nan, "NaN or infinity in 1 of 1"), (one_column, r"shape \[2, 1\]")):
+        with pytest.raises(DataError, match=message):
+            PublishedStars(datasets.Dataset.from_list([broken]), CLASSES, MODALITIES)[0]
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="full_42 or sub10_123_norm"):
         check_config("half_42")
     assert check_config("sub25_66_norm")

@@ -1,4 +1,4 @@
-"""The cache of decoded media: one decoding for all who want it, and a bound."""
+"""The cache of decoded media: one decoding per value, limited memory."""
 
 import threading
 
@@ -7,50 +7,50 @@ import pytest
 from mmpost.data.media.cache import Cache
 
 
-def test_threads_that_want_the_same_value_decode_it_once():
-    kept = Cache(limit=100)
-    made, start = [], threading.Barrier(8)
+def test_threads_requesting_the_same_value_decode_it_once():
+    cache = Cache(limit=100)
+    decodes, barrier = [], threading.Barrier(8)
 
-    def make():
-        made.append(1)
+    def decode():
+        decodes.append(1)
         threading.Event().wait(0.05)
         return "value"
 
-    def want():
-        start.wait()
-        assert kept.get("key", make, len) == "value"
+    def get_value():
+        barrier.wait()
+        assert cache.get("key", decode, len) == "value"
 
-    threads = [threading.Thread(target=want) for _ in range(8)]
+    threads = [threading.Thread(target=get_value) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(made) == 1
+    assert len(decodes) == 1
 
 
 def test_cache_is_bounded_by_bytes_and_drops_the_oldest():
-    kept = Cache(limit=10)
-    made = []
+    cache = Cache(limit=10)
+    decoded_keys = []
 
     def get(key, size):
-        return kept.get(key, lambda: made.append(key) or key, lambda _: size)
+        return cache.get(key, lambda: decoded_keys.append(key) or key, lambda _: size)
 
     for key in "ab":
         get(key, 5)
     get("a", 5)
     get("c", 5)
-    assert (made, kept.used) == (["a", "b", "c"], 10)
+    assert (decoded_keys, cache.used) == (["a", "b", "c"], 10)
     get("a", 5)
     get("b", 5)
-    assert made == ["a", "b", "c", "b"]
+    assert decoded_keys == ["a", "b", "c", "b"]
     get("huge", 11)
     get("huge", 11)
-    assert made[-2:] == ["huge", "huge"]
-    assert kept.used == 10
+    assert decoded_keys[-2:] == ["huge", "huge"]
+    assert cache.used == 10
 
 
-def test_a_failure_is_not_kept():
-    kept = Cache(limit=10)
+def test_a_failure_is_not_cached():
+    cache = Cache(limit=10)
     with pytest.raises(ZeroDivisionError):
-        kept.get("key", lambda: 1 / 0, len)
-    assert kept.get("key", lambda: "fine", len) == "fine"
+        cache.get("key", lambda: 1 / 0, len)
+    assert cache.get("key", lambda: "fine", len) == "fine"

@@ -1,4 +1,4 @@
-"""Media: what they may be made from, what opening gives, what is refused, and that content is decoded once."""
+"""Media: accepted sources, decoded values, refused input, and content decoded once."""
 
 import base64
 import copy
@@ -26,19 +26,19 @@ def _empty_cache():
     cache.clear()
 
 
-def picture(width=6, height=4):
+def random_image(width=6, height=4):
     return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def stored(image, format="PNG", **options):
+def encoded(image, format="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return buffer.getvalue()
 
 
 def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
-    image = picture()
-    content = stored(image)
+    image = random_image()
+    content = encoded(image)
     (tmp_path / "a b.png").write_bytes(content)
     forms = [
         "a b.png",
@@ -53,63 +53,69 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
         np.asarray(image),
     ]
     for form in forms:
-        found = media(form, "image", root=tmp_path)
-        assert np.array_equal(np.asarray(found.open()), np.asarray(image)), form
-        assert found.header() == {"width": 6, "height": 4}
-    same = {media(form, "image", root=tmp_path).hash for form in forms[:8]}
-    assert len(same) == 1
+        medium = media(form, "image", root=tmp_path)
+        assert np.array_equal(np.asarray(medium.open()), np.asarray(image)), form
+        assert medium.header() == {"width": 6, "height": 4}
+    hashes = {media(form, "image", root=tmp_path).hash for form in forms[:8]}
+    assert len(hashes) == 1
     assert media(forms[0], "image", root=tmp_path).bytes() == content
 
 
-def test_media_stand_for_their_content(tmp_path):
-    content = stored(picture())
+def test_media_are_compared_and_hashed_by_content(tmp_path):
+    content = encoded(random_image())
     (tmp_path / "a.png").write_bytes(content)
-    one, two, other = media(tmp_path / "a.png", "image"), media(content, "image"), media(stored(picture()), "image")
+    one, two, other = (
+        media(tmp_path / "a.png", "image"),
+        media(content, "image"),
+        media(encoded(random_image()), "image"),
+    )
     assert one == two
     assert one != other
     assert len({Part("image", one), Part("image", two), Part("image", other)}) == 2
-    for again in (copy.deepcopy(one), pickle.loads(pickle.dumps(two))):
-        assert again == one
-        assert hash(again) == hash(one)
+    for duplicate in (copy.deepcopy(one), pickle.loads(pickle.dumps(two))):
+        assert duplicate == one
+        assert hash(duplicate) == hash(one)
     assert str(content) not in repr(two)
     assert media(one, "image") is one
     with pytest.raises(DataError, match="modality video"):
         media(one, "video")
 
 
-def test_nothing_is_read_before_it_is_asked_for(tmp_path):
+def test_files_are_read_lazily(tmp_path):
     missing = media("no/such.png", "image", root=tmp_path)
     for use in (missing.open, missing.header, missing.bytes, lambda: missing.hash):
         with pytest.raises(DataError, match=r"no/such\.png"):
             use()
 
 
-def counting(monkeypatch, name):
-    """The options of each decoding of kind `name`."""
-    made = []
-    old = modalities.modality(name)
+def count_decodes(monkeypatch, name):
+    """Record the options of each decoding of modality `name`."""
+    decodes = []
+    original = modalities.modality(name)
 
     def opened(file, **options):
-        made.append(options)
-        return old.open(file, **options)
+        decodes.append(options)
+        return original.open(file, **options)
 
     monkeypatch.setattr(
-        modalities, "_registry", {**modalities._registry, name: Modality(name, opened, old.header, size=old.size)}
+        modalities,
+        "_registry",
+        {**modalities._registry, name: Modality(name, opened, original.header, size=original.size)},
     )
-    return made
+    return decodes
 
 
 def test_the_same_content_is_decoded_once(tmp_path, monkeypatch):
-    made = counting(monkeypatch, "image")
-    content = stored(picture())
+    decodes = count_decodes(monkeypatch, "image")
+    content = encoded(random_image())
     (tmp_path / "a.png").write_bytes(content)
     first = media(tmp_path / "a.png", "image").open()
     first.paste((0, 0, 0), (0, 0, 6, 4))
     second = media(content, "image").open()
-    assert len(made) == 1
+    assert len(decodes) == 1
     assert np.asarray(second).any(), "what one caller does to its image must not reach the next"
-    media(stored(picture()), "image").open()
-    assert len(made) == 2
+    media(encoded(random_image()), "image").open()
+    assert len(decodes) == 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -119,58 +125,58 @@ def test_exif_orientation_is_applied_once_to_header_and_pixels(orientation, form
     image.paste("white", (0, 0, 24, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = media(stored(image, format, exif=exif), "image")
-    turned = orientation >= 5
-    assert found.header() == ({"width": 32, "height": 48} if turned else {"width": 48, "height": 32})
-    opened = found.open()
-    assert opened.size == (found.header()["width"], found.header()["height"])
+    medium = media(encoded(image, format, exif=exif), "image")
+    rotated = orientation >= 5
+    assert medium.header() == ({"width": 32, "height": 48} if rotated else {"width": 48, "height": 32})
+    opened = medium.open()
+    assert opened.size == (medium.header()["width"], medium.header()["height"])
     bright = np.asarray(opened.convert("L")) > 128
     rows, columns = np.nonzero(bright)
     corner = (
         "top" if rows.mean() < opened.height / 2 else "bottom",
         "left" if columns.mean() < opened.width / 2 else "right",
     )
-    # Where the stored first row and column are shown, from the table of the EXIF standard.
+    # Where the stored first row and column are displayed: table of the EXIF standard.
     expected = {1: "top left", 2: "top right", 3: "bottom right", 4: "bottom left"}
     expected |= {5: "top left", 6: "top right", 7: "bottom right", 8: "bottom left"}
     assert " ".join(corner) == expected[orientation]
     again = media(opened, "image")
-    assert again.open().size == opened.size, "turned a second time"
+    assert again.open().size == opened.size, "rotated a second time"
 
 
-def test_an_orientation_after_the_pixels_of_a_png_counts_too():
+def test_exif_orientation_after_the_pixels_of_a_png_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6
-    plain = stored(Image.new("RGB", (48, 32)))
+    plain = encoded(Image.new("RGB", (48, 32)))
     body = exif.tobytes().removeprefix(b"Exif\0\0")
     chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
-    found = media(plain[:-12] + chunk + plain[-12:], "image")
-    assert found.header() == {"width": 32, "height": 48}
-    assert found.open().size == (32, 48)
+    medium = media(plain[:-12] + chunk + plain[-12:], "image")
+    assert medium.header() == {"width": 32, "height": 48}
+    assert medium.open().size == (32, 48)
 
 
-def test_header_of_an_image_does_not_decode_it():
-    whole = stored(picture(64, 64))
-    assert media(whole[: len(whole) // 2], "image").header() == {"width": 64, "height": 64}
+def test_the_header_of_an_image_is_read_without_decoding():
+    content = encoded(random_image(64, 64))
+    assert media(content[: len(content) // 2], "image").header() == {"width": 64, "height": 64}
     with pytest.raises(DataError, match="cannot be decoded"):
-        media(whole[: len(whole) // 2], "image").open()
+        media(content[: len(content) // 2], "image").open()
 
 
 def test_modes_become_rgb():
-    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
-    clear.putpixel((0, 0), (200, 0, 0, 255))
-    assert np.asarray(media(clear, "image").open()).tolist() == [[[200, 0, 0], [255, 255, 255]]]
-    deep = Image.fromarray(np.array([[0, 0x80FF, 0xFFFF]], np.uint16))
-    assert np.asarray(media(stored(deep), "image").open())[0, :, 0].tolist() == [0, 0x80, 0xFF]
-    palette = picture().convert("P")
-    assert media(stored(palette), "image").open().mode == "RGB"
-    real = Image.fromarray(np.array([[0.5, 3e9]], np.float32))
+    transparent = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    transparent.putpixel((0, 0), (200, 0, 0, 255))
+    assert np.asarray(media(transparent, "image").open()).tolist() == [[[200, 0, 0], [255, 255, 255]]]
+    sixteen_bit = Image.fromarray(np.array([[0, 0x80FF, 0xFFFF]], np.uint16))
+    assert np.asarray(media(encoded(sixteen_bit), "image").open())[0, :, 0].tolist() == [0, 0x80, 0xFF]
+    palette = random_image().convert("P")
+    assert media(encoded(palette), "image").open().mode == "RGB"
+    float_image = Image.fromarray(np.array([[0.5, 3e9]], np.float32))
     with pytest.raises(DataError, match="no fixed range"):
-        media(stored(real, "TIFF"), "image").open()
+        media(encoded(float_image, "TIFF"), "image").open()
 
 
 def png(width: int, height: int) -> bytes:
-    """A black picture of one bit a pixel, written without holding it in memory."""
+    """A black image of one bit per pixel, compressed line by line so that it is never in memory as a whole."""
     packer = zlib.compressobj(9)
     line = bytes(1 + (width + 7) // 8)
     pixels = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
@@ -184,8 +190,8 @@ def png(width: int, height: int) -> bytes:
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png(30_000, 30_000))
-    found = media("bomb.png", "image", root=tmp_path)
-    for use in (found.open, found.header, found.preview):
+    medium = media("bomb.png", "image", root=tmp_path)
+    for use in (medium.open, medium.header, medium.preview):
         with pytest.raises(
             DataError,
             match=r"bomb\.png: .*most 89,478,485 pixels, found 30000 x 30000, which is 900,000,000.*max_frame_pixels",
@@ -193,7 +199,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
             use()
 
 
-def test_limits_belong_to_the_medium(tmp_path):
+def test_limits_are_per_medium(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     content = png(50, 50)
     strict, loose = (media(content, "image", limits=Limits(frame=size)) for size in (2499, 2500))
@@ -211,7 +217,7 @@ def test_limits_belong_to_the_medium(tmp_path):
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_what_pil_refuses_opens_where_the_user_says_so(monkeypatch):
+def test_an_image_beyond_the_limit_of_pil_opens_if_limits_allow_it(monkeypatch):
     large, small = png(20_000, 10_000), png(50, 50)
     assert media(large, "image", limits=Limits(frame=200_000_000)).header() == {"width": 20_000, "height": 10_000}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -221,22 +227,22 @@ def test_what_pil_refuses_opens_where_the_user_says_so(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-@pytest.mark.parametrize("kind", ["image", "video", "audio"])
-def test_a_file_that_is_too_large_is_refused_by_its_size(tmp_path, kind):
+@pytest.mark.parametrize("modality", ["image", "video", "audio"])
+def test_a_too_large_file_is_refused(tmp_path, modality):
     (tmp_path / "large.bin").write_bytes(bytes(2000))
     small = Limits(bytes=1999)
-    found = media("large.bin", kind, root=tmp_path, limits=small)
-    for use in (found.open, found.header, found.bytes, lambda: found.hash):
+    medium = media("large.bin", modality, root=tmp_path, limits=small)
+    for use in (medium.open, medium.header, medium.bytes, lambda: medium.hash):
         with pytest.raises(DataError, match=r"large\.bin: .*at most 1,999 bytes, found 2,000.*data\.max_bytes"):
             use()
     with pytest.raises(DataError, match="found 2,000"):
-        media(bytes(2000), kind, limits=small).open()
+        media(bytes(2000), modality, limits=small).open()
 
 
-def test_what_is_not_an_image_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "cut.jpg").write_bytes(stored(picture(64, 64), "JPEG")[:-200])
+    (tmp_path / "cut.jpg").write_bytes(encoded(random_image(64, 64), "JPEG")[:-200])
     (tmp_path / "folder.png").mkdir()
     for name in ("page.jpg", "empty.png", "cut.jpg", "folder.png"):
         with pytest.raises(DataError, match=name):
@@ -246,7 +252,7 @@ def test_what_is_not_an_image_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     "address", ["http://host/a.png", "HTTPS://host/a.png", "s3://bucket/a.png", "ftp://host/a.png", "file://host/a.png"]
 )
-def test_addresses_are_refused(address):
+def test_urls_are_refused(address):
     with pytest.raises(DataError, match=r"host|bucket"):
         media(address, "image")
     with pytest.raises(DataError, match=r"host|bucket"):
@@ -256,11 +262,11 @@ def test_addresses_are_refused(address):
             media(address, "image")
 
 
-def test_paths_stay_in_the_root(tmp_path):
+def test_paths_outside_the_root_are_refused(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
-    picture().save(tmp_path / "out.png")
-    picture().save(inside / "in.png")
+    random_image().save(tmp_path / "out.png")
+    random_image().save(inside / "in.png")
     (inside / "link.png").symlink_to(tmp_path / "out.png")
     (inside / "near.png").symlink_to("in.png")
     (inside / "away").symlink_to(tmp_path)
@@ -287,7 +293,7 @@ def test_links_of_a_hub_cache_are_followed(tmp_path):
     blobs = tmp_path / "datasets--a--b" / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    picture().save(blobs / "89ab", "PNG")
+    random_image().save(blobs / "89ab", "PNG")
     (snapshot / "a.png").symlink_to("../../blobs/89ab")
     (tmp_path / "secret").write_bytes(b"")
     (snapshot / "b.png").symlink_to("../../../secret")
@@ -309,17 +315,17 @@ def test_links_of_a_hub_cache_are_followed(tmp_path):
         (["a.png"], "uint8"),
     ],
 )
-def test_values_that_are_no_image_say_so(value, message):
+def test_invalid_image_values_are_refused(value, message):
     with pytest.raises(DataError, match=message):
         media(value, "image")
 
 
-def test_previews_are_small_png(tmp_path):
+def test_previews_are_small_png_files(tmp_path):
     sound = {"array": np.sin(np.arange(4000) / 20), "sampling_rate": 8000}
     frames = RNG.integers(0, 256, (6, 32, 48, 3), dtype=np.uint8)
-    for value, kind in ((picture(900, 300), "image"), (sound, "audio"), (frames, "video")):
-        shown = Image.open(io.BytesIO(media(value, kind).preview()))
-        assert shown.format == "PNG"
-        assert max(shown.size) <= 512
-        assert np.asarray(shown).std() > 0
-    assert media(picture(900, 300), "image").describe().startswith("image width=900 height=300")
+    for value, modality in ((random_image(900, 300), "image"), (sound, "audio"), (frames, "video")):
+        preview = Image.open(io.BytesIO(media(value, modality).preview()))
+        assert preview.format == "PNG"
+        assert max(preview.size) <= 512
+        assert np.asarray(preview).std() > 0
+    assert media(random_image(900, 300), "image").describe().startswith("image width=900 height=300")

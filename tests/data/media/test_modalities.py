@@ -18,7 +18,7 @@ def registry(monkeypatch):
     monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
 
 
-def test_a_new_sensor_is_one_registration(registry, tmp_path):
+def test_a_new_modality_needs_one_registration(registry, tmp_path):
     gains = []
 
     def load(file, gain=1.0):
@@ -47,7 +47,7 @@ def test_a_new_sensor_is_one_registration(registry, tmp_path):
         media({"a", "b"}, "spectrum")
 
 
-def test_kinds_have_proper_names(registry):
+def test_modality_names_are_validated(registry):
     for name in ("text", "Has Space", "1st", ""):
         with pytest.raises(PluginError):
             modalities.register_modality(Modality(name, open=len, header=lambda _: {}))

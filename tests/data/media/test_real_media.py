@@ -1,4 +1,4 @@
-"""The real files: tables from papers, a film, spoken digits, and official annotation files read as rows."""
+"""Real files: images of tables, a video, spoken digits, and official annotation files."""
 
 import json
 
@@ -9,46 +9,46 @@ from mmpost.data.media.media import media
 from mmpost.data.readers.dataset import open_dataset
 
 
-def test_tables(real):
+def test_table_images(real):
     for path in real("pubtabnet/*.png"):
-        found = media(path.name, "image", root=path.parent)
-        opened = found.open()
+        table = media(path.name, "image", root=path.parent)
+        opened = table.open()
         assert opened.mode == "RGB"
-        assert opened.size == (found.header()["width"], found.header()["height"])
-        # Print on paper: mostly white, with something on it.
-        grey = np.asarray(opened.convert("L"))
-        assert np.median(grey) > 200
-        assert grey.min() < 128
-        assert found.preview()[1:4] == b"PNG"
+        assert opened.size == (table.header()["width"], table.header()["height"])
+        # Mostly white, with some print.
+        gray = np.asarray(opened.convert("L"))
+        assert np.median(gray) > 200
+        assert gray.min() < 128
+        assert table.preview()[1:4] == b"PNG"
 
 
-def test_film(real):
+def test_video(real):
     path = real("video/flipping_a_pancake.mkv")[0]
-    found = media(path, "video")
-    header = found.header()
+    video = media(path, "video")
+    header = video.header()
     assert (header["width"], header["height"], header["fps"]) == (426, 240, 30.0)
     assert header["duration"] == pytest.approx(10.33, abs=0.01)
-    opened = found.open(fps=1, max_frames=8)
+    opened = video.open(fps=1, max_frames=8)
     assert opened.frames.shape == (8, 240, 426, 3)
     assert opened.times == pytest.approx(opened.indices / 30, abs=0.002)
-    one = found.open(frames=[int(opened.indices[3])])
-    assert np.array_equal(one.frames[0], opened.frames[3]), "a frame does not depend on which others are taken"
+    single = video.open(frames=[int(opened.indices[3])])
+    assert np.array_equal(single.frames[0], opened.frames[3]), "a frame does not depend on the other requested frames"
     sound = media(path, "audio").open(rate=16000)
     assert len(sound.wave) / 16000 == pytest.approx(10.37, abs=0.05)
-    assert found.preview()[1:4] == b"PNG"
+    assert video.preview()[1:4] == b"PNG"
 
 
 def test_spoken_digits(real):
     for path in real("spoken-digits/*_jackson_0.wav"):
-        found = media(path, "audio")
-        opened = found.open()
-        assert (opened.rate, found.header()["rate"]) == (8000, 8000)
-        assert len(opened.wave) / 8000 == pytest.approx(found.header()["duration"])
+        recording = media(path, "audio")
+        opened = recording.open()
+        assert (opened.rate, recording.header()["rate"]) == (8000, 8000)
+        assert len(opened.wave) / 8000 == pytest.approx(recording.header()["duration"])
         assert 0.01 < np.abs(opened.wave).max() <= 1.0
-        assert len(found.open(rate=16000).wave) == pytest.approx(2 * len(opened.wave), abs=2)
+        assert len(recording.open(rate=16000).wave) == pytest.approx(2 * len(opened.wave), abs=2)
 
 
-def test_annotations_of_others_become_rows(real, tmp_path):
+def test_official_annotation_files_open_as_rows(real, tmp_path):
     samples = open_dataset(real("mmau/mmau-test-mini.json")[0])
     assert len(samples) == 1000
     assert samples[0].truth == "Man"
@@ -58,5 +58,5 @@ def test_annotations_of_others_become_rows(real, tmp_path):
     tables = real("pubtabnet/*.png")
     lines = [{"messages": [{"role": "user", "content": "<image>Read."}], "images": [p.name]} for p in tables]
     (tmp_path / "tables.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = open_dataset(tmp_path / "tables.jsonl", root=tables[0].parent)
-    assert [s.prompt[0].value.open().width for s in found] == [media(p, "image").open().width for p in tables]
+    rows = open_dataset(tmp_path / "tables.jsonl", root=tables[0].parent)
+    assert [s.prompt[0].value.open().width for s in rows] == [media(p, "image").open().width for p in tables]

@@ -1,6 +1,5 @@
-"""Files and folders of rows: JSON, JSON Lines, Parquet and `datasets`; and those that cannot be read."""
+"""Opening datasets: JSON, JSON Lines, Parquet and folders of `datasets`; malformed files."""
 
-import io
 import json
 import time
 from weakref import finalize
@@ -9,9 +8,9 @@ import datasets.config
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_rows import ASSISTANT, PROMPT, USER, png, roles_and_values, write_rows
 from PIL import Image
 
-from mmpost.data.media.media import Media
 from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 
@@ -21,37 +20,7 @@ def _cache_of_datasets(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with pictures of known widths, and a sound."""
-    for width, name in enumerate(("a.png", "b.png", "c.png"), 10):
-        Image.new("RGB", (width, 5)).save(tmp_path / name)
-    return tmp_path
-
-
-def png(width):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, 5)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def written(folder, *rows, name="data.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def shown(parts):
-    """Roles and values; pictures by their width."""
-    return [(p.role, p.value.open().width if isinstance(p.value, Media) else p.value) for p in parts]
-
-
-USER = {"role": "user", "content": "Why?"}
-SAID = {"role": "assistant", "content": "So."}
-PROMPT = [("user", "Why?")]
-
-
-def test_broken_lines_raise_when_they_are_read(folder):
+def test_broken_lines_raise_on_access(folder):
     path = folder / "data.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"query": "a"}\n\n{"query": \r\n{"query": "\xff"}\n   \n{"query": "b"}')
     samples = open_dataset(path)
@@ -61,10 +30,10 @@ def test_broken_lines_raise_when_they_are_read(folder):
             samples[index]
 
 
-def test_media_are_found_from_the_root_and_may_not_leave_it(folder):
+def test_media_paths_are_relative_to_the_root_and_stay_inside(folder):
     data = folder / "notes"
     data.mkdir()
-    path = written(data, {"query": "x", "image": "a.png"}, {"query": "x", "image": "../a.png"})
+    path = write_rows(data, {"query": "x", "image": "a.png"}, {"query": "x", "image": "../a.png"})
     assert open_dataset(path, root=folder)[0].prompt[0].value.open().width == 10
     with pytest.raises(DataError, match=r"data\.jsonl:2: .*inside the folder"):
         open_dataset(path, root=folder)[1]
@@ -73,7 +42,7 @@ def test_media_are_found_from_the_root_and_may_not_leave_it(folder):
         open_dataset(path)[0].prompt[0].value.open()
 
 
-def test_files_that_are_no_table(folder):
+def test_files_that_are_not_datasets_are_refused(folder):
     (folder / "one.json").write_text('{"query": "x"}')
     (folder / "bad.json").write_text("[1, 2")
     (folder / "bad.parquet").write_bytes(b"nothing")
@@ -92,9 +61,9 @@ def test_files_that_are_no_table(folder):
             open_dataset(folder / name)
 
 
-def test_json_lines_under_the_wrong_ending(folder):
+def test_json_lines_with_the_wrong_extension(folder):
     assert [
-        s.prompt[0].value for s in open_dataset(written(folder, {"query": "a"}, {"query": "b"}, name="x.json"))
+        s.prompt[0].value for s in open_dataset(write_rows(folder, {"query": "a"}, {"query": "b"}, name="x.json"))
     ] == [
         "a",
         "b",
@@ -102,11 +71,15 @@ def test_json_lines_under_the_wrong_ending(folder):
 
 
 def table():
-    """Rows as hubs store them: pictures as bytes, turns as structs."""
+    """Rows as on the Hub: images as bytes, turns as structs."""
     return pa.table(
         {
             "id": ["p", "q", "r"],
-            "messages": [[USER, SAID], [{"role": "user", "content": "<image>?"}, SAID, USER, SAID], [USER]],
+            "messages": [
+                [USER, ASSISTANT],
+                [{"role": "user", "content": "<image>?"}, ASSISTANT, USER, ASSISTANT],
+                [USER],
+            ],
             "images": [[], [{"bytes": png(21), "path": "q.png"}], [{"bytes": None, "path": "a.png"}]],
             "answer": [None, None, "42"],
         }
@@ -115,10 +88,10 @@ def table():
 
 def check_table(samples):
     assert [s.uid for s in samples] == ["p", "q#1", "q#2", "r"]
-    assert shown(samples[0].prompt) == PROMPT
-    assert shown(samples[2].prompt)[:2] == [("user", 21), ("user", "?")]
+    assert roles_and_values(samples[0].prompt) == PROMPT
+    assert roles_and_values(samples[2].prompt)[:2] == [("user", 21), ("user", "?")]
     assert samples[2].prompt[0].value.name == "q.png"
-    assert shown(samples[3].prompt) == [("user", 10), *PROMPT]
+    assert roles_and_values(samples[3].prompt) == [("user", 10), *PROMPT]
     assert samples[3].truth == "42"
 
 
@@ -141,7 +114,7 @@ def test_parquet_without_a_known_column(folder):
         open_dataset(folder / "x.parquet")
 
 
-def test_parquet_files_of_different_columns(folder):
+def test_parquet_files_with_different_columns(folder):
     (folder / "mixed").mkdir()
     pq.write_table(pa.table({"query": ["a"]}), folder / "mixed" / "a.parquet")
     pq.write_table(pa.table({"query": [1], "more": ["b"]}), folder / "mixed" / "b.parquet")
@@ -154,15 +127,15 @@ def test_folders_saved_by_datasets(folder):
         {"problem": datasets.Value("string"), "image": datasets.Image(), "solution": datasets.Value("string")}
     )
     rows = [{"problem": "Where?", "image": Image.new("RGB", (33, 5)), "solution": "there"}, {"problem": "Who?"}]
-    made = datasets.Dataset.from_list([{"image": None, "solution": None, **row} for row in rows], features=features)
-    made.save_to_disk(folder / "saved")
-    datasets.DatasetDict({"train": made}).save_to_disk(folder / "dict")
+    dataset = datasets.Dataset.from_list([{"image": None, "solution": None, **row} for row in rows], features=features)
+    dataset.save_to_disk(folder / "saved")
+    datasets.DatasetDict({"train": dataset}).save_to_disk(folder / "dict")
     for name in ("saved", "dict", "dict/train"):
         samples = open_dataset(folder / name)
-        assert shown(samples[0].prompt) == [("user", 33), ("user", "Where?")]
+        assert roles_and_values(samples[0].prompt) == [("user", 33), ("user", "Where?")]
         assert (samples[0].truth, samples[1].truth) == ("there", None)
-        assert shown(samples[1].prompt) == [("user", "Who?")]
-    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(folder / "both")
+        assert roles_and_values(samples[1].prompt) == [("user", "Who?")]
+    datasets.DatasetDict({"train": dataset, "test": dataset}).save_to_disk(folder / "both")
     with pytest.raises(DataError, match="splits test, train"):
         open_dataset(folder / "both")
     with pytest.raises(DataError, match="does not load"):
@@ -171,34 +144,34 @@ def test_folders_saved_by_datasets(folder):
 
 
 def test_a_hundred_thousand_rows_open_quickly(folder):
-    line = json.dumps({"id": 1, "messages": [USER, SAID], "images": ["a.png"]}).replace('"id": 1', '"id": %d')
+    line = json.dumps({"id": 1, "messages": [USER, ASSISTANT], "images": ["a.png"]}).replace('"id": 1', '"id": %d')
     (folder / "big.jsonl").write_text("\n".join(line % i for i in range(100_000)))
     start = time.process_time()
     samples = open_dataset(folder / "big.jsonl")
     assert len(samples) == 100_000
-    assert time.process_time() - start < 20, "seconds of processor time"
+    assert time.process_time() - start < 20, "CPU seconds"
     assert samples[77_777].uid == "77777"
-    assert shown(samples[-1].prompt) == [("user", 10), *PROMPT]
+    assert roles_and_values(samples[-1].prompt) == [("user", 10), *PROMPT]
 
 
-def test_a_source_that_somebody_holds_is_opened_once_while_its_files_stay(folder):
-    path = written(folder, {"query": "a", "response": "b"})
-    held = open_dataset(path)
-    assert open_dataset(str(path)) is held
-    assert open_dataset(path, loss="last") is not held
-    assert open_dataset(path, prompt="what?") is not held
-    assert open_dataset(path, root=folder) is not held
-    written(folder, {"query": "a", "response": "b"}, {"query": "c", "response": "d"})
-    again = open_dataset(path)
-    assert (len(held), len(again)) == (1, 2)
-    told = []
-    finalize(again, told.append, "gone")
-    del again
-    assert told == ["gone"]
+def test_an_open_source_is_reused_until_its_files_change(folder):
+    path = write_rows(folder, {"query": "a", "response": "b"})
+    first = open_dataset(path)
+    assert open_dataset(str(path)) is first
+    assert open_dataset(path, loss="last") is not first
+    assert open_dataset(path, prompt="what?") is not first
+    assert open_dataset(path, root=folder) is not first
+    write_rows(folder, {"query": "a", "response": "b"}, {"query": "c", "response": "d"})
+    reopened = open_dataset(path)
+    assert (len(first), len(reopened)) == (1, 2)
+    finalized = []
+    finalize(reopened, finalized.append, "gone")
+    del reopened
+    assert finalized == ["gone"]
 
 
-def test_a_folder_of_files_is_opened_again_when_one_is_new(folder):
-    one = open_dataset(folder, prompt="what?")
-    assert open_dataset(folder, prompt="what?") is one
+def test_a_folder_is_reopened_when_a_file_is_added(folder):
+    first = open_dataset(folder, prompt="what?")
+    assert open_dataset(folder, prompt="what?") is first
     Image.new("RGB", (9, 5)).save(folder / "d.png")
-    assert [len(one), len(open_dataset(folder, prompt="what?"))] == [3, 4]
+    assert [len(first), len(open_dataset(folder, prompt="what?"))] == [3, 4]

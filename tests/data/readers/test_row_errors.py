@@ -1,30 +1,10 @@
-"""Rows that cannot be used: each says file, row, what was wanted and what was found."""
-
-import json
+"""Invalid rows: the error names file and row, what was wanted and what was found."""
 
 import pytest
-from PIL import Image
+from dataset_rows import ASSISTANT, USER, write_rows
 
 from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with pictures of known widths, and a sound."""
-    for width, name in enumerate(("a.png", "b.png", "c.png"), 10):
-        Image.new("RGB", (width, 5)).save(tmp_path / name)
-    return tmp_path
-
-
-def written(folder, *rows, name="data.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-USER = {"role": "user", "content": "Why?"}
-SAID = {"role": "assistant", "content": "So."}
 
 
 @pytest.mark.parametrize(
@@ -61,16 +41,16 @@ SAID = {"role": "assistant", "content": "So."}
         ({"query": "x", "history": ["a"]}, r"pairs of question and reply"),
         ({"prompt": "Why?", "chosen": "So."}, r'"rejected" beside "chosen"'),
         ({"prompt": "Why?", "rejected": "So."}, r'"chosen", or a last turn'),
-        ({"messages": [USER, SAID], "chosen": "So.", "rejected": "No."}, r"ends with the user"),
-        ({"chosen": [USER, SAID], "rejected": [SAID, USER, SAID]}, r"one prompt.*found two"),
+        ({"messages": [USER, ASSISTANT], "chosen": "So.", "rejected": "No."}, r"ends with the user"),
+        ({"chosen": [USER, ASSISTANT], "rejected": [ASSISTANT, USER, ASSISTANT]}, r"one prompt.*found two"),
         ({"chosen": [USER], "rejected": [USER]}, r"end with the assistant"),
-        ({"messages": [SAID], "images": ["a.png"]}, r"turn of the user to put the media in front"),
+        ({"messages": [ASSISTANT], "images": ["a.png"]}, r"turn of the user to put the media in front"),
         ({"messages": [USER], "images": ["http://host/a.png"]}, r"http://host/a\.png"),
         ({"messages": [USER], "videos": [["a.png", "b.png"]]}, r"list of files"),
     ],
 )
 def test_errors_name_file_and_row_and_say_what_was_wanted(folder, row, message):
-    samples = open_dataset(written(folder, {"query": "fine"}, row))
+    samples = open_dataset(write_rows(folder, {"query": "fine"}, row))
     assert len(samples) == 2
     assert samples[0].uid == "data.jsonl:1"
     with pytest.raises(DataError, match=r"^data\.jsonl:2: .*" + message):

@@ -1,78 +1,46 @@
 """Row formats: prompt, replies, truth and meta of each, and errors that name file and row."""
 
 import base64
-import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from dataset_rows import ASSISTANT, PROMPT, USER, png, roles_and_values, write_rows
 
 from mmpost.data.media import modalities
-from mmpost.data.media.media import Media
 from mmpost.data.media.modalities import Modality
 from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import DataError
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with pictures of known widths, and a sound."""
-    for width, name in enumerate(("a.png", "b.png", "c.png"), 10):
-        Image.new("RGB", (width, 5)).save(tmp_path / name)
-    return tmp_path
-
-
-def png(width):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, 5)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def written(folder, *rows, name="data.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def open_row(folder, row, **options):
-    rows = open_dataset(written(folder, row), **options)
+    rows = open_dataset(write_rows(folder, row), **options)
     assert len(rows) == 1
     return rows[0]
-
-
-def shown(parts):
-    """Roles and values; pictures by their width."""
-    return [(p.role, p.value.open().width if isinstance(p.value, Media) else p.value) for p in parts]
-
-
-USER = {"role": "user", "content": "Why?"}
-SAID = {"role": "assistant", "content": "So."}
-PROMPT = [("user", "Why?")]
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [USER, SAID]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}, SAID]},
+        {"messages": [USER, ASSISTANT]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}, ASSISTANT]},
         {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
         {"conversation": [{"human": "Why?", "assistant": "So."}]},
         {"instruction": "Why?", "input": "", "output": "So."},
         {"instruction": "Why?", "output": "So.", "history": []},
         {"query": "Why?", "response": "So."},
         {"prompt": "Why?", "completion": "So."},
-        {"prompt": [USER], "completion": [SAID]},
-        {"messages": [USER, SAID], "images": []},
-        {"messages": [USER, SAID], "images": None, "system": None, "rejected": None},
+        {"prompt": [USER], "completion": [ASSISTANT]},
+        {"messages": [USER, ASSISTANT], "images": []},
+        {"messages": [USER, ASSISTANT], "images": None, "system": None, "rejected": None},
     ],
 )
-def test_every_supervised_format_says_the_same(folder, row):
+def test_all_supervised_formats_parse_to_the_same_sample(folder, row):
     sample = open_row(folder, row)
     assert sample.uid == "data.jsonl:1"
-    assert shown(sample.prompt) == PROMPT
+    assert roles_and_values(sample.prompt) == PROMPT
     (reply,) = sample.replies
-    assert shown(reply.parts) == [("assistant", "So.")]
+    assert roles_and_values(reply.parts) == [("assistant", "So.")]
     assert (reply.text, reply.origin, dict(reply.columns), reply.token_ids) == ("So.", "data", {}, None)
     assert sample.truth == "So."
     assert dict(sample.meta) == {}
@@ -81,22 +49,22 @@ def test_every_supervised_format_says_the_same(folder, row):
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [{"role": "system", "content": "Be."}, USER, SAID]},
-        {"system": "Be.", "messages": [USER, SAID]},
-        {"system": "Other.", "messages": [{"role": "system", "content": "Be."}, USER, SAID]},
+        {"messages": [{"role": "system", "content": "Be."}, USER, ASSISTANT]},
+        {"system": "Be.", "messages": [USER, ASSISTANT]},
+        {"system": "Other.", "messages": [{"role": "system", "content": "Be."}, USER, ASSISTANT]},
         {"system": "Be.", "query": "Why?", "response": "So."},
         {"system": "Be.", "instruction": "Why?", "output": "So."},
         {"system": "Be.", "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
     ],
 )
 def test_system_turns_come_first(folder, row):
-    assert shown(open_row(folder, row).prompt) == [("system", "Be."), *PROMPT]
+    assert roles_and_values(open_row(folder, row).prompt) == [("system", "Be."), *PROMPT]
 
 
 def test_alpaca_joins_instruction_and_input_after_the_history(folder):
     row = {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Hi", "Hello"]]}
     sample = open_row(folder, row, loss="last")
-    assert shown(sample.prompt) == [("user", "Hi"), ("assistant", "Hello"), ("user", "Translate.\nHund")]
+    assert roles_and_values(sample.prompt) == [("user", "Hi"), ("assistant", "Hello"), ("user", "Translate.\nHund")]
     assert [s.truth for s in open_dataset(folder / "data.jsonl")] == ["Hello", "dog"]
 
 
@@ -104,9 +72,9 @@ def test_ms_swift_multimodal_rows(folder):
     """The standard data format of the ms-swift documentation."""
     sound = str(folder / "x.wav")
     samples = open_dataset(
-        written(
+        write_rows(
             folder,
-            {"messages": [USER, SAID]},
+            {"messages": [USER, ASSISTANT]},
             {
                 "messages": [
                     {"role": "system", "content": "Help."},
@@ -116,12 +84,12 @@ def test_ms_swift_multimodal_rows(folder):
                 "images": ["a.png", "b.png"],
             },
             {
-                "messages": [{"role": "user", "content": "<image>Is it <video>?"}, SAID],
+                "messages": [{"role": "user", "content": "<image>Is it <video>?"}, ASSISTANT],
                 "images": ["a.png"],
                 "videos": ["x.mp4"],
             },
             {
-                "messages": [{"role": "user", "content": "<audio>What did it say?"}, SAID],
+                "messages": [{"role": "user", "content": "<audio>What did it say?"}, ASSISTANT],
                 "audios": [str(folder / "x.wav")],
             },
             {"messages": [{"role": "user", "content": "<image>How many?"}], "images": ["c.png"], "solution": "3"},
@@ -130,7 +98,7 @@ def test_ms_swift_multimodal_rows(folder):
         )
     )
     assert len(samples) == 7
-    assert shown(samples[1].prompt) == [
+    assert roles_and_values(samples[1].prompt) == [
         ("system", "Help."),
         ("user", 10),
         ("user", 11),
@@ -139,14 +107,14 @@ def test_ms_swift_multimodal_rows(folder):
     assert [p.modality for p in samples[2].prompt] == ["image", "text", "video", "text"]
     assert samples[3].prompt[0].value.name == sound
     assert (samples[4].replies, samples[4].truth) == ((), "3")
-    assert shown(samples[5].prompt) == [("user", 11), ("user", "Read.")]
-    assert (samples[6].prompt, shown(samples[6].replies[0].parts)) == (
+    assert roles_and_values(samples[5].prompt) == [("user", 11), ("user", "Read.")]
+    assert (samples[6].prompt, roles_and_values(samples[6].replies[0].parts)) == (
         (),
         [("assistant", 10), ("assistant", "is a puppy")],
     )
 
 
-def test_ms_swift_names_of_objects_are_filled_in_and_boxes_refused(folder):
+def test_ms_swift_object_names_are_filled_in_and_boxes_refused(folder):
     row = {
         "messages": [
             {"role": "user", "content": "<image>Find the <ref-object> and <ref-object>"},
@@ -190,10 +158,10 @@ def test_llama_factory_and_llava_rows(folder):
     (folder / "demo.json").write_text(json.dumps(rows))
     samples = open_dataset(folder / "demo.json")
     assert [s.uid for s in samples] == ["demo.json:1", "000000033471", "demo.json:3", "demo.json:4"]
-    assert shown(samples[0].prompt) == [("user", 10), ("user", "Who are they?")]
-    assert shown(samples[1].prompt) == [("user", 11), ("user", "\nWhat colour is the bus?")]
-    assert shown(samples[2].prompt) == [("user", 12), ("user", "Describe.")]
-    assert shown(samples[3].prompt) == [("user", 10), ("user", 12), ("user", "Which?")]
+    assert roles_and_values(samples[0].prompt) == [("user", 10), ("user", "Who are they?")]
+    assert roles_and_values(samples[1].prompt) == [("user", 11), ("user", "\nWhat colour is the bus?")]
+    assert roles_and_values(samples[2].prompt) == [("user", 12), ("user", "Describe.")]
+    assert roles_and_values(samples[3].prompt) == [("user", 10), ("user", 12), ("user", "Which?")]
 
 
 @pytest.mark.parametrize(
@@ -212,12 +180,16 @@ def test_llama_factory_and_llava_rows(folder):
     ],
 )
 def test_media_in_structured_content(folder, content_part):
-    content_part = {k: v.replace("file:", f"file://{folder}/") if isinstance(v, str) else v for k, v in content_part.items()}
-    row = {"messages": [{"role": "user", "content": [content_part, {"type": "text", "text": "What?"}, " Say."]}, SAID]}
-    assert shown(open_row(folder, row).prompt) == [("user", 10), ("user", "What?"), ("user", " Say.")]
+    content_part = {
+        k: v.replace("file:", f"file://{folder}/") if isinstance(v, str) else v for k, v in content_part.items()
+    }
+    row = {
+        "messages": [{"role": "user", "content": [content_part, {"type": "text", "text": "What?"}, " Say."]}, ASSISTANT]
+    }
+    assert roles_and_values(open_row(folder, row).prompt) == [("user", 10), ("user", "What?"), ("user", " Say.")]
 
 
-def test_marks_in_structured_content_take_from_the_columns(folder):
+def test_placeholders_in_structured_content_take_media_from_the_columns(folder):
     content = [
         {"type": "image"},
         {"type": "text", "text": "or"},
@@ -225,18 +197,18 @@ def test_marks_in_structured_content_take_from_the_columns(folder):
         {"type": "image"},
     ]
     row = {"messages": [{"role": "user", "content": content}], "images": ["a.png", "b.png"]}
-    assert shown(open_row(folder, row).prompt) == [("user", 10), ("user", "or"), ("user", 12), ("user", 11)]
+    assert roles_and_values(open_row(folder, row).prompt) == [("user", 10), ("user", "or"), ("user", 12), ("user", 11)]
 
 
 def test_media_without_placeholders_go_before_the_first_user_turn(folder):
-    turns = [{"role": "system", "content": "Be."}, USER, SAID, {"role": "user", "content": "And?"}]
+    turns = [{"role": "system", "content": "Be."}, USER, ASSISTANT, {"role": "user", "content": "And?"}]
     sample = open_row(folder, {"messages": turns, "images": ["a.png", "b.png"]})
-    assert shown(sample.prompt)[:4] == [("system", "Be."), ("user", 10), ("user", 11), ("user", "Why?")]
+    assert roles_and_values(sample.prompt)[:4] == [("system", "Be."), ("user", 10), ("user", 11), ("user", "Why?")]
 
 
 def test_placeholders_without_media_are_text(folder):
-    row = {"messages": [{"role": "user", "content": "What does <image> mean in HTML, <video>?"}, SAID]}
-    assert shown(open_row(folder, row).prompt) == [("user", "What does <image> mean in HTML, <video>?")]
+    row = {"messages": [{"role": "user", "content": "What does <image> mean in HTML, <video>?"}, ASSISTANT]}
+    assert roles_and_values(open_row(folder, row).prompt) == [("user", "What does <image> mean in HTML, <video>?")]
 
 
 def test_each_turn_of_the_assistant_is_a_sample(folder):
@@ -248,14 +220,14 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
     ]
     rows = [
         {"messages": turns, "images": ["a.png", "b.png"], "solution": "II", "note": 5},
-        {"id": 7, "messages": [*turns[:1], SAID], "images": ["a.png"]},
-        {"messages": [USER, SAID, USER]},
+        {"id": 7, "messages": [*turns[:1], ASSISTANT], "images": ["a.png"]},
+        {"messages": [USER, ASSISTANT, USER]},
     ]
-    path = written(folder, *rows)
+    path = write_rows(folder, *rows)
     samples = open_dataset(path)
     assert [s.uid for s in samples] == ["data.jsonl:1#1", "data.jsonl:1#2", "7", "data.jsonl:3"]
-    assert shown(samples[0].prompt) == [("user", 10), ("user", "One?")]
-    assert shown(samples[1].prompt) == [
+    assert roles_and_values(samples[0].prompt) == [("user", 10), ("user", "One?")]
+    assert roles_and_values(samples[1].prompt) == [
         ("user", 10),
         ("user", "One?"),
         ("assistant", "1"),
@@ -266,7 +238,7 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
     assert [s.replies[0].text for s in samples[:3]] == ["1", "2", "So."]
     assert [s.truth for s in samples] == ["1", "II", "So.", None]
     assert [dict(s.meta) for s in samples[:2]] == [{"note": 5}] * 2
-    assert shown(samples[3].prompt) == [*PROMPT, ("assistant", "So."), *PROMPT]
+    assert roles_and_values(samples[3].prompt) == [*PROMPT, ("assistant", "So."), *PROMPT]
     assert samples[3].replies == ()
     last = open_dataset(path, loss="last")
     assert [s.uid for s in last] == ["data.jsonl:1", "7", "data.jsonl:3"]
@@ -278,26 +250,26 @@ def test_each_turn_of_the_assistant_is_a_sample(folder):
             samples[index]
 
 
-def test_turns_marked_without_loss_are_not_learnt(folder):
-    turns = [USER, {**SAID, "loss": False}, USER, {**SAID, "content": "Two.", "loss": 1.0}]
+def test_turns_with_loss_false_are_not_trained_on(folder):
+    turns = [USER, {**ASSISTANT, "loss": False}, USER, {**ASSISTANT, "content": "Two.", "loss": 1.0}]
     sample = open_row(folder, {"messages": turns})
     assert (sample.replies[0].text, len(sample.prompt)) == ("Two.", 3)
     for value in (False, "no"):
         with pytest.raises(DataError, match=r"data\.jsonl:1: .*loss"):
-            open_row(folder, {"messages": [USER, {**SAID, "loss": value}]})
+            open_row(folder, {"messages": [USER, {**ASSISTANT, "loss": value}]})
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [USER, SAID], "rejected_response": "No."},
-        {"messages": [USER, SAID], "rejected_response": ["No."]},
-        {"messages": [USER, SAID], "rejected_messages": [USER, {"role": "assistant", "content": "No."}]},
-        {"messages": [USER], "chosen": SAID, "rejected": {"role": "assistant", "content": "No."}},
+        {"messages": [USER, ASSISTANT], "rejected_response": "No."},
+        {"messages": [USER, ASSISTANT], "rejected_response": ["No."]},
+        {"messages": [USER, ASSISTANT], "rejected_messages": [USER, {"role": "assistant", "content": "No."}]},
+        {"messages": [USER], "chosen": ASSISTANT, "rejected": {"role": "assistant", "content": "No."}},
         {"messages": [USER], "chosen": "So.", "rejected": "No."},
         {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
-        {"prompt": [USER], "chosen": [SAID], "rejected": [{"role": "assistant", "content": "No."}]},
-        {"chosen": [USER, SAID], "rejected": [USER, {"role": "assistant", "content": "No."}]},
+        {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "No."}]},
+        {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "No."}]},
         {"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No."},
         {"query": "Why?", "response": "So.", "rejected_response": "No."},
         {
@@ -307,9 +279,9 @@ def test_turns_marked_without_loss_are_not_learnt(folder):
         },
     ],
 )
-def test_every_preference_format_says_the_same(folder, row):
+def test_all_preference_formats_parse_to_the_same_sample(folder, row):
     sample = open_row(folder, row)
-    assert shown(sample.prompt) == PROMPT
+    assert roles_and_values(sample.prompt) == PROMPT
     assert [(r.text, dict(r.columns), r.origin) for r in sample.replies] == [
         ("So.", {"label": 1.0}, "data"),
         ("No.", {"label": -1.0}, "data"),
@@ -318,15 +290,19 @@ def test_every_preference_format_says_the_same(folder, row):
     assert sample.truth == "So."
 
 
-def test_preference_rows_keep_pictures_and_history_in_the_prompt(folder):
-    turns = [{"role": "user", "content": "<image>Hi"}, SAID, USER, SAID]
+def test_preference_rows_keep_images_and_history_in_the_prompt(folder):
+    turns = [{"role": "user", "content": "<image>Hi"}, ASSISTANT, USER, ASSISTANT]
     sample = open_row(folder, {"messages": turns, "images": ["a.png"], "rejected_response": "No.", "solution": "S"})
-    assert shown(sample.prompt) == [("user", 10), ("user", "Hi"), ("assistant", "So."), *PROMPT]
+    assert roles_and_values(sample.prompt) == [("user", 10), ("user", "Hi"), ("assistant", "So."), *PROMPT]
     assert ([r.text for r in sample.replies], sample.truth) == (["So.", "No."], "S")
     rejected_turns = [*turns[:-1], {"role": "assistant", "content": "No."}]
     row = {"messages": turns, "images": ["a.png"], "rejected_messages": rejected_turns, "rejected_images": ["a.png"]}
     from_messages = open_row(folder, row)
-    assert (from_messages.prompt, from_messages.replies, dict(from_messages.meta)) == (sample.prompt, sample.replies, {})
+    assert (from_messages.prompt, from_messages.replies, dict(from_messages.meta)) == (
+        sample.prompt,
+        sample.replies,
+        {},
+    )
     with pytest.raises(DataError, match="same images"):
         open_row(folder, {**row, "rejected_images": ["b.png"]})
 
@@ -334,8 +310,8 @@ def test_preference_rows_keep_pictures_and_history_in_the_prompt(folder):
 @pytest.mark.parametrize(
     ("key", "value", "label"), [("label", True, 1.0), ("label", False, -1.0), ("kto_tag", False, -1.0)]
 )
-def test_judged_rows(folder, key, value, label):
-    sample = open_row(folder, {"messages": [USER, SAID, USER, SAID], key: value})
+def test_rows_with_a_binary_label(folder, key, value, label):
+    sample = open_row(folder, {"messages": [USER, ASSISTANT, USER, ASSISTANT], key: value})
     assert (len(sample.prompt), dict(sample.replies[0].columns)) == (3, {"label": label})
     assert sample.truth == ("So." if value else None)
     assert dict(sample.meta) == {}
@@ -352,19 +328,23 @@ def test_classes_and_other_keys_are_meta(folder):
 @pytest.mark.parametrize("key", ["solution", "answer", "truth"])
 def test_reinforcement_rows(folder, key):
     boxes = {"boxes": [[1, 2, 3, 4]]}
-    for question_fields in ({"problem": "Where?"}, {"question": "Where?"}, {"messages": [{"role": "user", "content": "Where?"}]}):
+    for question_fields in (
+        {"problem": "Where?"},
+        {"question": "Where?"},
+        {"messages": [{"role": "user", "content": "Where?"}]},
+    ):
         sample = open_row(folder, {**question_fields, "image": "a.png", key: boxes})
-        assert shown(sample.prompt) == [("user", 10), ("user", "Where?")]
+        assert roles_and_values(sample.prompt) == [("user", 10), ("user", "Where?")]
         assert (sample.truth, sample.replies) == (boxes, ())
 
 
 def test_repeated_ids_give_different_uids(folder):
-    row = {"id": "same", "messages": [USER, SAID]}
-    samples = open_dataset(written(folder, row, {**row, "id": "other"}, row, row))
+    row = {"id": "same", "messages": [USER, ASSISTANT]}
+    samples = open_dataset(write_rows(folder, row, {**row, "id": "other"}, row, row))
     assert [s.uid for s in samples] == ["same", "other", "same@3", "same@4"]
 
 
-def test_a_new_sensor_shows_in_rows(folder, monkeypatch):
+def test_a_new_modality_works_in_rows(folder, monkeypatch):
     monkeypatch.setattr(modalities, "_registry", dict(modalities._registry))
     modalities.register_modality(Modality("spectrum", np.load, lambda _: {}))
     np.save(folder / "s.npy", np.arange(3.0))

@@ -1,4 +1,4 @@
-"""Light curves, spectra and records as media: every form of file, what is refused, and how they are drawn."""
+"""Light curves, spectra and records as media: file formats, malformed input, previews and sketches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmpost.errors import DataError
 TABLE = np.array([[1.0, 10.0, 0.1], [2.5, 12.0, 0.2], [4.0, 11.0, 0.1]])
 
 
-def saved(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -43,8 +43,8 @@ def npy(array: np.ndarray) -> bytes:
 COLUMNS = {"HJD": TABLE[:, 0].tolist(), "flux": TABLE[:, 1].tolist(), "flux_err": TABLE[:, 2].tolist()}
 FORMS = {
     "npy": npy(TABLE),
-    "npz of one array": saved(curve=TABLE),
-    "npz of columns": saved(**{k: np.array(v) for k, v in COLUMNS.items()}),
+    "npz of one array": npz(curve=TABLE),
+    "npz of columns": npz(**{k: np.array(v) for k, v in COLUMNS.items()}),
     "csv with a head": b"# a comment\nHJD,flux,flux_err\n1,10,.1\n2.5,12,.2\n4,11,.1\n",
     "csv without": b"1,10,.1\n2.5,12,.2\n4,11,.1\n",
     "spaces": b"1 10 .1\n2.5 12 .2\n4 11 .1\n",
@@ -55,11 +55,11 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_file_gives_the_same_points(form: str, tmp_path: Path) -> None:
-    place = tmp_path / "curve"
-    place.write_bytes(FORMS[form])
-    assert np.array_equal(media(place, "light_curve").open().table, TABLE)
-    assert media(place, "light_curve").header() == {"epochs": 3, "from": 1.0, "to": 4.0}
+def test_every_file_format_gives_the_same_points(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "curve"
+    path.write_bytes(FORMS[form])
+    assert np.array_equal(media(path, "light_curve").open().table, TABLE)
+    assert media(path, "light_curve").header() == {"epochs": 3, "from": 1.0, "to": 4.0}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_values_in_memory(value: object) -> None:
     assert np.array_equal(media(value, "light_curve").open().table, TABLE)
 
 
-def test_numbers_about_a_curve_stay_with_it() -> None:
+def test_metadata_of_a_curve_is_kept() -> None:
     medium = media({**COLUMNS, "period": 0.5, "about": {"amplitude": 2}}, "light_curve")
     assert medium.open().about == {"period": 0.5, "amplitude": 2.0}
     assert medium.hash == media(Points(TABLE, {"period": 0.5, "amplitude": 2.0}), "light_curve").hash
@@ -81,7 +81,7 @@ def test_a_missing_error_is_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "empty file"),
         (npy(np.zeros((0, 3))), r"shape \[0, 3\]"),
@@ -101,11 +101,11 @@ def test_a_missing_error_is_zero() -> None:
         (json.dumps({"time": [1, 2], "flux": [1]}).encode(), "one length"),
     ],
 )
-def test_malformed_curves_are_refused_with_their_name(content: bytes, said: str, tmp_path: Path) -> None:
-    place = tmp_path / "curve.dat"
-    place.write_bytes(content)
-    with pytest.raises(DataError, match=said) as caught:
-        media(place, "light_curve").open()
+def test_malformed_curves_are_refused_with_their_name(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "curve.dat"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        media(path, "light_curve").open()
     assert "curve.dat" in str(caught.value)
 
 
@@ -115,7 +115,7 @@ def test_malformed_records_are_refused(value: object) -> None:
         media(value, "record").open()
 
 
-def test_a_record_knows_what_is_unknown() -> None:
+def test_missing_values_of_a_record_are_nan() -> None:
     medium = media({"a": 1, "b": None}, "record")
     assert np.array_equal(medium.open(names=("b", "a")), np.array([np.nan, 1], np.float32), equal_nan=True)
     with pytest.raises(DataError, match="numbers c in the record"):
@@ -125,10 +125,10 @@ def test_a_record_knows_what_is_unknown() -> None:
 def test_records_from_csv_and_npz(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("a,b\n1,2\n")
     assert media(tmp_path / "r.csv", "record").open() == {"a": 1.0, "b": 2.0}
-    assert media(saved(a=np.array(1.0), b=np.array(2.0)), "record").open() == {"a": 1.0, "b": 2.0}
+    assert media(npz(a=np.array(1.0), b=np.array(2.0)), "record").open() == {"a": 1.0, "b": 2.0}
 
 
-def drawn() -> list[Media]:
+def example_media() -> list[Media]:
     t = np.linspace(0, 40, 300)
     curve = np.column_stack([t, np.sin(2 * np.pi * t / 3.3), np.full(300, 0.1)])
     return [
@@ -138,11 +138,11 @@ def drawn() -> list[Media]:
     ]
 
 
-@pytest.mark.parametrize("medium", drawn(), ids=lambda m: m.modality)
-def test_each_is_drawn_for_reports_and_terminals(medium: Media) -> None:
-    with Image.open(io.BytesIO(medium.preview())) as picture:
-        assert picture.width == 480
-        assert len(picture.getcolors(2**16) or ()) > 1
+@pytest.mark.parametrize("medium", example_media(), ids=lambda m: m.modality)
+def test_every_modality_has_a_preview_and_a_sketch(medium: Media) -> None:
+    with Image.open(io.BytesIO(medium.preview())) as image:
+        assert image.width == 480
+        assert len(image.getcolors(2**16) or ()) > 1
     assert medium.sketch()
     blank = medium.blank()
     assert blank is not None
@@ -151,13 +151,13 @@ def test_each_is_drawn_for_reports_and_terminals(medium: Media) -> None:
 
 
 def test_the_sketch_of_a_curve_is_one_period_of_it() -> None:
-    line = drawn()[0].sketch()
+    line = example_media()[0].sketch()
     rising, falling = line[:15], line[16:45]
     assert rising == "".join(sorted(rising))
     assert falling == "".join(sorted(falling, reverse=True))
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_limits_apply(tmp_path: Path) -> None:
     from mmpost.data.media.limits import Limits
 
     with pytest.raises(DataError, match="max_media_pixels"):

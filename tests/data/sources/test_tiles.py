@@ -1,4 +1,4 @@
-"""Large pictures in pieces: every pixel is in a tile, budgets hold, small pictures and other parts stay."""
+"""Tiling of large images: full coverage, pixel budgets, and small images unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sample(width: int, height: int) -> Sample:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "most", "grid"),
+    ("width", "height", "max_tiles", "grid"),
     [
         (512, 512, 9, (1, 1)),
         (513, 512, 9, (2, 1)),
@@ -29,18 +29,18 @@ def sample(width: int, height: int) -> Sample:
         (4096, 4096, 4, (2, 2)),
     ],
 )
-def test_the_grid(width: int, height: int, most: int, grid: tuple[int, int]) -> None:
-    assert Tiles(most=most).grid(width, height) == grid
+def test_the_grid(width: int, height: int, max_tiles: int, grid: tuple[int, int]) -> None:
+    assert Tiles(max_tiles=max_tiles).grid(width, height) == grid
 
 
 def test_tiles_cover_each_pixel_once() -> None:
-    given = sample(700, 300)
-    pieces = Tiled([given], Tiles(side=256, overview=128))[0].prompt
-    assert [p.modality for p in pieces] == ["image"] * 7 + ["text"]
-    overview, *tiles = [p.value.open() for p in pieces[:-1]]
+    image_sample = sample(700, 300)
+    parts = Tiled([image_sample], Tiles(side=256, overview=128))[0].prompt
+    assert [p.modality for p in parts] == ["image"] * 7 + ["text"]
+    overview, *tiles = [p.value.open() for p in parts[:-1]]
     assert overview.size == (128, 55)
     rows = [np.concatenate([np.asarray(t) for t in tiles[3 * r : 3 * r + 3]], axis=1) for r in range(2)]
-    assert np.array_equal(np.concatenate(rows), np.asarray(given.prompt[0].value.open()))
+    assert np.array_equal(np.concatenate(rows), np.asarray(image_sample.prompt[0].value.open()))
     assert {t.size for t in tiles} == {(233, 150), (234, 150)}
 
 
@@ -50,20 +50,20 @@ def test_overlap_and_no_overview() -> None:
     assert len(Tiled([sample(200, 100)], Tiles(side=100, overview=0))[0].prompt) == 3
 
 
-def test_small_pictures_stay_as_they_are() -> None:
-    given = sample(100, 100)
-    assert Tiled([given], Tiles())[0] == given
+def test_small_images_are_unchanged() -> None:
+    image_sample = sample(100, 100)
+    assert Tiled([image_sample], Tiles())[0] == image_sample
 
 
-def test_the_token_budget_of_large_pictures(tiny_folder: str) -> None:
-    """1024 x 1024 is 1369 tokens of 28 x 28 pixels; a budget holds for the whole, and for each piece of it."""
+def test_the_token_budget_of_large_images(tiny_folder: str) -> None:
+    """1024 x 1024 is 1369 tokens of 28 x 28 pixels; a budget applies to the image, or to each of its tiles."""
     large = Aerial(n=1, size=1024)[0]
-    split = Tiled([large], Tiles(side=512, overview=512))[0]
+    tiled = Tiled([large], Tiles(side=512, overview=512))[0]
 
-    def tokens(given: Sample, most: int | None) -> int:
-        return PromptLengths(tiny_folder, ModelSettings(max_pixels=most)).exact(given).media
+    def tokens(image_sample: Sample, max_pixels: int | None) -> int:
+        return PromptLengths(tiny_folder, ModelSettings(max_pixels=max_pixels)).exact(image_sample).media
 
     assert abs(tokens(large, None) - 1369) < 20
     assert abs(tokens(large, 256 * 28 * 28) - 256) < 20
-    assert abs(tokens(split, 256 * 28 * 28) - 5 * 256) < 100
-    assert abs(tokens(split, 64 * 28 * 28) - 5 * 64) < 40
+    assert abs(tokens(tiled, 256 * 28 * 28) - 5 * 256) < 100
+    assert abs(tokens(tiled, 64 * 28 * 28) - 5 * 64) < 40

@@ -1,4 +1,4 @@
-"""Aerial scenes: the same index gives the same sample, the answer is right, splits share no layout, any size draws."""
+"""Aerial scenes: determinism, correct answers, disjoint splits, and rendering at any size."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_splits_share_no_layout() -> None:
     assert tenths == {"train": set(range(8)), "val": {8}, "test": {9}}
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_the_answer_is_what_the_question_asks(kind: str) -> None:
-    source = Aerial("train", (kind,), n=150)
+@pytest.mark.parametrize("question_type", TYPES)
+def test_answers_are_correct(question_type: str) -> None:
+    source = Aerial("train", (question_type,), n=150)
     answers = set()
     for i in range(150):
         things, question, answer = source.scene(i)
@@ -35,34 +35,45 @@ def test_the_answer_is_what_the_question_asks(kind: str) -> None:
         assert len(set(cells)) == len(cells)
         answers.add(answer)
         word = question.rstrip("?").split()[-1]
-        meant = [t for t in things if t.kind == word]
-        if kind in ("color", "shape", "size"):
-            assert [getattr(t, kind) for t in meant] == [answer]
-        elif kind == "number":
+        matching = [t for t in things if t.kind == word]
+        if question_type in ("color", "shape", "size"):
+            assert [getattr(t, question_type) for t in matching] == [answer]
+        elif question_type == "number":
             word = question.split()[2].removesuffix("s")
             assert str(sum(t.kind == word for t in things)) == answer
-        elif kind in ("transportation", "sports"):
-            among = VEHICLES if kind == "transportation" else SPORTS
-            assert [t.kind for t in things if t.kind in among and (kind == "sports" or t.kind in among)] == [answer]
-        elif kind == "location":
-            (thing,) = meant
+        elif question_type in ("transportation", "sports"):
+            category = VEHICLES if question_type == "transportation" else SPORTS
+            assert [
+                t.kind for t in things if t.kind in category and (question_type == "sports" or t.kind in category)
+            ] == [answer]
+        elif question_type == "location":
+            (thing,) = matching
             assert answer.split() == ["top" if thing.row < 2 else "bottom", "left" if thing.column < 2 else "right"]
         else:
             assert answer in PLACES
-    few = {"color": 5, "shape": 4, "size": 3, "number": 5, "transportation": 5, "sports": 5, "location": 4, "scene": 6}
-    assert len(answers) == few[kind]
+    num_answers = {
+        "color": 5,
+        "shape": 4,
+        "size": 3,
+        "number": 5,
+        "transportation": 5,
+        "sports": 5,
+        "location": 4,
+        "scene": 6,
+    }
+    assert len(answers) == num_answers[question_type]
 
 
-def test_it_draws_the_same_scene_at_any_size() -> None:
+def test_a_scene_looks_the_same_at_any_size() -> None:
     small, large = (np.asarray(Aerial(n=8, size=size)[6].prompt[0].value.open(), float) for size in (112, 1024))
     assert small.shape == (112, 112, 3)
     assert large.shape == (1024, 1024, 3)
     coarse = [x.reshape(8, x.shape[0] // 8, 8, x.shape[1] // 8, 3).mean((1, 3)) for x in (small, large)]
     assert np.abs(coarse[0] - coarse[1]).mean() < 4
-    assert coarse[0].std() > 4, "a picture shows something"
+    assert coarse[0].std() > 4, "the image is not uniform"
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
+def test_invalid_scene_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="areas"):
         Aerial("train", ("areas",))
     with pytest.raises(ConfigError, match="found none"):

@@ -1,4 +1,4 @@
-"""Drawn chest films: what is drawn is seen where it belongs, and the report says it."""
+"""Synthetic chest radiographs: findings appear on their side, and reports and questions match them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmpost.models.builtin.qwen_vl import tiny_tokenizer
 
 
 def pixels(*findings: Finding, seed: int = 0) -> np.ndarray:
-    """The film in [0, 1], with the pose and exposure of the seed."""
+    """The radiograph in [0, 1], with the pose and exposure of `seed`."""
     return np.asarray(render_xray(findings, "PA", 84, random.Random(seed)), float) / 255
 
 
@@ -42,7 +42,7 @@ def test_a_finding_is_drawn_on_its_side(finding: Finding) -> None:
     assert (right > left) == (finding.side == "right" and finding.name != "pacemaker")
 
 
-def test_larger_is_more() -> None:
+def test_brightness_increases_with_severity() -> None:
     white = [np.mean([pixels(Finding("pleural effusion", "right", severity=s), seed=i) for i in range(3)])
              for s in ("small", "moderate", "large")]  # fmt: skip
     assert white[0] < white[1] < white[2]
@@ -51,13 +51,15 @@ def test_larger_is_more() -> None:
     assert hearts[0] < hearts[1] < hearts[2]
 
 
-def test_reports_say_every_finding_and_deny_none() -> None:
+def test_reports_mention_every_finding_and_negate_none() -> None:
     for study in (SyntheticStudies(n=300).study(i) for i in range(300)):
         for finding in study.findings:
-            ways = BOTH if finding.side == "bilateral" else FINDINGS
+            templates = BOTH if finding.side == "bilateral" else FINDINGS
             zone = {"middle": "mid"}.get(finding.zone, finding.zone)
-            said = [w.format(severity=finding.severity, side=finding.side, zone=zone) for w in ways[finding.name]]
-            assert any(s.casefold() in study.report.casefold() for s in said), study
+            phrases = [
+                w.format(severity=finding.severity, side=finding.side, zone=zone) for w in templates[finding.name]
+            ]
+            assert any(s.casefold() in study.report.casefold() for s in phrases), study
             assert f"no {finding.name}" not in study.report.casefold()
             assert f"or {finding.name}" not in study.report.casefold()
         if any(f.name == "cardiomegaly" for f in study.findings):
@@ -66,19 +68,19 @@ def test_reports_say_every_finding_and_deny_none() -> None:
 
 
 def test_reports_differ_in_wording_order_and_length() -> None:
-    found = [report((Finding("nodule", "left", "upper"),), random.Random(i)) for i in range(40)]
-    assert len(set(found)) > 30
-    assert len({text.split(".")[0] for text in found}) > 5
-    lengths = [len(text.split()) for text in found]
+    texts = [report((Finding("nodule", "left", "upper"),), random.Random(i)) for i in range(40)]
+    assert len(set(texts)) > 30
+    assert len({text.split(".")[0] for text in texts}) > 5
+    lengths = [len(text.split()) for text in texts]
     assert min(lengths) < 12 < 25 < max(lengths)
 
 
-def test_studies_are_what_they_are_asked_for() -> None:
-    one, again = SyntheticStudies("train", 5, seed=3), SyntheticStudies("train", 5, seed=3)
-    assert one[2].truth == again[2].truth
-    assert one[2].prompt[0].value == again[2].prompt[0].value
-    assert one[2] is one[2]
-    assert one[2].prompt[0].value != SyntheticStudies("test", 5, seed=3)[2].prompt[0].value
+def test_studies_have_the_requested_findings() -> None:
+    studies, regenerated = SyntheticStudies("train", 5, seed=3), SyntheticStudies("train", 5, seed=3)
+    assert studies[2].truth == regenerated[2].truth
+    assert studies[2].prompt[0].value == regenerated[2].prompt[0].value
+    assert studies[2] is studies[2]
+    assert studies[2].prompt[0].value != SyntheticStudies("test", 5, seed=3)[2].prompt[0].value
     assert 0.25 < np.mean([not SyntheticStudies(n=200).study(i).findings for i in range(200)]) < 0.55
     with pytest.raises(ConfigError, match="split must be"):
         SyntheticStudies("dev")  # type: ignore[arg-type]
@@ -86,11 +88,11 @@ def test_studies_are_what_they_are_asked_for() -> None:
         SyntheticStudies(size=28)
 
 
-def test_questions_have_one_right_option_among_theirs() -> None:
-    found = Questions("train", n=80)
-    kinds = Counter(s.meta["kind"] for s in found)
-    assert kinds == dict.fromkeys(QUESTION_TYPES, 20)
-    for sample in found:
+def test_questions_have_exactly_one_correct_option() -> None:
+    questions = Questions("train", n=80)
+    type_counts = Counter(s.meta["kind"] for s in questions)
+    assert type_counts == dict.fromkeys(QUESTION_TYPES, 20)
+    for sample in questions:
         assert sample.truth in sample.meta["choices"]
         assert f"Options: {', '.join(sample.meta['choices'])}." in sample.prompt[1].value
     presence = Counter(s.truth for s in Questions("train", ("presence",), n=60))
@@ -99,11 +101,11 @@ def test_questions_have_one_right_option_among_theirs() -> None:
         Questions(question_types=("colour",))
 
 
-def test_a_report_is_half_a_hundred_tokens_at_most() -> None:
+def test_reports_have_few_tokens() -> None:
     tokenizer = tiny_tokenizer(WORDS, PIECES)
     studies = [SyntheticStudies(n=500).study(i) for i in range(500)]
     lengths = [len(tokenizer.encode(study.report)) for study in studies]
     assert max(lengths) <= 60
     assert np.mean(lengths) < 25
-    spelt = [t for s in studies for t in tokenizer.convert_ids_to_tokens(tokenizer.encode(s.report))]
-    assert sum(len(t) == 1 and t != "." for t in spelt) < 0.03 * len(spelt)
+    tokens = [t for s in studies for t in tokenizer.convert_ids_to_tokens(tokenizer.encode(s.report))]
+    assert sum(len(t) == 1 and t != "." for t in tokens) < 0.03 * len(tokens)

@@ -1,4 +1,4 @@
-"""Scenes of digits: the same index always gives the same sample, the label is right, splits share no scan."""
+"""Scenes of digits: determinism, correct labels, disjoint splits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmpost.types import CoordinateFrame
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-def test_splits_share_no_scan_and_cover_all() -> None:
+def test_splits_share_no_scan_and_cover_all_scans() -> None:
     scans = {split: {i for value in _by_value(split) for i in value} for split in SPLITS}
     assert not scans["train"] & scans["val"]
     assert not (scans["train"] | scans["val"]) & scans["test"]
@@ -48,54 +48,54 @@ def center(digit: Digit, axis: int) -> float:
     return digit.center[axis]
 
 
-@pytest.mark.parametrize("kind", QUESTION_TYPES)
-def test_the_answer_is_what_the_question_asks(kind: str) -> None:
-    scenes = Scenes("train", (kind,), n=60, none=0.2)
+@pytest.mark.parametrize("question_type", QUESTION_TYPES)
+def test_answers_are_correct(question_type: str) -> None:
+    scenes = Scenes("train", (question_type,), n=60, none=0.2)
     empty = 0
     for i in range(60):
         digits, question, answer = scenes.scene(i)
         empty += not answer
-        found = re.search(r"\d", question)
-        value = int(found[0]) if found else None
-        same = [d for d in digits if d.value == value]
-        if kind == "single":
-            right = same
-            assert len(same) <= 1
-        elif kind == "all":
-            right = same
-        elif kind == "others":
-            right = [d for d in digits if d.value != value]
-        elif kind in ("largest", "smallest"):
-            right = sorted(digits, key=lambda d: d.height, reverse=kind == "largest")[:1]
-        elif kind in ("leftmost", "rightmost", "last from the left"):
-            right = sorted(digits, key=lambda d: center(d, 0), reverse=kind != "leftmost")[:1]
-        elif kind in ("top", "bottom", "last from the top"):
-            right = sorted(digits, key=lambda d: center(d, 1), reverse=kind != "top")[:1]
+        match = re.search(r"\d", question)
+        value = int(match[0]) if match else None
+        with_value = [d for d in digits if d.value == value]
+        if question_type == "single":
+            expected = with_value
+            assert len(with_value) <= 1
+        elif question_type == "all":
+            expected = with_value
+        elif question_type == "others":
+            expected = [d for d in digits if d.value != value]
+        elif question_type in ("largest", "smallest"):
+            expected = sorted(digits, key=lambda d: d.height, reverse=question_type == "largest")[:1]
+        elif question_type in ("leftmost", "rightmost", "last from the left"):
+            expected = sorted(digits, key=lambda d: center(d, 0), reverse=question_type != "leftmost")[:1]
+        elif question_type in ("top", "bottom", "last from the top"):
+            expected = sorted(digits, key=lambda d: center(d, 1), reverse=question_type != "top")[:1]
         else:
-            axis, sign = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}[kind]
-            right = [d for d in digits for a in same if sign * (center(d, axis) - center(a, axis)) > 0]
-        assert answer == right
+            axis, sign = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}[question_type]
+            expected = [d for d in digits for a in with_value if sign * (center(d, axis) - center(a, axis)) > 0]
+        assert answer == expected
     assert 0 < empty < 40
 
 
-def test_boxes_lie_on_the_canvas_around_ink_and_apart() -> None:
+def test_boxes_are_tight_disjoint_and_inside_the_canvas() -> None:
     scenes = Scenes("test", ("all",), n=40, count=(3, 4))
     for i in range(40):
         digits, _, _ = scenes.scene(i)
-        picture = np.array(render(digits, 84).convert("L"))
-        covered = np.zeros_like(picture, dtype=int)
+        image = np.array(render(digits, 84).convert("L"))
+        covered = np.zeros_like(image, dtype=int)
         for d in digits:
             x1, y1, x2, y2 = d.box
             assert 0 <= x1 < x2 <= 84
             assert 0 <= y1 < y2 <= 84
             covered[y1:y2, x1:x2] += 1
-            ink = picture[y1:y2, x1:x2] > 25
+            ink = image[y1:y2, x1:x2] > 25
             assert all(edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
         assert covered.max() == 1
-        assert not picture[covered == 0].any()
+        assert not image[covered == 0].any()
 
 
-def test_the_label_is_written_as_the_example_and_in_the_frame_of_the_model() -> None:
+def test_labels_follow_the_example_format_in_the_frame_of_the_model() -> None:
     sample = Scenes("train", ("single",), n=1, none=0)[0]
     items = json.loads(re.sub("</?answer>", "", answer_text(sample.truth)))
     assert [i["bbox_2d"] for i in items] == sample.truth["boxes"]
@@ -108,13 +108,13 @@ def test_the_label_is_written_as_the_example_and_in_the_frame_of_the_model() -> 
     assert sample.meta["question"] in sample.prompt[1].value
 
 
-def test_thoughts_say_where_the_points_are() -> None:
+def test_the_location_thought_describes_the_points() -> None:
     truth = {"boxes": [], "points": [[5, 5], [80, 42]], "frame": [84, 84]}
     assert location_thought(truth) == "top left, middle right"
     assert location_thought({**truth, "points": []}) == "none"
 
 
-def test_unknown_kinds_and_impossible_scenes_are_refused() -> None:
+def test_unknown_question_types_and_impossible_scenes_are_refused() -> None:
     with pytest.raises(ConfigError, match="leftist"):
         Scenes("train", ("single", "leftist"))
     with pytest.raises(ConfigError, match="none"):

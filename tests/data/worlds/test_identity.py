@@ -43,7 +43,7 @@ Digests leave out pixels and waveforms, whose last bits depend on the versions o
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_samples_stay_the_same(name: str) -> None:
+def test_samples_are_unchanged(name: str) -> None:
     source, uid, digest = PINNED[name]
     assert source[1].uid == uid
     texts = [

@@ -1,4 +1,4 @@
-"""Drawn scenes of shapes: what is asked has the answer that the scene gives, and splits share no scene."""
+"""Scenes of shapes: determinism, correct answers, disjoint splits."""
 
 from __future__ import annotations
 
@@ -63,62 +63,62 @@ def test_splits_share_no_scene() -> None:
     assert not (corners[0] | corners[1]) & corners[2]
 
 
-def test_looks_share_nothing_and_views_differ() -> None:
+def test_looks_are_disjoint_and_views_differ() -> None:
     plain, shifted = LOOKS["plain"], LOOKS["shifted"]
     assert not set(plain.shapes) & set(shifted.shapes)
     assert not set(plain.colours) & set(shifted.colours)
     assert plain.background != shifted.background
     things = Counting(n=1).problem(0)[0]
-    seen = [np.asarray(render(things, plain, view)) for view in ("front", "left", "right")]
-    assert all((a != b).any() for a, b in pairwise(seen))
+    images = [np.asarray(render(things, plain, view)) for view in ("front", "left", "right")]
+    assert all((a != b).any() for a, b in pairwise(images))
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_shape_shows_in_its_cell_and_its_colour(look: str) -> None:
-    made = LOOKS[look]
-    for shape in made.shapes:
-        for color in made.colours:
+def test_every_shape_is_drawn_in_its_cell_and_colour(look: str) -> None:
+    style = LOOKS[look]
+    for shape in style.shapes:
+        for color in style.colours:
             for size in ("small", "large"):
                 thing = Thing(shape, color, size, "solid", 5)
-                seen = np.asarray(render([thing], made)).astype(int)
-                ink = (abs(seen - COLOURS[color]).sum(-1) < 30).nonzero()
+                pixels = np.asarray(render([thing], style)).astype(int)
+                ink = (abs(pixels - COLOURS[color]).sum(-1) < 30).nonzero()
                 assert len(ink[0]) > (40 if size == "small" else 100)
                 assert min(axis.min() for axis in ink) >= 28
                 assert max(axis.max() for axis in ink) < 56
-                hollow = np.asarray(render([replace(thing, material="hollow")], made)).astype(int)
-                assert (hollow[42, 42] == made.background).all()
-                assert (seen[42, 42] == COLOURS[color]).all()
+                hollow = np.asarray(render([replace(thing, material="hollow")], style)).astype(int)
+                assert (hollow[42, 42] == style.background).all()
+                assert (pixels[42, 42] == COLOURS[color]).all()
 
 
-def by_hand(things: list[Thing], words: str) -> int:
-    """How many of `things` some words of a question mean."""
-    *color, noun = words.split()
+def count_matching(things: list[Thing], phrase: str) -> int:
+    """Number of `things` that a phrase of a question refers to."""
+    *color, noun = phrase.split()
     shapes = {plural(t.shape): t.shape for t in things}
     return sum(
         (not color or t.color == color[0]) and (noun == "objects" or t.shape == shapes.get(noun)) for t in things
     )
 
 
-@pytest.mark.parametrize("kind", QUESTION_TYPES)
+@pytest.mark.parametrize("question_type", QUESTION_TYPES)
 @pytest.mark.parametrize("look", LOOKS)
-def test_the_count_is_right_and_the_thought_leads_to_it(kind: str, look: str) -> None:
-    problems = Counting("train", (kind,), look, n=60)
+def test_the_count_and_its_chain_of_thought_are_correct(question_type: str, look: str) -> None:
+    problems = Counting("train", (question_type,), look, n=60)
     for i in range(60):
         things, (question, cot, answer) = problems.problem(i)
-        if kind == "addition":
-            found = re.fullmatch(r"add (\d) .+\. how many objects are there\?", question)
-            assert found
-            assert answer == len(things) + int(found[1])
+        if question_type == "addition":
+            match = re.fullmatch(r"add (\d) .+\. how many objects are there\?", question)
+            assert match
+            assert answer == len(things) + int(match[1])
         else:
-            found = re.fullmatch(r"subtract all (.+)\. how many (.+) are left\?", question)
-            assert found
-            gone, kept = (words.split() for words in found.groups())
-            left = [t for t in things if not by_hand([t], " ".join(gone))]
-            assert answer == by_hand(left, " ".join(kept))
+            match = re.fullmatch(r"subtract all (.+)\. how many (.+) are left\?", question)
+            assert match
+            removed_phrase, counted_phrase = (words.split() for words in match.groups())
+            remaining = [t for t in things if not count_matching([t], " ".join(removed_phrase))]
+            assert answer == count_matching(remaining, " ".join(counted_phrase))
         *facts, last = cot.split(";")
         for fact in facts:
             words, number = fact.split("=")
-            assert by_hand(things, words) == int(number)
+            assert count_matching(things, words) == int(number)
         a, sign, b, c = re.fullmatch(r"(\d+)([+-])(\d+)=(\d+)", last).groups()  # type: ignore[union-attr]
         assert int(c) == answer == int(a) + (1 if sign == "+" else -1) * int(b)
         assert problems[i].truth == str(answer)
@@ -127,16 +127,16 @@ def test_the_count_is_right_and_the_thought_leads_to_it(kind: str, look: str) ->
 
 def test_base_questions_have_right_answers() -> None:
     for sample in Shapes("train", n=400, seed=9):
-        asked = sample.prompt[-1].value
-        pictures = [p for p in sample.prompt if p.modality == "image"]
-        kind, truth = sample.meta["kind"], str(sample.truth)
+        question = sample.prompt[-1].value
+        images = [p for p in sample.prompt if p.modality == "image"]
+        question_type, truth = sample.meta["kind"], str(sample.truth)
         assert sample.meta["cot"].endswith(f"={truth}") or sample.meta["cot"] == "look"
-        if kind == "sum":
-            a, sign, b = re.search(r"(\d)([-+*])(\d)", asked).groups()  # type: ignore[union-attr]
+        if question_type == "sum":
+            a, sign, b = re.search(r"(\d)([-+*])(\d)", question).groups()  # type: ignore[union-attr]
             assert int(truth) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign]
-            assert not pictures
-        elif kind in ("name", "second"):
-            assert len(pictures) == 1 + (kind == "second")
+            assert not images
+        elif question_type in ("name", "second"):
+            assert len(images) == 1 + (question_type == "second")
             assert re.fullmatch(r"(\d \w+ \w+;?){1,6}", truth)
         else:
             assert 0 <= int(truth) <= 7
@@ -153,8 +153,8 @@ def test_filters() -> None:
     assert names(things, full=True) == "1 small red solid circle;4 large red solid square"
 
 
-def edited(before: list[Thing], sample: Sample) -> list[Thing]:
-    """The objects before with the calls of the truth done to them."""
+def apply_calls(before: list[Thing], sample: Sample) -> list[Thing]:
+    """The objects of the first image, edited by the calls of the truth."""
     after = list(before)
     for function, number, value in read_calls(str(sample.truth)):
         attribute = function.removeprefix("change_")
@@ -166,36 +166,36 @@ def edited(before: list[Thing], sample: Sample) -> list[Thing]:
 
 
 @pytest.mark.parametrize("attributes", [ATTRIBUTES, ("color", "shape", "position")])
-def test_the_calls_lead_from_before_to_after(attributes: tuple[str, ...]) -> None:
+def test_the_calls_transform_before_into_after(attributes: tuple[str, ...]) -> None:
     source = Transformation("train", attributes, n=80)
     full = "size" in attributes
-    seen = set()
+    edited_attributes = set()
     for i in range(80):
         before, after, edits = source.problem(i)
         sample = source[i]
-        assert edited(before, sample) == after
+        assert apply_calls(before, sample) == after
         assert len({t.position for t in after}) == len(after)
         assert 1 <= len(edits) <= 2
         assert len([p for p in sample.prompt if p.modality == "image"]) == 2
         assert f"1:{names(before[:1], full)}" in sample.prompt[-1].value
         assert f"1:{names(after[:1], full)}" in sample.meta["cot"]
-        seen |= {attribute for attribute, _, _ in edits}
-    assert seen == set(attributes)
+        edited_attributes |= {attribute for attribute, _, _ in edits}
+    assert edited_attributes == set(attributes)
     assert {a for i in range(20) for a, _, _ in Transformation(attributes=("color",)).problem(i)[2]} == {"color"}
 
 
-def test_figures_have_the_sides_they_are_asked_for() -> None:
+def test_figures_have_the_requested_sides() -> None:
     for look in LOOKS:
         source = Figures("train", ("area", "perimeter", "width", "height"), (look,), n=40)
         for i in range(40):
             w, h, (x, y), _, _ = source.sides(i)
-            seen = np.asarray(source[i].prompt[0].value.open())
-            ink = (seen != LOOKS[look].background).any(-1).nonzero()
+            pixels = np.asarray(source[i].prompt[0].value.open())
+            ink = (pixels != LOOKS[look].background).any(-1).nonzero()
             assert (ink[1].min(), ink[0].min()) == (x, y)
             assert (ink[1].max() - x + 3, ink[0].max() - y + 3) == (w * UNIT, h * UNIT)
-            wanted = (w * h, 2 * (w + h), w, h)[i % 4]
-            assert int(str(source[i].truth)) == wanted
-            assert source[i].meta["cot"].endswith(f"={wanted}")
+            expected = (w * h, 2 * (w + h), w, h)[i % 4]
+            assert int(str(source[i].truth)) == expected
+            assert source[i].meta["cot"].endswith(f"={expected}")
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ def test_figures_have_the_sides_they_are_asked_for() -> None:
         lambda: Figures("dev"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_unknown_is_refused(make) -> None:
+def test_unknown_options_are_refused(make) -> None:
     with pytest.raises(ConfigError, match=r"one of|some of|must be"):
         make()
 
 
-def test_places_are_drawn_from_a_look() -> None:
+def test_placed_objects_use_the_shapes_and_colours_of_the_look() -> None:
     import random
 
     look = Look(("circle",), ("red",), (0, 0, 0))

@@ -1,4 +1,4 @@
-"""Made-up stars: deterministic, of the right shapes, and telling their class in each modality."""
+"""Synthetic stars: determinism, shapes, and class-specific signals in each modality."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from mmpost.errors import ConfigError
 from mmpost.types import Sample
 
 
-def value(sample: Sample, kind: str) -> object:
-    return next(p.value for p in sample.prompt if p.modality == kind).open()
+def value(sample: Sample, modality: str) -> object:
+    return next(p.value for p in sample.prompt if p.modality == modality).open()
 
 
-def test_the_same_index_is_always_the_same_star() -> None:
-    one, other = Stars("train", 64), Stars("train", 64, modalities=("spectrum",))
-    _ = other[3]
-    assert one[5].uid == "train-0-5"
-    assert [p.value.hash for p in one[5].prompt] == [p.value.hash for p in Stars("train", 64)[5].prompt]
-    assert one[5].prompt[1].value.hash == other[5].prompt[0].value.hash
-    assert one[5].prompt[0].value.hash != Stars("train", 64, seed=1)[5].prompt[0].value.hash
-    assert one[5].prompt[0].value.hash != Stars("val", 64)[5].prompt[0].value.hash
+def test_an_index_always_gives_the_same_star() -> None:
+    stars, spectra_only = Stars("train", 64), Stars("train", 64, modalities=("spectrum",))
+    _ = spectra_only[3]
+    assert stars[5].uid == "train-0-5"
+    assert [p.value.hash for p in stars[5].prompt] == [p.value.hash for p in Stars("train", 64)[5].prompt]
+    assert stars[5].prompt[1].value.hash == spectra_only[5].prompt[0].value.hash
+    assert stars[5].prompt[0].value.hash != Stars("train", 64, seed=1)[5].prompt[0].value.hash
+    assert stars[5].prompt[0].value.hash != Stars("val", 64)[5].prompt[0].value.hash
 
 
-def test_classes_are_as_unbalanced_as_in_the_data_set() -> None:
+def test_class_frequencies_follow_the_dataset() -> None:
     assert sum(COUNTS.values()) == 21_440
     assert class_counts(21_440) == COUNTS
-    found = class_counts(500)
-    assert sum(found.values()) == 500
-    assert min(found.values()) >= 1
+    counts = class_counts(500)
+    assert sum(counts.values()) == 500
+    assert min(counts.values()) >= 1
     source = Stars("test", 500)
-    assert {name: int((source.classes == i).sum()) for i, name in enumerate(CLASSES)} == found
+    assert {name: int((source.classes == i).sum()) for i, name in enumerate(CLASSES)} == counts
     assert [source[i].columns["label"] for i in range(5)] == source.classes[:5].tolist()
     assert source[0].truth == CLASSES[source.classes[0]]
 
 
-def test_all_parts_open_as_encoders_read_them() -> None:
+def test_all_parts_open_in_the_format_of_the_encoders() -> None:
     for index in range(20):
         sample = Stars("val", 64)[index]
         curve, spectrum, record = (p.value for p in sample.prompt)
-        made = curve.open(length=200, channels=preprocess.PHOTO, catalogue=True)
-        assert made.shape == (200, 10)
+        curve_features = curve.open(length=200, channels=preprocess.PHOTO, catalogue=True)
+        assert curve_features.shape == (200, 10)
         assert spectrum.open(grid=preprocess.GRID).shape == (3, 2575)
         numbers = record.open(names=preprocess.META, catalogue=True)
         assert numbers.shape == (34,)
-        assert all(np.isfinite(x).all() for x in (made, numbers))
+        assert all(np.isfinite(x).all() for x in (curve_features, numbers))
         assert sample.replies == ()
 
 
-def test_missing_parts_odd_stars_and_wrong_labels_have_their_shares() -> None:
+def test_missing_parts_anomalies_and_wrong_labels_have_the_requested_rates() -> None:
     source = Stars("train", 400, missing=0.3, mislabelled=0.1, odd=0.1)
-    found = [source[i] for i in range(400)]
-    assert np.mean([len(s.prompt) for s in found]) == pytest.approx(2.1, abs=0.15)
-    assert min(len(s.prompt) for s in found) == 1
-    wrong = [s for s in found if CLASSES[int(s.columns["label"])] != s.truth]
-    assert len(wrong) == sum(s.columns["wrong"] for s in found)
+    samples = [source[i] for i in range(400)]
+    assert np.mean([len(s.prompt) for s in samples]) == pytest.approx(2.1, abs=0.15)
+    assert min(len(s.prompt) for s in samples) == 1
+    wrong = [s for s in samples if CLASSES[int(s.columns["label"])] != s.truth]
+    assert len(wrong) == sum(s.columns["wrong"] for s in samples)
     assert len(wrong) / 400 == pytest.approx(0.1, abs=0.04)
-    assert np.mean([s.columns["odd"] for s in found]) == pytest.approx(0.1, abs=0.04)
+    assert np.mean([s.columns["odd"] for s in samples]) == pytest.approx(0.1, abs=0.04)
 
 
 def test_observations_have_seasons_noise_and_errors() -> None:
@@ -80,7 +80,7 @@ def test_noise_follows_brightness() -> None:
     assert faint > 3 * bright
 
 
-def test_shapes_are_what_their_classes_are_known_for() -> None:
+def test_light_curve_shapes_are_typical_of_their_class() -> None:
     phase = np.linspace(0, 1, 400, endpoint=False)
     rng = np.random.default_rng(0)
     dims = {name: physics.SHAPES[name](phase, phase, rng) for name in ("EW", "EA", "RRAB", "RRC")}
@@ -96,10 +96,10 @@ def test_shapes_are_what_their_classes_are_known_for() -> None:
 
 def test_spectra_follow_temperature() -> None:
     rng = np.random.default_rng(0)
-    made = {t: physics.spectrum(t, 0.0, 1.0, 0.0, 0.0, 0.0, 1e6, rng) for t in (3200, 5500, 9500)}
+    spectra = {t: physics.spectrum(t, 0.0, 1.0, 0.0, 0.0, 0.0, 1e6, rng) for t in (3200, 5500, 9500)}
 
     def level(kelvin: int, at: float, beside: float) -> float:
-        wave, flux, _ = made[kelvin].T
+        wave, flux, _ = spectra[kelvin].T
         return float(np.interp(at, wave, flux) / np.interp(beside, wave, flux))
 
     assert level(9500, 4861.3, 4930) < level(5500, 4861.3, 4930) - 0.2  # Balmer lines of hot stars
@@ -117,7 +117,7 @@ def test_lines_move_with_velocity() -> None:
     assert shift == pytest.approx(6562.8 * 300 / 299_792, abs=4)
 
 
-def test_wrong_settings() -> None:
+def test_invalid_star_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="modalities must be"):
         Stars("train", 64, modalities=("sound",))
     with pytest.raises(ConfigError, match="n=3"):

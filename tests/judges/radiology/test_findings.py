@@ -1,4 +1,4 @@
-"""What the rules read in reports: negation, doubt, place, severity."""
+"""Extraction of findings from reports: negation, uncertainty, location, severity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL_NORMAL = (
 )
 
 
-def there(text: str) -> set[str]:
+def positive_findings(text: str) -> set[str]:
     return {name for name, finding in extract_findings(text).items() if finding.positive}
 
 
@@ -68,8 +68,8 @@ def there(text: str) -> set[str]:
         ("NO PNEUMOTHORAX. LARGE EFFUSION", {"Pleural Effusion"}),
     ],
 )
-def test_what_is_there(text: str, expected: set[str]) -> None:
-    assert there(text) == expected
+def test_findings_are_detected(text: str, expected: set[str]) -> None:
+    assert positive_findings(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_what_is_there(text: str, expected: set[str]) -> None:
         ("Effusions are possible.", "Pleural Effusion", Finding("uncertain")),
     ],
 )
-def test_how_it_is_there(text: str, name: str, expected: Finding) -> None:
+def test_attributes_of_findings_are_detected(text: str, name: str, expected: Finding) -> None:
     assert extract_findings(text)[name] == expected
 
 
-def test_labels_are_chexberts() -> None:
+def test_labels_follow_chexbert() -> None:
     assert len(CHEXBERT_CLASSES) == 14
     assert set(CHEXBERT_CLASSES) - {"No Finding"} <= set(chest_vocabulary().findings)
     assert chexbert_labels(ALL_NORMAL)["No Finding"] == "present"
@@ -149,8 +149,8 @@ def test_the_order_of_sentences_does_not_matter() -> None:
 
 
 def test_findings_in_one_line() -> None:
-    found = extract_findings("Small right effusion. No pneumothorax. Possible pneumonia.")
-    assert format_findings(found) == "Pleural Effusion right level 1; no Pneumothorax; ? Pneumonia"
+    findings = extract_findings("Small right effusion. No pneumothorax. Possible pneumonia.")
+    assert format_findings(findings) == "Pleural Effusion right level 1; no Pneumothorax; ? Pneumonia"
 
 
 def test_the_longest_phrase_wins() -> None:

@@ -1,4 +1,4 @@
-"""Measures of reports: the card's numbers, what is empty, and the labels' F1."""
+"""Report metrics: published values, empty reports, and F1 of labels."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from mmpost.types import Part, Reply, Sample
 from tests.transforms.fakes import FakeContext
 
 
-def test_rouge_l_by_the_card() -> None:
+def test_rouge_l_of_the_published_example() -> None:
     assert rouge_l("no pleural effusion is seen", "no effusion seen") == 0.75
     assert rouge_l("No effusion.", "no EFFUSION") == 1.0
     assert rouge_l("a b", "c d") == rouge_l("", "a") == rouge_l("a", "") == rouge_l("", "") == 0.0
 
 
 def test_rouge_l_against_all_subsequences() -> None:
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(50):
-        a, b = ([draw.choice("abc") for _ in range(draw.randint(1, 7))] for _ in range(2))
+        a, b = ([rng.choice("abc") for _ in range(rng.randint(1, 7))] for _ in range(2))
         subsequences = [[w for i, w in enumerate(a) if bits >> i & 1] for bits in range(1 << len(a))]
-        longest = max(len(s) for s in subsequences if _inside(s, b))
+        longest = max(len(s) for s in subsequences if _is_subsequence(s, b))
         assert rouge_l(" ".join(a), " ".join(b)) == pytest.approx(2 * longest / (len(a) + len(b)))
 
 
-def _inside(short: list[str], long: list[str]) -> bool:
-    rest = iter(long)
-    return all(word in rest for word in short)
+def _is_subsequence(short: list[str], long: list[str]) -> bool:
+    remaining = iter(long)
+    return all(word in remaining for word in short)
 
 
-def test_bleu_is_sacrebleus() -> None:
+def test_bleu_equals_sacrebleu() -> None:
     text = "there is a small right pleural effusion ."
     assert bleu(text, text.upper()) == pytest.approx(1.0)
     assert 0 < bleu(text, "there is a large left pleural effusion .") < 0.6
@@ -67,7 +67,7 @@ def sample(truth: object, *texts: str) -> Sample:
     return Sample("s", (), tuple(Reply((Part("text", text),)) for text in texts), truth)
 
 
-def test_every_measure_is_written_and_summed_up() -> None:
+def test_every_metric_is_scored_and_summarized() -> None:
     truth = "Small right pleural effusion. Cardiomegaly."
     (scored,) = ReportScores()([sample(truth, truth, "Cardiomegaly. Pneumonia. Nodule.")], FakeContext())
     assert {name: scored.replies[0].scores[name] for name in REPORT_SCORES} == pytest.approx(
@@ -77,7 +77,7 @@ def test_every_measure_is_written_and_summed_up() -> None:
     assert codes["Pleural Effusion"] == [3.0, 2.0]
     assert codes["Cardiomegaly"] == [3.0, 3.0]
     assert codes["Pneumonia"] == [0.0, 1.0]
-    # Effusion 1 of 2 (F1 2/3), cardiomegaly 2 of 2 (1), pneumonia and lesion none of 1 (0): right 3, wrong 3.
+    # Effusion 1 of 2 (F1 2/3), cardiomegaly 2 of 2 (1), pneumonia and lesion 0 of 1 (0): 3 correct, 3 wrong.
     assert finding_f1([scored]) == pytest.approx(
         {"micro_f1_14": 6 / 9, "macro_f1_14": (2 / 3 + 1) / 4, "micro_f1_5": 6 / 7, "macro_f1_5": (2 / 3 + 1) / 2}
     )
@@ -86,7 +86,7 @@ def test_every_measure_is_written_and_summed_up() -> None:
 
 
 @pytest.mark.parametrize("truth", [3, "", " [x] "])
-def test_a_truth_that_is_no_report(truth: object) -> None:
+def test_a_truth_that_is_not_a_report_is_refused(truth: object) -> None:
     with pytest.raises(DataError, match="wanted a re"):
         ReportScores()([sample(truth, "a")], FakeContext())
 
@@ -113,7 +113,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_bertscore_by_its_definition(encoder: str) -> None:
+def test_bertscore_matches_its_definition(encoder: str) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
@@ -123,14 +123,14 @@ def test_bertscore_by_its_definition(encoder: str) -> None:
             rows = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[1][0][1:-1]
         return rows / rows.norm(dim=-1, keepdim=True)
 
-    wanted, said = vectors("a b c d e"), vectors("c a f")
-    precision = sum(max(float(x @ y) for y in wanted) for x in said) / 3
-    recall = sum(max(float(x @ y) for y in said) for x in wanted) / 5
+    reference, candidate = vectors("a b c d e"), vectors("c a f")
+    precision = sum(max(float(x @ y) for y in reference) for x in candidate) / 3
+    recall = sum(max(float(x @ y) for y in candidate) for x in reference) / 5
     judge = BertScore(model=encoder, layer=1, device="cpu", batch=3)
-    (verdict, same, empty) = judge.judge([("a b c d e", "C a f"), ("a b", "a b"), ("a", "")])
+    (verdict, identical, empty) = judge.judge([("a b c d e", "C a f"), ("a b", "a b"), ("a", "")])
     assert verdict.counts == pytest.approx({"precision": precision, "recall": recall}, rel=1e-5)
     assert verdict.score == pytest.approx(2 * precision * recall / (precision + recall), rel=1e-5)
-    assert same.score == pytest.approx(1.0)
+    assert identical.score == pytest.approx(1.0)
     assert empty.score == 0.0
 
 

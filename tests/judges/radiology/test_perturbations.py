@@ -1,4 +1,4 @@
-"""Reports changed on purpose, and what the judge by rules says of real ones."""
+"""Perturbed reports, and scores of the rule-based judge on real ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mmpost.judges.radiology.rules import RuleJudge
         ("Left basilar atelectasis.", "no left basilar atelectasis."),
     ],
 )
-def test_every_sentence_is_turned_round(text: str, opposite: str) -> None:
+def test_every_sentence_is_negated(text: str, opposite: str) -> None:
     assert negate_sentences(text) == opposite
 
 
@@ -49,30 +49,30 @@ def test_mesh_terms_are_classes() -> None:
     assert mesh_classes(["Opacity/lung/round"]) == {"Lung Opacity", "Lung Lesion"}
 
 
-def test_real_reports_agree_with_themselves_and_not_with_their_opposites(real: Callable[[str], list[Path]]) -> None:
+def test_real_reports_match_themselves_and_not_their_negations(real: Callable[[str], list[Path]]) -> None:
     (archive,) = real("chest-reports/NLMCXR_reports.tgz")
-    some = [report for report in reports(archive) if report.text][1::8]
-    texts = [report.text for report in some]
+    selected = [report for report in reports(archive) if report.text][1::8]
+    texts = [report.text for report in selected]
     judge = RuleJudge()
 
-    def mean(candidates: list[str]) -> float:
+    def mean_score(candidates: list[str]) -> float:
         verdicts = judge.judge(list(zip(texts, candidates, strict=True)))
         assert not any(verdict.problem for verdict in verdicts)
         return fmean(verdict.score or 0.0 for verdict in verdicts)
 
-    assert mean(texts) == 1.0
-    assert mean([shuffle_sentences(text, 0) for text in texts]) > 0.995
-    assert mean([negate_sentences(text) for text in texts]) < 0.1
-    assert mean(texts[1:] + texts[:1]) < 0.3
+    assert mean_score(texts) == 1.0
+    assert mean_score([shuffle_sentences(text, 0) for text in texts]) > 0.995
+    assert mean_score([negate_sentences(text) for text in texts]) < 0.1
+    assert mean_score(texts[1:] + texts[:1]) < 0.3
 
 
-def test_labels_agree_with_the_indexers(real: Callable[[str], list[Path]]) -> None:
+def test_labels_agree_with_the_mesh_annotations(real: Callable[[str], list[Path]]) -> None:
     (archive,) = real("chest-reports/NLMCXR_reports.tgz")
     held_out = [r for r in reports(archive) if int(r.uid.removeprefix("CXR")) % 2]
-    right = wrong = 0
+    matches = mismatches = 0
     for report in [r for r in held_out if r.text and r.mesh and UNINDEXED not in r.mesh][::4]:
-        said = {name for name, status in chexbert_labels(report.text).items() if status != "absent"}
-        right += len(said & mesh_classes(report.mesh))
-        wrong += len(said ^ mesh_classes(report.mesh))
-    assert right > 500
-    assert 2 * right / (2 * right + wrong) > 0.91
+        labels = {name for name, status in chexbert_labels(report.text).items() if status != "absent"}
+        matches += len(labels & mesh_classes(report.mesh))
+        mismatches += len(labels ^ mesh_classes(report.mesh))
+    assert matches > 500
+    assert 2 * matches / (2 * matches + mismatches) > 0.91

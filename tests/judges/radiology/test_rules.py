@@ -1,4 +1,4 @@
-"""The judge by rules: every sort of error, GREEN's formula, and what has no score."""
+"""The rule-based judge: every error type, the GREEN formula, and reports without a score."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mmpost.judges.radiology.rules import ERROR_TYPES, RuleJudge
 from mmpost.types import Part, Reply, Sample
 
 NORMAL = "The heart is normal in size. The lungs are clear. No effusion or pneumothorax."
-ILL = "Moderate right pleural effusion. Mild cardiomegaly. Left lower lobe atelectasis."
+ABNORMAL = "Moderate right pleural effusion. Mild cardiomegaly. Left lower lobe atelectasis."
 
 
 @pytest.mark.parametrize(
     ("reference", "candidate", "score", "counts"),
     [
-        (ILL, ILL, 1.0, {"matched": 3}),
+        (ABNORMAL, ABNORMAL, 1.0, {"matched": 3}),
         (NORMAL, NORMAL, 1.0, {"matched": 1}),
         (NORMAL, "No acute disease.", 1.0, {"matched": 1}),
-        (NORMAL, ILL, 0.0, {"false": 3}),
-        (ILL, NORMAL, 0.0, {"missing": 3}),
-        (ILL, "", 0.0, {"missing": 3}),
+        (NORMAL, ABNORMAL, 0.0, {"false": 3}),
+        (ABNORMAL, NORMAL, 0.0, {"missing": 3}),
+        (ABNORMAL, "", 0.0, {"missing": 3}),
         (NORMAL, "", 0.0, {}),
         (
-            ILL,
+            ABNORMAL,
             "Moderate left pleural effusion. Mild cardiomegaly. Left atelectasis.",
             2 / 3,
             {"matched": 2, "location": 1},
         ),
-        (ILL, ILL.replace("Left lower", "Left upper"), 2 / 3, {"matched": 2, "location": 1}),
-        (ILL, ILL.replace("Moderate", "Large"), 2 / 3, {"matched": 2, "severity": 1}),
-        (ILL, ILL.replace("Moderate", "Small to moderate"), 1.0, {"matched": 3}),
-        (ILL, ILL + " Fracture.", 0.75, {"matched": 3, "false": 1}),
-        (ILL, "Effusion. Cardiomegaly. Atelectasis.", 1.0, {"matched": 3}),
-        (ILL, ILL.replace("Left lower", "Possible left lower"), 1.0, {"matched": 3, "certainty": 1}),
+        (ABNORMAL, ABNORMAL.replace("Left lower", "Left upper"), 2 / 3, {"matched": 2, "location": 1}),
+        (ABNORMAL, ABNORMAL.replace("Moderate", "Large"), 2 / 3, {"matched": 2, "severity": 1}),
+        (ABNORMAL, ABNORMAL.replace("Moderate", "Small to moderate"), 1.0, {"matched": 3}),
+        (ABNORMAL, ABNORMAL + " Fracture.", 0.75, {"matched": 3, "false": 1}),
+        (ABNORMAL, "Effusion. Cardiomegaly. Atelectasis.", 1.0, {"matched": 3}),
+        (ABNORMAL, ABNORMAL.replace("Left lower", "Possible left lower"), 1.0, {"matched": 3, "certainty": 1}),
         ("Bilateral effusions.", "Right effusion.", 0.0, {"location": 1}),
     ],
 )
-def test_each_sort_of_error(reference: str, candidate: str, score: float, counts: dict[str, int]) -> None:
+def test_each_error_type(reference: str, candidate: str, score: float, counts: dict[str, int]) -> None:
     (verdict,) = RuleJudge().judge([(reference, candidate)])
     assert verdict.score == pytest.approx(score)
     assert {name: n for name, n in verdict.counts.items() if n} == counts
@@ -52,22 +52,24 @@ def test_a_reference_without_findings_has_no_score() -> None:
     assert (verdict.score, verdict.problem) == (None, "inapplicable")
 
 
-def test_saying_more_raises_no_score_unless_denials_count() -> None:
-    denied = NORMAL + " No fracture. No mass. No edema. No pneumonia."
+def test_longer_reports_score_no_higher_unless_negations_count() -> None:
+    with_negations = NORMAL + " No fracture. No mass. No edema. No pneumonia."
     plain, counting = RuleJudge(), RuleJudge(absences=True)
-    assert plain.judge([(NORMAL, denied)])[0].counts == plain.judge([(NORMAL, NORMAL)])[0].counts
-    one, two = (counting.judge([(denied, text)])[0].counts["matched"] for text in (NORMAL, denied))
-    assert one < two
+    assert plain.judge([(NORMAL, with_negations)])[0].counts == plain.judge([(NORMAL, NORMAL)])[0].counts
+    matches_of_normal, matches_of_negations = (
+        counting.judge([(with_negations, text)])[0].counts["matched"] for text in (NORMAL, with_negations)
+    )
+    assert matches_of_normal < matches_of_negations
 
 
 def test_length_control() -> None:
     judge = RuleJudge(length_control=True)
-    long = f"{ILL} {'The patient stood upright. ' * 3}"
-    assert judge.judge([(ILL, ILL)])[0].score == 1.0
-    assert judge.judge([(ILL, long)])[0].score == pytest.approx(len(ILL.split()) / len(long.split()))
+    long = f"{ABNORMAL} {'The patient stood upright. ' * 3}"
+    assert judge.judge([(ABNORMAL, ABNORMAL)])[0].score == 1.0
+    assert judge.judge([(ABNORMAL, long)])[0].score == pytest.approx(len(ABNORMAL.split()) / len(long.split()))
 
 
-def test_greens_formula_and_length_control_by_the_numbers() -> None:
+def test_green_formula_and_length_control_by_hand() -> None:
     assert green_score(3, 2) == pytest.approx(0.6)
     assert green_score(0, 0) == green_score(0, 4) == 0.0
     two, three, four, five = (" ".join(["a"] * n) for n in (2, 3, 4, 5))
@@ -78,11 +80,11 @@ def test_greens_formula_and_length_control_by_the_numbers() -> None:
         rel_verbosity(" ", "a")
 
 
-def test_texts_are_cleaned_as_released() -> None:
+def test_texts_are_cleaned_as_in_the_released_code() -> None:
     assert clean_report("**Findings**: Small [REDACTED 1]\n effusion ") == "findings: small effusion"
-    with_marks = ILL.replace("Mild", "**MILD** [no]")
-    assert RuleJudge().judge([(ILL, with_marks)])[0].score == 1.0
-    assert RuleJudge(clean=False).judge([(ILL, with_marks)])[0].score != 1.0
+    with_marks = ABNORMAL.replace("Mild", "**MILD** [no]")
+    assert RuleJudge().judge([(ABNORMAL, with_marks)])[0].score == 1.0
+    assert RuleJudge(clean=False).judge([(ABNORMAL, with_marks)])[0].score != 1.0
 
 
 @pytest.mark.parametrize(
@@ -98,15 +100,15 @@ def test_lines_end_sentences_unless_text_is_only_wrapped(reference: str, candida
     assert RuleJudge().judge([(reference, candidate)])[0].score == score
 
 
-def test_as_a_reward() -> None:
-    sample = Sample("a", (Part("text", "?"),), truth=ILL)
-    assert RuleJudge()(sample, Reply((Part("text", ILL),))) == 1.0
+def test_the_judge_as_a_reward() -> None:
+    sample = Sample("a", (Part("text", "?"),), truth=ABNORMAL)
+    assert RuleJudge()(sample, Reply((Part("text", ABNORMAL),))) == 1.0
     with pytest.raises(DataError, match="sample 'a': RuleJudge wants a reference text"):
-        RuleJudge()(Sample("a", (), truth={"x": 1}), Reply((Part("text", ILL),)))
+        RuleJudge()(Sample("a", (), truth={"x": 1}), Reply((Part("text", ABNORMAL),)))
 
 
 def test_a_thousand_pairs_take_less_than_a_second() -> None:
-    pairs = [(f"{ILL} Nodule of {n} mm.", f"{NORMAL} Nodule of {n + 1} mm.") for n in range(1000)]
+    pairs = [(f"{ABNORMAL} Nodule of {n} mm.", f"{NORMAL} Nodule of {n + 1} mm.") for n in range(1000)]
     start = time.process_time()
     RuleJudge().judge(pairs)
     assert time.process_time() - start < 1.0

@@ -1,4 +1,4 @@
-"""The tiny model of aerial scenes reads its questions and writes its answers in few symbols."""
+"""The tokenizer of the tiny aerial model encodes questions and answers in few tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOKENIZER = tiny_tokenizer(WORDS, PIECES)
 
 def test_questions_and_answers_are_short() -> None:
     for sample in Aerial(n=200):
-        asked = sample.prompt[1].value
-        assert len(TOKENIZER.encode(asked)) <= 5, asked
-        words = sample.truth.split()
-        assert len(TOKENIZER.encode(f"<think>look</think><answer>{sample.truth}</answer>")) == 5 + len(words)
+        question = sample.prompt[1].value
+        assert len(TOKENIZER.encode(question)) <= 5, question
+        answer_words = sample.truth.split()
+        assert len(TOKENIZER.encode(f"<think>look</think><answer>{sample.truth}</answer>")) == 5 + len(answer_words)

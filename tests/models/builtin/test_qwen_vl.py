@@ -1,4 +1,4 @@
-"""The tiny model: loads like a published one, loses no text, is short where it matters, and sees positions."""
+"""The tiny model: loads like a released one, tokenizes losslessly and compactly, and knows image positions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENIZER = tiny_tokenizer()
         "A, B; c. 'don't'  <answer > <think></think>",
     ],
 )
-def test_every_text_survives(text: str) -> None:
+def test_tokenization_is_lossless(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
@@ -41,9 +41,9 @@ def test_numbers_tags_and_scaffold_are_single_tokens() -> None:
         assert len(TOKENIZER.encode(text)) == 1
 
 
-@pytest.mark.parametrize("kind", QUESTION_TYPES)
-def test_prompts_and_answers_are_short(kind: str) -> None:
-    for sample in Scenes("val", (kind,), n=20, none=0):
+@pytest.mark.parametrize("question_type", QUESTION_TYPES)
+def test_prompts_and_answers_are_short(question_type: str) -> None:
+    for sample in Scenes("val", (question_type,), n=20, none=0):
         answer = answer_text(sample.truth, thought=location_thought(sample.truth))
         objects = len(sample.truth["boxes"])
         assert len(TOKENIZER.encode(answer)) + 1 <= 12 + 12 * objects
@@ -77,7 +77,7 @@ def test_loads_like_a_published_checkpoint(tiny_folder: str) -> None:
         assert model(**inputs).logits.shape[-1] == len(processor.tokenizer)
 
 
-def test_the_seed_decides_the_weights_and_the_random_state_is_kept(tmp_path: Path) -> None:
+def test_weights_depend_on_the_seed_and_the_random_state_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -87,7 +87,7 @@ def test_the_seed_decides_the_weights_and_the_random_state_is_kept(tmp_path: Pat
     assert a == b != c
 
 
-def test_near_numbers_start_near(tiny_folder: str) -> None:
+def test_close_numbers_have_close_initial_embeddings(tiny_folder: str) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_folder)
     for weight in (model.model.language_model.embed_tokens.weight, model.lm_head.weight):
         rows = {n: weight[TOKENIZER.encode(f", {n}")[0]] for n in (40, 41, 80)}

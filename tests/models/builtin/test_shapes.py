@@ -1,4 +1,4 @@
-"""The words of the scenes of shapes are symbols of the tiny model: nothing is spelt out."""
+"""Every word of the shapes tasks is a token of the tiny model: none is split into letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmpost.models.builtin.shapes import PIECES, WORDS
 
 
 @pytest.mark.parametrize(
-    ("source", "most"),
+    ("source", "max_tokens"),
     [
         (Shapes(n=60), 9),
         (Counting(n=30), 9),
@@ -24,13 +24,13 @@ from mmpost.models.builtin.shapes import PIECES, WORDS
         (Transformation(n=30, attributes=ATTRIBUTES, look="shifted"), 32),
     ],
 )
-def test_prompts_and_replies_are_short(source: Indexed, most: int) -> None:
+def test_prompts_and_replies_are_short(source: Indexed, max_tokens: int) -> None:
     tokenizer = tiny_tokenizer(WORDS, PIECES)
     for sample in source:
-        asked = sample.prompt[-1].value
+        question = sample.prompt[-1].value
         reply = f"<think>{sample.meta.get('cot', 'look')}</think><answer>{sample.truth}</answer>"
-        assert len(tokenizer.encode(asked)) <= most
-        for text in (asked, reply):
+        assert len(tokenizer.encode(question)) <= max_tokens
+        for text in (question, reply):
             ids = tokenizer.encode(text)
             assert tokenizer.decode(ids) == text
             letters = [

@@ -1,4 +1,4 @@
-"""Positions of pictures: the published tables, the installed functions, and models that are told which to follow."""
+"""Position ids of images and videos: published tables, functions of the installed transformers, and model.positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmpost.rollout.local import LocalRollout
 from mmpost.training.context import TrainingContext
 from mmpost.types import Part, Sample, Sampling
 from tests.models.families import build
-from tests.models.samples import film, medium, mixed
+from tests.models.samples import mixed_prompts, random_medium, random_video
 
 QWEN2, QWEN25, QWEN3 = PositionRule(2, None, False), PositionRule(2, 2.0, False), PositionRule(2, None, True)
 
@@ -29,9 +29,9 @@ def video(t: int, h: int, w: int, seconds: float = 1.0) -> dict[str, Tensor]:
     return {"video_grid_thw": torch.tensor([[t, h, w]]), "second_per_grid_ts": torch.tensor([seconds])}
 
 
-def kinds(*runs: tuple[int, int]) -> Tensor:
-    """(kind, how many) one after the other."""
-    return torch.tensor([kind for kind, n in runs for _ in range(n)])
+def token_types(*runs: tuple[int, int]) -> Tensor:
+    """Token types of consecutive runs of (type, length)."""
+    return torch.tensor([token_type for token_type, n in runs for _ in range(n)])
 
 
 @pytest.mark.parametrize(
@@ -45,37 +45,43 @@ def kinds(*runs: tuple[int, int]) -> Tensor:
         (10.0, "spatial", [3] * 4 + [23] * 4, 5),
     ],
 )
-def test_the_worked_example(seconds: float, resume: Resume, time: list[int], after: int) -> None:
-    found = published_positions(QWEN25, kinds((0, 3), (2, 8), (0, 4)), video(2, 4, 4, seconds), resume)
-    assert found[0].tolist() == [0, 1, 2, *time, *range(after, after + 4)]
-    assert found[1, 3:11].tolist() == [3, 3, 4, 4] * 2
-    assert found[2, 3:11].tolist() == [3, 4] * 4
-    assert found[:, 11:].unique(dim=0).shape[0] == 1
+def test_the_published_example(seconds: float, resume: Resume, time: list[int], after: int) -> None:
+    positions = published_positions(QWEN25, token_types((0, 3), (2, 8), (0, 4)), video(2, 4, 4, seconds), resume)
+    assert positions[0].tolist() == [0, 1, 2, *time, *range(after, after + 4)]
+    assert positions[1, 3:11].tolist() == [3, 3, 4, 4] * 2
+    assert positions[2, 3:11].tolist() == [3, 4] * 4
+    assert positions[:, 11:].unique(dim=0).shape[0] == 1
 
 
-def test_more_closed_forms() -> None:
-    six = kinds((0, 3), (2, 24), (0, 1))
-    assert [int(published_positions(QWEN2, six, video(6, 4, 4), r)[0, -1]) for r in ("max", "spatial")] == [9, 5]
-    long = kinds((0, 20), (2, 30 * 64), (0, 1))
-    assert [int(published_positions(QWEN25, long, video(30, 16, 16), r)[0, -1]) for r in ("max", "spatial")] == [79, 28]
-    frames = kinds((0, 3), (2, 4), (0, 3), (2, 4), (0, 3))
-    row = published_positions(QWEN3, frames, video(2, 4, 4))[0].tolist()
+def test_hand_computed_positions() -> None:
+    six_frames = token_types((0, 3), (2, 24), (0, 1))
+    assert [int(published_positions(QWEN2, six_frames, video(6, 4, 4), r)[0, -1]) for r in ("max", "spatial")] == [9, 5]
+    thirty_frames = token_types((0, 20), (2, 30 * 64), (0, 1))
+    assert [
+        int(published_positions(QWEN25, thirty_frames, video(30, 16, 16), r)[0, -1]) for r in ("max", "spatial")
+    ] == [79, 28]
+    two_frames = token_types((0, 3), (2, 4), (0, 3), (2, 4), (0, 3))
+    row = published_positions(QWEN3, two_frames, video(2, 4, 4))[0].tolist()
     assert row == [0, 1, 2, 3, 3, 3, 3, 5, 6, 7, 8, 8, 8, 8, 10, 11, 12]
-    image = published_positions(QWEN25, kinds((0, 3), (1, 6), (0, 1)), {"image_grid_thw": torch.tensor([[1, 4, 6]])})
+    image = published_positions(
+        QWEN25, token_types((0, 3), (1, 6), (0, 1)), {"image_grid_thw": torch.tensor([[1, 4, 6]])}
+    )
     assert image.tolist() == [[0, 1, 2, *[3] * 6, 6], [0, 1, 2, 3, 3, 3, 4, 4, 4, 6], [0, 1, 2, 3, 4, 5, 3, 4, 5, 6]]
 
 
-def test_other_frame_counts_of_one_film_end_at_one_place() -> None:
+def test_the_last_position_does_not_depend_on_the_frame_rate() -> None:
     ends = []
     for grids in (5, 10, 20, 40):
-        found = published_positions(QWEN25, kinds((0, 3), (2, 4 * grids), (0, 1)), video(grids, 4, 4, 20 / grids))
-        ends.append(int(found[0, -1]) + 2 * 20 / grids)
+        positions = published_positions(
+            QWEN25, token_types((0, 3), (2, 4 * grids), (0, 1)), video(grids, 4, 4, 20 / grids)
+        )
+        ends.append(int(positions[0, -1]) + 2 * 20 / grids)
     assert max(ends) - min(ends) <= 2
 
 
-def test_grids_that_do_not_fit_are_told() -> None:
+def test_mismatched_grids_are_refused() -> None:
     with pytest.raises(DataError, match="wanted 8 tokens for a grid of 2 x 2 x 2, found 7"):
-        published_positions(QWEN25, kinds((0, 3), (2, 7)), video(2, 4, 4))
+        published_positions(QWEN25, token_types((0, 3), (2, 7)), video(2, 4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def test_the_installed_functions_follow_a_known_rule(folders: dict[str, Path], n
     positions = model.prompt.positions
     assert positions.name == f"installed {resume}"
     assert positions.rule is not None
-    for sample in (*mixed("video"), *mixed()):
+    for sample in (*mixed_prompts("video"), *mixed_prompts()):
         prompt = model.prompt(sample)
         seconds = [p.value.header()["duration"] for p in sample.prompt if p.modality == "video"]
         frames = [len(p.value.open().frames) for p in sample.prompt if p.modality == "video"]
@@ -106,41 +112,41 @@ def test_the_installed_functions_follow_a_known_rule(folders: dict[str, Path], n
         assert torch.equal(prompt.positions, ours if prompt.media_inputs else ours[:, : len(prompt.ids)])
 
 
-def test_a_model_follows_the_published_rule_when_told(folders: dict[str, Path]) -> None:
-    slow = Sample("slow", (Part("video", film(56, 56, 1, frames=6, fps=0.2)), Part("text", "what moves")))
-    here, there = (load(folders["qwen2_5_vl"], positions=p) for p in ("installed", "original"))
-    assert there.recipe.positions == "original max"
-    assert here.recipe.hash != there.recipe.hash
-    a, b = here.prompt(slow), there.prompt(slow)
+def test_positions_original_follows_the_published_rule(folders: dict[str, Path]) -> None:
+    slow_video = Sample("slow", (Part("video", random_video(56, 56, 1, frames=6, fps=0.2)), Part("text", "what moves")))
+    installed, original = (load(folders["qwen2_5_vl"], positions=p) for p in ("installed", "original"))
+    assert original.recipe.positions == "original max"
+    assert installed.recipe.hash != original.recipe.hash
+    a, b = installed.prompt(slow_video), original.prompt(slow_video)
     assert a.ids.equal(b.ids)
     assert int(b.positions.max()) == b.next_position - 1
     assert int(a.positions.max()) > a.next_position
-    # Text follows at once under both, in the rollout as in training.
-    for model in (here, there):
-        job = TrainingContext(model, LocalRollout(model), seed=1)
-        samples = job.generate([slow, *mixed("video")], 2, Sampling(max_tokens=6))
-        logp = job.logp(samples, "policy")
+    # Under both rules, rollout and training agree.
+    for model in (installed, original):
+        context = TrainingContext(model, LocalRollout(model), seed=1)
+        samples = context.generate([slow_video, *mixed_prompts("video")], 2, Sampling(max_tokens=6))
+        logp = context.logp(samples, "policy")
         for sample, rows in zip(samples, logp, strict=True):
             for reply, row in zip(sample.replies, rows, strict=True):
                 torch.testing.assert_close(
                     torch.tensor(row), torch.tensor(reply.columns["behaviour_logp"]), atol=2e-5, rtol=0
                 )
-    reply = here.encode_reply("the red one", "data")
+    reply = installed.encode_reply("the red one", "data")
     rows = [
-        TrainingContext(m, LocalRollout(m), seed=1).logp([replace(slow, replies=(reply,))], "policy")
-        for m in (here, there)
+        TrainingContext(m, LocalRollout(m), seed=1).logp([replace(slow_video, replies=(reply,))], "policy")
+        for m in (installed, original)
     ]
     assert max(abs(x - y) for x, y in zip(rows[0][0][0], rows[1][0][0], strict=True)) > 1e-4
 
 
-def test_families_without_a_published_rule_say_so(folders: dict[str, Path]) -> None:
+def test_positions_original_is_refused_without_a_published_rule(folders: dict[str, Path]) -> None:
     model = load(folders["qwen2_audio"])
     assert model.recipe.positions == "plain"
     with pytest.raises(ConfigError, match=r"model\.positions=original"):
         load(folders["qwen2_audio"], positions="original")
 
 
-def test_an_unknown_rule_stops_at_the_first_video(folders: dict[str, Path]) -> None:
+def test_an_unknown_installed_rule_is_refused_at_the_first_video(folders: dict[str, Path]) -> None:
     model = load(folders["qwen2_5_vl"])
 
     def old(input_ids: Tensor, mm_token_type_ids: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
@@ -156,26 +162,26 @@ def test_an_unknown_rule_stops_at_the_first_video(folders: dict[str, Path]) -> N
 
 def test_times_of_frames_reach_the_prompt(folders: dict[str, Path]) -> None:
     model = load(folders["qwen3_vl"])
-    one = Sample("a", (Part("video", film(64, 64, 0, frames=4, fps=0.5)), Part("text", "when")))
+    one = Sample("a", (Part("video", random_video(64, 64, 0, frames=4, fps=0.5)), Part("text", "when")))
     text = model.tokenizer.decode(model.prompt(one).ids)
     assert "<1.0 seconds>" in text
     assert "<5.0 seconds>" in text
 
 
-def test_doubled_rates_halve_the_steps_in_time(folders: dict[str, Path]) -> None:
+def test_doubling_the_frame_rate_halves_the_time_steps(folders: dict[str, Path]) -> None:
     model = load(folders["qwen2_5_vl"])
     steps = []
     for fps in (0.25, 0.5):
-        prompt = model.prompt(Sample("a", (Part("video", film(56, 56, 0, 6, fps)), Part("text", "when"))))
+        prompt = model.prompt(Sample("a", (Part("video", random_video(56, 56, 0, 6, fps)), Part("text", "when"))))
         time = prompt.positions[0][prompt.aligned["mm_token_type_ids"] == 2].unique()
         steps.append(int(time[1] - time[0]))
     assert steps[0] == 2 * steps[1]
 
 
-def test_kinds_that_a_model_does_not_take_are_named(folders: dict[str, Path]) -> None:
+def test_unsupported_media_are_named(folders: dict[str, Path]) -> None:
     model = load(folders["qwen2_audio"])
     with pytest.raises(DataError, match="takes text, audio, but the prompt has image"):
-        model.prompt(mixed()[0])
-    long = Sample("long", (medium("audio", 150, 1), Part("text", "what")))
+        model.prompt(mixed_prompts()[0])
+    long = Sample("long", (random_medium("audio", 150, 1), Part("text", "what")))
     with pytest.raises(DataError, match="wanted at most 1 s of sound"):
         model.prompt(long)

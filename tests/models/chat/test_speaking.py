@@ -1,4 +1,4 @@
-"""Models that also speak (Qwen2.5-Omni): published folders hold the part that writes among others."""
+"""Qwen2.5-Omni: released checkpoints contain the thinker among the parts that speak."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from mmpost.models.loading import load
 from tests.models.families import FAMILIES
 
 
-def test_the_part_that_writes_is_loaded_from_a_folder_of_the_whole_model(tmp_path: Path) -> None:
-    writer, processor = FAMILIES["qwen2_5_omni"].make()
-    whole = hf.Qwen2_5OmniForConditionalGeneration(
-        hf.Qwen2_5OmniConfig(thinker_config=writer.config.to_dict(), enable_audio_output=False)
+def test_the_thinker_is_loaded_from_a_full_omni_checkpoint(tmp_path: Path) -> None:
+    thinker, processor = FAMILIES["qwen2_5_omni"].make()
+    omni = hf.Qwen2_5OmniForConditionalGeneration(
+        hf.Qwen2_5OmniConfig(thinker_config=thinker.config.to_dict(), enable_audio_output=False)
     )
-    whole.thinker.load_state_dict(writer.state_dict())
-    whole.save_pretrained(tmp_path)
+    omni.thinker.load_state_dict(thinker.state_dict())
+    omni.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     module, _ = load(str(tmp_path), ModelSettings(name=str(tmp_path)))
-    assert type(module) is type(writer)
-    loaded, wanted = module.state_dict(), writer.state_dict()
-    assert loaded.keys() == wanted.keys()
-    assert all(torch.equal(loaded[name], wanted[name]) for name in wanted)
+    assert type(module) is type(thinker)
+    loaded, expected = module.state_dict(), thinker.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)

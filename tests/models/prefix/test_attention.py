@@ -1,4 +1,4 @@
-"""Attention over a stream of groups: both ways of it against a dense mask, values and gradients, in 64 bits."""
+"""Attention over a packed stream of groups: both implementations against a dense mask, in float64."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ LAYOUTS = (
 )
 
 
-def test_a_layout_is_read_as_it_was_written() -> None:
+def test_a_layout_round_trips_through_its_mask() -> None:
     for layout in LAYOUTS:
         assert Layout.from_mask(layout.to_mask()) == layout
     assert Layout.from_lengths([(3, [2, 0, 1]), (4, [0])]) == Layout(((3, 2, 1), (4,)))
 
 
 def dense(layout: Layout) -> Tensor:
-    """Which key a query may see, from the rule itself: of its own group, not after it, the prompt's or its own."""
-    place = [(g, r) for g, lengths in enumerate(layout.groups) for r, n in enumerate(lengths) for _ in range(n)]
-    size = range(len(place))
-    rows = [[place[i][0] == place[j][0] and j <= i and place[j][1] in (0, place[i][1]) for j in size] for i in size]
+    """The mask by definition: keys of the same group, not after the query, of the prompt or of the same reply."""
+    group_and_reply = [
+        (g, r) for g, lengths in enumerate(layout.groups) for r, n in enumerate(lengths) for _ in range(n)
+    ]
+    size = range(len(group_and_reply))
+    rows = [
+        [
+            group_and_reply[i][0] == group_and_reply[j][0]
+            and j <= i
+            and group_and_reply[j][1] in (0, group_and_reply[i][1])
+            for j in size
+        ]
+        for i in size
+    ]
     return torch.tensor(rows)
 
 
@@ -48,22 +58,22 @@ def with_gradients(attend: Callable[..., Tensor], layout: Layout, weight: Tensor
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("name", ["attend", "attend_masked"])
-def test_values_and_gradients_are_those_of_a_dense_mask(layout: Layout, last: bool, name: str) -> None:
+def test_values_and_gradients_equal_those_of_a_dense_mask(layout: Layout, last: bool, name: str) -> None:
     tokens = sum(sum(g) for g in layout.groups)
     weight = torch.randn(1, tokens, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    read_on = torch.ones(tokens, dtype=torch.bool)
+    is_read = torch.ones(tokens, dtype=torch.bool)
     if last:
         for group in layout.prompt_groups:
-            read_on[group.start : group.fork - 1] = False
-        weight = weight * read_on[:, None, None]
+            is_read[group.start : group.fork - 1] = False
+        weight = weight * is_read[:, None, None]
 
     def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (x.repeat_interleave(2, 1) for x in (k, v))
         return scaled_dot_product_attention(q, k, v, attn_mask=dense(layout), scale=0.4).transpose(1, 2)
 
-    more = {"last": last} if name == "attend" else {}
-    found = with_gradients(lambda q, k, v: getattr(attention, name)(q, k, v, layout, 0.4, **more), layout, weight)
-    wanted = with_gradients(reference, layout, weight)
-    torch.testing.assert_close(found[0][:, read_on], wanted[0][:, read_on], atol=1e-12, rtol=0)
-    for a, b in zip(found[1:], wanted[1:], strict=True):
+    options = {"last": last} if name == "attend" else {}
+    actual = with_gradients(lambda q, k, v: getattr(attention, name)(q, k, v, layout, 0.4, **options), layout, weight)
+    expected = with_gradients(reference, layout, weight)
+    torch.testing.assert_close(actual[0][:, is_read], expected[0][:, is_read], atol=1e-12, rtol=0)
+    for a, b in zip(actual[1:], expected[1:], strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)

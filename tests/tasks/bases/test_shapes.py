@@ -1,4 +1,4 @@
-"""The base of shapes: what it is asked, and how its answers are counted."""
+"""The shapes base: its questions, and accuracy by question type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmpost.tasks.bases.shapes import ShapesBase, by_kind, known, thoughtful
 from mmpost.types import Reply, Sample
 
 
-def test_every_kind_is_asked_and_no_question_twice() -> None:
+def test_every_question_type_occurs_and_no_question_repeats() -> None:
     source = known("val", 60, seed=2)
     assert len({sample.uid for sample in source}) == len(source) == 60
     assert {s.meta["kind"] for s in source} == {"name", "second", "count", "sum", "width", "height"}
@@ -16,7 +16,7 @@ def test_every_kind_is_asked_and_no_question_twice() -> None:
     assert not {s.uid for s in stage.source} & {s.uid for s in source}
 
 
-def test_right_answers_are_counted_by_kind() -> None:
+def test_accuracy_by_question_type() -> None:
     def scored(kind: str, right: float) -> Sample:
         return Sample(kind, (), (Reply((), scores={"right": right}),), meta={"kind": kind})
 
