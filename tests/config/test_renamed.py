@@ -47,7 +47,7 @@ def test_a_run_with_old_names_loads_with_all_its_settings(tmp_path: Path) -> Non
 def test_a_user_file_with_an_old_name_is_refused_with_the_new_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("task: visurf\noptim: {clip: 0.5}\n")
-    with pytest.raises(ConfigError, match=r"unknown key optim\.clip: it is called optim\.max_grad_norm now"):
+    with pytest.raises(ConfigError, match=r"unknown key optim\.clip: renamed to optim\.max_grad_norm"):
         run_config.load([f"config={file}"])
 
 
@@ -64,7 +64,7 @@ def test_a_user_file_with_an_old_name_is_refused_with_the_new_name(tmp_path: Pat
     ],
 )
 def test_an_argument_with_an_old_name_is_refused_with_the_new_name(argument: str, new: str) -> None:
-    with pytest.raises(ConfigError, match=rf"it is called {new.replace('.', '[.]')} now"):
+    with pytest.raises(ConfigError, match=rf"renamed to {new.replace('.', '[.]')}"):
         make_task(run_config.load(["task=visurf", argument])[0])
 
 

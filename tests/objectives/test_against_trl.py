@@ -15,7 +15,7 @@ pytest.importorskip("trl", reason="the numerical reference")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 LENGTHS = [3, 7, 1, 5, 2, 6, 4, 4]
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-7}
 
 
 @pytest.fixture(scope="module")

@@ -34,9 +34,8 @@ def test_a_save_can_be_killed_at_any_point(tmp_path: Path) -> None:
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "checkpoints"
     for step in (1, 2, 10):
-        checkpoint.save(
-            root, step, OneNumberModel(step), checkpoint.Snapshot({"mark": step}, {"rng": [], "mark": step})
-        )  # type: ignore[arg-type]
+        snapshot = checkpoint.Snapshot({"mark": step}, {"rng": [], "mark": step})
+        checkpoint.save(root, step, OneNumberModel(step), snapshot)  # type: ignore[arg-type]
     return root
 
 
