@@ -1,4 +1,4 @@
-"""`mmpost check`: finds everything that can be known to be wrong before the first step."""
+"""`mmpost check`: finds mistakes in configuration, data, rewards and model before training."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TRACED_SAMPLES = 4
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`mmpost check`; 1 if a run could not start."""
+    """`mmpost check`; returns 1 if there are errors, else 0."""
     return check(arguments)
 
 
 def check(arguments: Sequence[str | Mapping[str, Any]], report: Report | None = None) -> int:
-    """Check a configuration: data, rewards, model, gradients. Prints a report; returns 0 if a run can start, else 1."""
+    """Check data, rewards, model and gradients. Prints a report; returns 1 if there are errors, else 0."""
     config, _ = run_config.load(arguments)
     report = report or Report()
     with report.guard():
@@ -62,7 +62,7 @@ def _check(task: ConfiguredTask, stages: Sequence[Stage], sources: Sequence[Sour
             samples = by_source[id(stage.source)].samples(MAX_SCORED)
             check_rewards(stage, samples, lengths, config.rewards, report)
     if not loadable or not any(s.usable for s in sources if s.training):
-        report.say("skipped the checks of the model: there is no usable training sample, or no usable processor")
+        report.say("model checks skipped: found no usable training sample or no usable processor")
         return
     with report.guard():
         _check_model(task, stages, by_source, report)
@@ -71,8 +71,8 @@ def _check(task: ConfiguredTask, stages: Sequence[Stage], sources: Sequence[Sour
 def _check_template(lengths: PromptLengths, report: Report) -> None:
     if not lengths.prompt.generation_prompt():
         report.error(
-            "the chat template writes nothing to open the assistant's turn (it ignores add_generation_prompt), so "
-            "replies would follow the user's text without a separator; fix chat_template.jinja in the model's folder"
+            "the chat template writes no generation prompt (it ignores add_generation_prompt), so replies would "
+            "follow the user's text without a separator; fix chat_template.jinja in the model's folder"
         )
 
 
@@ -104,28 +104,28 @@ def _check_model(
             if stage.reads_from:
                 samples = stage_outputs.get(stage.reads_from.stage, samples)
             if not samples:
-                report.say(f"stage {stage.name}: not traced, since the previous stage dropped all of the few samples")
+                report.say(f"stage {stage.name} not traced: the previous stage dropped all traced samples")
             traced = trace_stage(stage, samples, context, model, report) if samples else []
             if stage.objective is None and not any(isinstance(t, Selector) for t in stage.transforms):
-                # A selector compares all samples of the source at the end, which this trace cannot do:
-                # the next stage then starts from samples of the source.
+                # A selector needs all samples of the source, which a trace does not have:
+                # the next stage is then traced with samples of the source.
                 stage_outputs[stage.name] = traced
 
 
 def _gold(stage: Stage) -> tuple[Gold, ...]:
-    """The stage's gold replies, or else the texts that its transforms make from the truth."""
+    """The stage's gold replies, or else the texts that its transforms derive from the truth."""
     texts = [t.gold_text() for t in stage.transforms if isinstance(t, Transform)]
     return stage.gold or tuple(Gold(text) for text in texts if text is not None)
 
 
 def _max_reply_tokens(stages: Sequence[Stage]) -> int:
-    """The most tokens of a reply that any transform samples; 0 if none does."""
+    """The maximum reply length of all transforms, in tokens; 0 if none samples replies."""
     transforms = [t for stage in stages for t in stage.transforms if isinstance(t, Transform)]
     return max((t.max_reply_tokens() for t in transforms), default=0)
 
 
 def _processor_folder(config: RunConfig) -> str:
-    """Folder of the processor. A built-in base shares that of its architecture, so it need not be trained yet."""
+    """Folder of the processor. A built-in base has that of its architecture, so it need not be trained yet."""
     name = config.model.name
     recipe = run_config.shipped(f"bases/{name}")
     return base_models.resolve(run_config.merge({}, recipe)["model"]["name"] if recipe else name, config.seed)

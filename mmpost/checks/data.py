@@ -30,7 +30,7 @@ MAX_BINS = 8
 
 @dataclass
 class SourceCheck:
-    """One source, and what reading it showed."""
+    """One source, and the results of reading it."""
 
     name: str
     source: Source
@@ -38,7 +38,7 @@ class SourceCheck:
     usable: list[int] = field(default_factory=list)
     """Indices of the samples that could be read."""
     broken: list[str] = field(default_factory=list)
-    """Error messages of the others."""
+    """Error messages of the other samples."""
     media: Counter[str] = field(default_factory=Counter)
     """Number of media headers read, by modality."""
     sketches: dict[str, str] = field(default_factory=dict)
@@ -80,10 +80,10 @@ def check_data(sources: Sequence[SourceCheck], report: Report, skip_broken: bool
     for source in sources:
         with report.guard():
             _read(source)
-    rows = [
-        (s.name, number(s.read), number(len(s.broken)), _counts(s.media), number(s.decoded), number(len(s.source)))
-        for s in sources
-    ]
+    rows = []
+    for s in sources:
+        headers = ", ".join(f"{count} {modality}" for modality, count in s.media.items()) or "none"
+        rows.append((s.name, number(s.read), number(len(s.broken)), headers, number(s.decoded), number(len(s.source))))
     names = ("split", "read", "broken", "media headers", "decoded", "samples")
     report.table(*names, rows=rows, right=(1, 2, 4, 5))
     for source in sources:
@@ -97,13 +97,9 @@ def check_data(sources: Sequence[SourceCheck], report: Report, skip_broken: bool
             report.error(f"{source.name}: no usable sample")
 
 
-def _counts(media_counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {modality}" for modality, count in media_counts.items()) or "none"
-
-
 def _read(check: SourceCheck) -> None:
     size = len(check.source)
-    # Sources backed by files know where a row is; the others generate their samples, and may be arbitrarily long.
+    # Sources backed by files have `where`; the others generate their samples and may be arbitrarily long.
     indices = range(size) if hasattr(check.source, "where") else evenly_spaced(range(size), MAX_GENERATED)
     to_decode = set(evenly_spaced(indices, MAX_DECODED))
     for index in indices:
@@ -129,8 +125,8 @@ def _read(check: SourceCheck) -> None:
 def check_lengths(
     sources: Sequence[SourceCheck], lengths: PromptLengths, max_reply_tokens: int, report: Report, skip_broken: bool
 ) -> None:
-    """Print a histogram of media tokens and a summary of prompt lengths, and report prompts that are too long for the
-    model, or leave fewer than `max_reply_tokens` positions for the reply.
+    """Print a histogram of media tokens and statistics of prompt lengths; report prompts that exceed the model's
+    positions, or leave fewer than `max_reply_tokens` of them for the reply.
     """
     report.section("lengths")
     rows = []
@@ -139,18 +135,17 @@ def check_lengths(
         if not measured:
             continue
         tokens, media_tokens = np.array([m.tokens for m in measured]), np.array([m.media for m in measured])
-        rows.append((source.name, number(len(measured)), *(_summary(a) for a in (tokens, media_tokens)), method))
+        statistics = [
+            " ".join(number(float(v)) for v in (a.min(), np.median(a), a.max())) for a in (tokens, media_tokens)
+        ]
+        rows.append((source.name, number(len(measured)), *statistics, method))
         if source.training and media_tokens.any():
             _histogram(media_tokens, report)
         _check_limit(source, tokens, lengths.limit, max_reply_tokens, report)
     if rows:
         columns = ("split", "prompts", "tokens: min median max", "media tokens: min median max", "measured by")
         report.table(*columns, rows=rows, right=(1,))
-        report.say(f"Prompts are never truncated. Positions of the model: {lengths.limit or 'unknown'}.")
-
-
-def _summary(values: Any) -> str:
-    return " ".join(number(float(v)) for v in (values.min(), np.median(values), values.max()))
+        report.say(f"Prompts are never truncated. The model has {lengths.limit or 'an unknown number of'} positions.")
 
 
 def _measure(
@@ -183,15 +178,12 @@ def _histogram(media_tokens: Any, report: Report) -> None:
     low, high = int(media_tokens.min()), int(media_tokens.max())
     bins = min(MAX_BINS, high - low + 1)
     counts, edges = np.histogram(media_tokens, bins=bins, range=(low, high + 1))
-    rows = [
-        (_bin(int(np.ceil(a)), int(np.ceil(b)) - 1), number(int(n)), "█" * int(np.ceil(40 * n / counts.max())))
-        for n, a, b in zip(counts, edges, edges[1:], strict=False)
-    ]
+    rows = []
+    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+        first, last = int(np.ceil(start)), int(np.ceil(end)) - 1
+        label = number(first) if first == last else f"{number(first)} to {number(last)}"
+        rows.append((label, number(int(count)), "█" * int(np.ceil(40 * count / counts.max()))))
     report.table("media tokens", "prompts", "", rows=rows, right=(0, 1))
-
-
-def _bin(low: int, high: int) -> str:
-    return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
 def _check_limit(source: SourceCheck, tokens: Any, limit: int | None, max_reply_tokens: int, report: Report) -> None:
@@ -200,8 +192,8 @@ def _check_limit(source: SourceCheck, tokens: Any, limit: int | None, max_reply_
     too_long = np.flatnonzero(tokens > limit)
     if len(too_long):
         report.error(
-            f"{source.name}: {len(too_long)} prompts have more than the model's {limit} positions (longest: "
-            f"{tokens.max()}), and prompts are never truncated; lower model.max_pixels or drop these rows"
+            f"{source.name}: {len(too_long)} prompts exceed the model's {limit} positions (longest: {tokens.max()}), "
+            "and prompts are never truncated; lower model.max_pixels or drop these rows"
         )
     tight = int((tokens + max_reply_tokens > limit).sum()) - len(too_long)
     if tight:

@@ -1,4 +1,4 @@
-"""Checks of the model: which parts train, how much memory a step takes, whether gradients and media have an effect."""
+"""Checks of the model: trainable parts, gradients, memory of a step, and use of the media."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmpost.types import GenerativeModel, Gold, Sample
 
 @dataclass
 class SavedActivations:
-    """What a forward pass saves for its backward pass."""
+    """Size of the activations that a forward pass saves for backward, and its tokens."""
 
     bytes: int = 0
     tokens: int = 0
@@ -28,7 +28,7 @@ class SavedActivations:
 def saved_activations(module: torch.nn.Module) -> Iterator[SavedActivations]:
     """Counts the bytes of activations that forward passes inside the context save for backward.
 
-    Tensors that share a storage count once, weights do not count.
+    Tensors that share a storage are counted once, weights are not counted.
     """
     seen_storages = {p.untyped_storage().data_ptr() for p in module.parameters()}
     saved = SavedActivations()
@@ -45,7 +45,7 @@ def saved_activations(module: torch.nn.Module) -> Iterator[SavedActivations]:
 
 
 def gradient_norms(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """L2 norm of the gradient of each part that trains."""
+    """L2 norm of the gradient of each trainable part."""
     squares: dict[str, float] = {}
     for name, p in module.named_parameters():
         if p.requires_grad:
@@ -82,12 +82,12 @@ def check_model(
     report.table("part", "parameters", "trainable", "gradient norm on gold replies", rows=rows, right=(1, 2, 3))
     generative = isinstance(context.model, GenerativeModel)
     if generative and not samples:
-        report.warn("no gold replies are known: gradients, activation memory and the use of media are not measured")
+        report.warn("found no gold replies: gradients, activation memory and the use of media are not measured")
     if not trainable:
         report.error("nothing trains: every part of the model is frozen (model.freeze)")
     for part, norm in norms.items():
         if samples and norm == 0.0:
-            report.error(f"{part} is trainable, but gold replies give it no gradient at all")
+            report.error(f"{part} is trainable, but gold replies give it no gradient")
     _report_memory(model, total, trainable, saved, max_tokens, report)
     recipe = model.recipe
     if not generative:
@@ -129,7 +129,7 @@ def _report_memory(
         (f"activations of {max_tokens} tokens", activations),
     ]
     total = sum(size for _, size in sizes)
-    rows = [*((name, memory(size)) for name, size in sizes), ("total, about", memory(total))]
+    rows = [*((name, memory(size)) for name, size in sizes), ("total (estimate)", memory(total))]
     report.table("memory of one step", "", rows=rows, right=(1,))
     if model.device.type == "cuda":
         available = torch.cuda.get_device_properties(model.device).total_memory
@@ -144,10 +144,10 @@ def check_media_use(context: TrainingContext, samples: Sequence[Sample], report:
     """Check that the log-probs of gold replies depend on the media. None if they cannot be measured."""
     if not any(p.modality != "text" for s in samples for p in s.prompt):
         return None
-    report.section("are the media used?")
+    report.section("use of media")
     use = measure_media_use(samples, context)
     if use is None:
-        report.say("no sample has both media and a gold reply")
+        report.say("found no sample with media and a gold reply")
         return None
     rows = [
         (

@@ -16,7 +16,7 @@ from mmpost.errors import MmpostError
 WIDTH = 100
 """Line width if the output is not a terminal."""
 MAX_LISTED = 10
-"""How many findings of the same kind are printed; the others are only counted."""
+"""Maximum number of findings printed per check; the others are only counted."""
 
 
 class Report:
@@ -46,25 +46,25 @@ class Report:
         self.console.print(Padding(table, (0, 0, 0, 2)))
 
     def error(self, *texts: str) -> None:
-        """Report findings of the same kind that would make a run fail, or make it pointless."""
+        """Report findings of one check that would make a run fail or pointless."""
         self.errors += len(texts)
         self._list("[bold red]error  [/]", texts)
 
     def warn(self, *texts: str) -> None:
-        """Report findings of the same kind that a run can live with."""
+        """Report findings of one check that do not keep a run from training."""
         self.warnings += len(texts)
         self._list("[bold yellow]warning[/]", texts)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Report an exception inside as an error and continue after it; MMPOST_TRACEBACK=1 raises it instead."""
+        """Report an exception inside as an error and continue; MMPOST_TRACEBACK=1 raises it instead."""
         try:
             yield
         except Exception as e:
             if os.environ.get("MMPOST_TRACEBACK"):
                 raise
-            known = isinstance(e, MmpostError)
-            self.error(str(e) if known else f"{type(e).__name__}: {e} (MMPOST_TRACEBACK=1 shows where)")
+            unexpected = f"{type(e).__name__}: {e} (set MMPOST_TRACEBACK=1 for the traceback)"
+            self.error(str(e) if isinstance(e, MmpostError) else unexpected)
 
     def verdict(self) -> int:
         """Print the verdict; returns 1 if there were errors, else 0."""
@@ -92,12 +92,12 @@ def _count(n: int, word: str) -> str:
 
 
 def number(value: float) -> str:
-    """A number in readable form: 3,400 or 0.0123."""
+    """Format a number: 3,400 or 0.0123."""
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
 def memory(n: float) -> str:
-    """A number of bytes in readable form: 1.5 GiB."""
+    """Format a number of bytes: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if n < 1024:
             return f"{n:.0f} {unit}"

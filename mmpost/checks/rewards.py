@@ -1,4 +1,4 @@
-"""Checks of rewards, without a model: what gold, empty and junk replies score."""
+"""Checks of rewards, without a model: the rewards of gold, empty and junk replies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RewardCheck:
 
 
 class _NoLogContext(Context):
-    """A context for `Score` that discards what it logs."""
+    """A context for `Score` that discards logged values."""
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         return None
@@ -47,14 +47,14 @@ def check_rewards(
 ) -> None:
     """Check the rewards of a stage: gold replies must earn what the task declares, or more than empty and junk replies.
 
-    `user` names rewards that the user added. They are left out, because the task does not know their maximum.
+    `user` names the user's rewards, which are left out because the task does not know their maximum.
     """
     scores = [t for t in stage.transforms if isinstance(t, Score)]
     if not scores:
         return
     report.section(f"rewards, stage {stage.name}")
     if not stage.gold:
-        report.warn(f"the task does not define a correct reply; set `gold` of Stage {stage.name!r}")
+        report.warn(f"found no gold reply in stage {stage.name!r}; set `gold` of its Stage")
     task_rewards = {name: reward for name, reward in scores[0].rewards.items() if name not in user}
     score = scores[0].model_copy(update={"rewards": task_rewards})
     framed = [s if lengths is None else replace(s, frame=lengths.coordinate_frame(s)) for s in samples[:MAX_SCORED]]
@@ -66,7 +66,7 @@ def check_rewards(
     ]
     report.table("reply", "scored", "mean", "min", "max", "declared", rows=rows, right=(1, 2, 3, 4, 5))
     if user:
-        report.say(f"not included, because their maximum is unknown: the added rewards {', '.join(user)}")
+        report.say(f"user rewards are not included, because their maximum is unknown: {', '.join(user)}")
     for check in golds:
         _compare(check, baselines, framed, report)
 

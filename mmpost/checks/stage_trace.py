@@ -21,9 +21,9 @@ from mmpost.types import Batch, Outputs, RefillBatch, Reply, Sample, Stage
 def trace_stage(
     stage: Stage, samples: Sequence[Sample], context: TrainingContext, model: Any, report: Report
 ) -> list[Sample]:
-    """Print a table with a row per step: its output, what it changed, and its duration.
+    """Print a table with a row per step: its output, its changes and its duration.
 
-    Returns the samples that come out of the transforms; [] for a stage without an objective whose transforms drop them
+    Returns the output of the transforms; [] for a stage without an objective whose transforms drop them
     all. Raises TrainError if the loss or a gradient is not finite.
     """
     report.section(f"{len(samples)} samples through stage {stage.name}")
@@ -31,7 +31,7 @@ def trace_stage(
     warnings: list[str] = []
     try:
         return _trace(stage, samples, context, model, rows, warnings)
-    finally:  # an error must not hide the steps that worked
+    finally:  # an error must not hide the steps before it
         report.table("step", "output", "change", "s", rows=rows, right=(3,))
         report.warn(*warnings)
 
@@ -64,13 +64,13 @@ def _trace(
         name = type(transform).__name__
         add_row(name, _count(current), _changes(before, current))
         if before and not current:
-            warnings.append(f"{name} dropped all of these samples; the steps after it were traced with its input")
+            warnings.append(f"{name} dropped all of these samples; the steps after it are traced with its input")
             current = before
     objective = stage.objective
     if objective is None:
         return [] if warnings else current
     plan = model.plan(current, objective.required_columns, objective.unit)
-    add_row("micro-batches", f"{len(plan)}", _batches(plan))
+    add_row("micro-batches", f"{len(plan)}", "; ".join(map(_size, plan[:4])) + (" ..." if plan[4:] else ""))
     counts = denominators(objective, model, [current])[0]
     total = 0.0
     for batch in plan:
@@ -92,9 +92,9 @@ def _trace(
 
 def _check_gradient(loss: float, norms: Mapping[str, float], warnings: list[str]) -> None:
     if loss != loss or any(n != n or n == float("inf") for n in norms.values()):
-        raise TrainError(f"the loss of these samples is {loss}, with the gradient norms {dict(norms)}")
+        raise TrainError(f"wanted a finite loss and gradient, found the loss {loss} and gradient norms {dict(norms)}")
     if not any(norms.values()):
-        warnings.append("these samples give no gradient; do all replies of each group get the same reward?")
+        warnings.append("these samples have no gradient; do all replies of each group have the same reward?")
 
 
 def shapes(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -114,20 +114,16 @@ def _describe_sample(sample: Sample) -> str:
         for p in sample.prompt
     ]
     frame = f"; frame {number(sample.frame.width)} x {number(sample.frame.height)}" if sample.frame else ""
-    return f"{' + '.join(parts)}{frame}; truth {_abbreviate(sample.truth)}"
+    truth = repr(sample.truth)
+    return f"{' + '.join(parts)}{frame}; truth {truth if len(truth) <= 60 else truth[:57] + '...'}"
 
 
 def _describe_medium(value: Any, modality: str) -> str:
     return " ".join([modality, *(f"{name}={size:g}" for name, size in media(value, modality).header().items())])
 
 
-def _abbreviate(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _changes(before: Sequence[Sample], after: Sequence[Sample]) -> str:
-    """New or changed numbers of the replies (lengths, scores, columns), with ranges; "-name" marks removed ones."""
+    """New or changed numbers of the replies (lengths, scores, columns) with their ranges; "-name" for removed ones."""
     old, new = (
         values_by_name(pair for sample in samples for reply in sample.replies for pair in _numbers(reply))
         for samples in (before, after)
@@ -153,10 +149,6 @@ def _range(values: Sequence[float]) -> str:
         return "NaN"
     low, high = number(min(not_nan)), number(max(not_nan))
     return low if low == high else f"{low} to {high}"
-
-
-def _batches(plan: Sequence[Any]) -> str:
-    return "; ".join(map(_size, plan[:4])) + (" ..." if plan[4:] else "")
 
 
 def _size(batch: Batch) -> str:

@@ -1,4 +1,4 @@
-"""`mmpost doctor`: checks the installation and the machine, and says how to fix what does not work."""
+"""`mmpost doctor`: checks the installation and the machine, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEEDED = {
 
 EXTRAS = {
     "vllm": ("vllm", "samples replies with vLLM"),
-    "deepspeed": ("deepspeed", "shards large models over GPUs"),
+    "deepspeed": ("deepspeed", "shards large models across GPUs"),
     "open-clip": ("open_clip", "CLIP scores and encoders"),
     "wandb": ("wandb", "log.wandb=PROJECT"),
     "trackio": ("trackio", "log.trackio=PROJECT"),
@@ -84,30 +84,30 @@ def main(arguments: Sequence[str]) -> int:
     from rich.text import Text
 
     checks = doctor()
-    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    colors = {"ok": "green", "missing": "yellow", "broken": "red"}
     table = Table("", "", "found", "what to do", box=None, pad_edge=False)
     for check in checks:
-        bad = check.needed and check.status != "ok"
-        status = Text(check.status, style="bold red" if bad else colours[check.status])
+        failed = check.needed and check.status != "ok"
+        status = Text(check.status, style="bold red" if failed else colors[check.status])
         table.add_row(Text(check.name), status, Text(check.found), Text(check.todo))
     console = Console()
     if not console.is_terminal:
         console.width = 200
     console.print(table)
-    faults = [check.name for check in checks if check.needed and check.status != "ok"]
-    if faults:
-        console.print(f"\nmmpost cannot train here until this is fixed: {', '.join(faults)}", style="bold red")
+    failures = [check.name for check in checks if check.needed and check.status != "ok"]
+    if failures:
+        console.print(f"\nmmpost cannot train here until this is fixed: {', '.join(failures)}", style="bold red")
         return 1
-    console.print("\nEverything that mmpost needs works.", style="bold green")
+    console.print("\nAll required checks passed.", style="bold green")
     return 0
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
-    except Exception as error:  # noqa: BLE001 - any failure is a finding
+    except Exception as error:  # noqa: BLE001 - any failure is a result
         return Check(
-            name, "broken", _first_line(error), "reinstall mmpost; if the error persists, report it with this line"
+            name, "broken", _first_line(error), "reinstall mmpost; if that does not help, report a bug with this line"
         )
 
 
@@ -116,7 +116,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _python() -> Check:
-    """Always ok, since older versions cannot install mmpost. The path shows which environment is active."""
+    """Always ok, since older versions cannot install mmpost. The path tells which environment is active."""
     return Check("Python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
@@ -129,7 +129,7 @@ def _torch() -> Check:
         from torchvision.ops import nms
 
         boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
-        assert nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() == [0], "nms gives a wrong answer"
+        assert nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() == [0], "nms returns a wrong result"
     except (ImportError, AttributeError) as error:
         return Check(name, "missing" if isinstance(error, ModuleNotFoundError) else "broken", str(error), REINSTALL)
     except Exception as error:  # noqa: BLE001 - a mismatched pair may raise anything
@@ -171,14 +171,14 @@ def _accelerator() -> Check:
 
     if not torch.cuda.is_available():
         if Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
-            todo = "compare the driver (nvidia-smi) with torch's CUDA, or install a torch built for the driver"
-            return Check("accelerator", "broken", "there is a GPU, but torch cannot use it", todo, needed=False)
+            todo = "check that the driver (nvidia-smi) supports torch's CUDA version, or install another build of torch"
+            return Check("accelerator", "broken", "found a GPU that torch cannot use", todo, needed=False)
         return Check("accelerator", "ok", "none: training runs on the CPU, in fp32", needed=False)
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16"
     total = float(torch.ones(2, device="cuda").sum())
-    assert total == 2.0, f"the GPU adds 1 and 1 to {total}"
+    assert total == 2.0, f"the GPU computes 1 + 1 = {total}"
     return Check("accelerator", "ok", f"{len(names)} x {names[0]}, {memory:.0f} GiB, CUDA {torch.version.cuda}, {bf16}")
 
 
@@ -203,10 +203,10 @@ def _folder(name: str, folder: Path, variable: str, gib: float) -> Check:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"mmpost")
     except OSError as error:
-        return Check(name, "broken", f"{folder} cannot be written ({error.strerror})", todo)
+        return Check(name, "broken", f"{folder} is not writable ({error.strerror})", todo)
     free = shutil.disk_usage(folder).free / 2**30
     if free < gib:
-        return Check(name, "broken", f"{folder} has {free:.1f} GiB left; at least {gib:g} are needed", todo)
+        return Check(name, "broken", f"{folder} has {free:.1f} GiB free, wanted at least {gib:g}", todo)
     return Check(name, "ok", f"{folder}, {free:.0f} GiB free")
 
 
@@ -223,7 +223,7 @@ def _hub_cache() -> Check:
 
 
 def _tiny() -> Check:
-    """Write, load and run a tiny model, to see that torch, transformers and the image processor work together."""
+    """Write, load and run a tiny model, to test torch, transformers and the image processor together."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging

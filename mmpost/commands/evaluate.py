@@ -28,12 +28,12 @@ def evaluate(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
 
     eval.json goes into `out`; without it into the run folder that `model` names, or else into a new folder.
     """
-    config, outside = run_config.load(arguments)
+    config, paths = run_config.load(arguments)
     model_path = Path(config.model.name)
-    if "out" not in outside and (model_path / "checkpoints").is_dir():
+    if "out" not in paths and (model_path / "checkpoints").is_dir():
         folder = model_path
     else:
-        folder = new_folder(outside.get("out"), f"eval-{registry.label(config.task['name'])}")
+        folder = new_folder(paths.get("out"), f"eval-{registry.label(config.task['name'])}")
     session = open_session(config)
     benches = select_benches(session.task, evaluated_tasks(config), config.eval, "test")
     scores = run_benches(session.context, benches, config.eval.max_samples)

@@ -65,21 +65,23 @@ def export(arguments: Sequence[str]) -> Path:
     The saved generation config sets greedy decoding, the end-of-turn tokens and the banned tokens. Raises ConfigError
     if the output folder is not empty.
     """
-    given = run_config.decode(ExportArguments, parsing.parse_arguments(arguments, tuple(ExportArguments.model_fields)))
-    out = Path(given.out)
+    options = run_config.decode(
+        ExportArguments, parsing.parse_arguments(arguments, tuple(ExportArguments.model_fields))
+    )
+    out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"out={out} is not empty; name a new folder")
-    settings, summary, task = _origin(given.model)
-    model = open_model(base_models.resolve(given.model, 0), settings)
-    model.module = merged(model.module).to(DTYPES[given.dtype])
+        raise ConfigError(f"out={out} exists and is not empty; choose a new folder")
+    settings, summary, task = _origin(options.model)
+    model = open_model(base_models.resolve(options.model, 0), settings)
+    model.module = merged(model.module).to(DTYPES[options.dtype])
     if isinstance(model, ChatModel):
-        _for_transformers(model, DTYPES[given.dtype])
-    aside = out.with_name(f".{out.name}")
-    model.save(aside)
-    (aside / "README.md").write_text(_card(given, settings, summary, task, model))
+        _for_transformers(model, DTYPES[options.dtype])
+    partial = out.with_name(f".{out.name}")
+    model.save(partial)
+    (partial / "README.md").write_text(_card(options, settings, summary, task, model))
     if out.exists():
         out.rmdir()
-    aside.rename(out)
+    partial.rename(out)
     return out
 
 
@@ -97,25 +99,25 @@ def _for_transformers(model: ChatModel, dtype: torch.dtype) -> None:
 
 
 def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, Any]]:
-    """Model settings, summary and configuration of the run of `name`; the last two are empty if there is none."""
+    """Model settings, summary and configuration of the run that wrote `name`; the last two are empty if none did."""
     path = Path(name).expanduser().resolve()
     for folder in (path, *path.parents[:2]):
         file = folder / "config.yaml"
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = parsing.parse_yaml(file.read_text(), str(file))
             summary = folder / "summary.json"
-            kept = {
+            model_fields = {
                 k: run["model"][k] for k in ("trust_remote_code", *run_config.PROMPT_RECIPE_FIELDS) if k in run["model"]
             }
-            settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **kept}, "model.")
+            settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **model_fields}, "model.")
             return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
     return ModelSettings(name=name, device="cpu"), {}, {}
 
 
 def _card(
-    given: ExportArguments, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
+    options: ExportArguments, settings: ModelSettings, summary: Mapping[str, Any], run: Mapping[str, Any], model: Model
 ) -> str:
-    base = run.get("model", {}).get("name", given.model)
+    base = run.get("model", {}).get("name", options.model)
     scores = summary.get("eval_after", {})
     rows = [
         f"| {name} | {s['value']:.4g} | {s['low']:.4g} to {s['high']:.4g} | {s['n']:g} |" for name, s in scores.items()
@@ -127,13 +129,15 @@ def _card(
         "Seed": summary.get("seed", "none"),
         "Prompt recipe": model.recipe.hash,
         **_chat_facts(model, settings),
-        "Numbers": given.dtype,
+        "Data type": options.dtype,
         "Versions": ", ".join(f"{k} {v}" for k, v in summary.get("versions", versions()).items()),
     }
-    writes = isinstance(model, ChatModel)
-    kind = ["library_name: transformers", "pipeline_tag: image-text-to-text"] if writes else ["library_name: mmpost"]
-    front = [f"base_model: {json.dumps(str(base))}", *kind]
-    lines = ["---", *front, "tags: [mmpost]", "---", "", f"# {Path(given.out).name}", ""]
+    is_chat = isinstance(model, ChatModel)
+    library = (
+        ["library_name: transformers", "pipeline_tag: image-text-to-text"] if is_chat else ["library_name: mmpost"]
+    )
+    metadata = [f"base_model: {json.dumps(str(base))}", *library]
+    lines = ["---", *metadata, "tags: [mmpost]", "---", "", f"# {Path(options.out).name}", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     if rows:
         lines += [
@@ -143,7 +147,7 @@ def _card(
             "|---|---|---|---|",
         ]
         lines += [*rows, ""]
-    return "\n".join([*lines, USE if writes else USE_HERE, ""])
+    return "\n".join([*lines, USE if is_chat else USE_HERE, ""])
 
 
 def _chat_facts(model: Model, settings: ModelSettings) -> dict[str, str]:

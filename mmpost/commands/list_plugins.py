@@ -1,4 +1,4 @@
-"""`mmpost list`: tasks and other plug-ins by name, or the settings of one task."""
+"""`mmpost list`: the tasks and other plug-ins, or the settings of one task."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def list_plugins(console: Console) -> None:
     """Print the tasks and the other plug-ins, each with the first line of its docstring. Imports none of them."""
-    tasks = Table("task", "what it learns", title="mmpost train task=...", title_justify="left", box=None)
+    tasks = Table("task", "description", title="mmpost train task=...", title_justify="left", box=None)
     installed = {name: f"from {path}" for name, path in registry.installed("mmpost.tasks").items()}
     for name, doc in {**installed, **registry.modules("mmpost.tasks")}.items():
         tasks.add_row(f"[bold]{name}", doc)
     console.print(tasks)
     for package in registry.INTERFACES:
-        table = Table(package, "", title_justify="left", box=None)
+        table = Table(package, "description", title_justify="left", box=None)
         for module, name, doc in registry.plugins(f"mmpost.{package}"):
             table.add_row(f"{module}.{name}", doc)
         console.print()
@@ -35,10 +35,10 @@ def list_plugins(console: Console) -> None:
 
 
 def list_task(name: str, console: Console) -> None:
-    """Print every setting of a task with its default and meaning, read from its source."""
+    """Print every setting of a task with its default and documentation, parsed from its source."""
     module, task = source.task_source(name)
     title = f"task={registry.label(name)}: {source.class_doc(module, task).strip()}"
-    table = Table("setting", "default", "meaning", title=title, box=None)
+    table = Table("setting", "default", "description", title=title, box=None)
     for setting in source.settings(module, task):
         if setting.path.partition(".")[0] != "data":
             table.add_row(f"task.{setting.path}", setting.default, setting.doc)

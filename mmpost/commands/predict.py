@@ -29,71 +29,70 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
-    """Write one line per reply to `out=FILE.jsonl`. Returns the number of samples that this call answered.
+    """Write one line per reply to `out=FILE.jsonl`. Returns the number of samples predicted by this call.
 
     The task's benches on `data.test` define the prompts, how replies are sampled, and how they are scored. An existing
-    file is continued: samples that it contains are skipped, and a truncated last line is rewritten. Samples are
+    file is resumed: samples that it contains are skipped, and a truncated last line is rewritten. Samples are
     distributed over the ranks; rank 0 writes them in the order of the data. Raises ConfigError if the file was written
     with other weights.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for argument in arguments:
-        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
-    named = "config" in given or "name" in given.get("task", {})
-    config, outside = run_config.load([given] if named else [BARE, given])
-    if "out" not in outside:
-        raise ConfigError("predict writes to a file: say out=FILE.jsonl")
+        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
+        overrides = run_config.merge(overrides, layer)
+    has_task = "config" in overrides or "name" in overrides.get("task", {})
+    config, paths = run_config.load([overrides] if has_task else [BARE, overrides])
+    if "out" not in paths:
+        raise ConfigError("wanted an output file, found none; add out=FILE.jsonl")
     task = ConfiguredTask.load(config)
     benches = task.benches("test")
     if not benches:
-        raise ConfigError("nothing to answer: say data.test=FILE, or a folder of images with data.prompt=QUESTION")
-    out = Path(outside["out"])
+        raise ConfigError(
+            "wanted test data, found none; set data.test=FILE, or data.test=FOLDER (of images) and data.prompt=QUESTION"
+        )
+    out = Path(paths["out"])
     session = open_session(config, task)
     require_generative(session)
-    stamp = checkpoint.weights_hash(session.base)[:16] or session.base
-    first = distributed.rank() == 0
-    done = distributed.gather(_continue(out, stamp) if first else set())[0]
-    compute = config.compute
+    weights = checkpoint.weights_hash(session.base)[:16] or session.base
+    is_main = distributed.rank() == 0
+    done = distributed.gather(_continue(out, weights) if is_main else set())[0]
+    batch_size, max_samples = config.compute.rollout_batch_size, config.eval.max_samples
     count = 0
     for bench in benches:
-        for samples in _answered(session.context, bench, done, compute.rollout_batch_size, config.eval.max_samples):
-            lines = distributed.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
+        for samples in _predict_bench(session.context, bench, done, batch_size, max_samples):
+            lines = distributed.gather("".join(_line(bench, s, r, weights) for s in samples for r in s.replies))
             count += sum(distributed.gather(len(samples)))
-            if first:
-                _append(out, "".join(lines))
-    if first:
-        Console().print(f"{count} answered, {len(done)} were there: {out}", highlight=False, soft_wrap=True)
+            if is_main:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with out.open("a", encoding="utf-8") as file:
+                    file.write("".join(lines))
+    if is_main:
+        Console().print(f"{count} samples predicted, {len(done)} already in {out}", highlight=False, soft_wrap=True)
     distributed.stop()
     return count
 
 
-def _answered(
-    job: TrainingContext, bench: Bench, done: set[tuple[str, str]], size: int, most: int
+def _predict_bench(
+    context: TrainingContext, bench: Bench, done: set[tuple[str, str]], batch_size: int, max_samples: int
 ) -> Iterator[list[Sample]]:
     """The bench's remaining samples after its transforms, in rounds of one rollout batch per rank.
 
-    In each round, consecutive ranks take consecutive slices. Sampled replies depend on neither rounds nor ranks.
+    Consecutive ranks take consecutive slices of a round. Sampled replies depend on neither rounds nor ranks.
     """
-    indices = range(min(most or len(bench.source), len(bench.source)))
-    size = min(size, -(-len(indices) // distributed.world()))
-    for start in range(0, len(indices), size * distributed.world()):
-        mine = start + distributed.rank() * size
-        with job.isolated(f"eval/{bench.name}"):
-            samples = job.fetch(bench.source, indices[mine : mine + size])
+    indices = range(min(max_samples or len(bench.source), len(bench.source)))
+    batch_size = min(batch_size, -(-len(indices) // distributed.world()))
+    for start in range(0, len(indices), batch_size * distributed.world()):
+        first = start + distributed.rank() * batch_size
+        with context.isolated(f"eval/{bench.name}"):
+            samples = context.fetch(bench.source, indices[first : first + batch_size])
             samples = [s for s in samples if (bench.name, s.uid) not in done]
             # A transform may communicate between ranks, so either all ranks call it or none.
             for transform in bench.transforms if any(distributed.gather(bool(samples))) else ():
-                samples = transform(samples, job)
+                samples = transform(samples, context)
         yield samples
 
 
-def _append(out: Path, lines: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        file.write(lines)
-
-
-def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
+def _line(bench: Bench, sample: Sample, reply: Reply, weights: str) -> str:
     frame = None if sample.frame is None else [sample.frame.width, sample.frame.height]
     row = {
         "bench": bench.name,
@@ -103,36 +102,38 @@ def _line(bench: Bench, sample: Sample, reply: Reply, stamp: str) -> str:
         "truncated": bool(reply.columns.get("truncated", 0.0)),
         "scores": dict(reply.scores),
         "frame": frame,
-        "weights": stamp,
+        "weights": weights,
     }
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _continue(out: Path, stamp: str) -> set[tuple[str, str]]:
+def _continue(out: Path, weights: str) -> set[tuple[str, str]]:
     """(bench, uid) of the samples in `out`. Removes a truncated last line, and the other lines of the same sample."""
     done: set[tuple[str, str]] = set()
     if not out.exists():
         return done
-    place, last = 0, ("", "")
-    starts: dict[tuple[str, str], int] = {}
+    offset, last = 0, ("", "")
+    offsets: dict[tuple[str, str], int] = {}
     with out.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                place = starts.pop(last, place)
+                offset = offsets.pop(last, offset)
                 break
             try:
                 row = json.loads(line)
-                last, weights = (str(row["bench"]), str(row["uid"])), row["weights"]
+                last, row_weights = (str(row["bench"]), str(row["uid"])), row["weights"]
             except (ValueError, KeyError, TypeError) as e:
                 raise DataError(
-                    f"{out}:{number}: wanted a line of predict, found {line[:60]!r}; name a new file"
+                    f"{out}:{number}: wanted a line that mmpost predict wrote, found {line[:60]!r}; choose a new file"
                 ) from e
-            if weights != stamp:
-                raise ConfigError(f"out={out} holds replies of other weights ({weights}, now {stamp}); name a new file")
-            starts.setdefault(last, place)
-            place += len(line)
+            if row_weights != weights:
+                raise ConfigError(
+                    f"out={out}: wanted replies of the weights {weights}, found {row_weights}; choose a new file"
+                )
+            offsets.setdefault(last, offset)
+            offset += len(line)
         else:
-            return set(starts)
+            return set(offsets)
     with out.open("rb+") as file:
-        file.truncate(place)
-    return set(starts)
+        file.truncate(offset)
+    return set(offsets)

@@ -1,4 +1,4 @@
-"""`mmpost score`: evaluates a file of replies with a task's rewards and metrics, without loading a model."""
+"""`mmpost score`: computes a task's rewards and metrics for a file of replies, without loading a model."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class RecordedReplies:
         ]
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
-        raise ConfigError("the task measures log-probs, which a file of replies does not have; use mmpost eval")
+        raise ConfigError("the task needs log-probs, which a file of replies does not have; use mmpost eval")
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
-        raise ConfigError("the task compares embeddings, which a file of replies does not have; use mmpost eval")
+        raise ConfigError("the task needs embeddings, which a file of replies does not have; use mmpost eval")
 
     def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
-        raise ConfigError("the task reads class logits, which a file of replies does not have; use mmpost eval")
+        raise ConfigError("the task needs class logits, which a file of replies does not have; use mmpost eval")
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(_parts(text), origin, ())
@@ -80,41 +80,44 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     without a frame, coordinates are in the truth's. Samples without a reply are counted and left out; with
     `missing=wrong` they are scored as an empty reply. Raises DataError for uids that the task does not have.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for argument in arguments:
-        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
-    file = given.pop("answers", None)
+        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
+        overrides = run_config.merge(overrides, layer)
+    file = overrides.pop("answers", None)
     if file is None:
-        raise ConfigError("score reads a file of answers: say answers=FILE.jsonl, rows of uid and reply")
-    missing = given.pop("missing", "skip")
+        raise ConfigError("wanted a file of replies, found none; add answers=FILE.jsonl (rows with uid and reply)")
+    missing = overrides.pop("missing", "skip")
     if missing not in ("skip", "wrong"):
-        raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without an answer")
-    config, outside = run_config.load([given])
+        raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without a reply")
+    config, paths = run_config.load([overrides])
     benches = ConfiguredTask.load(config).benches("test")
     replies, frames = _read(str(file))
     result: dict[str, Any] = {"answers": str(file), "task": config.task, "scores": {}, "answered": {}}
-    found: set[str] = set()
+    known_uids: set[str] = set()
     for bench in benches:
-        mine = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
+        bench_replies = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
         uids = {s.uid for s in bench.source}
-        answered = len(uids & mine.keys())
+        answered = len(uids & bench_replies.keys())
         if not answered:
             continue
-        found |= uids
-        left = {uid: [""] for uid in uids} if missing == "wrong" else {}
-        samples = _scored(bench, {**left, **mine}, frames)
+        known_uids |= uids
+        missing_replies = {uid: [""] for uid in uids} if missing == "wrong" else {}
+        samples = _scored(bench, {**missing_replies, **bench_replies}, frames)
         result["answered"][bench.name] = [answered, len(bench.source)]
         scores = intervals(bench.summary, samples)
         result["scores"] |= {f"{bench.name}/{name}": value for name, value in scores.items()}
-    unknown = sorted({uid for _, uid in replies} - found)
+    unknown = sorted({uid for _, uid in replies} - known_uids)
     if unknown:
-        raise DataError(f"{file}: {len(unknown)} uids are none of the task's test samples, such as {unknown[:3]}")
+        raise DataError(
+            f"{file}: {len(unknown)} uids are not in the task's test split, such as {unknown[:3]}; check data.test"
+        )
     console = Console()
     console.print(table(f"{config.task['name']}, {file}", {"": result["scores"]}))
-    for name, (n, of) in result["answered"].items():
-        console.print(f"{name}: {n} of {of} samples have an answer")
-    if "out" in outside:
-        Path(outside["out"]).write_text(json.dumps(result, indent=1))
+    for name, (n, total) in result["answered"].items():
+        console.print(f"{name}: {n} of {total} samples have a reply")
+    if "out" in paths:
+        Path(paths["out"]).write_text(json.dumps(result, indent=1))
     return result
 
 
@@ -127,7 +130,7 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
     for i, row in enumerate(lines):
         text = next((row[name] for name in texts if isinstance(row.get(name), str)), None)
         uid = next((str(row[name]) for name in NAMES if row.get(name) is not None), None)
-        # A row that holds only the truth ("answer") is a question without a prediction.
+        # A row with only the truth ("answer") has no prediction.
         if uid is None or (text is None and "answer" not in row):
             raise DataError(
                 f"{file}:{rows.number(i)}: wanted uid and one of {(*TEXTS, 'answer')}, found the keys {sorted(row)}"
@@ -139,15 +142,15 @@ def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, 
         if row.get("frame"):
             frames[key] = CoordinateFrame(*map(float, row["frame"]))
     if not replies:
-        raise DataError(f"{file}: wanted answers, found no rows")
+        raise DataError(f"{file}: wanted rows with replies, found none")
     return dict(replies), frames
 
 
 def _scored(
-    bench: Bench, mine: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], CoordinateFrame]
+    bench: Bench, replies: Mapping[str, Sequence[str]], frames: Mapping[tuple[str, str], CoordinateFrame]
 ) -> list[Sample]:
-    context = RecordedReplies(mine)
-    samples = [sample for sample in bench.source if sample.uid in mine]
+    context = RecordedReplies(replies)
+    samples = [sample for sample in bench.source if sample.uid in replies]
     samples = [replace(s, frame=frames.get((bench.name, s.uid), frames.get(("", s.uid)))) for s in samples]
     for transform in bench.transforms if samples else ():
         samples = transform(samples, context)

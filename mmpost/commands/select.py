@@ -1,4 +1,4 @@
-"""`mmpost select`: measure a task's samples by the model as it is, and write which of them are worth training on."""
+"""`mmpost select`: measures samples with the current policy and writes a manifest of those worth training on."""
 
 from __future__ import annotations
 
@@ -35,62 +35,65 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
-    """Measure the samples of `task` and write `out=FOLDER/manifest.jsonl`; returns how many there are and are kept.
+    """Measure the samples of `task` and write `out=FOLDER/manifest.jsonl`; returns `manifest.counts`.
 
-    The stage that measures is that of a run with `select.by=`: the rollouts and rewards of the task's training. What
-    the folder has already is not measured again. A sample that cannot be read is a sample that is never right, unless
-    data.on_error=stop is said. Raises ConfigError where the folder holds what another policy, seed or setting measured.
+    Uses the measuring stage of a run with `select.by=`: the rollouts and rewards of the task's training. Resumes the
+    measurements in the folder. An unreadable sample counts as never correct, unless data.on_error=stop. Raises
+    ConfigError if the measurements in the folder are of another policy, seed or configuration.
     """
-    given: dict[str, Any] = {"data": {"on_error": "skip"}}
+    overrides: dict[str, Any] = {"data": {"on_error": "skip"}}
     for argument in arguments:
-        given = run_config.merge(given, parsing.parse_argument(argument) if isinstance(argument, str) else argument)
-    if "by" in given:
-        given = run_config.merge(given, {"select": {"by": given.pop("by")}})
-    config, outside = run_config.load([given])
-    if "out" not in outside:
-        raise ConfigError("select writes to a folder: say out=FOLDER")
+        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
+        overrides = run_config.merge(overrides, layer)
+    if "by" in overrides:
+        overrides = run_config.merge(overrides, {"select": {"by": overrides.pop("by")}})
+    config, paths = run_config.load([overrides])
+    if "out" not in paths:
+        raise ConfigError("wanted an output folder, found none; add out=FOLDER")
     select, config = config.select, config.model_copy(update={"select": {}})
     task = ConfiguredTask.load(config)
     stage, _ = measuring_stage(task.stages(), select)
     check_stages([stage])
     session = open_session(config, task)
     policy = checkpoint.weights_hash(session.base)[:16] or session.base
-    about = recording.provenance(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
+    provenance = recording.provenance(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
     try:
-        return _selected(stage, session.context, Path(outside["out"]), about)
+        return _measure(stage, session.context, Path(paths["out"]), provenance)
     finally:
         distributed.stop()
 
 
-def _selected(stage: Stage, job: TrainingContext, folder: Path, about: Mapping[str, Any]) -> dict[str, int]:
-    def other(points: list[str]) -> None:
-        raise ConfigError(f"out={folder} holds what was measured otherwise, in {'; '.join(points)}; name a new folder")
+def _measure(stage: Stage, context: TrainingContext, folder: Path, provenance: Mapping[str, Any]) -> dict[str, int]:
+    def refuse(differences: list[str]) -> None:
+        raise ConfigError(
+            f"out={folder} contains measurements that differ in {'; '.join(differences)}; choose a new folder"
+        )
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         if distributed.rank() == 0:
             print(text, file=sys.stderr)
 
     stop, record = StopSignal(), None
     with stop, suppress(Interrupted):
-        record = recorder.record_stage(stage, job, folder / MEASURED, about, other, stop, say)
+        record = recorder.record_stage(stage, context, folder / MEASURED, provenance, refuse, stop, log)
     if record is None:
-        raise TrainError(f"stopped; the same command goes on from what {folder / MEASURED} holds")
+        raise TrainError(f"stopped by a signal; run the same command again to resume from {folder / MEASURED}")
     if distributed.rank() == 0:
         manifest.write(folder / manifest.NAME, record, stage)
         Console().print(_table(record.records))
-        said = f"{manifest.format_counts(record.records)}; train on them with data.manifest={folder / manifest.NAME}"
-        Console().print(said, highlight=False, soft_wrap=True)
+        message = f"{manifest.format_counts(record.records)}; train with data.manifest={folder / manifest.NAME}"
+        Console().print(message, highlight=False, soft_wrap=True)
     return manifest.counts(record.records)
 
 
-def _table(entries: Sequence[SampleRecord]) -> Table:
-    """How many samples have how many right replies, and how many of those are kept."""
-    out = Table("right replies", "samples", "kept", title="measured", title_justify="left")
-    names = dict.fromkeys(c for e in entries for c in e.columns if c.startswith("right/"))
+def _table(records: Sequence[SampleRecord]) -> Table:
+    """For each score and number of correct replies, the number of samples, and of kept ones."""
+    table = Table("correct replies", "samples", "kept", title="measurements", title_justify="left")
+    names = dict.fromkeys(c for r in records for c in r.columns if c.startswith("right/"))
     for name in names:
-        counts = sorted({e.columns[name] for e in entries if name in e.columns})
+        counts = sorted({r.columns[name] for r in records if name in r.columns})
         for count in counts:
-            rows = [e for e in entries if e.columns.get(name) == count]
-            kept = sum(e.columns.get("kept", 1.0) > 0 for e in rows)
-            out.add_row(f"{name.removeprefix('right/')} {count:g}", str(len(rows)), str(kept))
-    return out
+            rows = [r for r in records if r.columns.get(name) == count]
+            kept = sum(r.columns.get("kept", 1.0) > 0 for r in rows)
+            table.add_row(f"{name.removeprefix('right/')} {count:g}", str(len(rows)), str(kept))
+    return table

@@ -1,4 +1,4 @@
-"""`mmpost show`: samples and replies in the terminal, of a task as it would train or of a run as it did."""
+"""`mmpost show`: prints samples and replies, those of a task with the current model or those logged by a run."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ from mmpost.core import run_files
 from mmpost.errors import ConfigError
 
 Line = Mapping[str, Any]
-"""One reply as the run's log has it (`mmpost.listeners.files.sample_lines`)."""
+"""A logged reply (`mmpost.listeners.files.sample_lines`)."""
 
-OWN = ("n", "run", "step")
+OPTIONS = ("n", "run", "step")
+"""Arguments of the command; all others are settings."""
 
 
-def main(words: Sequence[str], console: Console | None = None) -> int:
+def main(arguments: Sequence[str], console: Console | None = None) -> int:
     """`mmpost show task=NAME [n=3] [SETTING=VALUE ...]`, or `mmpost show run=RUN [step=N] [n=3]`.
 
-    Raises ConfigError for a wrong word, a folder that is no run, a step without replies.
+    Raises ConfigError for an invalid argument, a folder without a run, or a step without replies.
     """
     console = console or Console()
-    own = dict(word.split("=", 1) for word in words if word.partition("=")[0] in OWN and "=" in word)
-    rest = [word for word in words if word.partition("=")[0] not in OWN or "=" not in word]
-    n = _number(own.get("n", "3"), "n")
-    if "run" in own:
-        if rest:
-            raise ConfigError(f"unknown argument {rest[0]!r}: with run=RUN there are step=N and n=3")
-        show_run(run_files.find(own["run"]), _number(own["step"], "step") if "step" in own else None, n, console)
-    elif "step" in own:
-        raise ConfigError("step=N shows a step of a run: add run=RUN")
+    options = dict(a.split("=", 1) for a in arguments if a.partition("=")[0] in OPTIONS and "=" in a)
+    settings = [a for a in arguments if a.partition("=")[0] not in OPTIONS or "=" not in a]
+    n = _number(options.get("n", "3"), "n")
+    if "run" in options:
+        if settings:
+            raise ConfigError(f"unknown argument {settings[0]!r}: run=RUN can be combined with step=N and n=N only")
+        step = _number(options["step"], "step") if "step" in options else None
+        show_run(run_files.find(options["run"]), step, n, console)
+    elif "step" in options:
+        raise ConfigError("step=N needs a run: add run=RUN")
     else:
-        show_task(rest, n, console)
+        show_task(settings, n, console)
     return 0
 
 
 def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
-    """The first `n` groups of replies of a step, by default the last that is in the log."""
+    """Print the first `n` groups of replies of a step, by default the last logged one."""
     files = run_files.replies_of(run)
     if not files:
-        raise ConfigError(f"{run} has no samples; log.samples_every=1 writes them at every step")
+        raise ConfigError(f"{run}: found no logged replies; train with log.samples_every=1 to log them at every step")
     chosen = max(files) if step is None else step
     if chosen not in files:
         nearest = min(files, key=lambda s: abs(s - chosen))
-        raise ConfigError(f"step={chosen}: the log has no replies of that step, the nearest is step={nearest}")
+        raise ConfigError(f"step={chosen}: found no logged replies, the nearest is step={nearest}")
     groups = run_files.groups_of(run_files.read_samples(files[chosen]))
     console.print(Text(f"{run}, step {chosen}: {min(n, len(groups))} of {len(groups)} prompts", "bold"))
     for group in groups[:n]:
@@ -58,7 +60,7 @@ def show_run(run: Path, step: int | None, n: int, console: Console) -> None:
 
 
 def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
-    """`n` samples of each stage, taken through its transforms by the model as it is now; nothing is trained."""
+    """Print `n` samples of each stage after its transforms, with the current model; nothing is trained."""
     from mmpost.config import run_config
     from mmpost.core import distributed
     from mmpost.listeners.files import sample_lines
@@ -70,10 +72,10 @@ def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
     model = session.model
     token_strings = model.token_strings if isinstance(model, GenerativeModel) else None
     for stage in session.task.stages():
-        few = tuple(replace(t, size=n) if isinstance(t, RefillBatch) else t for t in stage.transforms)
+        transforms = tuple(replace(t, size=n) if isinstance(t, RefillBatch) else t for t in stage.transforms)
         session.preview_stage(stage)
-        samples = RolloutBatcher(replace(stage, batch_size=n, transforms=few), session.context).next()
-        title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} a step"
+        samples = RolloutBatcher(replace(stage, batch_size=n, transforms=transforms), session.context).next()
+        title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} per step"
         console.print(Text(title, "bold"))
         for number, sample in enumerate(samples[:n]):
             preview = model.preview(sample)
@@ -82,7 +84,7 @@ def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
     distributed.stop()
 
 
-def _group(group: Sequence[Line], console: Console, about: str = "", read: str | None = None) -> None:
+def _group(group: Sequence[Line], console: Console, summary: str = "", prompt: str | None = None) -> None:
     first = group[0]
     console.rule(Text(plain(first["uid"]), "bold"), align="left", characters="-")
     for part in first["prompt"]:
@@ -91,21 +93,21 @@ def _group(group: Sequence[Line], console: Console, about: str = "", read: str |
             console.print(Text(plain(f"{part['modality']}  {sizes}  {part['name']}"), "magenta"))
             if part.get("sketch"):
                 console.print(Padding(Text(plain(part["sketch"])), (0, 0, 0, 2)))
-    if read is None:
-        read = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["modality"] == "text")
-    console.print(Text(f"prompt {about}".rstrip() + " (never trained)", "bold"))
-    console.print(Padding(Text(plain(read.rstrip("\n")), "dim"), (0, 0, 0, 2)))
+    if prompt is None:
+        prompt = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["modality"] == "text")
+    console.print(Text(f"prompt {summary}".rstrip() + " (no loss)", "bold"))
+    console.print(Padding(Text(plain(prompt.rstrip("\n")), "dim"), (0, 0, 0, 2)))
     if first["truth"] is not None:
         console.print(Text.assemble(("truth ", "bold"), plain(json.dumps(first["truth"], ensure_ascii=False))))
     if first.get("frame"):
         width, height = first["frame"]
-        console.print(Text.assemble(("frame ", "bold"), f"replies write coordinates in {width:g} x {height:g}"))
+        console.print(Text.assemble(("frame ", "bold"), f"coordinates in replies are in {width:g} x {height:g}"))
     for line in group:
         _reply(line, console)
 
 
 def _reply(line: Line, console: Console) -> None:
-    columns, trained = line["columns"], mask(line)
+    columns, loss_mask = line["columns"], mask(line)
     head = Text.assemble((f"{line['origin']} ", "bold green" if line["origin"] == "truth" else "bold cyan"))
     for name in ("reward", "advantage"):
         value = columns.get(name)
@@ -113,41 +115,41 @@ def _reply(line: Line, console: Console) -> None:
             head.append(f" {name} {value:+.3g}" if name == "advantage" else f" {name} {value:.3g}")
     scores = ", ".join(f"{name} {value:.3g}" for name, value in line["scores"].items() if value is not None)
     head.append(f"  {scores}" if scores else "", "dim")
-    if trained:
-        head.append(f"  trains {sum(map(bool, trained))} of {len(trained)} tokens", "dim")
+    if loss_mask:
+        head.append(f"  loss on {sum(map(bool, loss_mask))} of {len(loss_mask)} tokens", "dim")
     console.print(head)
     console.print(Padding(coloured(line), (0, 0, 0, 2)))
 
 
 def mask(line: Line) -> list[float]:
-    """For each token of a reply, 0 where it does not train; empty where the reply has no tokens."""
+    """The loss mask of a reply's tokens, 0 for those without loss; empty if the reply has no tokens."""
     n = len(line["token_ids"] or ())
-    given = line["columns"].get("mask", 1.0)
-    return list(given) if isinstance(given, list) else [given] * n
+    value = line["columns"].get("mask", 1.0)
+    return list(value) if isinstance(value, list) else [value] * n
 
 
 def coloured(line: Line) -> Text:
-    """The tokens of a reply: green where the advantage is positive, red where negative, blue where there is none.
+    """The tokens of a reply: green if the advantage is positive, red if negative, blue if there is none.
 
-    Tokens that do not train are dim and stand in double brackets, so that a terminal without colours shows them, too.
+    Tokens without loss are dim and in double brackets, which also show in a terminal without colors.
     """
-    pieces = line.get("pieces") or [line["text"]]
-    trained = mask(line) if line.get("pieces") else [1.0]
+    token_strings = line.get("pieces") or [line["text"]]
+    loss_mask = mask(line) if line.get("pieces") else [1.0]
     advantage = line["columns"].get("advantage")
-    values = advantage if isinstance(advantage, list) else [advantage] * len(pieces)
-    text, outside = Text(), False
-    for piece, trains, value in zip(pieces, trained, values, strict=True):
-        if bool(trains) == outside:
-            text.append("[[" if not trains else "]]", "dim")
-            outside = not trains
-        text.append(plain(piece), _style(value) if trains else "dim")
-    if outside:
+    values = advantage if isinstance(advantage, list) else [advantage] * len(token_strings)
+    text, masked = Text(), False
+    for token, has_loss, value in zip(token_strings, loss_mask, values, strict=True):
+        if bool(has_loss) == masked:
+            text.append("[[" if not has_loss else "]]", "dim")
+            masked = not has_loss
+        text.append(plain(token), _style(value) if has_loss else "dim")
+    if masked:
         text.append("]]", "dim")
     return text
 
 
 def _style(advantage: float | None) -> str:
-    """Stronger from an advantage of 1."""
+    """Green or red by sign, bold for an absolute advantage of at least 1."""
     if advantage is None:
         return "blue"
     if not advantage:
@@ -156,11 +158,11 @@ def _style(advantage: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` with its control characters as pictures: a reply may not move the cursor or colour the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: _picture(ord(found[0])), text)
+    """`text` with control characters replaced by visible symbols, so that a reply cannot send terminal commands."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: _symbol(ord(match[0])), text)
 
 
-def _picture(code: int) -> str:
+def _symbol(code: int) -> str:
     return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
 
 

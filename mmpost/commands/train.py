@@ -12,18 +12,18 @@ from mmpost.runs.run import Run
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`mmpost train`; 130 where a signal stopped the run."""
+    """`mmpost train`; returns 130 if a signal stopped the run."""
     return 130 if train(arguments)["status"] == "stopped" else 0
 
 
 def train(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
-    """Train as configured, or continue the run that `resume` names; returns the content of summary.json.
+    """Train as configured, or resume the run that `resume` names; returns the content of summary.json.
 
     `arguments`: `key=value` strings or nested mappings; later ones take precedence.
     """
-    config, outside = run_config.load(arguments)
-    if "resume" in outside:
-        folder, checkpoint = resumable(outside["resume"])
+    config, paths = run_config.load(arguments)
+    if "resume" in paths:
+        folder, checkpoint = resumable(paths["resume"])
     else:
-        folder, checkpoint = new_folder(outside.get("out"), config.task["name"]), None
+        folder, checkpoint = new_folder(paths.get("out"), config.task["name"]), None
     return Run(config, folder, checkpoint).train()

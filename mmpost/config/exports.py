@@ -1,4 +1,4 @@
-"""What `import mmpost as mp` offers to plug-ins: name -> module. Imported on first use, so torch is not before that."""
+"""The public names of `import mmpost as mp`: name -> module. Imported on first use, and torch with them."""
 
 EXPORTS: dict[str, str] = {
     name: module

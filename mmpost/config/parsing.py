@@ -44,7 +44,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse a YAML document. Raises ConfigError, naming `where` it is from and the line."""
+    """Parse a YAML document. Raises ConfigError with its origin `where` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
@@ -52,10 +52,10 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def parse_argument(argument: str) -> dict[str, Any]:
-    """A command-line argument `a.b=value` as a nested mapping. Raises ConfigError for another form."""
+    """A command-line argument `a.b=value` as a nested mapping. Raises ConfigError for any other form."""
     key, sep, value = argument.partition("=")
     if not sep or not key:
-        raise ConfigError(f"expected key=value, found {argument!r}; for example optim.lr=1e-6")
+        raise ConfigError(f"wanted key=value, found {argument!r}; for example optim.lr=1e-6")
     if key in TEXT_KEYS:
         return nest(key, value)
     try:

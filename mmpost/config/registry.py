@@ -1,6 +1,6 @@
 """Find plug-ins by name, entry point, dotted path or file.
 
-A plug-in is a file in its folder; there is no list of names. Does not import torch.
+Plug-ins are discovered as files; there is no list of names. Does not import torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def modules(package: str) -> dict[str, str]:
 
 
 def definitions(package: str) -> Iterator[tuple[str, str, str]]:
-    """(module, public class or function, first line of its docstring) of a package; read, not imported."""
+    """(module, public class or function, first line of its docstring) of a package; parsed, not imported."""
     for name, node in _definitions(package):
         if not node.name.startswith("_"):
             yield name, node.name, (ast.get_docstring(node) or "").partition("\n")[0]
@@ -52,28 +52,30 @@ INTERFACES: Mapping[str, str | tuple[str, ...]] = {
     "rewards": ("sample", "reply"),
     "edits": ("model",),
 }
-"""What makes a class or function of a package a plug-in: its base class, or the first parameters of a call."""
+"""What defines a plug-in of each package: the base class of a class, or the first parameters of a call."""
 
 
 def plugins(package: str) -> Iterator[tuple[str, str, str]]:
-    """(module, name, first line of its docstring) of a package's plug-ins, helpers left out; read, not imported.
+    """(module, name, first line of its docstring) of a package's plug-ins; parsed, not imported.
 
-    See `INTERFACES`; a class also counts if it inherits from one of the package that counts.
+    A plug-in matches `INTERFACES`, or inherits from a plug-in of the package.
     """
-    wanted = INTERFACES[package.rpartition(".")[2]]
+    interface = INTERFACES[package.rpartition(".")[2]]
     nodes = {node.name: node for _, node in _definitions(package)}
 
-    def counts(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    def is_plugin(node: ast.ClassDef | ast.FunctionDef) -> bool:
         if isinstance(node, ast.FunctionDef):
-            return not isinstance(wanted, str) and _parameters(node)[: len(wanted)] == wanted
+            return not isinstance(interface, str) and _parameters(node)[: len(interface)] == interface
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        if wanted in bases or any(counts(nodes[base]) for base in bases if base in nodes):
+        if interface in bases or any(is_plugin(nodes[base]) for base in bases if base in nodes):
             return True
         calls = (child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__call__")
-        return not isinstance(wanted, str) and any(_parameters(call)[1 : len(wanted) + 1] == wanted for call in calls)
+        return not isinstance(interface, str) and any(
+            _parameters(call)[1 : len(interface) + 1] == interface for call in calls
+        )
 
     for module_name, node in _definitions(package):
-        if not node.name.startswith("_") and counts(node):
+        if not node.name.startswith("_") and is_plugin(node):
             yield module_name, node.name, (ast.get_docstring(node) or "").partition("\n")[0]
 
 
@@ -95,7 +97,7 @@ def installed(package: str) -> dict[str, str]:
 def module(name: str, package: str) -> ModuleType:
     """Import a plug-in: a module of `package` or of its entry points, a dotted path, a file, or a package folder.
 
-    Raises PluginError with the closest match where there is none. Errors raised inside the module are passed on.
+    Raises PluginError with the closest match if there is none. Errors raised inside the module are passed on.
     """
     return from_file(name) if is_file(name) else importlib.import_module(locate(name, package))
 
@@ -104,28 +106,28 @@ def locate(name: str, package: str) -> str:
     """The dotted path of a plug-in's module, or the path of its file, without importing it; see `module`."""
     if is_file(name):
         return str(_file(name))
-    known = {**dict.fromkeys(installed(package)), **modules(package)}
-    path = f"{package}.{name}" if name in known or "." not in name else name
+    available = {**dict.fromkeys(installed(package)), **modules(package)}
+    path = f"{package}.{name}" if name in available or "." not in name else name
     try:
         spec = importlib.util.find_spec(path)
     except ModuleNotFoundError:
         spec = None
     if spec is not None:
         return path
-    if name in known:
+    if name in available:
         return installed(package)[name]
     plugin = package.rsplit(".", 1)[-1].removesuffix("s")
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, available, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]}? " if close else ""
-    file_hint = f"{name}.py is a file here: write ./{name}.py. " if Path(f"{name}.py").is_file() else ""
+    file_hint = f"to use the file {name}.py, write ./{name}.py. " if Path(f"{name}.py").is_file() else ""
     raise PluginError(
-        f"no {plugin} named {name!r}: {file_hint}{hint}Available: {', '.join(known)}; or give a dotted path, or a file "
+        f"no {plugin} named {name!r}: {file_hint}{hint}Available: {', '.join(available)}; or a dotted path, or a file "
         "such as ./my.py"
     )
 
 
 def is_file(name: str) -> bool:
-    """Whether the name of a plug-in is the path of a file or folder, not a name or dotted path."""
+    """Whether a plug-in is given as the path of a file or folder rather than as a name or dotted path."""
     return name.endswith(".py") or "/" in name or os.sep in name or name.startswith("~")
 
 
@@ -135,11 +137,11 @@ def label(name: str) -> str:
 
 
 def from_file(name: str) -> ModuleType:
-    """Import a .py file, or a folder with an __init__.py; a file that is loaded already is not imported again.
+    """Import a .py file, or a folder with an __init__.py; a loaded file is not imported again.
 
     The module is named after the file, and its folder is appended to sys.path: the file may then import its neighbors,
-    and its classes and functions can be pickled for spawned processes. Raises PluginError where there is no such file,
-    or where another module has that name.
+    and its classes and functions can be pickled for spawned processes. Raises PluginError if there is no such file,
+    or if another module has that name.
     """
     path, file = Path(name).expanduser().resolve(), _file(name)
     for loaded in list(sys.modules.values()):
@@ -152,8 +154,8 @@ def from_file(name: str) -> ModuleType:
     importlib.invalidate_caches()  # the file may have been created after its folder was last listed
     spec = importlib.util.find_spec(path.stem)
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != file:
-        where = spec.origin if spec else "nowhere"
-        raise PluginError(f"{file}: the name {path.stem!r} is taken by another module ({where}); rename the file")
+        origin = spec.origin if spec else "without a file"
+        raise PluginError(f"{file}: the name {path.stem!r} is taken by another module ({origin}); rename the file")
     return importlib.import_module(path.stem)
 
 
@@ -168,7 +170,7 @@ def _file(name: str) -> Path:
 def member(name: str, package: str) -> Any:
     """Import an object: `module.name` of `package`, or `dotted.module:name` or `path/to/file.py:name`.
 
-    Raises PluginError where the module has no such public name.
+    Raises PluginError if the module has no such public name.
     """
     path, _, attribute = name.rpartition(":") if ":" in name else name.rpartition(".")
     if not path:
@@ -186,7 +188,7 @@ def member(name: str, package: str) -> Any:
 
 
 def exported(mod: ModuleType, base: type[T]) -> type[T]:
-    """The only public subclass of `base` defined in `mod`. Raises PluginError where there is none, or more than one."""
+    """The only public subclass of `base` defined in `mod`. Raises PluginError unless there is exactly one."""
     classes = [
         value
         for name, value in vars(mod).items()
@@ -198,6 +200,6 @@ def exported(mod: ModuleType, base: type[T]) -> type[T]:
     if len(classes) != 1:
         names = ", ".join(c.__name__ for c in classes) or "none"
         raise PluginError(
-            f"{mod.__name__} must define exactly one public class derived from {base.__name__}, found {names}"
+            f"{mod.__name__}: wanted exactly one public class derived from {base.__name__}, found {names}"
         )
     return classes[0]

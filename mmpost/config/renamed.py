@@ -1,6 +1,6 @@
-"""Old names: applied silently to what a run stored, and answered with the new name where a person types one.
+"""Old names: upgraded silently in stored files of runs; typed by a user, they are an error with the new name.
 
-The table is `renamed.yaml`; `docs/renamed.md` shows it.
+The table is `renamed.yaml`, documented in `docs/renamed.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def tables() -> Table:
 
 
 def new_settings(path: str) -> list[str]:
-    """What a setting that is typed by an old name may be called now; for fields of tasks it depends on the task.
+    """The possible new names of an old setting; for fields of tasks they depend on the task.
 
     >>> new_settings("optim.clip")
     ['optim.max_grad_norm']
@@ -42,11 +42,11 @@ def new_settings(path: str) -> list[str]:
 
 
 def upgrade_config(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of a run (config.yaml) under the names of today."""
+    """The stored configuration of a run (config.yaml) with the current names."""
     config = _nested(document)
     if "stop_if_flat" not in config:
-        # config.yaml holds every setting, so this one was written after the renaming; a task of somebody's own may
-        # well have a field with one of the old names.
+        # A stored config.yaml has every setting, so this one was written after the renaming. It must not change: a
+        # user's task may have a field with one of the old names.
         return config
     task = _upgrade_task(config)
     for old, new in tables()["settings"].items():
@@ -63,20 +63,20 @@ def upgrade_config(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint (trainer/state.json) under the names of today."""
+    """The state of a checkpoint (trainer/state.json) with the current names."""
     names = tables()["files"]["checkpoint (trainer/state.json, cursor)"]
     cursor = {names.get(name, name): value for name, value in state.get("cursor", {}).items()}
     return {**state, "cursor": cursor}
 
 
 def upgrade_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored part of a prompt or reply under the names of today."""
+    """A stored part of a prompt or reply with the current names."""
     names = tables()["fields"]["Part"]
     return {names.get(name, name): value for name, value in part.items()}
 
 
 def upgrade_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of mmpost_model.json under the names of today."""
+    """The content of mmpost_model.json with the current names."""
     upgraded = _nested(spec)
     for old, new in tables()["files"]["embedding model (mmpost_model.json)"].items():
         _move(upgraded, old, new)
@@ -86,7 +86,7 @@ def upgrade_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_described(value: Any) -> Any:
-    """What a recording says of its transforms (`mmpost.selection.recording.described`) under the names of today."""
+    """A recording's description of its transforms (`mmpost.selection.recording.described`) with the current names."""
     if isinstance(value, list):
         return [upgrade_described(item) for item in value]
     if isinstance(value, str):
@@ -102,7 +102,7 @@ def upgrade_described(value: Any) -> Any:
 
 
 def _upgrade_qualified(name: str) -> str:
-    """A function's module and qualified name, such as mmpost.tasks.digits_base.thoughtful."""
+    """The current form of a function's module and qualified name, such as mmpost.tasks.digits_base.thoughtful."""
     if not name.startswith("mmpost."):
         return name
     parts = name.removeprefix("mmpost.").split(".")
@@ -120,13 +120,10 @@ def _upgrade_task(config: dict[str, Any]) -> Any:
     elif isinstance(task, dict):
         name = str(task.get("name", ""))
         task["name"] = tables()["tasks"].get(name, name)
-        for old, new in _task_fields(task["name"]).items():
+        fields = tables()["task_settings"]
+        for old, new in {**fields["*"], **fields.get(task["name"], {})}.items():
             _move(task, old, new)
     return config.get("task")
-
-
-def _task_fields(task: str) -> dict[str, str]:
-    return {**tables()["task_settings"]["*"], **tables()["task_settings"].get(task, {})}
 
 
 def _section(name: str, prefix: str = "") -> dict[str, str]:

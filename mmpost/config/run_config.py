@@ -54,51 +54,51 @@ OTHER_TRAINERS = {
     "max_pixels": "model.max_pixels",
     "min_pixels": "model.min_pixels",
 }
-"""What users of other trainers type, and its name here."""
+"""Settings of other trainers and their equivalents here."""
 
 
 ALLOWED_ON_RESUME = ("steps", "checkpoint", "log")
-"""Sections that may change when a run is resumed."""
+"""Settings that may change when a run is resumed."""
 
 
 class RunConfig(Settings):
-    """Everything that decides a run, besides where it is written."""
+    """The configuration of a run, except its output folder."""
 
     task: dict[str, Any]
     """`task=NAME`; the task's own fields follow as `task.FIELD=VALUE` (`mmpost list NAME` shows them)."""
     model: ModelSettings = ModelSettings()
     """`model=NAME`, or its fields as `model.FIELD=VALUE`."""
     data: DataSettings = DataSettings()
-    """Your own data in place of the task's."""
+    """Your own data instead of the task's."""
     rewards: dict[str, str] = {}
-    """More rewards for what is scored: `rewards.NAME=path.py:function`, or with a weight `path.py:function*0.5`."""
+    """Additional rewards: `rewards.NAME=path.py:function`, or with a weight `path.py:function*0.5`."""
     select: dict[str, Any] = {}
-    """Measure samples, train on the fit ones: `select.by=rif`, `variance`, `difficulty`, file.py:Class; its fields."""
+    """Select samples before training: `select.by=rif`, `variance`, `difficulty` or file.py:Class, and its fields."""
     optim: OptimSettings = OptimSettings()
-    """For all stages; what a task or `stages.NAME.optim` says of one stage comes on top as described there."""
+    """The optimizer of all stages; overrides the task's settings, and is overridden by `stages.NAME.optim`."""
     stages: dict[str, StageSettings] = {}
-    """Changes for single stages."""
+    """Overrides for single stages."""
     compute: ComputeSettings = ComputeSettings()
     """Speed and memory."""
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """Saving."""
+    """Checkpoints."""
     eval: EvalSettings = EvalSettings()
     """Evaluation."""
     log: LogSettings = LogSettings()
     """Logging."""
     steps: int = Field(default=100, ge=0)
-    """Optimiser steps of the whole run, shared out among its stages."""
+    """Optimizer steps of the whole run, divided among its stages."""
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed."""
     max_zero_gradient_steps: int = Field(default=20, ge=0)
-    """Stop after that many steps in a row without any gradient, when nothing can be learnt; 0: never."""
+    """Stop after this many consecutive steps without a gradient, since nothing is learned; 0: never."""
 
 
 PROMPT_RECIPE_FIELDS = (
     *("system", "min_pixels", "max_pixels", "coordinates", "fps", "min_frames", "max_frames"),
     *("video_min_pixels", "video_max_pixels", "video_total_pixels", "positions"),
 )
-"""Fields of `model` that decide how prompts are made: a trained model carries them along."""
+"""Fields of `model` that determine how prompts are built; a trained model keeps them."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], named: tuple[str, 
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """The mapping in configs/<name>.yaml of the package; empty where there is none."""
+    """The mapping in configs/<name>.yaml of the package; empty if there is none."""
     file = resources.files("mmpost.configs").joinpath(f"{name}.yaml")
     if not file.is_file():
         return {}
@@ -131,50 +131,52 @@ def shipped(name: str) -> dict[str, Any]:
 
 
 def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str, str]]:
-    """The resolved configuration, and the arguments that are no part of it: `out` and `resume`.
+    """The resolved configuration, and the paths that are not part of it: `out` and `resume`.
 
-    Raises ConfigError for a missing task, an unknown key (with its full path and the nearest valid one), and a value
-    that does not fit.
+    Raises ConfigError for a missing task, an unknown key (with its full path and the nearest valid one), and an
+    invalid value.
     """
-    given: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for argument in arguments:
-        given = merge(given, parse_argument(argument) if isinstance(argument, str) else argument)
-    outside = {
-        key: str(Path(str(given.pop(key))).expanduser()) for key in ("out", "resume") if given.get(key) is not None
+        overrides = merge(overrides, parse_argument(argument) if isinstance(argument, str) else argument)
+    paths = {
+        key: str(Path(str(overrides.pop(key))).expanduser())
+        for key in ("out", "resume")
+        if overrides.get(key) is not None
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    if "resume" in outside:
-        given["config"] = _config_to_resume(outside, given)
-    file = given.pop("config", None)
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    if "resume" in paths:
+        overrides["config"] = _config_to_resume(paths, overrides)
+    file = overrides.pop("config", None)
     if file is not None:
-        given = merge(_read_config(Path(str(file))), given)
-    task = given.get("task", {}).get("name") if isinstance(given.get("task"), Mapping) else None
+        overrides = merge(_read_config(Path(str(file))), overrides)
+    task = overrides.get("task", {}).get("name") if isinstance(overrides.get("task"), Mapping) else None
     if not isinstance(task, str):
-        raise ConfigError("no task: say task=NAME; `mmpost list` shows them")
+        raise ConfigError("wanted task=NAME, found no task; `mmpost list` shows all tasks")
     base = shipped(task)
-    model = str(merge(base, given).get("model", {}).get("name", ModelSettings().name))
+    model = str(merge(base, overrides).get("model", {}).get("name", ModelSettings().name))
     trained = run_of(model)
     model = str(trained.get("model", {}).get("base_model") or trained.get("model", {}).get("name") or model)
     if re.fullmatch(r"[\w-]+", model):
         base = merge(base, shipped(f"{task}-{model.removeprefix('random-')}"))
     if trained:
         base = merge(base, _inherited(trained, task))
-    return decode(RunConfig, merge(base, given)), outside
+    return decode(RunConfig, merge(base, overrides)), paths
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The mapping in a configuration file; one that a run stored may use old names."""
+    """The mapping in a configuration file; old names are upgraded in one that a run stored."""
     if not path.is_file():
         raise ConfigError(f"config={path}: no such file")
     document = parse_yaml(path.read_text(), str(path))
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(document).__name__}")
+        raise ConfigError(f"{path}: wanted a mapping of settings, found {type(document).__name__}")
     stored = any((path.parent / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json"))
     return upgrade_config(document) if stored else document
 
 
 def run_of(name: str) -> dict[str, Any]:
-    """The configuration of the run that a model's name refers to; empty where it is not a run folder."""
+    """The configuration of the run in the folder `name`; empty if it is not a run folder."""
     folder = Path(name)
     if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
         return {}
@@ -182,7 +184,7 @@ def run_of(name: str) -> dict[str, Any]:
 
 
 def _inherited(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What a trained model brings with it: how prompts are made, its base model, and the settings of the same task."""
+    """Settings inherited from a trained model: prompt recipe, base model, and task settings if the task is the same."""
     model = trained["model"]
     inherited: dict[str, Any] = {"model": {k: model[k] for k in PROMPT_RECIPE_FIELDS if k in model}}
     inherited["model"]["base_model"] = model.get("base_model") or model["name"]
@@ -191,23 +193,23 @@ def _inherited(trained: Mapping[str, Any], task: str) -> dict[str, Any]:
     return inherited
 
 
-def _config_to_resume(outside: Mapping[str, str], given: Mapping[str, Any]) -> str:
-    """The config.yaml of the run to resume. Raises ConfigError for arguments that would make it another run."""
-    path = Path(outside["resume"])
+def _config_to_resume(paths: Mapping[str, str], overrides: Mapping[str, Any]) -> str:
+    """The config.yaml of the run to resume. Raises ConfigError for arguments that would change the run."""
+    path = Path(paths["resume"])
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not (run / "config.yaml").is_file():
-        raise ConfigError(f"resume={path}: no run there (it would have a config.yaml); name its folder")
-    other = sorted({*given, *(set(outside) - {"resume"})} - set(ALLOWED_ON_RESUME))
-    if other:
+        raise ConfigError(f"resume={path}: wanted the folder of a run, found none with a config.yaml; correct the path")
+    refused = sorted({*overrides, *(set(paths) - {"resume"})} - set(ALLOWED_ON_RESUME))
+    if refused:
         raise ConfigError(
-            f"resume takes {', '.join(ALLOWED_ON_RESUME)} besides, found {', '.join(other)}: that would be another "
-            f"run; start one with config={run / 'config.yaml'}"
+            f"resume= allows changes of {', '.join(ALLOWED_ON_RESUME)} only, found {', '.join(refused)}; to change it, "
+            f"start a new run with config={run / 'config.yaml'}"
         )
     return str(run / "config.yaml")
 
 
 def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
-    """`raw` as an object of the class `settings`; pydantic's errors become ConfigErrors with full paths."""
+    """Decode `raw` as `settings`; pydantic's errors become ConfigErrors with full paths."""
     try:
         return settings.model_validate(raw)
     except ValidationError as e:
@@ -222,12 +224,12 @@ def _explain(settings: type[BaseModel], error: Mapping[str, Any], prefix: str) -
     valid = [prefix + path for path, _ in fields(settings)]
     renamed = [new for new in new_settings(path) if new in valid or path.startswith("stages.")]
     if renamed:
-        return f"unknown key {path}: it is called {renamed[0]} now"
+        return f"unknown key {path}: renamed to {renamed[0]}"
     last = path.rsplit(".", 1)[-1]
     if last in OTHER_TRAINERS:
-        return f"unknown key {path}: here it is {OTHER_TRAINERS[last]}"
+        return f"unknown key {path}: use {OTHER_TRAINERS[last]}"
     close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
-    if isinstance(error.get("input"), Mapping):  # for a whole section, suggest the nearest to its first setting
+    if isinstance(error.get("input"), Mapping):  # for a whole section, suggest the name closest to its first setting
         leaf = f"{path}.{next(iter(error['input']), '')}"
         path, close = leaf, difflib.get_close_matches(leaf, valid, n=1, cutoff=0.0)
     hint = f"; did you mean {close[0]}?" if close else ""
@@ -248,8 +250,8 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
-def stage_optim(config: RunConfig, name: str, of_task: Mapping[str, Any]) -> OptimSettings:
+def stage_optim(config: RunConfig, name: str, task_optim: Mapping[str, Any]) -> OptimSettings:
     """The optimizer settings of one stage: defaults < the task's < the user's `optim` < `stages.<name>.optim`."""
-    of_user = {k: getattr(config.optim, k) for k in config.optim.model_fields_set}
-    of_stage = config.stages[name].optim if name in config.stages else {}
-    return decode(OptimSettings, {**of_task, **of_user, **of_stage}, f"stages.{name}.optim.")
+    user_optim = {k: getattr(config.optim, k) for k in config.optim.model_fields_set}
+    stage_overrides = config.stages[name].optim if name in config.stages else {}
+    return decode(OptimSettings, {**task_optim, **user_optim, **stage_overrides}, f"stages.{name}.optim.")

@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 def parse_weight(text: str) -> tuple[str, float | None]:
-    """Split "NAME*0.5" into name and weight; the weight is None where no number follows the last star."""
+    """Split "NAME*0.5" into name and weight; the weight is None if no number follows the last star."""
     match = re.fullmatch(r"(.+)\*(\d+\.?\d*|\.\d+)", text)
     return (match[1], float(match[2])) if match else (text, None)
 
@@ -48,7 +48,7 @@ class DataSettings(Settings):
     """Fractions of `data.train` to use for train, val and test, such as [0.9, 0.05, 0.05]. The split follows from the
     ids of the rows, so a row stays in its split when others are added."""
     prompt: str = ""
-    """Prompt for rows that bring no question, such as the images of a folder."""
+    """Prompt for rows without a question, such as the images of a folder."""
     manifest: str | None = None
     """Train only on the samples that this manifest keeps (written by `mmpost select`); also filters built-in data."""
     subset: Literal["kept", "dropped", "random"] = "kept"
@@ -56,7 +56,7 @@ class DataSettings(Settings):
     max_samples: int = Field(default=0, ge=0)
     """Maximum number of training samples, chosen at random by the seed; 0: all."""
     order: Literal["shuffled", "manifest"] = "shuffled"
-    """Reshuffle the samples for every epoch, or keep the order of the manifest (easy to hard, say)."""
+    """Reshuffle the samples for every epoch, or keep the order of the manifest (such as easy to hard)."""
     on_error: Literal["stop", "skip"] = "stop"
     """Rows that cannot be used, such as one with a broken file: stop the run, or skip them. The log counts the skipped
     rows, and the summary names them."""
@@ -92,7 +92,7 @@ class LoraSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The model, how it is loaded, and what it reads."""
+    """The model, how it is loaded, and how its inputs are built."""
 
     name: str = "tiny"
     """What to load: a built-in base ("tiny"), a folder, a run folder (its last checkpoint), a hub id, or a .yaml file
@@ -106,7 +106,7 @@ class ModelSettings(Settings):
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers; eager is the slowest, flash_attention_2 needs its own package."""
     trust_remote_code: bool = False
-    """Execute Python code that comes with a hub model. Enable it only for authors that you trust."""
+    """Execute the Python code of a hub model. Enable it only for authors that you trust."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     min_pixels: int | None = None
@@ -172,7 +172,7 @@ class StageSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """Memory and speed. These settings do not change what is computed."""
+    """Memory and speed. These settings do not change results."""
 
     max_tokens_per_microbatch: int = Field(default=16384, ge=1)
     """Maximum tokens (including padding) per forward and backward pass; lower it if training runs out of memory."""
@@ -184,7 +184,7 @@ class ComputeSettings(Settings):
     logits_per_chunk: int = Field(default=1 << 25, ge=1)
     """Logits (reply tokens x vocabulary) computed at once; two to three fp32 tensors of this size exist at a time."""
     reuse: Literal["auto", "off"] = "auto"
-    """Compute each image feature, prompt prefix and log-prob once where it is used several times, with the same
+    """Compute each image feature, prompt prefix and log-prob once if it is used several times, with the same
     results. off: compute every row from scratch, for debugging and benchmarks."""
     processed_cache_bytes: int = Field(default=2**30, ge=0)
     """Memory for processed images, in bytes; an image that was evicted is processed again when needed."""
@@ -235,7 +235,7 @@ class EvalSettings(Settings):
 
 
 class LogSettings(Settings):
-    """What is logged, and where to besides the run folder."""
+    """What is logged, and to which trackers."""
 
     samples_every: int = Field(default=1, ge=0)
     """Steps between logs of sampled replies in samples/; 0: none."""

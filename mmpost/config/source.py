@@ -21,7 +21,7 @@ class Setting:
     path: str
     """Its name; dotted for a field of a nested section."""
     default: str
-    """The expression in the source; empty for a section, or where there is no default."""
+    """The expression in the source; empty for a section, or without a default."""
     doc: str
     """The string below the field, on one line."""
 
@@ -35,18 +35,19 @@ class _Class:
 def task_source(name: str) -> tuple[str, str]:
     """The module of a task, and the name of its class; `name`: as in `task=NAME`.
 
-    Raises PluginError where there is no such module, or no public class with stages in it.
+    Raises PluginError if there is no such module, or no public class with stages in it.
     """
     module = registry.locate(name, "mmpost.tasks")
     public = [n for n in _tree(module).body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
-    tasks = [node for node in public if any("stages" in _methods(c.node) for c in _mro(_Class(module, node)))]
-    if not tasks:
-        raise PluginError(f"{module} must define a public class derived from Task, found none")
-    return module, tasks[0].name
+    for node in public:
+        statements = [statement for base in _mro(_Class(module, node)) for statement in base.node.body]
+        if any(isinstance(s, ast.FunctionDef) and s.name == "stages" for s in statements):
+            return module, node.name
+    raise PluginError(f"{module}: wanted a public class derived from Task, found none")
 
 
 def class_doc(module: str, name: str) -> str:
-    """The docstring of a class; empty where there is none."""
+    """The docstring of a class; empty if there is none."""
     resolved = _resolve(module, name)
     return ast.get_docstring(resolved.node) or "" if resolved else ""
 
@@ -62,10 +63,12 @@ def _settings(owner: _Class, prefix: str, overrides: dict[str, ast.expr]) -> Ite
     """`overrides`: arguments of the default value of this section, which take precedence over its own defaults."""
     fields: dict[str, tuple[_Class, ast.AnnAssign, str]] = {}
     for base in reversed(_mro(owner)):
-        body = base.node.body
-        for node, after in zip(body, [*body[1:], None], strict=True):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _is_classvar(node):
-                doc = ast.literal_eval(after.value) if _is_docstring(after) else ""  # type: ignore[union-attr]
+        for i, node in enumerate(base.node.body, 1):
+            if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+                continue
+            if not ast.unparse(node.annotation).startswith("ClassVar"):
+                # The string below a field is the docstring of a module that would begin there.
+                doc = ast.get_docstring(ast.Module(base.node.body[i:], []), clean=False)
                 name = node.target.id
                 fields[name] = (base, node, doc or (fields[name][2] if name in fields else ""))
     for name, (base, node, doc) in fields.items():
@@ -94,12 +97,12 @@ def _sections(owner: _Class, annotation: ast.expr) -> list[_Class]:
 
 
 def _mro(owner: _Class) -> list[_Class]:
-    """The class and its bases, nearest first; bases whose source cannot be resolved are left out."""
+    """The class and its bases, nearest first; bases without a resolvable source are left out."""
     bases = [_resolve(owner.module, ast.unparse(base)) for base in owner.node.bases]
-    out = [owner]
+    mro = [owner]
     for base in bases:
-        out += [c for c in (_mro(base) if base is not None else []) if c not in out]
-    return out
+        mro += [c for c in (_mro(base) if base is not None else []) if c not in mro]
+    return mro
 
 
 def _resolve(module: str, name: str) -> _Class | None:
@@ -130,15 +133,3 @@ def _tree(module: str) -> ast.Module:
             return ast.Module([], [])
         path = Path(spec.origin)
     return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _methods(node: ast.ClassDef) -> set[str]:
-    return {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
-
-
-def _is_classvar(node: ast.AnnAssign) -> bool:
-    return ast.unparse(node.annotation).startswith("ClassVar")
-
-
-def _is_docstring(node: ast.stmt | None) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,4 +1,4 @@
-"""An on-disk cache of chat answers: each answer is stored before it is used, so no request is ever paid for twice."""
+"""An on-disk cache of chat answers: each answer is stored before it is used, so that no request is paid for twice."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AnswerCache:
             return {key: str(row[0]) for key, row in zip(keys, rows, strict=True) if row is not None}
 
     def put(self, question: Mapping[str, Any], answer: str) -> None:
-        """Store an answer. If the question already has one, the first one stays."""
+        """Store an answer. If the question has one already, that one is kept."""
         row = (question_key(question), json.dumps(question, sort_keys=True, ensure_ascii=False), answer)
         with closing(self._connect()) as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)

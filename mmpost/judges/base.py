@@ -1,6 +1,6 @@
 """The interface of all judges: (reference, candidate) pairs in, verdicts out.
 
-A candidate that could not be judged has no score. It never counts as 0, which would be the worst score.
+A candidate that could not be judged has no score rather than 0, the worst score.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Verdict:
     counts: Mapping[str, float] = field(default_factory=dict)
     """The components of the score, by name."""
     raw_reply: str = ""
-    """The judge's unparsed reply, or a description of what went wrong."""
+    """The judge's unparsed reply, or a description of the problem."""
 
     def __post_init__(self) -> None:
         assert (self.score is None) == bool(self.problem), "a verdict has either a score or a problem"
@@ -102,5 +102,5 @@ def rel_verbosity(reference: str, candidate: str) -> float:
     """Candidate words / reference words. Raises DataError if the reference has no words."""
     words = len(reference.split())
     if not words:
-        raise DataError("rel_verbosity: wanted a reference with words in it, found an empty one; drop the sample")
+        raise DataError("rel_verbosity: wanted a reference with words, found an empty one; drop the sample")
     return len(candidate.split()) / words

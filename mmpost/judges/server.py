@@ -94,7 +94,7 @@ class Server(ChatBackend):
         return [answers[key] for key in keys]
 
     def question(self, messages: Messages, draw: int) -> dict[str, Any]:
-        """Everything that determines the answer: the request body and, as "draw", which sample of it this is."""
+        """Everything that determines the answer: the request body and, as "draw", the index of the sample."""
         temperature = self.reask_temperature if draw else self.temperature
         body = {"model": self.model, "messages": [dict(m) for m in messages], "max_tokens": self.max_tokens}
         return {**body, "temperature": temperature, **self.extra, "draw": draw}
@@ -168,7 +168,7 @@ class _RequestBatch:
         try:
             async for attempt in attempts:
                 with attempt:
-                    # A question that waits for its retry holds no slot, so the others go on.
+                    # A question that waits for a retry holds no slot, so that others proceed.
                     async with slots:
                         await asyncio.sleep(max(0.0, self.paused_until - time.monotonic()))
                         if self.permanent_error is not None:

@@ -29,7 +29,7 @@ class JudgeScore(Transform, Settings):
     judge: Judge
     """Which judge scores the replies."""
     complete: bool = False
-    """Stop if even one reply gets no answer. Set it for stages whose output is recorded: it is never scored again."""
+    """Stop if even one reply gets no answer. Set it for stages whose output is recorded: it is not scored again."""
     name: str = "judge"
     """Name of the score."""
 

@@ -1,5 +1,4 @@
-"""Listeners log a run: to files, a progress line and experiment trackers. They only observe; training never depends on
-them."""
+"""Listeners log a run to files, a progress line and experiment trackers. Training never depends on them."""
 
 from mmpost.listeners.base import Listener, Listeners, Metrics
 from mmpost.listeners.curves import Curves

@@ -11,30 +11,30 @@ from typing import Any
 from mmpost.types import Sample
 
 Metrics = Mapping[str, float | int | str]
-"""Metrics of one step by name: always `step`, `stage` and `rollout`, others only if they apply; none is null."""
+"""Metrics of one step by name: always `step`, `stage` and `rollout`, others only if they apply; never None."""
 
 
 class Listener:
     """Receives the events of a run, on rank 0 only. By default every method does nothing."""
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
-        """Called once training is set up, also when a run is resumed; `run` is the run's folder, which exists."""
+        """Called once training is set up, also of a resumed run; `run` is the run's folder, which exists."""
 
     def on_metrics(self, metrics: Metrics) -> None:
-        """Once per optimiser step, and once for each evaluation outside a step."""
+        """Called once per optimizer step, and once for each evaluation outside of a step."""
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """The scored samples of the rollout batch that a step trains on."""
+        """Called with the scored samples of the rollout batch that a step trains on."""
 
     def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
-        """The scored samples of one bench in the evaluation `name` ("before", "after", "step-20")."""
+        """Called with the scored samples of one bench in the evaluation `name` ("before", "after", "step-20")."""
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """The run ended, for whatever reason; `summary` is the content of summary.json."""
+        """Called when the run ends, for any reason; `summary` is the content of summary.json."""
 
 
 class Listeners(Listener):
-    """Dispatches each event to all listeners. An exception in a listener becomes one warning and never ends the run."""
+    """Dispatches each event to all listeners. An exception in a listener only causes a warning."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = list(listeners)

@@ -35,7 +35,9 @@ class JsonlMetrics(Listener):
     def on_metrics(self, metrics: Metrics) -> None:
         assert self._path is not None, "on_start was not called"
         if self._file is None:
-            self._file = _reopen(self._path, int(metrics["step"]))
+            earlier = [line for line in read_lines(self._path) if line["step"] < int(metrics["step"])]
+            write(self._path, "".join(json.dumps(line) + "\n" for line in earlier).encode())
+            self._file = self._path.open("a")
         self._file.write(json.dumps(finite(metrics), allow_nan=False) + "\n")
         self._file.flush()
 
@@ -46,7 +48,7 @@ class JsonlMetrics(Listener):
 
 
 class SamplesLog(Listener):
-    """samples/step-000012.jsonl: one line per reply; the preview of each medium once, as samples/media/<hash>.png."""
+    """samples/step-000012.jsonl: one line per reply; previews of media in samples/media/<hash>.png."""
 
     def __init__(self, token_strings: TokenStrings | None = None) -> None:
         self._token_strings = token_strings
@@ -83,7 +85,7 @@ class EvalLog(Listener):
 
 
 def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
-    """A scored reply of an evaluation, with all that its metrics are computed from."""
+    """A scored reply of an evaluation, with everything that its metrics are computed from."""
     return {
         "bench": bench,
         "uid": sample.uid,
@@ -112,16 +114,10 @@ def eval_samples(path: Path) -> dict[str, list[Sample]]:
 
 
 def finite(metrics: Metrics) -> dict[str, float | int | str]:
-    """`metrics` without non-finite numbers, whose names are listed under "nonfinite" instead."""
-    bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
-    line = {name: value for name, value in metrics.items() if name not in bad}
-    return {**line, "nonfinite": ",".join(bad)} if bad else line
-
-
-def _reopen(path: Path, step: int) -> TextIO:
-    earlier = [line for line in read_lines(path) if line["step"] < step]
-    write(path, "".join(json.dumps(line) + "\n" for line in earlier).encode())
-    return path.open("a")
+    """`metrics` without non-finite numbers, whose names are listed under "nonfinite"."""
+    nonfinite = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    line = {name: value for name, value in metrics.items() if name not in nonfinite}
+    return {**line, "nonfinite": ",".join(nonfinite)} if nonfinite else line
 
 
 def sample_lines(

@@ -13,7 +13,7 @@ from mmpost.listeners.trackers import TensorBoard, Trackio, Wandb
 
 
 def listeners_of(log: LogSettings, token_strings: TokenStrings | None) -> Iterator[Listener]:
-    """The files always, the others if they are enabled; `token_strings` gives the text of each token of a reply."""
+    """File logs always, the others if enabled; `token_strings` returns the text of each token of a reply."""
     yield JsonlMetrics()
     yield EvalLog()
     yield SamplesLog(token_strings)

@@ -14,7 +14,7 @@ from rich.console import Console
 from mmpost.listeners.base import Listener, Metrics, finite_values
 
 SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/zero_std_groups": "zero-variance"}
-"""Metrics of the progress line, with their labels there."""
+"""Metrics of the progress line, with their labels."""
 
 
 class Progress(Listener):
@@ -55,7 +55,7 @@ class Progress(Listener):
             )
         elif shown and self._due(step):
             line = [f"[{metrics.get('stage', '')}] step {step}/{self._total}", shown, left]
-            self._print("  ".join(piece for piece in line if piece))
+            self._print("  ".join(filter(None, line)))
         if evaluation:
             self._print(f"step {step}: {evaluation}")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Listener):
-    """Event files in tensorboard/. After a resume, repeated steps replace the old ones."""
+    """Event files in tensorboard/. After a resume, repeated steps replace earlier ones."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -52,7 +52,7 @@ class TensorBoard(Listener):
 class Wandb(Listener):
     """Weights & Biases. A resumed run continues under the id stored in its folder's wandb-id.txt.
 
-    The constructor raises ConfigError if the package is not installed, so before any training.
+    The constructor, called before training, raises ConfigError if the package is not installed.
     """
 
     def __init__(self, project: str = "mmpost", name: str | None = None) -> None:
@@ -72,7 +72,7 @@ class Wandb(Listener):
             config=dict(config),
         )
         self._wandb.define_metric("step")
-        # Plot over our own step: wandb drops calls whose internal step goes back, and a resumed run repeats steps.
+        # Plot over mmpost's step: wandb drops calls whose internal step goes back, and a resumed run repeats steps.
         self._wandb.define_metric("*", step_metric="step")
 
     def on_metrics(self, metrics: Metrics) -> None:

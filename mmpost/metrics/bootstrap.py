@@ -16,45 +16,45 @@ RESAMPLES = 1000
 
 Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
 Resampled = dict[str, list[float]]
-"""For each metric its value in every resample; NaN where the resample does not have the metric."""
+"""For each metric its value in every resample; NaN for resamples without the metric."""
 
 
 def bootstrap(summary: Summary, seeds: Sequence[Sequence[Sample]], resamples: int = RESAMPLES) -> Resampled:
     """Hierarchical bootstrap of each metric's mean over seeds; with one seed, the ordinary bootstrap over samples.
 
-    Each resample draws seeds and samples with replacement, as many as there are of each. All seeds (and all arms with
-    as many seeds) are evaluated on the same samples, so one draw of samples serves them all: the sampling error of the
-    test set does not average out over seeds, and differences between arms stay paired.
+    Each resample draws as many seeds and samples as there are, with replacement. All seeds (and all arms with as many
+    seeds) are evaluated on the same samples, so they share one draw of samples: the sampling error of the test set does
+    not average out over seeds, and differences between arms stay paired.
 
     Args:
         summary: computes the metrics of a set of scored samples.
         seeds: for each training seed the scored samples of its evaluation, in the same order for all seeds.
     """
     resampled: Resampled = {name: [] for samples in seeds for name in summary(samples)}
-    for places, (index,) in bootstrap_indices(len(seeds), [len(seeds[0])], resamples):
-        metrics = {place: summary([seeds[place][i] for i in index]) for place in set(places)}
+    for seed_indices, (index,) in bootstrap_indices(len(seeds), [len(seeds[0])], resamples):
+        metrics = {seed: summary([seeds[seed][i] for i in index]) for seed in set(seed_indices)}
         for name, values in resampled.items():
-            values.append(float(np.mean([metrics[place].get(name, math.nan) for place in places])))
+            values.append(float(np.mean([metrics[seed].get(name, math.nan) for seed in seed_indices])))
     return resampled
 
 
 def bootstrap_indices(
     seeds: int, sizes: Sequence[int], resamples: int = RESAMPLES
 ) -> Iterator[tuple[list[int], list[Int[np.ndarray, " sample"]]]]:
-    """For each resample the indices of the drawn seeds, and for each evaluation (of `sizes` samples) those of its
-    drawn samples.
+    """For each resample the sampled indices of seeds, and for each evaluation (of `sizes` samples) those of its
+    samples.
 
     The generator is always seeded with 0, so arms with as many seeds and samples get the same draws and can be compared
     resample by resample. With a single seed its draw consumes no random numbers.
     """
     generator = np.random.default_rng(0)
     for _ in range(resamples):
-        places = generator.integers(seeds, size=seeds).tolist()
-        yield places, [generator.integers(size, size=size) for size in sizes]
+        seed_indices = generator.integers(seeds, size=seeds).tolist()
+        yield seed_indices, [generator.integers(size, size=size) for size in sizes]
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of a metric's resampled values without NaN; (NaN, NaN) if nothing is left."""
+    """95 % percentile interval of a metric's non-NaN resampled values; (NaN, NaN) if there are none."""
     finite = [value for value in values if not math.isnan(value)]
     if not finite:
         return math.nan, math.nan
@@ -71,7 +71,7 @@ def summarize_seeds(seeds: Sequence[float], resampled: Sequence[float]) -> dict[
 def paired_difference(
     resampled: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]
 ) -> dict[str, dict[str, float]]:
-    """Mean and 95 % interval of the difference between two arms (first minus second) for each metric both have.
+    """Mean and 95 % interval of the difference between two arms (first minus second) for each metric that both have.
 
     The arms must have been resampled with the same draws: the difference is taken resample by resample.
     """

@@ -1,8 +1,8 @@
 """Evaluations of embedding models: classification, retrieval, nearest neighbors, outliers, wrong labels, projection.
 
 Each is a transform that writes its result for a sample to the sample's last reply, adding an empty one if there is
-none: a class or uids as text, numbers as scores. So results are logged, bootstrapped and plotted like replies. Whatever
-is fitted is fitted on `fit`, never on the evaluated samples.
+none: a class or uids as text, numbers as scores. So results are logged, bootstrapped and plotted like replies. Models
+are fitted on `fit`, never on the evaluated samples.
 """
 
 from __future__ import annotations

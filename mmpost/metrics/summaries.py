@@ -52,13 +52,13 @@ def anomaly_detection(samples: Sequence[Sample], anomaly: str = "odd", mislabele
     """Detection of known anomalies and wrong labels, which the scores `anomaly` and `mislabeled` mark.
 
     "outlier_auc" and "mislabel_auc" are areas under the ROC curve of the outlier score, in [0, 1]; "mislabel_precision"
-    and "mislabel_recall" evaluate "suspect", in percent. NaN where undefined: nothing to detect, or nothing detected.
+    and "mislabel_recall" evaluate "suspect", in percent. NaN if undefined: nothing to detect, or nothing detected.
     """
     scores = [reply.scores for _, reply in _replies_with(samples, "outlier")]
     outlier, is_anomaly = (np.array([s.get(name, 0.0) for s in scores]) for name in ("outlier", anomaly))
     is_suspect, is_mislabeled = (np.array([s.get(name, 0.0) for s in scores]) > 0 for name in ("suspect", mislabeled))
-    # A mislabeled sample lies far from its label's centroid without being an anomaly, and the other way round: each AUC
-    # leaves the other sort out.
+    # A mislabeled sample lies far from its label's centroid without being an anomaly, and vice versa, so each AUC
+    # excludes the other group.
     well_labeled, regular = ~is_mislabeled, is_anomaly == 0
     hits = float((is_suspect & is_mislabeled).sum())
     return {

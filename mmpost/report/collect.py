@@ -1,4 +1,4 @@
-"""The content of the report page from a run's folder, made compact: repeated texts and images once, numbers rounded."""
+"""The content of the report page, collected from a run's folder: texts and images are stored once, numbers rounded."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Table:
         return self._index[key]
 
 
-def collect(run: Path, most: int) -> dict[str, Any]:
-    """All of the page's content as one JSON-serializable object, with about `most` replies, of evenly spaced steps."""
+def collect(run: Path, max_replies: int) -> dict[str, Any]:
+    """The page's content as a JSON-serializable object, with about `max_replies` replies of evenly spaced steps."""
     files = replies_of(run)
-    steps = _spaced_steps(files, most)
+    steps = _spaced_steps(files, max_replies)
     replies = Replies(run / "samples")
     for step in steps:
         replies.add(step, read_samples(files[step]))
@@ -51,7 +51,7 @@ def collect(run: Path, most: int) -> dict[str, Any]:
 
 
 def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The lines of metrics.jsonl as one list of values per metric, None where a line does not have it."""
+    """The lines of metrics.jsonl as one list of values per metric, None for lines without it."""
     names = dict.fromkeys(
         k for line in lines for k, v in line.items() if k not in ("step", "rollout") and not isinstance(v, str)
     )
@@ -65,7 +65,7 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def maps(run: Path) -> list[dict[str, Any]]:
     """Scatter plots of samples for which an evaluation computed 2-D coordinates, the scores "map/x" and "map/y".
 
-    There is one for each evaluation and bench. A point is [x, y, index of the truth in `names`, reply].
+    One for each evaluation and bench. A point is [x, y, index of the truth in `names`, reply].
     """
     result = []
     for path in sorted((run / "eval").glob("*.jsonl")):
@@ -111,7 +111,7 @@ class Replies:
             self.replies += [self._reply(line) for line in group]
 
     def content(self) -> dict[str, Any]:
-        """Everything that was added, as the page reads it."""
+        """All added lines, in the page's format."""
         return {
             "steps": self.steps,
             "groups": self.groups,
@@ -178,12 +178,12 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _spaced_steps(files: Mapping[int, Path], most: int) -> list[int]:
-    """Evenly spaced steps including the first and the last, as many as have at most `most` replies together."""
+def _spaced_steps(files: Mapping[int, Path], max_replies: int) -> list[int]:
+    """Evenly spaced steps including the first and the last, as many as have at most `max_replies` replies in total."""
     steps = list(files)
     sizes = [path.read_bytes().count(b"\n") for path in files.values()]
     n = len(steps)
-    while n > 2 and sum(sizes[i] for i in _spaced(len(steps), n)) > most:
+    while n > 2 and sum(sizes[i] for i in _spaced(len(steps), n)) > max_replies:
         n -= 1
     return [steps[i] for i in _spaced(len(steps), n)]
 

@@ -21,7 +21,7 @@ from mmpost.report.collect import collect
 
 SCRIPTS = ("base.js", "curves.js", "reply.js", "samples.js", "maps.js", "page.js")
 MAX_REPLIES = 20_000
-"""Replies on the page by default; a longer run shows evenly spaced steps."""
+"""Default maximum of replies on the page; of longer runs it shows evenly spaced steps."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str]) -> int:
     options = dict(argument.split("=", 1) for argument in arguments if re.match(r"(out|replies)=", argument))
     runs = [argument.removeprefix("run=") for argument in arguments if not re.match(r"(out|replies)=", argument)]
     if len(runs) != 1:
-        raise ConfigError(f"wanted the folder of one run, found {len(runs)}: mmpost report RUN [out=FILE]")
+        raise ConfigError(f"wanted one run folder, found {len(runs)}; run mmpost report RUN [out=FILE]")
     replies = options.get("replies", str(MAX_REPLIES))
     if not replies.isdecimal() or not int(replies):
-        raise ConfigError(f"replies={replies}: wanted a number of replies, 1 or more")
+        raise ConfigError(f"replies={replies}: wanted a positive number of replies")
     path = write_report(runs[0], options.get("out"), int(replies))
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
     return 0
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 def write_report(run: str, out: str | None = None, replies: int = MAX_REPLIES) -> Path:
     """Write the page about the run in the folder `run` to `out` (by default report.html in the run's folder).
 
-    Returns the page's path. Raises ConfigError for a folder that no run has written.
+    Returns the page's path. Raises ConfigError for a folder without a run.
     """
     folder = run_files.find(run)
     path = folder / "report.html" if out is None else Path(out)
@@ -57,18 +57,18 @@ def write_report(run: str, out: str | None = None, replies: int = MAX_REPLIES) -
 def render(content: dict[str, Any]) -> str:
     """The HTML page for `content` (see `collect`).
 
-    A run's texts can neither become markup nor run: the page builds its elements from JSON, and its content security
+    A run's texts cannot become markup or scripts: the page builds its elements from JSON, and its content security
     policy allows only the script with this hash.
     """
     script = "\n".join(_resource(name) for name in SCRIPTS)
-    pieces = {
+    placeholders = {
         "style": _resource("page.css"),
         "script": script,
         "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "data": _embedded_json(content),
     }
-    # All placeholders in one pass, so that one inside a run's texts is not replaced.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: pieces[match[1]], _resource("page.html"))
+    # In one pass, so that a placeholder inside a run's texts is not replaced.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: placeholders[match[1]], _resource("page.html"))
 
 
 def _resource(name: str) -> str:
@@ -76,6 +76,6 @@ def _resource(name: str) -> str:
 
 
 def _embedded_json(content: dict[str, Any]) -> str:
-    """JSON in which no text can close the script element around it."""
+    """JSON that cannot close the script element around it."""
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

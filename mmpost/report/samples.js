@@ -146,8 +146,8 @@ function drawSamples() {
   };
   byId("filters").append(
     choice("step", [["all", "all"], ...DATA.steps.map((s) => [s, s])], set("step"), FILTERS.step),
-    el("button", { type: "button", title: "earlier step", onclick: turn(-1) }, "\u2039"),
-    el("button", { type: "button", title: "later step", onclick: turn(1) }, "\u203a"),
+    el("button", { type: "button", title: "previous step", onclick: turn(-1) }, "\u2039"),
+    el("button", { type: "button", title: "next step", onclick: turn(1) }, "\u203a"),
     choice("origin", [["all", "all"], ...DATA.origins.map((o) => [o, o])], set("origin")),
     choice("where", names, set("score"), FILTERS.score),
     entry("from", "number", "4.5em", type("low")),

@@ -35,7 +35,7 @@ TORCHRUN_VARIABLES = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
-"""Variables that make a process a rank; they are removed, because a base is trained by a single process."""
+"""Variables of a torchrun rank; they are removed, because a base is trained by a single process."""
 
 
 def cache_dir() -> Path:
@@ -63,7 +63,7 @@ def resolve(name: str, seed: int) -> str:
         return str(_random(name.removeprefix("random-"), seed))
     known = sorted(f.name.removesuffix(".yaml") for f in resources.files("mmpost.configs").joinpath("bases").iterdir())
     if "/" not in name and not Path(name).exists() and (close := difflib.get_close_matches(name, known, n=1)):
-        raise ConfigError(f"model={name}: no base, folder or run of that name; did you mean {close[0]}?")
+        raise ConfigError(f"model={name}: found no base, folder or run of this name; did you mean {close[0]}?")
     return checkpoint.resolve_weights(name)
 
 
@@ -72,10 +72,10 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not folder.exists():
-            # Renamed when complete, so that an interrupted training leaves nothing that looks like a base.
+            # Renamed when complete, so that an interrupted training leaves no incomplete base.
             partial = folder.with_name(f".{folder.name}")
             shutil.rmtree(partial, ignore_errors=True)
-            print(f"model={name}: training this base once, into {folder}", file=sys.stderr)
+            print(f"model={name}: training this base once, cached in {folder}", file=sys.stderr)
             _train(recipe, partial)
             partial.rename(folder)
     return Path(checkpoint.resolve_weights(str(folder)))
@@ -97,15 +97,16 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 
 def _described(file: Path, seed: int) -> Path:
     text = file.read_text(encoding="utf-8")
-    about: dict[str, Any] = parsing.parse_yaml(text, str(file))
-    name = about.pop("model", "")
+    spec: dict[str, Any] = parsing.parse_yaml(text, str(file))
+    name = spec.pop("model", "")
     write = getattr(registry.module(str(name), "mmpost.models"), "write_from_spec", None)
     if write is None:
         raise ConfigError(
-            f"{file}: wanted {{model: NAME, ...}} of a module that can be described, found model: {name!r}"
+            f"{file}: wanted {{model: NAME, ...}} with a module of mmpost.models with write_from_spec, found model: "
+            f"{name!r}"
         )
     versions = [f"{m.__name__} {m.__version__}" for m in (torch, transformers)]
-    return _written(f"{file.stem}-{seed}-{_digest([text, *versions])}", lambda folder: write(folder, about, seed))
+    return _written(f"{file.stem}-{seed}-{_digest([text, *versions])}", lambda folder: write(folder, spec, seed))
 
 
 def _random(architecture: str, seed: int) -> Path:

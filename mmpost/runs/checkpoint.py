@@ -2,7 +2,7 @@
 
 Writing is atomic: a checkpoint is written under a hidden name, synced to disk and renamed. A folder named step-N is
 therefore complete at every moment, even while it is replaced or deleted, and the link `last` points to the newest one
-(`newest`). What a kill leaves behind has a hidden name and is deleted by the next save. Weights are safetensors; other
+(`newest`). Leftovers of a kill have hidden names and are deleted by the next save. Weights are safetensors; other
 tensors are torch files, read with `weights_only`.
 """
 
@@ -44,7 +44,7 @@ class Snapshot:
 def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
     """Write root/step-N and point root/last at it; returns its folder.
 
-    Raises OSError where writing fails (a full disk), with older checkpoints untouched.
+    Raises OSError if writing fails (a full disk); older checkpoints are unaffected.
     """
     root.mkdir(parents=True, exist_ok=True)
     _recover(root)
@@ -56,7 +56,7 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
         (trainer / "state.json").write_text(json.dumps(snapshot.state, indent=1))
         torch.save(dict(snapshot.tensors), trainer / "tensors.pt")
         if getattr(model.module, "peft_config", None):
-            # All that trains, under its names in the module: resuming loads it after the adapters have been added.
+            # All trainable parameters by their names in the module; resuming loads them after adding the adapters.
             trainable = {k: p.detach().contiguous() for k, p in model.module.named_parameters() if p.requires_grad}
             save_file(trainable, trainer / ADAPTERS)
         for path in (*hidden.rglob("*"), hidden):
@@ -68,7 +68,7 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
 
 
 def _place(hidden: Path) -> Path:
-    """Rename the complete checkpoint .step-N to step-N, replacing an older one; also continues after a kill.
+    """Rename the complete checkpoint .step-N to step-N, replacing an older one; also finishes after a kill.
 
     POSIX cannot replace a folder atomically, so `last` points to .step-N while no step-N exists:
     (1) last -> .step-N, (2) step-N -> .step-N.<random>, (3) .step-N -> step-N, (4) last -> step-N. A kill after (1) or
@@ -120,13 +120,13 @@ def newest(root: Path) -> Path | None:
         return renamed.resolve()
     complete = next((f for f in sorted(_steps(root), key=step_of, reverse=True) if _is_complete(f)), None)
     if complete is not None and distributed.rank() == 0:
-        why = f"points to {target}, which does not exist" if target else "is missing"
-        print(f"mmpost: {last} {why}; using {complete.name}, the newest complete checkpoint", file=sys.stderr)
+        reason = f"points to {target}, which does not exist" if target else "is missing"
+        print(f"mmpost: {last} {reason}; using {complete.name}, the newest complete checkpoint", file=sys.stderr)
     return None if complete is None else complete.resolve()
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether all files exist in full length; needed for folders that were copied or damaged after they were saved."""
+    """Whether all files exist and are complete; a folder may have been copied or damaged after it was saved."""
     weights = [*folder.glob("*.safetensors"), *(folder / "trainer").glob("*.safetensors")]
     try:
         json.loads((folder / "trainer" / "state.json").read_text())
@@ -155,7 +155,7 @@ def load(folder: Path) -> Snapshot:
         return Snapshot(json.loads(state.read_text()), torch.load(tensors, map_location="cpu", weights_only=True))
     except (OSError, ValueError, RuntimeError, EOFError, KeyError) as e:
         raise DataError(
-            f"{folder} is not a complete checkpoint ({type(e).__name__}: {e}); name an older one, such as "
+            f"{folder} is not a complete checkpoint ({type(e).__name__}: {e}); use an older one, such as "
             "RUN/checkpoints/step-N"
         ) from e
 

@@ -13,7 +13,7 @@ from mmpost.config.exports import EXPORTS
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 EXCLUDED = ("mmpost.listeners", "mmpost.report", "mmpost.checks", "mmpost.training.media_probe")
-"""Packages and modules that only show or check results."""
+"""Packages and modules that only report or check results."""
 
 
 def fingerprint(*task_files: str) -> str:
@@ -45,7 +45,7 @@ def imported(path: Path) -> Iterator[str]:
     """Modules of mmpost that a file imports anywhere, also inside functions.
 
     `from a import b` yields a and a.b, which may or may not be a module. After `import mmpost as mp`, an attribute of
-    `mp` stands for the module that it comes from.
+    `mp` yields the module that defines it.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -63,7 +63,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def source(name: str) -> Path | None:
-    """The file of a module; None where there is no such module."""
+    """The file of a module; None if there is no such module."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # the parent is a module, not a package

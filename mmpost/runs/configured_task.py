@@ -1,4 +1,4 @@
-"""A task as a run uses it: with the user's rewards and data selection applied to what the task itself defines."""
+"""A task with the user's rewards and data selection applied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConfiguredTask:
         return self.task.best_metric
 
     def stages(self) -> list[Stage]:
-        """All stages, checked. Raises ConfigError for what cannot work together."""
+        """All stages, checked. Raises ConfigError for conflicting settings."""
         stages = list(self.task.stages())
         if self.config.rewards:
             stages = UserRewards.load(self.config.rewards).in_stages(stages)
@@ -49,7 +49,7 @@ def make_task(config: RunConfig) -> Task:
     task_class = registry.exported(registry.module(config.task["name"], "mmpost.tasks"), Task)
     fields = {name: value for name, value in config.task.items() if name != "name"}
     if "data" in fields:
-        raise ConfigError("unknown key task.data; the data section is at the top: data.train, data.test, ...")
+        raise ConfigError("unknown key task.data; data is a top-level section: data.train, data.test, ...")
     return run_config.decode(task_class, {**fields, "data": config.data}, "task.")
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 MAX_LENGTH = 60
-"""Characters up to which a field's value is stored; for a longer one, such as a chat template, its hash is."""
+"""Maximum length of stored field values, in characters; longer ones, such as chat templates, are stored as hashes."""
 
 
 class Recipe(Protocol):
-    """A dataclass of everything that decides how prompts become tokens."""
+    """A dataclass of everything that determines how prompts become tokens."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -25,14 +25,18 @@ class Recipe(Protocol):
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:
     """A recipe as stored in a checkpoint: its hash, and the value (or the hash of a long value) of each field."""
-    fields = {name: _value_or_hash(json.dumps(value)) for name, value in asdict(recipe).items()}
+    values = {name: json.dumps(value) for name, value in asdict(recipe).items()}
+    fields = {
+        name: value if len(value) <= MAX_LENGTH else hashlib.sha256(value.encode()).hexdigest()[:16]
+        for name, value in values.items()
+    }
     return {"recipe": recipe.hash, "recipe_fields": fields}
 
 
 def changed(before: Mapping[str, Any], now: Recipe) -> list[str]:
     """The differences between the recipe in a checkpoint's state and `now`, as one phrase per field; empty if equal.
 
-    Old checkpoints store only the hash; the phrase then says that the fields are unknown.
+    Old checkpoints store only the hash; the only phrase is then about the whole recipe.
     """
     if before.get("recipe", now.hash) == now.hash:
         return []
@@ -42,16 +46,12 @@ def changed(before: Mapping[str, Any], now: Recipe) -> list[str]:
 
 
 def warn(folder: str, now: Recipe) -> None:
-    """Warn on stderr where prompts differ from those of the run that wrote the weights in `folder`, if a run did."""
+    """Warn on stderr if prompts differ from those of the run that wrote the weights in `folder`."""
     state = Path(folder) / "trainer" / "state.json"
     changes = changed(json.loads(state.read_text()), now) if state.is_file() else []
     if changes:
         print(
             f"mmpost: {folder} was trained with prompts built differently, in {'; '.join(changes)}: it may perform "
-            "worse than in training. Remove model.system, model.min_pixels and model.max_pixels to restore them",
+            "worse than in training. Remove model.system, model.min_pixels and model.max_pixels to restore its prompts",
             file=sys.stderr,
         )
-
-
-def _value_or_hash(text: str) -> str:
-    return text if len(text) <= MAX_LENGTH else hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Resuming a run: which changes are refused, and how the remaining steps are divided among its stages."""
+"""Resuming a run: which changes are refused, and how remaining steps are divided among stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resumable(name: str) -> tuple[Path, Path | None]:
     """The run folder that `resume=NAME` refers to, and the checkpoint to continue from.
 
     NAME is a run folder (its newest checkpoint), or RUN/checkpoints/step-N or RUN/checkpoints/last. The checkpoint is
-    None where the run has none yet, so that it starts over.
+    None if the run has none yet; it then starts over.
     """
     path = Path(name)
     if path.parent.name == "checkpoints":
@@ -34,20 +34,20 @@ def check(
     recipe: prompt_recipe.Recipe,
     steps: int,
 ) -> None:
-    """Raise ConfigError where the resumed run would differ from the one that wrote the checkpoint `state`.
+    """Raise ConfigError if the resumed run would differ from the one that wrote the checkpoint `state`.
 
-    `expected`: entries of the state that must be equal; `recipe`: how the model that is loaded builds prompts; `steps`:
-    the length of the run. `resume` and `folder`, for the messages: the argument `resume=`, and the run's folder.
+    `expected`: entries of the state that must be equal; `recipe`: the prompt recipe of the loaded model; `steps`: the
+    length of the run; `resume` and `folder`: the argument `resume=` and the run's folder, for error messages.
     """
     for name, value in expected.items():
         if state[name] != value:
             raise ConfigError(
-                f"{resume}: its {name} is {state[name]!r}, here {value!r}; resume with the settings it was started with"
+                f"{resume}: wanted {name}={state[name]!r}, found {value!r}; resume with the settings of the run"
             )
     changes = prompt_recipe.changed(state, recipe)
     if changes:
         raise ConfigError(
-            f"{resume}: prompts would be built differently than before, in {'; '.join(changes)}; change it back, or "
+            f"{resume}: prompts would be built differently than before, in {'; '.join(changes)}; undo this change, or "
             f"start a new run with model={folder}"
         )
     # A run that was killed after its last step may still lack its final evaluation, so it may be resumed.

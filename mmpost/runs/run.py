@@ -1,4 +1,4 @@
-"""One run: its stages in order, and everything that is written about it."""
+"""One run: its stages in order, its evaluations, logs and checkpoints."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ class Run:
         self.stop = StopSignal()
         self.recorder = StageRecorder(self.folder, self.context, self.stop, self._print)
         self.state = RunState(self.session, self.folder, self.recorder, resumed_from)
-        first = distributed.rank() == 0
+        is_main = distributed.rank() == 0
         token_strings = self.model.token_strings if isinstance(self.model, GenerativeModel) else None
-        self.listeners = Listeners(list(listeners_of(config.log, token_strings)) if first else [])
+        self.listeners = Listeners(list(listeners_of(config.log, token_strings)) if is_main else [])
         self.stages: list[Stage] = []
         self._benches: dict[str, list[Bench]] = {}
 
     def train(self) -> dict[str, Any]:
         """Evaluate, train all stages, evaluate; returns the content of summary.json.
 
-        Stopped by a signal, the run saves a checkpoint and says so in its summary.
+        If stopped by a signal, the run saves a checkpoint and its summary has the status "stopped".
         """
         self._prepare()
         self._open()
@@ -83,13 +83,13 @@ class Run:
             reason = f"{type(e).__name__}: {e}"
             raise
         finally:
-            ended = self._close(status, reason)
-        return ended
+            content = self._close(status, reason)
+        return content
 
     # Stages.
 
     def _prepare(self) -> None:
-        """Make the stages and apply adapters and freezing, so that every mistake shows before anything is computed."""
+        """Create the stages, add adapters and freeze parameters; all mistakes are reported before any computation."""
         self.stages = self.task.stages()
         names = [stage.name for stage in self.stages]
         reference.check(self.stages)
@@ -97,7 +97,7 @@ class Run:
         if unknown:
             raise ConfigError(f"stages.{unknown[0]}: the task has the stages {names}")
         self.state.check_resumable(names)
-        # Every rank initializes the same adapters; what ranks sample afterwards differs between them.
+        # All ranks initialize the same adapters; afterwards their random numbers differ.
         torch.manual_seed(self.config.seed)
         self.session.apply_model_settings()
         for stage in self.stages:
@@ -117,8 +117,8 @@ class Run:
         interrupted = self.state.interrupted_stage
         self.state.keep_loaded_weights(self.stages)
         for stage in self.stages:
-            runs = self.state.steps_per_stage[stage.name] or stage.objective is None
-            if runs:
+            is_run = self.state.steps_per_stage[stage.name] or stage.objective is None
+            if is_run:
                 self._edit(stage)
             if interrupted is not None and stage.name != interrupted:
                 # This stage ended before the checkpoint; only its edits are applied again.
@@ -126,7 +126,7 @@ class Run:
                     digest = pending.state["made"][stage.name]
                     self.recorder.load(self.recorder.resolve_source(stage), digest)
                 continue
-            if runs:
+            if is_run:
                 self._run_stage(self.recorder.resolve_source(stage), resumes=stage.name == interrupted)
                 if self.stop.requested:
                     return
@@ -165,11 +165,12 @@ class Run:
             reference.begin_stage(self.context, stage, self.stages, self._reference_weights)
         state.pending = None
         engine = LocalEngine(self.model.module, state.update)
-        until = trainer.StopCondition(state.steps_per_stage[stage.name], self.stop, self.config.max_zero_gradient_steps)
-        trainer.train_stage(self.context, batcher, engine, state.progress, until, partial(self._after_step, stage))
+        steps = state.steps_per_stage[stage.name]
+        condition = trainer.StopCondition(steps, self.stop, self.config.max_zero_gradient_steps)
+        trainer.train_stage(self.context, batcher, engine, state.progress, condition, partial(self._after_step, stage))
 
     def _generate_dataset(self, stage: Stage, resumes: bool) -> None:
-        """Run a stage without objective, or what is missing of its output."""
+        """Run or resume a stage without objective."""
         if resumes:
             self.state.restore()
         else:
@@ -181,7 +182,7 @@ class Run:
         self.recorder.record(stage, self.state.base_hash or self.config.model.name, self.model.recipe.hash)
 
     def _cache_reference_logprobs(self, stage: Stage) -> None:
-        # The log-probs of a reference that moves are never needed twice.
+        # Log-probs of a reference that is synchronized with the policy are never reused.
         if not reference.needs_reference(stage) or not self.context.reuse or stage.reference_sync is not None:
             return
         identity = (self.state.base_hash, self.config.model, [s.edits for s in self.stages])
@@ -190,7 +191,7 @@ class Run:
         )
 
     def _reference_weights(self, name: str) -> dict[str, torch.Tensor]:
-        """The weights of another model, opened with this run's settings on the CPU."""
+        """The weights of another model, loaded on the CPU with this run's settings."""
         changes = {"name": name, "device": "cpu", "attn_implementation": "sdpa"}
         settings = self.config.model.model_copy(update=changes)
         model = open_model(base_models.resolve(name, self.config.seed), settings, self.config.compute)
@@ -255,10 +256,10 @@ class Run:
         self.listeners.on_start(self.folder, self._resolved(), self.config.steps)
 
     def _close(self, status: str, reason: str) -> dict[str, Any]:
-        # A rank that failed is alone here: the other ranks' rows are gathered only where all of them arrive.
+        # A rank that failed is alone here, so rows are gathered only if no rank failed.
         messages = list(self.context.skipped)
         skipped = distributed.gather(messages) if status == "done" else [messages]
-        ended: dict[str, Any] = {
+        content: dict[str, Any] = {
             "status": status,
             "reason": reason,
             **self.state.results,
@@ -275,18 +276,18 @@ class Run:
             "versions": summary.versions(),
         }
         if distributed.rank() == 0:
-            summary.write(self.folder, ended)
-            self.listeners.on_end(ended)
-            summary.print_summary(self.folder, ended)
+            summary.write(self.folder, content)
+            self.listeners.on_end(content)
+            summary.print_summary(self.folder, content)
         distributed.stop()
-        return ended
+        return content
 
     def _resolved(self) -> dict[str, Any]:
-        """All settings as they apply, so that `config=RUN/config.yaml` repeats the run."""
+        """All settings with defaults resolved, so that `config=RUN/config.yaml` repeats the run."""
         resolved = self.config.model_dump(mode="json")
         task = self.task.task.model_dump(mode="json", exclude={"data"})
         resolved["task"] = {"name": self.config.task["name"], **task}
-        # An `optim` field that a stage of the task sets must stay open to the stage; all others are written out.
+        # An `optim` field that a stage of the task sets must stay unset; all others are written out.
         by_stages = {name for stage in self.stages for name in stage.optim} - self.config.optim.model_fields_set
         resolved["optim"] = {name: value for name, value in resolved["optim"].items() if name not in by_stages}
         return resolved

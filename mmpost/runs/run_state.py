@@ -1,4 +1,4 @@
-"""What a checkpoint stores of a run besides its weights: saved after a step, restored when the run is resumed."""
+"""The state of a run besides its weights: saved in checkpoints, restored when the run is resumed."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ PROGRESS = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_grad
 
 
 class RunState:
-    """The mutable state of a run, its checkpoints, and what resuming one restores."""
+    """The mutable state of a run: saves it in checkpoints and restores it."""
 
     def __init__(self, session: Session, folder: Path, recorder: StageRecorder, resumed_from: Path | None) -> None:
-        """`resumed_from`: the checkpoint to continue from. Raises DataError where it is incomplete."""
+        """`resumed_from`: the checkpoint to continue from. Raises DataError if it is incomplete."""
         self.session, self.folder, self.recorder, self.resumed_from = session, folder, recorder, resumed_from
         self.base_hash = checkpoint.weights_hash(session.base)
-        self.pending = self._load(resumed_from) if resumed_from else None
-        """The checkpoint's content until the stage that it interrupted has been entered again."""
+        snapshot = checkpoint.load(resumed_from) if resumed_from else None
+        self.pending = Snapshot(upgrade_state(snapshot.state), snapshot.tensors) if snapshot else None
+        """The checkpoint's content, until the interrupted stage is resumed."""
         self.progress = StageProgress()
         self.update: Update | None = None
         self.steps_per_stage: dict[str, int] = {}
         self.results: dict[str, Any] = {}
-        """Evaluations so far, as summary.json will hold them."""
+        """Evaluations so far, as in summary.json."""
         self._last_stamp = checkpoint.stamp(self.pending) if self.pending else ""
         self._weights: dict[str, torch.Tensor] = {}
         self._started, self._earlier_seconds = time.time(), 0.0
@@ -47,14 +48,9 @@ class RunState:
             self.results, self._earlier_seconds = dict(self.pending.state["results"]), self.pending.state["wall_s"]
             self.results.pop("eval_after", None)
 
-    @staticmethod
-    def _load(folder: Path) -> Snapshot:
-        snapshot = checkpoint.load(folder)
-        return Snapshot(upgrade_state(snapshot.state), snapshot.tensors)
-
     @property
     def interrupted_stage(self) -> str | None:
-        """The stage in which the checkpoint was written."""
+        """The stage during which the checkpoint was written."""
         return self.pending.state["stage"] or None if self.pending else None
 
     def wall_seconds(self) -> float:
@@ -64,7 +60,7 @@ class RunState:
     # Saving.
 
     def save(self, stages: Sequence[str], best: bool = False, last: bool = False) -> None:
-        """Write a checkpoint. A full disk costs this checkpoint but not the run, unless it is the last one."""
+        """Write a checkpoint. If writing fails, the run continues without it, unless it is the last one."""
         context, settings = self.session.context, self.session.config.checkpoint
         rollout_batch = distributed.gather(sample_io.pack(self.progress.samples))
         rng = distributed.gather(torch.get_rng_state())
@@ -109,7 +105,7 @@ class RunState:
     # Resuming.
 
     def check_resumable(self, stages: Sequence[str]) -> None:
-        """Raise ConfigError where continuing from the checkpoint would give another run than the one it belongs to."""
+        """Raise ConfigError if the run resumed from the checkpoint would differ from the original one."""
         if self.pending is None:
             return
         expected: Mapping[str, Any] = {
@@ -122,7 +118,7 @@ class RunState:
         resume.check(str(self.resumed_from), self.folder, self.pending.state, expected, model.recipe, steps)
 
     def keep_loaded_weights(self, stages: Sequence[Stage]) -> None:
-        """Copy the loaded weights before edits run again: what an edit initializes (a head) must not stay fresh."""
+        """Copy the loaded weights before edits are applied again, since edits may initialize weights (a head) anew."""
         if self.interrupted_stage and any(stage.edits for stage in stages):
             self._weights = resume.weights(self.session.model.module)
 

@@ -1,4 +1,4 @@
-"""What every command that computes works with: the task, the model, and the context of its transforms."""
+"""The task, the model and the context of transforms, for every command that loads a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Session:
     config: RunConfig
     task: ConfiguredTask
     base: str
-    """The folder or hub id of the weights that `model.name` stands for."""
+    """The folder or hub id of the weights that `model.name` resolves to."""
     model: Model
     context: TrainingContext
 
@@ -42,17 +42,17 @@ class Session:
             Freeze(self.config.model.freeze)(self.model)
 
     def preview_stage(self, stage: Stage) -> None:
-        """Prepare the context for running transforms of `stage` outside of training."""
+        """Prepare the context for running the transforms of `stage` outside of training."""
         if reference.needs_reference(stage):
             self.context.snapshot_weights("reference")
         self.context.scope = stage.name
 
 
 def open_session(config: RunConfig, task: ConfiguredTask | None = None, weights: str | None = None) -> Session:
-    """Open the task and the model that `config` names, on every rank of a torchrun launch.
+    """Load the task and the model of `config`, on every rank of a torchrun launch.
 
-    `weights`: a folder to load instead of what `model.name` stands for (a checkpoint, when resuming). Whoever opens a
-    session calls `distributed.stop()` at its end. Raises ConfigError for what cannot be loaded or does not fit.
+    `weights`: a folder to load instead of `model.name` (a checkpoint, when resuming). The caller must call
+    `distributed.stop()` at the end. Raises ConfigError for a model that cannot be loaded, or invalid settings.
     """
     task = task or ConfiguredTask.load(config)
     if config.compute.threads:
@@ -74,7 +74,7 @@ def open_session(config: RunConfig, task: ConfiguredTask | None = None, weights:
 
 
 def load_model(name: str, **settings: Any) -> Model:
-    """The model that `model=name` means on the command line, with the fields of the `model` section as arguments."""
+    """Load a model as `model=name` does, with fields of the `model` section as keyword arguments."""
     model_settings = run_config.decode(ModelSettings, {"name": name, **settings}, "model.")
     folder = base_models.resolve(name, 0)
     model = open_model(folder, model_settings, ComputeSettings())
@@ -83,9 +83,9 @@ def load_model(name: str, **settings: Any) -> Model:
 
 
 def require_generative(session: Session) -> None:
-    """Raises ConfigError for a model that writes no replies."""
+    """Raise ConfigError for an embedding model."""
     if not isinstance(session.model, GenerativeModel):
         raise ConfigError(
             f"model={session.config.model.name}: wanted a chat model, which writes replies, found an embedding model; "
-            "take another model, or a command that needs no replies (train, eval, check, show)"
+            "use a chat model, or a command that needs no replies (train, eval, check, show)"
         )

@@ -1,4 +1,4 @@
-"""The outcome of a run: summary.json, and what is printed at its end."""
+"""The outcome of a run: summary.json and the printed summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmpost.core import run_files
 from mmpost.training.evaluation import table
 
 MAX_NAMED_ROWS = 100
-"""Skipped rows that the summary lists by name."""
+"""Maximum number of skipped rows listed in the summary."""
 LIBRARIES = ("mmpost", "torch", "torchvision", "transformers", "tokenizers", "peft", "numpy")
 
 
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def skipped_rows(messages: Iterable[str]) -> dict[str, Any]:
-    """The summary's section on skipped rows, given a message for each; empty where none was skipped."""
+    """The summary's section on skipped rows, given a message for each; empty if none was skipped."""
     rows = list(dict.fromkeys(messages))
     return {"skipped": {"rows": len(rows), "named": rows[:MAX_NAMED_ROWS]}} if rows else {}
 
@@ -39,9 +39,9 @@ def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Print the scores of a finished run, its folder, and how to resume it if it was stopped."""
     console = Console()
     status = summary["status"]
-    shown = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
-    if shown and status == "done":
-        console.print(table("test split", shown))
+    scores = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
+    if scores and status == "done":
+        console.print(table("test split", scores))
     console.print(f"{status}: {folder}", highlight=False, soft_wrap=True)
     if status == "stopped":
         console.print(f"resume with: mmpost train resume={folder}", highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Data selection for any task: restrict the sources of its stages by a manifest, or by a measuring stage in the run.
+"""Data selection for any task: filter the sources of its stages by a manifest, or by a measuring stage in the run.
 
-`select.by=...` puts a data-generation stage that measures the samples before the stages that train on them;
-`data.manifest=...` uses what an earlier `mmpost select` measured.
+`select.by=...` inserts a data-generation stage that measures the samples before the stages that train on them;
+`data.manifest=...` uses the measurements of an earlier `mmpost select`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NAME = "select"
 def apply_selection(
     stages: Sequence[Stage], select: Mapping[str, Any], data: DataSettings, seed: int
 ) -> Sequence[Stage]:
-    """The stages of a task, restricted to the samples that `select`, `data.manifest` or `data.max_samples` leave.
+    """The stages of a task, restricted to the samples selected by `select`, `data.manifest` or `data.max_samples`.
 
-    `seed` decides which samples remain where `data` asks for a random subset. Raises ConfigError for contradictory
+    `seed` determines random subsets of `data`. Raises ConfigError for contradictory
     settings, and DataError for a manifest that does not match the data.
     """
     if select and data.manifest:
         raise ConfigError(
-            "select measures the samples in this run, data.manifest uses an earlier measurement: leave one out"
+            "select measures the samples in this run, data.manifest uses an earlier measurement: remove one of them"
         )
     if select:
         return list(_with_measuring_stage(stages, select, data, seed))
@@ -62,9 +62,9 @@ def measuring_stage(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple
     if target is None:
         raise ConfigError("select measures samples by the rewards of rollouts, and no stage of the task scores any")
     selector = _selector(select, target)
-    steps = list(target.transforms[: max(_score_positions(target)) + 1])
-    steps = [t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t for t in steps]  # type: ignore[attr-defined]
-    return Stage(NAME, target.source, None, target.batch_size, (*steps, selector), gold=target.gold), target  # type: ignore[arg-type]
+    transforms = list(target.transforms[: max(_score_positions(target)) + 1])
+    transforms = [t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t for t in transforms]  # type: ignore[attr-defined]
+    return Stage(NAME, target.source, None, target.batch_size, (*transforms, selector), gold=target.gold), target  # type: ignore[arg-type]
 
 
 def _score_positions(stage: Stage) -> list[int]:
@@ -76,7 +76,7 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
     fields = dict(select)
     name = fields.pop("by", None)
     if not isinstance(name, str):
-        raise ConfigError(f"wanted select.by=NAME, found {name!r}; there are {', '.join(SELECTORS)}, or file.py:Class")
+        raise ConfigError(f"wanted select.by=NAME, found {name!r}; available: {', '.join(SELECTORS)}, or file.py:Class")
     cls: Any = SELECTORS[name] if name in SELECTORS else registry.member(name, "mmpost.transforms")
     bases: list[Any] = list(getattr(cls, "__mro__", ()))
     if not {Selector, Settings} <= {*bases} or "k" not in cls.model_fields:
@@ -87,7 +87,7 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
     selector = run_config.decode(cls, fields, "select.")
     declared = [gold.reward for gold in stage.gold if gold.reward is not None]
     if declared and "right" in cls.model_fields and getattr(selector, "right") is None:  # noqa: B009
-        # The declared rewards are those of the weighted sum; they say nothing about single scores.
+        # Declared rewards are weighted sums of scores, so they set no threshold for a single score.
         scores = {getattr(selector, "score", None), *getattr(selector, "discrete", ())}
         if REWARD in scores:
             selector = selector.model_copy(update={"right": min(declared)})
@@ -114,7 +114,7 @@ def _selected(data: DataSettings, seed: int, source: Source, recording: Generate
 
 
 def _filtered_by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> list[Stage]:
-    """The stages; those whose source has samples of the manifest are restricted to what it keeps."""
+    """The stages; sources with samples of the manifest are restricted to those that it keeps."""
     uids = {record.uid for record in manifest.records}
     order = "given" if data.order == "manifest" else "shuffled"
     # By id of the source: stages may share one, and indexing it reads all of its samples.
@@ -144,7 +144,7 @@ def _filtered_by_manifest(stages: Sequence[Stage], manifest: Manifest, data: Dat
 def _subset(
     stage: Stage, manifest: Manifest, index_of: Mapping[str, int], data: DataSettings, seed: int
 ) -> Subset | None:
-    """What the manifest leaves of a stage's source; None if it lists none of its samples."""
+    """The samples of a stage's source that the manifest keeps; None if it lists none of them."""
     listed = [replace(record, index=index_of[record.uid]) for record in manifest.records if record.uid in index_of]
     if not listed:
         return None

@@ -30,8 +30,8 @@ class Manifest:
     records: Sequence[SampleRecord]
     """In the order of the file; the column "kept" (1 or 0) is the verdict."""
     provenance: Mapping[str, Any]
-    """What `write` put into the first line; empty for a manifest written by hand, which need not list the samples that
-    it drops."""
+    """The first line that `write` wrote; empty for a manifest written by hand, which need not list the samples that it
+    drops."""
 
 
 def read(name: str) -> Manifest:
@@ -79,9 +79,9 @@ def ordered(records: Sequence[SampleRecord]) -> list[SampleRecord]:
 
 
 def conflicts(stage: Stage) -> dict[str, str]:
-    """What training on the samples selected by `stage` must not be combined with, and why.
+    """Conflicts of training on the samples selected by `stage`, with reasons.
 
-    The names of columns or transforms, with "SELECTOR: reason": see `refuse_selection_conflicts`.
+    Maps names of columns or transforms to "SELECTOR: reason"; see `refuse_selection_conflicts`.
     """
     reasons = {}
     for transform in (t for t in stage.transforms if isinstance(t, Transform)):
@@ -99,7 +99,7 @@ def counts(records: Sequence[SampleRecord]) -> dict[str, int]:
 
 
 def format_counts(records: Sequence[SampleRecord]) -> str:
-    """`counts` for people, such as "10 samples, 6 kept (60.0%), 1 unusable"."""
+    """`counts` as text, such as "10 samples, 6 kept (60.0%), 1 unusable"."""
     n = counts(records)
     kept = f", {n['kept']} kept ({n['kept'] / max(1, n['samples']):.1%})" if "kept" in n else ""
     return f"{n['samples']} samples{kept}, {n['lost']} unusable"

@@ -41,8 +41,8 @@ def record_stage(
 ) -> Recording | None:
     """Apply the stage's transforms to each sample of its source and record the results in `file`, on rank 0.
 
-    Continues a partial recording and yields the same bytes as an uninterrupted one: batches always have the same
-    samples, whether or not some of them are recorded already, and random numbers depend only on seed, stage and uid.
+    Resumes a partial recording; the file has the same bytes as an uninterrupted one, because batches always have the
+    same samples, recorded already or not, and random numbers depend only on seed, stage and uid.
     Returns None if `stop` was requested before the last batch.
 
     Raises DataError for a sample that cannot be read, unless the context skips those: then it is recorded as dropped.
@@ -52,7 +52,7 @@ def record_stage(
     index_of = {uid: index for index, uid in done.items()}
     source, size = PrefetchingSource(stage.source), len(stage.source)
     batches = [range(start, min(start + stage.batch_size, size)) for start in range(0, size, stage.batch_size)]
-    # A batch that was recorded in part runs again as a whole: the results of its samples may depend on one another.
+    # A partly recorded batch is repeated as a whole: the results of its samples may depend on one another.
     batches = [indices for indices in batches if any(i not in done for i in indices)]
     last_message = time.monotonic()
     for number, indices in enumerate(batches):
@@ -86,7 +86,7 @@ def finalize(stage: Stage, complete: Recording) -> Recording:
 def _process(
     stage: Stage, context: TrainingContext, source: PrefetchingSource, indices: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The lines of the samples at `indices`. The context keeps no trace of them, except which ones it skipped."""
+    """The lines of the samples at `indices`. The context's state is unaffected, except for its skipped samples."""
     samples: dict[int, Sample] = {}
     rows: dict[int, dict[str, Any]] = {}
     with context.isolated(stage.name):
@@ -147,7 +147,7 @@ class StageRecorder:
         """By stage name: hashes of the files, which checkpoints store."""
 
     def record(self, stage: Stage, base: str, recipe: str) -> bool:
-        """Run a data-generation stage, or what is missing of it; whether it is complete.
+        """Run or resume a data-generation stage; returns whether it is complete.
 
         `base`: hash of the base model; `recipe`: hash of how prompts are built.
         """
@@ -158,7 +158,7 @@ class StageRecorder:
         )
 
         def log_mismatch(differences: list[str]) -> None:
-            self.log(f"stage {stage.name}: recorded data differs in {'; '.join(differences)}; recording it again")
+            self.log(f"stage {stage.name}: recorded data differs in {'; '.join(differences)}; recording again")
 
         file = self.folder / f"{stage.name}.jsonl"
         complete = record_stage(stage, self.context, file, provenance, log_mismatch, self.stop, self.log)
@@ -171,7 +171,7 @@ class StageRecorder:
         file = self.folder / f"{stage.name}.jsonl"
         if not file.exists() or Recording(file, stage.source).digest() != digest:
             raise ConfigError(
-                f"{file}: wanted what stage {stage.name!r} recorded before the checkpoint, found "
+                f"{file}: wanted the recording of stage {stage.name!r} at the checkpoint, found "
                 f"{'another file' if file.exists() else 'no file'}; restore it, or start a new run"
             )
         self._add(stage, finalize(stage, Recording(file, stage.source)))
@@ -185,7 +185,7 @@ class StageRecorder:
         return replace(stage, source=source)
 
     def summary(self) -> dict[str, Any]:
-        """For the run's summary: the sample counts of each recording."""
+        """The sample counts of each recording, for the run's summary."""
         counts = {name: manifest.counts(complete.records) for name, complete in self.recordings.items()}
         return {"made": counts} if counts else {}
 

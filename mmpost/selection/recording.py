@@ -28,8 +28,8 @@ FORMAT = 1
 def provenance(stage: Stage, **more: Any) -> dict[str, Any]:
     """Everything that determines the content of a stage's recording, as JSON data.
 
-    Two recordings with equal provenance have equal content. `more`: what the stage does not know, such as policy, seed
-    and step.
+    Two recordings with equal provenance have equal content. `more`: what the stage does not determine, such as policy,
+    seed and step.
     """
     return {
         "format": FORMAT,
@@ -58,16 +58,16 @@ def described(value: Any) -> Any:
 
 
 def begin(file: Path, expected: Mapping[str, Any], on_mismatch: Callable[[list[str]], None]) -> dict[int, str]:
-    """Start or continue a recording with provenance `expected`; returns the uids that it has already, by index.
+    """Start or resume a recording with provenance `expected`; returns the recorded uids by index.
 
-    Removes a partial last line. If the file has another provenance, `on_mismatch` gets the differences: it may raise;
-    otherwise the file is overwritten.
+    Removes a partial last line. If the file has another provenance, `on_mismatch` is called with the
+    differences; unless it raises, the file is overwritten.
     """
     first = next(_lines(file), None) if _remove_partial_line(file) else None
     if first is not None:
-        # A recording of an earlier version may use names that have been renamed since.
-        was, now = upgrade_described(first[1].get("made", {})), json.loads(json.dumps(expected))
-        differences = [f"{k} (was {was.get(k)!r:.80}, now {now[k]!r:.80})" for k in now if was.get(k) != now[k]]
+        # Recordings of earlier versions may use old names.
+        old, new = upgrade_described(first[1].get("made", {})), json.loads(json.dumps(expected))
+        differences = [f"{k} (was {old.get(k)!r:.80}, now {new[k]!r:.80})" for k in new if old.get(k) != new[k]]
         if not differences:
             return {record.index: record.uid for _, record in _records(file)}
         on_mismatch(differences)
@@ -103,7 +103,7 @@ def dropped_row(index: int, uid: str, reason: str) -> dict[str, Any]:
 
 
 def append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append lines and sync them to disk: what is recorded survives a crash right after this call."""
+    """Append lines and sync them to disk: they survive a crash right after this call."""
     with file.open("ab") as out:
         out.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
         out.flush()
@@ -142,7 +142,7 @@ class Recording:
         if sample.uid != record.uid:
             raise DataError(
                 f"{self.file}: wanted sample {record.uid!r} at {record.index} of the source, found {sample.uid!r}; the "
-                "data has changed since it was recorded: restore it, or record again"
+                "data has changed since the recording: restore it, or record again"
             )
         with self.file.open("rb") as lines:
             lines.seek(self._offsets[number])
@@ -152,11 +152,11 @@ class Recording:
         ]
         unpacked = sample_io.unpack([{**row, "replies": replies}], {record.uid: sample})
         assert unpacked is not None
-        # Not the columns of the file: those of the record include what `add_columns` added.
+        # The record's columns rather than the file's: they include those of `add_columns`.
         return replace(unpacked[0], columns=record.columns)
 
     def digest(self) -> str:
-        """SHA-256 of the file: a resumed run must find the same."""
+        """SHA-256 of the file, which must be unchanged when a run is resumed."""
         sha = hashlib.sha256()
         with self.file.open("rb") as f:
             while block := f.read(1 << 20):
@@ -165,7 +165,7 @@ class Recording:
 
 
 class _Samples(Indexed):
-    """The samples of a recording at some positions of its records."""
+    """A subset of the samples of a recording."""
 
     def __init__(self, recording: Recording, numbers: Sequence[int]) -> None:
         self.recording, self.numbers = recording, numbers
@@ -198,9 +198,7 @@ def _lines(file: Path) -> Iterator[tuple[int, Any]]:
             try:
                 content = json.loads(line)
             except ValueError as e:
-                raise DataError(
-                    f"{file}:{number}: wanted a JSON object, found {line[:60]!r}; move the file away"
-                ) from e
+                raise DataError(f"{file}:{number}: wanted a JSON object, found {line[:60]!r}; remove the file") from e
             yield offset, content
             offset += len(line)
 

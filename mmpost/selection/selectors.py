@@ -1,8 +1,8 @@
 """Selectors: which samples are worth training on, measured by several sampled replies to each.
 
-They are the last transform of a data-generation stage: `__call__` measures each sample on its own and writes sample
-columns; `finalize` derives the verdicts once all samples are measured. The verdicts depend only on recorded columns, so
-there is no state that a checkpoint would have to save.
+A selector is the last transform of a data-generation stage: `__call__` measures each sample and writes sample columns;
+`finalize` derives the verdicts once all samples are measured. Verdicts depend only on recorded columns, so checkpoints
+store no state of a selector.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmpost.errors import ConfigError
 from mmpost.types import Context, Reply, Sample, SampleRecord, Selector
 
 REWARD = "reward"
-"""The score name that stands for the reply's reward, the weighted sum of its scores."""
+"""The name of the reply's reward, the weighted sum of its scores."""
 ROUNDING = 1e-9
 """Tolerance of comparisons of scores, which are sums of fractions."""
 
@@ -34,7 +34,7 @@ class _ScoreSelector(Selector, Settings):
     """Writes statistics of the sampled replies' scores to each sample, and drops the tokens of the replies.
 
     Sample columns: k, the number of sampled replies, and for each score NAME that applies n/NAME (replies that have
-    it), right/NAME (how many of them are right), mean/NAME and std/NAME (population standard deviation).
+    it), right/NAME (how many of them are correct), mean/NAME and std/NAME (population standard deviation).
     """
 
     makes: ClassVar[tuple[str, ...]] = ("k",)
@@ -42,8 +42,8 @@ class _ScoreSelector(Selector, Settings):
     k: int = Field(default=8, ge=1)
     """Replies sampled per sample."""
     right: float | None = None
-    """A reply is right if it scores at least this. By default 1 for a named score; for the reward, what the stage's
-    `gold` declares as the reward of a correct reply."""
+    """Minimum score of a correct reply. By default 1 for a named score; for the reward, the reward of a correct reply
+    that the stage's `gold` declares."""
 
     @property
     @abstractmethod
@@ -69,33 +69,33 @@ class _ScoreSelector(Selector, Settings):
         return replace(sample, replies=replies, columns={**sample.columns, **columns})
 
     def _threshold(self, name: str) -> float:
-        """The lowest score of a right reply."""
+        """The minimum score of a correct reply."""
         if self.right is not None:
             return self.right
         if name != REWARD:
             return 1.0
         raise ConfigError(
-            f"{type(self).__name__} needs the lowest reward of a right reply, and the task declares none; set right "
-            "(such as right=0.9), or name a score that is 1 for a right reply"
+            f"{type(self).__name__} needs the minimum reward of a correct reply, and the task declares none; set "
+            "right (such as right=0.9), or name a score that is 1 for a correct reply"
         )
 
 
 class InstanceFilter(_ScoreSelector):
     """Rollout-based instance filtering (RIF, arXiv 2507.05386): drop samples that the policy never gets right.
 
-    A sample is kept iff min_correct <= its right replies <= max_correct. One that cannot be read is never kept.
+    Keeps a sample iff min_correct <= number of correct replies <= max_correct; never keeps an unreadable one.
     """
 
     conflicts: ClassVar[Mapping[str | type, str]] = {
-        "injected": "it drops the samples whose every rollout is wrong, from which an injected truth would teach most"
+        "injected": "it drops the samples without a correct rollout, for which an injected truth is most useful"
     }
 
     score: str = REWARD
-    """The score that tells right replies: the name of one, or the reward as in training."""
+    """The score that decides whether a reply is correct: a score's name, or the reward of training."""
     min_correct: int = Field(default=1, ge=0)
-    """Keep samples with at least this many right replies."""
+    """Keep samples with at least this many correct replies."""
     max_correct: int | None = None
-    """Keep samples with at most this many right replies; k - 1 also drops solved samples. By default no limit."""
+    """Keep samples with at most this many correct replies; k - 1 also drops solved samples. By default no limit."""
 
     @model_validator(mode="after")
     def _consistent(self) -> InstanceFilter:
@@ -109,26 +109,28 @@ class InstanceFilter(_ScoreSelector):
 
     def finalize(self, records: Sequence[SampleRecord]) -> Columns:
         """The column kept (1 or 0) for each record."""
-        most = math.inf if self.max_correct is None else self.max_correct
+        maximum = math.inf if self.max_correct is None else self.max_correct
         counts = {record.uid: record.columns.get(f"right/{self.score}", 0.0) for record in records}
         dropped = {record.uid for record in records if record.drop_reason}
-        return {uid: {"kept": float(self.min_correct <= n <= most and uid not in dropped)} for uid, n in counts.items()}
+        return {
+            uid: {"kept": float(self.min_correct <= n <= maximum and uid not in dropped)} for uid, n in counts.items()
+        }
 
 
 class VarianceSelection(_ScoreSelector):
     """Keep samples whose replies differ in their scores (Temporal-R1): only their groups have a gradient.
 
-    A discrete score keeps a sample iff some of its replies are right and some are not. A continuous score keeps the
+    A discrete score keeps a sample iff some but not all of its replies are correct. A continuous score keeps the
     fraction `top` with the largest standard deviation, separately for each set of scores that samples have (which tells
     apart types of questions), provided that their mean lies within `means`. One score is enough to keep a sample.
     """
 
     conflicts: ClassVar[Mapping[str | type, str]] = {
-        "injected": "it drops the samples whose every rollout is wrong, from which an injected truth would teach most"
+        "injected": "it drops the samples without a correct rollout, for which an injected truth is most useful"
     }
 
     discrete: tuple[str, ...] = (REWARD,)
-    """Scores that are right or wrong, by name; `reward` is the weighted sum of all scores."""
+    """Names of binary scores (correct or not); `reward` is the weighted sum of all scores."""
     continuous: tuple[str, ...] = ()
     """Scores on a scale, higher is better, such as an IoU."""
     top: float = Field(default=0.5, gt=0, le=1)
@@ -161,7 +163,7 @@ class VarianceSelection(_ScoreSelector):
         return {record.uid: {"kept": float(record.uid in kept)} for record in records}
 
     def _is_mixed(self, record: SampleRecord, name: str) -> bool:
-        """Whether some replies are right and some are not."""
+        """Whether some but not all replies are correct."""
         right, n = record.columns.get(f"right/{name}", 0.0), record.columns.get(f"n/{name}", 0.0)
         return 1 <= right <= n - 1 and not record.drop_reason
 
@@ -187,7 +189,7 @@ class Difficulty(_ScoreSelector):
     score: str = REWARD
     """The score whose mean over the replies measures how easy a sample is."""
     right: float | None = 1.0
-    """A reply is right if it scores at least this; only reported, the order does not depend on it."""
+    """Minimum score of a correct reply; only reported, the order does not depend on it."""
 
     @property
     def names(self) -> tuple[str, ...]:

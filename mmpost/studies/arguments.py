@@ -36,18 +36,18 @@ class StudyArguments:
         return cls(options, settings)
 
     def get(self, option: str) -> str:
-        """The option's text; empty if it is not given."""
+        """The option's text; empty if not given."""
         return self.options.get(option, "")
 
     def names(self, option: str) -> list[str] | None:
-        """The names in a comma-separated option; None if it is not given."""
+        """The names in a comma-separated option; None if not given."""
         return [name for name in self.options[option].split(",") if name] if option in self.options else None
 
     def count(self, option: str, default: int) -> int:
         """The option as a positive integer. Raises ConfigError for any other text."""
         text = self.options.get(option, str(default))
         if not text.isdigit() or not int(text):
-            raise ConfigError(f"{option}={text}: wanted a whole number from 1")
+            raise ConfigError(f"{option}={text}: wanted a positive integer")
         return int(text)
 
     @property

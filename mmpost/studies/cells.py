@@ -37,7 +37,7 @@ class Result:
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended: it is done, or failed in training, as it would again."""
+        """Whether the run is done, or failed in training (then a repetition would fail, too)."""
         summary = run_files.read_json(self.folder / "summary.json")
         return summary.get("status") == "done" or str(summary.get("reason", "")).startswith("TrainError")
 
@@ -97,10 +97,10 @@ class Runner:
     log: Callable[[str], None] = print
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _slots: list[int] = field(default_factory=list)
-    """Free ones of the `jobs` slots, each of which has its GPU."""
+    """The free ones of the `jobs` slots, each with its own GPU."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _protected: set[Path] = field(default_factory=set)
-    """Folders of runs whose weights other runs have yet to start from."""
+    """Folders of runs whose weights are still needed to start other runs."""
 
     @classmethod
     def from_arguments(cls, arguments: StudyArguments, folder: Path, model: str, tasks: Iterable[str]) -> Runner:
@@ -118,7 +118,7 @@ class Runner:
     def run(self, cells: Sequence[Cell]) -> list[Result]:
         """The results of independent cells, in order.
 
-        Raises TrainError naming the log of a cell whose process died; cells that finished before are kept.
+        Raises TrainError, with the end of the log, if the process of a cell dies; finished cells are kept.
         """
         return [result for (result,) in self.run_chains([[cell] for cell in cells])]
 
@@ -128,7 +128,7 @@ class Runner:
         A start that several cells share is trained once.
         """
         chains = [[cell] if start is None else [start, cell] for start, cell in pairs]
-        # One chain for each start whose weights are needed. These go first; the start keeps its weights for the others.
+        # One chain for each start whose weights are needed runs first; the start's weights are kept for the others.
         first_chains: dict[Path, Sequence[Cell]] = {}
         for chain in chains:
             results = self._results(chain)
@@ -166,13 +166,13 @@ class Runner:
     def _run_chain(self, cells: Sequence[Cell]) -> list[Result]:
         results = self._results(cells)
         missing = _missing(results)
-        for place, result in enumerate(results):
-            if missing[place]:
-                self._train(result, results[place - 1].folder if place else None)
+        for i, result in enumerate(results):
+            if missing[i]:
+                self._train(result, results[i - 1].folder if i else None)
                 self.log(f"{result.cell.title}: {result.failure or f'{result.seconds:.0f} s'}")
-                if place:
-                    self._clean_up(results[place - 1])
-            if place < len(results) - 1:
+                if i:
+                    self._clean_up(results[i - 1])
+            if i < len(results) - 1:
                 result.successful()
         if missing[-1]:
             self._clean_up(results[-1])
@@ -183,7 +183,7 @@ class Runner:
             result.delete_weights()
 
     def _results(self, cells: Sequence[Cell]) -> list[Result]:
-        """The folders of a chain's cells. A cell's key stands for its weights in the key of the next cell."""
+        """The results of a chain's cells. A cell's key represents its weights in the key of the next cell."""
         results, key = [], self.base
         for cell in cells:
             key = cell.key(key, self.code)
@@ -232,7 +232,7 @@ class Runner:
 
 
 def _missing(results: Sequence[Result]) -> list[bool]:
-    """Which cells of a chain must be trained: unfinished ones, and those they start from whose weights are deleted."""
+    """Which cells of a chain must be trained: unfinished ones, and their predecessors without weights."""
     missing: list[bool] = []
     for result in reversed(results):
         needed = bool(missing) and missing[-1] and not result.has_weights

@@ -29,10 +29,10 @@ def compare(arguments: Sequence[str]) -> dict[str, Any]:
     parsed = StudyArguments.parse(arguments, "task", "budgets")
     name = parsed.get("study") or parsed.get("task")
     if not name:
-        raise ConfigError("wanted task=NAME (its study in configs/studies/) or study=FILE.yaml")
+        raise ConfigError("wanted task=NAME (with a study in configs/studies/) or study=FILE.yaml, found neither")
     study = Study.load(name)
     if parsed.options.get("task", study.task) != study.task:
-        raise ConfigError(f"study={name} is about task={study.task}, not {parsed.get('task')}")
+        raise ConfigError(f"study={name}: wanted task={study.task} or none, found task={parsed.get('task')}")
     changes = {
         "set": run_config.merge(study.set, parsed.settings),
         "tune_seeds": parsed.count("tune_seeds", study.tune_seeds),
@@ -53,8 +53,8 @@ class Comparison:
         self.budgets = arguments.names("budgets") or ["steps", "time"]
         if self.budgets not in (["steps"], ["steps", "time"]):
             raise ConfigError(
-                f"budgets={arguments.get('budgets')}: wanted steps, or steps,time (the steps of the second follow from "
-                "the speed in the first)"
+                f"budgets={arguments.get('budgets')}: wanted steps, or steps,time (time uses the speed measured by "
+                "steps)"
             )
         configs = study.check()
         for name in ("steps", "model"):
@@ -65,14 +65,17 @@ class Comparison:
         self.task = ConfiguredTask.load(self.run_config)
         self.benches = {bench.name: bench for bench in self.task.benches("test")}
         if not self.benches or not self.task.best_metric:
-            raise ConfigError(f"task={study.task} has no bench on test, or no `best_metric` to tune by")
+            raise ConfigError(
+                f"task={study.task}: wanted a bench on test and a `best_metric` to tune by; set data.test, or use "
+                "another task"
+            )
         self.runner = Runner.from_arguments(arguments, folder, self.run_config.model.name, [study.task])
 
     def run(self) -> dict[str, Any]:
         """The content of study.json."""
         study = self.study
-        first = next(iter(study.arms))
-        base = self.runner.run([study.cell(first, study.grid(first)[0], 0, 0)])[0]
+        arm = next(iter(study.arms))
+        base = self.runner.run([study.cell(arm, study.grid(arm)[0], 0, 0)])[0]
         result: dict[str, Any] = {
             "task": study.task,
             "model": self.run_config.model.name,
@@ -105,15 +108,15 @@ class Comparison:
         resampled = {arm: self._resample(results) for arm, results in runs.items()}
         entries = {}
         for arm, results in runs.items():
-            other = study.opponent(arm)
+            opponent = study.opponent(arm)
             entries[arm] = {
                 "steps": steps[arm],
                 **tuned[arm],
                 "seconds": [round(result.seconds, 2) for result in results],
                 "seconds_per_step": statistics.median(result.seconds / steps[arm] for result in results),
                 "scores": self._scores(results, resampled[arm]),
-                "against": other,
-                "difference": paired_difference(resampled[arm], resampled[other]) if arm != other else {},
+                "against": opponent,
+                "difference": paired_difference(resampled[arm], resampled[opponent]) if arm != opponent else {},
             }
         return entries
 
@@ -127,7 +130,7 @@ class Comparison:
         }
 
     def _scores(self, results: Sequence[Result], resampled: Resampled) -> dict[str, Any]:
-        """Each metric as `summarize_seeds` describes it."""
+        """The `summarize_seeds` of each metric."""
         scores = {}
         for metric, values in resampled.items():
             bench, _, name = metric.partition("/")
@@ -137,6 +140,6 @@ class Comparison:
 
 
 def equal_time(steps: int, pace: Mapping[str, float]) -> dict[str, int]:
-    """For each arm the number of steps that takes as long as `steps` of the slowest arm; `pace` is seconds per step."""
+    """The steps of each arm that take as long as `steps` steps of the slowest; `pace` is in seconds per step."""
     seconds = steps * max(pace.values())
-    return {arm: max(1, round(seconds / each)) for arm, each in pace.items()}
+    return {arm: max(1, round(seconds / seconds_per_step)) for arm, seconds_per_step in pace.items()}

@@ -1,4 +1,4 @@
-"""`mmpost continual`: one task after another; what is learned, transferred and forgotten on the way."""
+"""`mmpost continual`: trains tasks in sequence and measures accuracy, transfer and forgetting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def continual(arguments: Sequence[str]) -> dict[str, Any]:
-    """Train the arms of a study task after task; write study.json, study.md and study.png, and return the JSON."""
+    """Train the arms of a study on its tasks in sequence; write study.json, study.md and study.png, return the JSON."""
     parsed = StudyArguments.parse(arguments, "tasks")
     study = sequence.load_study(parsed.get("study"), parsed.names("tasks") or [], parsed.names("arms"), parsed.settings)
     study = study.model_copy(update={"tune_seeds": parsed.count("tune_seeds", study.tune_seeds)})
@@ -63,7 +63,7 @@ class Continual:
         resampled: dict[str, Resampled] = {}
         for arm, seeds in runs.items():
             scored = [[self._scored(result) for result in results] for results in seeds]
-            # After the runs of the tasks comes the one on all tasks at once, if the study has it.
+            # The runs of the tasks are followed by the joint run, if the study has one.
             tasks = [results[: len(study.tasks)] for results in scored]
             joint = [result for results in scored for result in results[len(study.tasks) :]]
             resampled[arm] = resample_measures(base, tasks, [column.accuracy for column in columns], joint)
@@ -74,10 +74,10 @@ class Continual:
                 **self._measures(base, tasks, joint, resampled[arm]),
             }
         for arm, entry in entries.items():
-            other = study.opponent(arm)
+            opponent = study.opponent(arm)
             measures = {name: values for name, values in resampled[arm].items() if name in MEANINGS}
-            entry["against"] = other
-            entry["difference"] = paired_difference(measures, resampled[other]) if arm != other else {}
+            entry["against"] = opponent
+            entry["difference"] = paired_difference(measures, resampled[opponent]) if arm != opponent else {}
         return {
             "model": self.model,
             "tasks": list(study.tasks),
@@ -103,16 +103,16 @@ class Continual:
         return tune(self.runner, studies, steps, {arm: make_task(c).best_metric for arm, c in configs.items()})
 
     def _train(self, values: Mapping[str, Mapping[str, float]]) -> dict[str, list[list[Result]]]:
-        """For each arm and each seed the runs of the tasks in order, then the one on all tasks, if there is one."""
+        """For each arm and seed the runs of the tasks in order, then the joint run if there is one."""
         chains = []
         for seed in self.seeds:
             for arm in self.study.arms:
                 cells = (self.study, self.columns, arm, values[arm], seed)
                 chains.append((arm, [chain for chain in (sequence.chain(*cells), sequence.joint(*cells)) if chain]))
-        done = iter(self.runner.run_chains([chain for _, pair in chains for chain in pair]))
+        done = iter(self.runner.run_chains([chain for _, arm_chains in chains for chain in arm_chains]))
         runs: dict[str, list[list[Result]]] = {arm: [] for arm in self.study.arms}
-        for arm, pair in chains:
-            runs[arm].append([result.successful() for _ in pair for result in next(done)])
+        for arm, arm_chains in chains:
+            runs[arm].append([result.successful() for _ in arm_chains for result in next(done)])
         return runs
 
     def _scored(self, result: Result) -> Scored:
@@ -122,18 +122,18 @@ class Continual:
             summary = column.bench.summary(samples)
             if column.metric not in summary:
                 raise ConfigError(
-                    f"{column.name}: no metric {column.metric!r}; {column.bench.name} has {', '.join(summary)}"
+                    f"{column.name}: found no metric {column.metric!r}; {column.bench.name} has {', '.join(summary)}"
                 )
         return scored
 
     def _measures(
         self, base: Scored, seeds: Sequence[Sequence[Scored]], joint: Sequence[Scored], resampled: Resampled
     ) -> dict[str, Any]:
-        """The measures and the accuracy matrix, each number as `summarize_seeds` describes it."""
-        metrics, everything = [column.accuracy for column in self.columns], [range(len(samples)) for samples in base]
-        base_row = accuracies(base, metrics, everything)
-        matrices = [[accuracies(row, metrics, everything) for row in rows] for rows in seeds]
-        joint_rows = [accuracies(row, metrics, everything) for row in joint] or [None] * len(seeds)
+        """The `summarize_seeds` of each measure and of each entry of the accuracy matrix."""
+        metrics, all_samples = [column.accuracy for column in self.columns], [range(len(samples)) for samples in base]
+        base_row = accuracies(base, metrics, all_samples)
+        matrices = [[accuracies(row, metrics, all_samples) for row in rows] for rows in seeds]
+        joint_rows = [accuracies(row, metrics, all_samples) for row in joint] or [None] * len(seeds)
         values = [measures_and_matrix(base_row, a, row) for a, row in zip(matrices, joint_rows, strict=True)]
         summary = {name: summarize_seeds([seed[name] for seed in values], resampled[name]) for name in values[0]}
         return {

@@ -21,8 +21,8 @@ MEANINGS = {
     "MaxForgetting": "mean over k < T of max_{t >= k} a_{t,k} - a_{T,k}: above 0 is forgetting, never below",
     "ForwardTransfer": "mean over k > 1 of a_{k-1,k} - a_{0,k}: above 0, earlier tasks help tasks not yet trained",
     "LearningAcc": "mean over k of a_{k,k}: accuracy on each task right after training it",
-    "JointAcc": "AvgAcc of training on all tasks at once for as many steps: the reference for learning them in turn",
-    "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of what the base knew",
+    "JointAcc": "AvgAcc of joint training on all tasks for as many steps: the reference for sequential training",
+    "GeneralChange": "mean over the untrained evaluations of a_T - a_0: below 0 is forgetting of base abilities",
 }
 
 
@@ -42,7 +42,7 @@ def max_forgetting(a: Matrix) -> float:
 
 
 def forward_transfer(base: Sequence[float], a: Matrix) -> float:
-    """1/(T-1) sum_{k>1} (a_{k-1,k} - a_{0,k}); positive: earlier tasks help tasks not yet trained."""
+    """1/(T-1) sum_{k>1} (a_{k-1,k} - a_{0,k}); positive is forward transfer."""
     return fmean(a[k - 1][k] - base[k] for k in range(1, len(a)))
 
 
@@ -55,7 +55,7 @@ def measures(base: Sequence[float], a: Matrix, joint: Sequence[float] | None = N
     """The measures of MEANINGS that apply.
 
     Columns beyond the tasks are evaluations of abilities that no task trains (GeneralChange); `joint` is the row of a
-    model trained on all tasks at once (JointAcc).
+    model trained on all tasks jointly (JointAcc).
     """
     values = {
         "AvgAcc": average_accuracy(a),
@@ -89,7 +89,7 @@ Accuracy = Callable[[Sequence[Sample]], float]
 def accuracies(columns: Scored, metrics: Sequence[Accuracy], index: Sequence[Iterable[int]]) -> list[float]:
     """A row of the matrix: the accuracy of each column, on its samples at `index`."""
     return [
-        metric([samples[i] for i in places]) for samples, metric, places in zip(columns, metrics, index, strict=True)
+        metric([samples[i] for i in indices]) for samples, metric, indices in zip(columns, metrics, index, strict=True)
     ]
 
 
@@ -102,23 +102,23 @@ def resample_measures(
 ) -> Resampled:
     """Hierarchical bootstrap of all numbers of `measures_and_matrix`, averaged over seeds.
 
-    Each resample draws seeds, and for each column samples that are the same for every t and seed. So quantities
-    computed on the same samples stay paired, also between arms, whose draws are identical (`bootstrap_indices`).
+    Each resample draws seeds and, for each column, samples, which are the same for every t and seed. Quantities of the
+    same samples stay paired, also between arms, which have identical draws (`bootstrap_indices`).
 
     Args:
         base: the columns of the base model.
         seeds: for each seed, the columns after each task.
         metrics: the accuracy of each column.
-        joint: for each seed the columns of the model trained on all tasks at once; empty if there is none.
+        joint: for each seed the columns of the model trained on all tasks jointly; empty if there is none.
     """
     resampled: Resampled = {}
-    for places, index in bootstrap_indices(len(seeds), [len(samples) for samples in base], resamples):
+    for seed_indices, index in bootstrap_indices(len(seeds), [len(samples) for samples in base], resamples):
         base_row = accuracies(base, metrics, index)
         values: dict[int, Mapping[str, float]] = {}
-        for place in set(places):
-            a = [accuracies(columns, metrics, index) for columns in seeds[place]]
-            joint_row = accuracies(joint[place], metrics, index) if joint else None
-            values[place] = measures_and_matrix(base_row, a, joint_row)
-        for name in values[places[0]]:
-            resampled.setdefault(name, []).append(fmean(values[place][name] for place in places))
+        for seed in set(seed_indices):
+            a = [accuracies(columns, metrics, index) for columns in seeds[seed]]
+            joint_row = accuracies(joint[seed], metrics, index) if joint else None
+            values[seed] = measures_and_matrix(base_row, a, joint_row)
+        for name in values[seed_indices[0]]:
+            resampled.setdefault(name, []).append(fmean(values[seed][name] for seed in seed_indices))
     return resampled

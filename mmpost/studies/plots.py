@@ -25,8 +25,8 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
     figure = Figure(figsize=(5.2 * len(budgets) + 1.6 * columns, 4.6), layout="constrained")
     panels = figure.subplots(1, len(budgets), squeeze=False, sharey=True, sharex=True)[0]
     for panel, (budget, arms) in zip(panels, budgets.items(), strict=True):
-        for place, (name, arm) in enumerate(arms.items()):
-            _plot_arm(panel, name, arm, metrics, place)
+        for position, (name, arm) in enumerate(arms.items()):
+            _plot_arm(panel, name, arm, metrics, position)
         if len(metrics) == 2:
             y, x = metrics
             if x in result["base"] and y in result["base"]:
@@ -39,14 +39,14 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _plot_arm(panel: Any, name: str, arm: Mapping[str, Any], metrics: list[str], place: int) -> None:
+def _plot_arm(panel: Any, name: str, arm: Mapping[str, Any], metrics: list[str], position: int) -> None:
     y = arm["scores"][metrics[0]]
-    at_place = {"mean": place, "low": place, "high": place, "seeds": [place] * len(y["seeds"])}
-    x = arm["scores"][metrics[1]] if len(metrics) == 2 else at_place
+    categorical = {"mean": position, "low": position, "high": position, "seeds": [position] * len(y["seeds"])}
+    x = arm["scores"][metrics[1]] if len(metrics) == 2 else categorical
     (line,) = panel.plot([x["mean"], x["mean"]], [y["low"], y["high"]], lw=1.5)
     color = line.get_color()
     panel.plot([x["low"], x["high"]], [y["mean"], y["mean"]], lw=1.5, color=color)
-    panel.plot(x["mean"], y["mean"], MARKERS[place // 10 % len(MARKERS)], ms=8, color=color, label=name)
+    panel.plot(x["mean"], y["mean"], MARKERS[position // 10 % len(MARKERS)], ms=8, color=color, label=name)
     panel.plot(x["seeds"], y["seeds"], ".", color=color, alpha=0.5)
 
 

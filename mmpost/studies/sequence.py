@@ -1,4 +1,4 @@
-"""The description of a continual-learning study: tasks in order, arms, and the chains of cells this needs."""
+"""The description of a continual-learning study: tasks in order, arms, and the chains of cells to run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpost.studies.study import ArmsStudy, Cell, Study, read_yaml
 from mmpost.types import Bench, Sample
 
 ARMS = ("sft", "grpo")
-"""Arms of tasks given without a study: those of this name in the tasks' own studies."""
+"""Default arms of tasks=a,b,c, as defined in the tasks' own studies."""
 
 
 class TaskEntry(Settings):
@@ -33,15 +33,15 @@ class TaskEntry(Settings):
 
 
 class ContinualStudy(ArmsStudy):
-    """A file of configs/continual/: what `mmpost continual` trains. Arms are tuned on val of the first task: the later
-    tasks are not known yet when that one is learned."""
+    """A file of configs/continual/: what `mmpost continual` trains. Arms are tuned on val of the first task, since the
+    later tasks are unknown while it is trained."""
 
     tasks: dict[str, TaskEntry]
-    """The tasks in the order of training, by names that the file chooses."""
+    """The tasks in training order, by names of your choice."""
     joint: TaskEntry | None = None
-    """A task that trains on all of `tasks` at once, by default for as many steps as they have together."""
+    """A task that trains on all of `tasks` jointly, by default for the sum of their steps."""
     general: dict[str, TaskEntry] = {}
-    """Evaluations of abilities that no task trains: what the base model could do before."""
+    """Evaluations of the base model's abilities that no task trains."""
 
     @property
     def trained(self) -> list[TaskEntry]:
@@ -51,7 +51,7 @@ class ContinualStudy(ArmsStudy):
     def with_settings(self, settings: Mapping[str, Any]) -> ContinualStudy:
         """The study with `settings` on top of those of all tasks, below those of the arms.
 
-        Steps are not passed on to the joint task: it has those of all tasks together.
+        Steps do not apply to the joint task, whose default is the sum of the tasks' steps.
         """
 
         def changed(entry: TaskEntry, settings: Mapping[str, Any]) -> TaskEntry:
@@ -97,7 +97,7 @@ def load_study(
     """
     if len(set(tasks)) < len(tasks):
         raise ConfigError(
-            f"tasks={','.join(tasks)}: wanted each task once; write a study that names a task each time it is trained"
+            f"tasks={','.join(tasks)}: wanted each task once; to repeat one, write a study that names each repetition"
         )
     if name:
         raw = read_yaml(name, "continual", "tasks and arms")
@@ -105,15 +105,16 @@ def load_study(
     elif tasks:
         study = _study_of_tasks(tasks, arms or ARMS)
     else:
-        raise ConfigError("wanted study=NAME (configs/continual/), study=FILE.yaml or tasks=a,b,c")
+        raise ConfigError("wanted study=NAME (configs/continual/), study=FILE.yaml or tasks=a,b,c, found none")
     study = study.select_arms(arms).with_settings(settings)
     if len(study.tasks) < 2:
-        raise ConfigError(f"wanted at least two tasks, one after another, found {', '.join(study.tasks) or 'none'}")
-    twice = set(study.tasks) & set(study.general)
-    invalid = [one for one in (*study.tasks, *study.general, *study.arms) if not re.fullmatch(r"[\w-]+", one)]
-    if invalid or twice:
+        raise ConfigError(f"wanted at least two tasks, found {', '.join(study.tasks) or 'none'}")
+    duplicates = set(study.tasks) & set(study.general)
+    invalid = [name for name in (*study.tasks, *study.general, *study.arms) if not re.fullmatch(r"[\w-]+", name)]
+    if invalid or duplicates:
         raise ConfigError(
-            f"names of tasks, general and arms: wanted letters, digits, - and _, each once; found {invalid or twice}"
+            "names of tasks, general and arms: wanted letters, digits, - and _, each once; found "
+            f"{invalid or duplicates}"
         )
     return study
 
@@ -162,8 +163,8 @@ def _entry_settings(study: ContinualStudy, entry: TaskEntry) -> dict[str, Any]:
 def _override(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` on top of `settings`. If they name another task, the old task's fields do not apply and are dropped."""
     changes = run_config.merge({}, changes)
-    other = changes.get("task", {}).get("name", settings["task"]["name"]) != settings["task"]["name"]
-    return run_config.merge({k: v for k, v in settings.items() if not (other and k == "task")}, changes)
+    is_other_task = changes.get("task", {}).get("name", settings["task"]["name"]) != settings["task"]["name"]
+    return run_config.merge({k: v for k, v in settings.items() if not (is_other_task and k == "task")}, changes)
 
 
 def columns(study: ContinualStudy) -> list[Column]:
@@ -173,25 +174,25 @@ def columns(study: ContinualStudy) -> list[Column]:
         settings = _entry_settings(study, entry)
         task = ConfiguredTask.load(run_config.load([settings])[0])
         accuracy = entry.accuracy or task.best_metric
-        bench, _, metric = accuracy.partition("/")
-        benches = {one.name: one for one in task.benches("test")}
-        if bench not in benches or not metric:
-            known = ", ".join(f"{one}/..." for one in benches) or "no bench on test (set data.test)"
+        name_of_bench, _, metric = accuracy.partition("/")
+        benches = {bench.name: bench for bench in task.benches("test")}
+        if name_of_bench not in benches or not metric:
+            known = ", ".join(f"{name}/..." for name in benches) or "no bench on test (set data.test)"
             raise ConfigError(
                 f'{name}: wanted accuracy="bench/metric" where higher is better, found {accuracy!r}; {known}'
             )
         full = resolve(settings)
         evaluated = {key: full[key] for key in ("task", "data", "rewards") if key in full}
-        result.append(Column(name, benches[bench], metric, {**evaluated, "benches": [bench]}))
+        result.append(Column(name, benches[name_of_bench], metric, {**evaluated, "benches": [name_of_bench]}))
     return result
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with all defaults of configs/ and of the task written out.
 
-    A run that starts from another run inherits the settings of that run's task if it has the same task. That would make
-    a task of the sequence depend on the one before, so here nothing may be left to inherit. What a stage may choose for
-    itself (unset fields of `optim`) stays unset.
+    A run that starts from another run of the same task inherits that task's settings. In a sequence that would make a
+    task depend on the previous one, so nothing may be left to inherit. Fields of `optim` that a stage may set stay
+    unset.
     """
     run, _ = run_config.load([settings])
     out = run.model_dump(mode="json", exclude_unset=True)
@@ -207,26 +208,26 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 def chain(
     study: ContinualStudy, evaluations: Sequence[Column], arm: str, values: Mapping[str, float], seed: int
 ) -> list[Cell]:
-    """The runs of an arm, task after task, each followed by all evaluations."""
+    """The runs of an arm on the tasks in sequence, each followed by all evaluations."""
     return [
-        _cell(task_study(study, entry, arm), evaluations, values, seed, f"{arm}-{place}-{name}")
-        for place, (name, entry) in enumerate(study.tasks.items(), 1)
+        _cell(task_study(study, entry, arm), evaluations, values, seed, f"{arm}-{position}-{name}")
+        for position, (name, entry) in enumerate(study.tasks.items(), 1)
     ]
 
 
 def joint(
     study: ContinualStudy, evaluations: Sequence[Column], arm: str, values: Mapping[str, float], seed: int
 ) -> list[Cell]:
-    """The run of an arm on all tasks at once; empty if the study has no joint task."""
+    """The run of an arm on all tasks jointly; empty if the study has no joint task."""
     if study.joint is None:
         return []
-    together = sum(cell.steps for cell in chain(study, (), arm, values, seed))
-    steps = None if "steps" in study.joint.set else together
+    total_steps = sum(cell.steps for cell in chain(study, (), arm, values, seed))
+    steps = None if "steps" in study.joint.set else total_steps
     return [_cell(task_study(study, study.joint, arm), evaluations, values, seed, f"{arm}-joint", steps)]
 
 
 def base_cell(study: ContinualStudy, evaluations: Sequence[Column]) -> Cell:
-    """A run of no steps: the evaluations of the model that all arms start from."""
+    """A run of 0 steps: the evaluations of the model that all arms start from."""
     arm, entry = next(iter(study.arms)), next(iter(study.tasks.values()))
     return _cell(task_study(study, entry, arm), evaluations, {}, 0, "base", steps=0)
 
@@ -257,5 +258,5 @@ def check(study: ContinualStudy) -> str:
     configs = [run for entry in study.trained for arm in study.arms for run in task_study(study, entry, arm).check()]
     models = sorted({run.model.name for run in configs})
     if len(models) > 1:
-        raise ConfigError(f"the tasks start from different models ({', '.join(models)}): set model=NAME")
+        raise ConfigError(f"wanted one model for all tasks, found {', '.join(models)}; set model=NAME")
     return models[0]

@@ -1,4 +1,4 @@
-"""The description of a study: named arms of one task, the grid to tune each on, and the runs (cells) this needs."""
+"""The description of a study: named arms of one task, the grid to tune each on, and the runs (cells)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ CELL_SETTINGS: dict[str, Any] = {
     "checkpoint": {"every": 0, "keep": 1},
     "max_zero_gradient_steps": 0,
 }
-"""Only the final evaluation of a cell is compared; and a policy that gets no gradient is a result, not an error."""
+"""Only final evaluations are compared; and a policy without gradient is a result, not an error."""
 
 
 class ArmsStudy(Settings):
-    """What the files of `mmpost compare` and `mmpost continual` have in common."""
+    """The common part of study files for `mmpost compare` and `mmpost continual`."""
 
     model: str | None = None
     """The model all runs start from; by default the task's."""
@@ -45,7 +45,7 @@ class ArmsStudy(Settings):
     """Settings of all runs."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     """Settings of each arm by name. The option `tune` replaces the study's grid for this arm. In `mmpost compare`,
-    `after` names the one of `starts` whose weights the arm starts from, and `against` replaces the study's own."""
+    `after` names the entry of `starts` whose weights the arm starts from, and `against` replaces the study's own."""
     tune: dict[str, tuple[float, ...]] = {}
     """Values to try for each setting; every arm takes the point with the best metric on val (`Task.best_metric`)."""
     tune_seeds: int = Field(default=1, ge=1)
@@ -68,8 +68,8 @@ class ArmsStudy(Settings):
         return self.arms[arm].get("against") or self.against or list(self.arms)[-1]
 
     def select_arms(self: S, names: Sequence[str] | None) -> S:
-        """The study with only these arms, in this order (None: all). Arms that were compared with an arm that is gone
-        are compared with the study's default instead. Raises ConfigError for an unknown name, or none at all."""
+        """The study with only these arms, in this order (None: all). Arms that name a removed arm as `against` are
+        compared with the study's default instead. Raises ConfigError for an unknown name, or none at all."""
         if names is None:
             return self
         if not names or not self.arms.keys() >= set(names):
@@ -96,7 +96,7 @@ class Cell:
     """Evaluated on val only, to choose values."""
 
     def key(self, base: str, code: str) -> str:
-        """Hash of all that decides the result: the full configuration, the initial weights `base`, and the `code`."""
+        """Hash of everything that determines the result: full configuration, initial weights `base`, and `code`."""
         run, _ = run_config.load([dict(self.settings)])
         parts = [run.model_dump(mode="json"), base, code]
         if run.data.manifest is not None:  # a manifest may be rewritten under the same name
@@ -139,8 +139,8 @@ class Study(ArmsStudy):
 
     def grid(self, arm: str) -> list[dict[str, float]]:
         """Every combination of the values to try for `arm`."""
-        tried: Mapping[str, Sequence[float]] = self.arms[arm].get("tune", self.tune)
-        return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+        grid: Mapping[str, Sequence[float]] = self.arms[arm].get("tune", self.tune)
+        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
     def cell(self, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False) -> Cell:
         """The run of `arm` with tuned `values`; a tuning run is evaluated on val only."""
@@ -165,7 +165,7 @@ class Study(ArmsStudy):
         return configs
 
     def with_start(self, cell: Cell) -> tuple[Cell | None, Cell]:
-        """The run that the cell's arm starts from (option `after`; same seed), if it has one, and the cell itself.
+        """The run that the cell's arm starts from (option `after`, same seed) or None, and the cell itself.
 
         Raises ConfigError for a name that is not among the study's starts.
         """
@@ -181,8 +181,8 @@ class Study(ArmsStudy):
 
 
 def read_yaml(name: str, folder: str, contents: str) -> dict[str, Any]:
-    """configs/<folder>/<name>.yaml, or the YAML file `name`. Raises ConfigError if there is neither; `contents` tells
-    the user what such a file must hold."""
+    """configs/<folder>/<name>.yaml, or the YAML file `name`. Raises ConfigError if there is neither; `contents`
+    describes such a file in the error."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():

@@ -12,10 +12,10 @@ from rich.console import Console
 BUDGETS = {"steps": "At equal optimizer steps", "time": "At equal wall time"}
 
 CELLS = (
-    "Each cell: mean over seeds, its 95 % confidence interval (bootstrap over seeds, and over samples within them), "
-    "and the value of each seed."
+    "Cells: mean over seeds (95 % confidence interval by hierarchical bootstrap over seeds and samples; value of each "
+    "seed)."
 )
-DIFFERENCE = "Difference between arms, paired by seed and sample:"
+DIFFERENCE = "Differences between arms, paired by seed and sample:"
 
 
 def write_results(
@@ -31,7 +31,7 @@ def write_results(
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
-    """The result of `mmpost compare`: scores and differences for each budget, then what was tried in tuning."""
+    """The result of `mmpost compare`: scores and differences for each budget, then the tuning."""
     metrics = shown_metrics(result)
     samples = ", ".join(f"{n} of {name}" for name, n in result["samples"].items())
     text = [
@@ -58,14 +58,14 @@ def continual_markdown(result: Mapping[str, Any]) -> str:
     samples = ", ".join(f"{n} of {name} ({result['accuracy'][name]})" for name, n in result["samples"].items())
     rows = []
     for name, arm in arms.items():
-        # The entries of the tasks may be followed by that of the joint run, which is not part of the sequence.
+        # The joint run may follow the tasks; it is not part of the sequence.
         seconds = sum(sum(seed[: len(tasks)]) for seed in arm["seconds"]) / len(arm["seconds"])
         scores = [score(arm["measures"][measure], digits) for measure in names]
         rows.append([name, str(sum(arm["steps"][: len(tasks)])), f"{seconds:.0f}", *scores])
     text = [
         f"# {', then '.join(tasks)}, on {result['model']}",
-        "Each arm learns the tasks one after another, each task starting from the model trained on the previous ones, "
-        f"without replaying old data. Accuracy on test samples: {samples}. Seeds: {len(result['seeds'])}. {CELLS}",
+        "Each arm trains on the tasks in sequence, each run starting from the weights of the previous one, without "
+        f"replay of old data. Accuracy on test samples: {samples}. Seeds: {len(result['seeds'])}. {CELLS}",
         "## After the last task",
         table(["arm", "steps", "seconds", *names], rows),
         "\n".join(f"- {name}: {result['meanings'][name]}." for name in names),
@@ -93,7 +93,7 @@ def decimals(result: Mapping[str, Any]) -> int:
 def _matrix(result: Mapping[str, Any], arm: Mapping[str, Any], digits: int) -> str:
     columns = [*result["tasks"], *result["general"]]
     names = {"0": "base", **{str(t): f"{t}. {task}" for t, task in enumerate(result["tasks"], 1)}}
-    names |= {"joint": "all at once"} if result["joint"] else {}
+    names |= {"joint": "joint training"} if result["joint"] else {}
     rows = [
         [name, *(score(arm["matrix"][f"{row}/{k}"], digits) for k in range(1, len(columns) + 1))]
         for row, name in names.items()
@@ -120,7 +120,7 @@ def differences(arms: Mapping[str, Any], metrics: Sequence[str], digits: int = 1
 
 
 def tuning(budgets: Mapping[str, Any]) -> str:
-    """The points that were tried for each arm of each budget, and which was chosen."""
+    """The points of each arm's grid for each budget, and which was chosen."""
     rows = []
     for budget, arms in budgets.items():
         for name, arm in arms.items():

@@ -24,7 +24,7 @@ from mmpost.errors import ConfigError
         ("freeze_vision_tower=true", "use model.freeze=[vision]"),
         ("optim.lr=fast", "optim.lr: input should be a valid number"),
         ("steps=-1", "steps: input should be greater than or equal to 0, found -1"),
-        ("steps", "expected key=value, found 'steps'"),
+        ("steps", "wanted key=value, found 'steps'"),
         ("config=/nowhere.yaml", "config=/nowhere.yaml: no such file"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=nothing"], "no study 'nothing'"),
         (["study=nowhere.yaml"], "no such file"),
         (["task=visurf", "arms=sft,sfd"], "the study has the arms sft, grpo"),
-        (["task=visurf", "seeds=none"], "seeds=none: wanted a whole number"),
+        (["task=visurf", "seeds=none"], "seeds=none: wanted a positive integer"),
         (["task=visurf", "budgets=money"], "budgets=money"),
         (["task=visurf", "optm.lr=1"], "did you mean optim.lr"),
         (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),

@@ -197,7 +197,7 @@ def test_the_shipped_study_is_valid() -> None:
         (["study=digits", "tasks=far"], "wanted at least two tasks"),
         (["study=digits", "tasks=far,far"], "each task once"),
         (["study=digits", "arms=sft,ppo"], "the study has the arms sft, rl"),
-        (["study=digits", "seeds=none"], "seeds=none: wanted a whole number"),
+        (["study=digits", "seeds=none"], "seeds=none: wanted a positive integer"),
         (["study=digits", "optm.lr=1"], "did you mean optim.lr"),
         (["tasks=visurf,bases.digits"], "no study 'bases.digits'"),
     ],
@@ -217,7 +217,7 @@ def test_wrong_arguments_are_reported_before_any_training(arguments: list[str], 
         ({"general": {"old": {"task": "visurf", "metric": "old/f1"}}}, "unknown key .*metric"),
         (
             {"model": None, "tasks": {"a": {"task": "visurf"}, "b": {"task": "visurf", "set": {"model": "x"}}}},
-            "different models",
+            "wanted one model for all tasks",
         ),
     ],
 )

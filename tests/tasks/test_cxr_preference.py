@@ -131,7 +131,7 @@ def test_a_run_with_a_judge_behind_a_server(tmp_path: Path, monkeypatch: pytest.
         ({"loss": {"loss_type": "kto"}, "pairs": {"against": "all"}}, "wants replies that are good or bad"),
         ({"judge": {"length_control": True}, "pairs": {"control": "divide"}}, "both divide a score by length"),
         ({"loss": {"loss_type": "simpo"}, "ref_model_sync_steps": 5}, "loss_type=simpo has none"),
-        ({"judge": {"by": "bertscore", "bertscore": {"model": "x"}, "length_control": True}}, "by=bertscore has none"),
+        ({"judge": {"by": "bertscore", "bertscore": {"model": "x"}, "length_control": True}}, "by=bertscore is not"),
         ({"judge": {"form": "grade"}}, "form and reasks apply to chat models"),
     ],
 )

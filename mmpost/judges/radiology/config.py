@@ -45,11 +45,13 @@ class JudgeSettings(Settings):
     def _complete(self) -> JudgeSettings:
         if self.by != "rules" and getattr(self, self.by) is None:
             required = {"server": "url and model", "local": "model", "bertscore": "model"}[self.by]
-            raise ValueError(f"by={self.by} wants the section {self.by} with {required}")
+            raise ValueError(f"by={self.by}: wanted the section {self.by} with {required}, found none")
         if self.by == "bertscore" and self.length_control:
-            raise ValueError("length_control divides a score that counts findings, and by=bertscore has none; drop it")
+            raise ValueError(
+                "length_control divides a score that counts findings, which by=bertscore is not; remove it"
+            )
         if self.by in ("rules", "bertscore") and (self.form != "green" or self.reasks != 1):
-            raise ValueError(f"form and reasks are about chat models, found by={self.by}; drop them")
+            raise ValueError(f"form and reasks apply to chat models only, found by={self.by}; remove them")
         return self
 
     def judge(self) -> Judge:

@@ -157,7 +157,7 @@ def _sentence_mentions(sentence: str) -> tuple[Mention, ...]:
 
 
 def _split_clauses(tokens: Sequence[str], matches: Sequence[_Match]) -> Iterator[_Clause]:
-    """Cut at "ends" cues, and at separators that stand between two verbs or before an opener."""
+    """Cut at "ends" cues, and at separators between two verbs or before an opener."""
     match_at = {match.start: match for match in matches}
     verbs = [match.start for match in matches if match.has("verbs")]
     subjects = [match.start for match in matches if match.has("names", "anatomy")]
@@ -174,7 +174,7 @@ def _split_clauses(tokens: Sequence[str], matches: Sequence[_Match]) -> Iterator
         if token == "or" or subject is None:
             continue
         next_comma = next((comma for comma in commas if comma > i), len(tokens))
-        # "There is" and its like end the clause before them, and are the verb of the one that they begin.
+        # "There is" and the like end the previous clause, and are the verb of the one that they begin.
         begins_with_verb = cuts[-1] in match_at and match_at[cuts[-1]].has("ends")
         verb_before = begins_with_verb or any(subject < v < i for v in verbs)
         between_verbs = verb_before and token != "with" and any(i < v < next_comma for v in verbs)
@@ -189,7 +189,7 @@ def _split_clauses(tokens: Sequence[str], matches: Sequence[_Match]) -> Iterator
 
 
 def _status(clause: _Clause, start: int, end: int) -> Status | None:
-    """Status of what stands at tokens [start, end) of a clause. None if the clause makes no statement about this
+    """Status of the finding at tokens [start, end) of a clause. None if the clause makes no statement about this
     patient's present state (history, recommendations, limits of the exam).
     """
     before = [match for match in clause.matches if match.end <= start and match.has(*_FORWARD_CUES)]
@@ -231,9 +231,8 @@ def _named_findings(clause: _Clause, vocabulary: Vocabulary) -> Iterator[Mention
 
 
 def _description_start(clause: _Clause, index: int) -> int:
-    """Where the words that describe the index-th name begin: at the last separator before it, else after the previous
-    name.
-    """
+    """Start of the words that describe the index-th name: the last separator before it, else the end of the
+    previous name."""
     if index == 0:
         return clause.matches[0].start
     previous_end, start = clause.names[index - 1].end, clause.names[index].start

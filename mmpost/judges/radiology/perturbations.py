@@ -1,6 +1,6 @@
 """Perturbed reports to test a judge with: one has the same meaning as the original, the other the opposite.
 
-To keep the test independent, neither uses the vocabulary of the rule-based judge: they are a few replacements of common
+To keep the test independent, neither uses the vocabulary of the rule-based judge, only a few replacements of common
 words.
 """
 

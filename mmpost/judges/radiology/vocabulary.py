@@ -59,14 +59,14 @@ class Sense:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The phrases and what they mean."""
+    """The phrases and their senses."""
 
     phrases: Mapping[str, Sequence[tuple[tuple[str, ...], tuple[Sense, ...]]]]
     """Tokenized phrases with their senses by first token, the longest phrase first."""
     findings: tuple[str, ...]
     """Names of all findings, in the order of the file."""
     sided: frozenset[str]
-    """Findings that side and zone tell apart."""
+    """Findings that have a side and a zone."""
     graded: frozenset[str]
     """Findings that have a severity."""
 
