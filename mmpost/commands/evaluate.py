@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mmpost.config import registry, run_config
 from mmpost.core import distributed
-from mmpost.core.run_files import new_folder
+from mmpost.core.run_files import new_folder, require_unused, write
 from mmpost.runs.configured_task import evaluated_tasks
 from mmpost.runs.session import open_session
 from mmpost.training.evaluation import run_benches, select_benches, table
@@ -34,13 +34,14 @@ def evaluate(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
         folder = model_path
     else:
         folder = new_folder(paths.get("out"), f"eval-{registry.label(config.task['name'])}")
+        require_unused(folder)
     session = open_session(config)
     benches = select_benches(session.task, evaluated_tasks(config), config.eval, "test")
     scores = run_benches(session.context, benches, config.eval.max_samples)
     result = {"model": str(model_path), "task": config.task, "scores": scores}
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "eval.json").write_text(json.dumps(result, indent=1))
+        write(folder / "eval.json", json.dumps(result, indent=1).encode())
         Console().print(table(f"{config.task['name']}, test split, {model_path}", {"": scores}))
         Console().print(f"written to {folder / 'eval.json'}", highlight=False, soft_wrap=True)
     distributed.stop()

@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.config import parsing, run_config
+from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
+from mmpost.core.run_files import locked_file
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs import checkpoint
 from mmpost.runs.configured_task import ConfiguredTask
@@ -50,7 +52,11 @@ def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
         raise ConfigError(
             "wanted test data, found none; set data.test=FILE, or data.test=FOLDER (of images) and data.prompt=QUESTION"
         )
-    out = Path(paths["out"])
+    with locked_file(Path(paths["out"])):
+        return _predict(config, task, benches, Path(paths["out"]))
+
+
+def _predict(config: RunConfig, task: ConfiguredTask, benches: Sequence[Bench], out: Path) -> int:
     session = open_session(config, task)
     require_generative(session)
     weights = checkpoint.weights_hash(session.base)[:16] or session.base

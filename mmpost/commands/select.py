@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmpost.config import parsing, run_config
 from mmpost.core import distributed
+from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError, TrainError
 from mmpost.runs import checkpoint
 from mmpost.runs.configured_task import ConfiguredTask
@@ -58,7 +59,8 @@ def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     policy = checkpoint.weights_hash(session.base)[:16] or session.base
     provenance = recording.provenance(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
     try:
-        return _measure(stage, session.context, Path(paths["out"]), provenance)
+        with locked(Path(paths["out"])):
+            return _measure(stage, session.context, Path(paths["out"]), provenance)
     finally:
         distributed.stop()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpost.config import run_config
-from mmpost.core.run_files import new_folder
+from mmpost.core.run_files import locked, new_folder, require_unused
 from mmpost.runs.resume import resumable
 from mmpost.runs.run import Run
 
@@ -23,7 +23,11 @@ def train(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """
     config, paths = run_config.load(arguments)
     if "resume" in paths:
-        folder, checkpoint = resumable(paths["resume"])
-    else:
-        folder, checkpoint = new_folder(paths.get("out"), config.task["name"]), None
-    return Run(config, folder, checkpoint).train()
+        folder, _ = resumable(paths["resume"])
+        with locked(folder):
+            # Only now: another process might have written a newer one.
+            return Run(config, *resumable(paths["resume"])).train()
+    folder = new_folder(paths.get("out"), config.task["name"])
+    with locked(folder):
+        require_unused(folder)
+        return Run(config, folder).train()

@@ -5,22 +5,113 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from mmpost.config import registry, renamed
 from mmpost.errors import ConfigError
 
+BEFORE_FIRST_STEP = {
+    *(
+        "config.yaml",
+        "summary.json",
+        "metrics.jsonl",
+        "curves.png",
+        "eval",
+        "samples",
+        "tensorboard",
+        "wandb",
+        "trackio",
+    ),
+}
+"""What the folder of a run without a finished step may hold."""
+
+LOCK = ".lock"
+"""In a folder that a process writes to: the file whose OS lock it holds."""
+
 
 def new_folder(out: str | None, name: str) -> Path:
-    """The folder of a new run: `out`, or by default runs/<name>/<time>. Raises ConfigError where `out` is not empty."""
-    if out is None:
-        return Path("runs") / registry.label(name) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"out={out} is not empty; choose a new folder, so that no run is overwritten")
-    return folder
+    """The folder for a new run: `out`, or by default runs/<name>/<time>."""
+    if out is not None:
+        return Path(out)
+    return Path("runs") / registry.label(name) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own `folder`, which is created if it does not exist, while the body runs.
+
+    The lock is the operating system's, so a killed process leaves none. Of a torchrun launch only the first rank takes
+    it. A folder in which nothing was written is removed again. Raises ConfigError at once where another process owns
+    the folder.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(folder / LOCK, folder)
+    try:
+        yield
+    finally:
+        if not any(path.name != LOCK for path in folder.iterdir()) and created:
+            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # a parent that something else was written to in the meantime stays
+                for path in created:
+                    path.rmdir()
+        lock.release()
+
+
+@contextmanager
+def locked_file(file: Path) -> Iterator[None]:
+    """Like `locked`, for a single file that is written to; its lock is a hidden file beside it."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(file.with_name(f".{file.name}{LOCK}"), file)
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(file: Path, owned: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(
+            f"{owned} is in use: another mmpost process writes to it; wait until it has ended, or choose another `out`"
+        ) from None
+    return lock
+
+
+def require_unused(folder: Path) -> None:
+    """Check that nothing in `folder` would be overwritten by a new run.
+
+    What a run left that failed before its first step is deleted, with a line on stderr. Raises ConfigError for a folder
+    with any other content.
+    """
+    names = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    if not names:
+        return
+    status = read_json(folder / "summary.json").get("status")
+    if status == "failed" and names <= BEFORE_FIRST_STEP and not read_lines(folder / "metrics.jsonl"):
+        print(f"mmpost: {folder} holds a run that failed before its first step; it is replaced", file=sys.stderr)
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return
+    raise ConfigError(f"out={folder} is not empty; choose a new folder, so that no run is overwritten")
 
 
 def find(name: str) -> Path:

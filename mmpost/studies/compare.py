@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpost.config import run_config
+from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import Resampled, bootstrap, paired_difference, summarize_seeds
 from mmpost.runs.configured_task import ConfiguredTask
@@ -39,8 +40,9 @@ def compare(arguments: Sequence[str]) -> dict[str, Any]:
     }
     study = study.select_arms(parsed.names("arms")).model_copy(update=changes)
     folder = parsed.folder("compare", name)
-    result = Comparison(study, folder, parsed).run()
-    write_results(folder, result, compare_markdown(result), plot_compare)
+    with locked(folder):
+        result = Comparison(study, folder, parsed).run()
+        write_results(folder, result, compare_markdown(result), plot_compare)
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpost.config import run_config
+from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import Resampled, paired_difference, summarize_seeds
 from mmpost.runs.configured_task import make_task
@@ -31,8 +32,9 @@ def continual(arguments: Sequence[str]) -> dict[str, Any]:
     study = sequence.load_study(parsed.get("study"), parsed.names("tasks") or [], parsed.names("arms"), parsed.settings)
     study = study.model_copy(update={"tune_seeds": parsed.count("tune_seeds", study.tune_seeds)})
     folder = parsed.folder("continual", parsed.get("study") or "-".join(study.tasks))
-    result = Continual(study, folder, parsed).run()
-    write_results(folder, result, continual_markdown(result), plot_continual)
+    with locked(folder):
+        result = Continual(study, folder, parsed).run()
+        write_results(folder, result, continual_markdown(result), plot_continual)
     return result
 
 
