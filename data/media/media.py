@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import struct
 import threading
 import zlib
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from av.error import FFmpegError
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmpost.data.media import encode, limits, preview
 from mmpost.data.media.audio_video import Audio, Video, audio_header, open_audio, open_video, video_header
@@ -144,12 +145,17 @@ class Media:
         return self._use(read)
 
     def _stamp(self) -> tuple[int, int]:
-        stat = os.stat(self.source)
-        return stat.st_mtime_ns, stat.st_size
+        status = os.stat(self.source)
+        return status.st_mtime_ns, status.st_size
 
     def _use(self, read: Callable[[BinaryIO], T]) -> T:
         """Call `read` on the open file; all errors that a broken file can cause become a DataError with its name."""
         try:
+            if isinstance(self.source, Path) and not stat.S_ISREG(os.stat(self.source).st_mode):
+                # A named pipe would wait forever for somebody to write, and a device never ends.
+                raise DataError(
+                    f"wanted a regular file of modality {self.modality}, found a folder, pipe or device: correct the path"
+                )
             with (
                 limits.under(self.limits),
                 open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file,
@@ -228,6 +234,17 @@ _SWAPS_SIDES = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+"""What images are opened as, whatever their names end in. Pillow knows more; some of them run other programs (EPS)."""
+
+
+@lru_cache(maxsize=1)
+def _image_formats() -> list[str]:
+    """Those of IMAGE_FORMATS that the installed Pillow can read."""
+    Image.init()
+    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
+
+
 _max_pixels_lock = threading.Lock()
 
 
@@ -238,7 +255,12 @@ def _image(file: BinaryIO) -> Iterator[Image.Image]:
     with _max_pixels_lock:
         previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            opened = Image.open(file)
+            opened = Image.open(file, formats=_image_formats())
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"wanted an image ({', '.join(_image_formats())} or DICOM), found a file that is none of these or is "
+                "damaged: convert it, or drop the row"
+            ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = previous
     with opened:

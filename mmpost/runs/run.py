@@ -143,7 +143,8 @@ class Run:
         """Apply the stage's edits, with the same random initialization on every rank."""
         self.context.scope = stage.name
         with torch.random.fork_rng():
-            torch.manual_seed(self.context.seed_for("edits"))
+            # Not by the step: a resumed run applies the edits of earlier stages again, at the step that it starts from.
+            torch.manual_seed(self.context.seed_for("edits", step=0))
             for edit in stage.edits:
                 edit(self.model)
 

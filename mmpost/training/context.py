@@ -112,9 +112,14 @@ class TrainingContext:
 
     # For the trainer.
 
-    def seed_for(self, name: str) -> int:
-        """A 56-bit seed that depends on the run's seed, the scope (stage or evaluation), the step and `name` only."""
-        digest = hashlib.sha256(f"{self.seed}/{self.scope}/{self.step}/{name}".encode()).digest()
+    def seed_for(self, name: str, step: int | None = None) -> int:
+        """A 56-bit seed that depends on the run's seed, the scope (stage or evaluation), the step and `name` only.
+
+        `step`: by default the current one.
+        """
+        digest = hashlib.sha256(
+            f"{self.seed}/{self.scope}/{self.step if step is None else step}/{name}".encode()
+        ).digest()
         return int.from_bytes(digest[:7], "big")
 
     def fetch(self, source: Source, indices: Sequence[int]) -> list[Sample]:
