@@ -26,7 +26,9 @@ PENALTY = (1.0, -0.25, -0.25, -0.5)
 _CLOSEST = (1e6, 1e3, 1e3, 1.0)
 """Similarities for the matching when partial matches cost: by their weights, it would avoid the pairs to penalize."""
 
-_CALL = re.compile(r"""([A-Za-z_]\w*)\s*\(\s*['"]?(\w+)['"]?\s*,\s*['"]?([^'"(),]+?)['"]?\s*\)""")
+_PARENTHESES = re.compile(r"\(([^()]*)\)")
+_OBJECT = re.compile(r"""['"]?(\w+)['"]?""")
+_VALUE = re.compile(r"""['"]?([^'"]+)['"]?""")
 
 
 class Call(NamedTuple):
@@ -38,8 +40,21 @@ class Call(NamedTuple):
 
 
 def read_calls(text: str) -> list[Call]:
-    """All calls in `text`, in order and with repetitions; quotes are optional."""
-    return [Call(*match.groups()) for match in _CALL.finditer(text)]
+    """All calls in `text`, in order and with repetitions; quotes are optional. Linear in the text."""
+    calls, last = [], 0
+    for parentheses in _PARENTHESES.finditer(text):
+        before, last = text[last : parentheses.start()].rstrip(), parentheses.end()
+        start = len(before)
+        while start and (before[start - 1].isalnum() or before[start - 1] == "_"):
+            start -= 1
+        function = re.search(r"[A-Za-z_].*", before[start:], re.DOTALL)
+        arguments = [argument.strip() for argument in parentheses[1].split(",")]
+        if function is None or len(arguments) != 2:
+            continue
+        matches = _OBJECT.fullmatch(arguments[0]), _VALUE.fullmatch(arguments[1])
+        if matches[0] and matches[1]:
+            calls.append(Call(function[0], matches[0][1], matches[1][1]))
+    return calls
 
 
 def sequence_score(

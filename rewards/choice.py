@@ -11,16 +11,13 @@ from collections.abc import Iterator, Sequence
 
 from mmpost.core.means import mean_by
 from mmpost.rewards.expression import equivalent
-from mmpost.rewards.text import answer, answer_or_text
+from mmpost.rewards.text import answer, answer_or_text, between, is_tagged
 from mmpost.types import Reply, Sample
 
-_ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
 _BLOCK = r"<answer>(?:(?!</?answer>).)*</answer>"
 _THOUGHT = r"<think>(?:(?!</?(?:think|answer)>).)*</think>"
 _FORMAT = re.compile(_BLOCK, re.DOTALL)
 _THINK_FORMAT = re.compile(rf"{_THOUGHT}\s*{_BLOCK}", re.DOTALL)
-_RELEASED_FORMAT = re.compile(r"<answer>.*?</answer>", re.DOTALL)
-_RELEASED_THINK_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 
 
 def accuracy(sample: Sample, reply: Reply, ignore_case: bool = False) -> float | None:
@@ -55,8 +52,9 @@ def released_accuracy(sample: Sample, reply: Reply) -> float | None:
         return None
     if equivalent(reply.text, f"<answer>{sample.truth}</answer>"):
         return 1.0
-    match = _ONE_LINE.search(reply.text)
-    return float((match[1] if match else reply.text).strip() == sample.truth)
+    in_lines = (between(line, "<answer>", "</answer>") for line in reply.text.split("\n"))
+    text = next((content for content in in_lines if content is not None), reply.text)
+    return float(text.strip() == sample.truth)
 
 
 def answer_format(sample: Sample, reply: Reply) -> float:
@@ -71,12 +69,12 @@ def think_answer_format(sample: Sample, reply: Reply) -> float:
 
 def released_format(sample: Sample, reply: Reply) -> float:
     """R1-AQA's code: as `answer_format`, but two answers in a row pass, because the pattern can span both."""
-    return float(_RELEASED_FORMAT.fullmatch(reply.text) is not None)
+    return float(is_tagged(reply.text, "answer"))
 
 
 def released_think_format(sample: Sample, reply: Reply) -> float:
     """R1-AQA's code for prompts that ask for a thought: `think_answer_format` with the same loophole."""
-    return float(_RELEASED_THINK_FORMAT.fullmatch(reply.text) is not None)
+    return float(is_tagged(reply.text, "think", "answer"))
 
 
 def _words(text: str) -> frozenset[str]:

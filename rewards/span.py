@@ -93,6 +93,8 @@ def tiop(span: Sequence[float], gold: Sequence[float]) -> float:
 
 def _format(sample: Sample, reply: Reply, number: str) -> float:
     """1 if the whole reply is a thought and then an answer in the form of its question type."""
+    if not reply.text.endswith("</answer>"):
+        return 0.0  # the pattern would find that out anew for each "</think><answer>"
     time = rf'"start_time"\s*:\s*"(?:{number})"\s*,\s*"end_time"\s*:\s*"(?:{number})"\s*'
     content = {
         "qa": ".*",

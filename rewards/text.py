@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from mmpost.types import Reply, Sample
 
-_FORMAT = re.compile(r"<think>.*</think>\s*<answer>.*</answer>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_CAPTION = re.compile(
-    r"<summary>.*</summary>\s*<caption>.*</caption>\s*<think>.*</think>\s*<answer>.*</answer>", re.DOTALL
-)
 _STEP = re.compile(
-    r"\bstep\s+\d+\b|^\s*(?:\d+[.)]|[-*])\s|\b(?:first|second|third|next|then|finally|therefore)\b",
+    r"\bstep\s+\d+\b|^[^\S\n]*(?:\d+[.)]|[-*])\s|\b(?:first|second|third|next|then|finally|therefore)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 
 
 def answer(text: str) -> str | None:
     """The content of the first answer tags, or None without tags."""
-    match = _ANSWER.search(text)
-    return match[1] if match else None
+    return between(text, "<answer>", "</answer>")
+
+
+def between(text: str, opening: str, closing: str) -> str | None:
+    """The text between the first `opening` and the next `closing`; None without them. Linear in the text.
+
+    `re.search(opening + "(.*?)" + closing)` finds the same, but scans the rest once for each `opening`.
+    """
+    _, found, rest = text.partition(opening)
+    content, closed, _ = rest.partition(closing)
+    return content if found and closed else None
+
+
+def is_tagged(text: str, *names: str) -> bool:
+    """Whether `text` is <a>...</a><b>...</b>..., with at most whitespace between the blocks of `names`. Linear.
+
+    Whatever the blocks contain is accepted, tags included: it is fullmatch of "<a>.*</a>\\s*<b>.*</b>...".
+    """
+    opening, closing = f"<{names[0]}>", f"</{names[-1]}>"
+    place, end = len(opening), len(text) - len(closing)
+    if not (text.startswith(opening) and text.endswith(closing)):
+        return False
+    for a, b in itertools.pairwise(names):
+        boundary = re.compile(rf"</{a}>\s*<{b}>").search(text, place, end)
+        if boundary is None:
+            return False
+        place = boundary.end()
+    return place <= end
 
 
 def answer_or_text(text: str) -> str:
@@ -31,12 +53,12 @@ def answer_or_text(text: str) -> str:
 
 def think_format(sample: Sample, reply: Reply) -> float:
     """1 if the reply is <think>...</think><answer>...</answer> and nothing else, else 0."""
-    return float(_FORMAT.fullmatch(reply.text) is not None)
+    return float(is_tagged(reply.text, "think", "answer"))
 
 
 def caption_format(sample: Sample, reply: Reply) -> float:
     """1 if the reply is summary, caption, think and answer tags in this order and nothing else; otherwise 0."""
-    return float(_CAPTION.fullmatch(reply.text) is not None)
+    return float(is_tagged(reply.text, "summary", "caption", "think", "answer"))
 
 
 def reasoning_steps(sample: Sample, reply: Reply) -> float:

@@ -25,15 +25,18 @@ from mmpost.errors import MmpostError
 from mmpost.types import Part, Reply, Sample
 
 FRAGMENTS = (
-    *("<answer>", "</answer>", "<think>", "</think>", "</think> <answer>", "<answer></answer>", "<think></think>", "<", "</"),
-    *("<summary></summary><caption>", "</caption><think>", "\\boxed{", "}", "{", "[", "]", "(", ")", "((", "[[1,2],", "[1,"),
-    *('{"bbox_2d": [1,2,3,4], "point_2d": [1,2]},', '{"a":', '"', "'", "\\", "\\frac{", "\\sqrt", "^", "_", "$", "$$", "\\("),
-    *("1", "12345.", "1e9", "-", "+1", "1+", "1/", "*", "**", "9^", "!", "=", "1 = ", "0x", "1,", "1,000", "½", "%", "1e"),
-    *(" ", "\n", "\t", ". ", ".", ",", "a", "ab ", "a. ", "A) ", "(A)", "A. ", "B: ", '"(A)"', '"(', "s ", "xes ", "'s "),
-    *("f(", "f('a',", "f('a', 'b')", "f(a, b) ", "change_size(1, 'small')", "move(", ")(", "f((", "f'"),
-    *("step 1 ", "1) ", "- x\n", "first ", "then, ", "from 1 to 2", "1.5 to 3.5 seconds ", '{"start_time": "1", "end_time": "2"}'),
-    *("start_time", "00:", "1:00 - ", "two ", "twenty-", "hundred ", "the ", "\u202e", "\u0660", "é", "中", "\U0001f600", "\x00"),
+    *("<answer>", "</answer>", "<think>", "</think>", "</think> <answer>", "<answer></answer>", "<think></think>"),
+    *("<", "</", "<summary></summary><caption>", "</caption><think>", "\\boxed{", "}", "{", "[", "]", "(", ")", "(("),
+    *("[[1,2],", "[1,", '{"bbox_2d": [1,2,3,4], "point_2d": [1,2]},', '{"a":', '"', "'", "\\", "\\frac{", "\\sqrt"),
+    *("^", "_", "$", "$$", "\\(", "1", "12345.", "1e9", "-", "+1", "1+", "1/", "*", "**", "9^", "!", "=", "1 = "),
+    *("0x", "1,", "1,000", "½", "%", "1e", " ", "\n", "\t", ". ", ".", ",", "a", "ab ", "a. ", "A) ", "(A)", "A. "),
+    *("B: ", '"(A)"', '"(', "s ", "xes ", "'s ", "f(", "f('a',", "f('a', 'b')", "f(a, b) ", "change_size(1, 'small')"),
+    *("move(", ")(", "f((", "f'", "step 1 ", "1) ", "- x\n", "first ", "then, ", "from 1 to 2", "1.5 to 3.5 seconds "),
+    *('{"start_time": "1", "end_time": "2"}', "start_time", "00:", "1:00 - ", "two ", "twenty-", "hundred ", "the "),
+    *("\u202e", "\u0660", "é", "中", "\U0001f600", "\x00"),
 )
+PREFIXES = ("", "f(a,", "</think>", '{"answer": "', "1")
+"""What repetitions of white space follow, too."""
 WRAPPERS: tuple[Callable[[str], str], ...] = (
     lambda body: body,
     lambda body: f"<answer>{body}</answer>",
@@ -45,9 +48,10 @@ WRAPPERS: tuple[Callable[[str], str], ...] = (
 def texts(length: int) -> Iterator[tuple[str, str]]:
     """(name, text) of the adversarial replies of about `length` characters."""
     for fragment in FRAGMENTS:
-        body = (fragment * (length // len(fragment) + 1))[:length]
-        for i, wrap in enumerate(WRAPPERS):
-            yield f"{fragment[:24]!r} x {length // len(fragment)}, form {i}", wrap(body)
+        for prefix in PREFIXES if fragment.isspace() else ("",):
+            body = prefix + (fragment * (length // len(fragment) + 1))[:length]
+            for i, wrap in enumerate(WRAPPERS):
+                yield f"{prefix}{fragment[:24]!r} x {length // len(fragment)}, form {i}", wrap(body)
 
 
 def rewards() -> dict[str, Callable[..., Any]]:
@@ -124,7 +128,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     names = [name for name in sorted(rewards()) if arguments.only in name]
-    print(f"{len(names)} rewards, {len(FRAGMENTS) * len(WRAPPERS)} texts at each of {arguments.lengths} characters")
+    print(f"{len(names)} rewards, {len(list(texts(100)))} texts at each of {arguments.lengths} characters")
     for name in names:
         worst = [slowest(name, length, arguments.limit) for length in arguments.lengths]
         growth = worst[-1][0] / max(worst[-2][0], 1e-4) if len(worst) > 1 else 0.0

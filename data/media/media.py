@@ -154,7 +154,7 @@ class Media:
             if isinstance(self.source, Path) and not stat.S_ISREG(os.stat(self.source).st_mode):
                 # A named pipe would wait forever for somebody to write, and a device never ends.
                 raise DataError(
-                    f"wanted a regular file of modality {self.modality}, found a folder, pipe or device: correct the path"
+                    f"wanted a regular file of modality {self.modality}, found a folder, pipe or device; correct it"
                 )
             with (
                 limits.under(self.limits),
