@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmpost.config import parsing, run_config
+from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError, TrainError
@@ -55,12 +56,17 @@ def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     task = ConfiguredTask.load(config)
     stage, _ = measuring_stage(task.stages(), select)
     check_stages([stage])
+    folder = Path(paths["out"])
+    with locked(folder):
+        return _select(config, task, stage, folder)
+
+
+def _select(config: RunConfig, task: ConfiguredTask, stage: Stage, folder: Path) -> dict[str, int]:
     session = open_session(config, task)
     policy = checkpoint.weights_hash(session.base)[:16] or session.base
     provenance = recording.provenance(stage, policy=policy, seed=config.seed, step=0, recipe=session.model.recipe.hash)
     try:
-        with locked(Path(paths["out"])):
-            return _measure(stage, session.context, Path(paths["out"]), provenance)
+        return _measure(stage, session.context, folder, provenance)
     finally:
         distributed.stop()
 
