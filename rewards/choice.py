@@ -107,6 +107,17 @@ def _normalize(text: str) -> str:
 
 
 def mmau(sample: Sample, reply: Reply) -> float | None:
+    """1 if MMAU's official rule (`mmau_match`) accepts the whole reply, as its script scores it, else 0.
+
+    A thought that names another option makes the reply wrong; `mmau_answer` reads the answer tags only. None if the
+    truth is not text.
+    """
+    if not isinstance(sample.truth, str):
+        return None
+    return float(mmau_match(sample.truth, reply.text, sample.meta.get("choices", [sample.truth])))
+
+
+def mmau_answer(sample: Sample, reply: Reply) -> float | None:
     """1 if `mmau_match` accepts the answer (in tags, else the whole reply), else 0; None if the truth is not text."""
     if not isinstance(sample.truth, str):
         return None

@@ -78,8 +78,8 @@ class R1Aqa(mp.PolicyGradientTask):
         if isinstance(target, Sounds):
             sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
         greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
-        official = {"mmau": choice.mmau, "mmau_strict": choice.mmau_strict} if isinstance(target, Choices) else {}
-        scored = (greedy, mp.Score(rewards={**self.rewards(), **official}))
+        official = {"mmau": choice.mmau, "mmau_answer": choice.mmau_answer, "mmau_strict": choice.mmau_strict}
+        scored = (greedy, mp.Score(rewards={**self.rewards(), **(official if isinstance(target, Choices) else {})}))
         return [mp.Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
 
     def rewards(self) -> Mapping[str, mp.Reward]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmpost.errors import ConfigError, DataError
 from mmpost.runs import checkpoint
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.session import open_session, require_generative
+from mmpost.selection import recording
 from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Reply, Sample
 
@@ -36,7 +38,7 @@ def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
     The task's benches on `data.test` define the prompts, how replies are sampled, and how they are scored. An existing
     file is resumed: samples that it contains are skipped, and a truncated last line is rewritten. Samples are
     distributed over the ranks; rank 0 writes them in the order of the data. Raises ConfigError if the file was written
-    with other weights.
+    with other weights or settings, or holds replies to another prompt of the same sample.
     """
     overrides: dict[str, Any] = {}
     for argument in arguments:
@@ -61,12 +63,16 @@ def _predict(config: RunConfig, task: ConfiguredTask, benches: Sequence[Bench], 
     require_generative(session)
     weights = checkpoint.weights_hash(session.base)[:16] or session.base
     is_main = distributed.rank() == 0
-    done = distributed.gather(_continue(out, weights) if is_main else set())[0]
+    # What, besides weights and prompts, the replies depend on.
+    transforms = [[bench.name, [recording.described(t) for t in bench.transforms]] for bench in benches]
+    settings = json.dumps([transforms, session.model.recipe.hash, config.seed], sort_keys=True, default=str)
+    stamp = {"weights": weights, "settings": hashlib.sha256(settings.encode()).hexdigest()[:16]}
+    done = distributed.gather(_continue(out, stamp) if is_main else {})[0]
     batch_size, max_samples = config.compute.rollout_batch_size, config.eval.max_samples
     count = 0
     for bench in benches:
         for samples in _predict_bench(session.context, bench, done, batch_size, max_samples):
-            lines = distributed.gather("".join(_line(bench, s, r, weights) for s in samples for r in s.replies))
+            lines = distributed.gather("".join(_line(bench, s, r, stamp) for s in samples for r in s.replies))
             count += sum(distributed.gather(len(samples)))
             if is_main:
                 out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +85,7 @@ def _predict(config: RunConfig, task: ConfiguredTask, benches: Sequence[Bench], 
 
 
 def _predict_bench(
-    context: TrainingContext, bench: Bench, done: set[tuple[str, str]], batch_size: int, max_samples: int
+    context: TrainingContext, bench: Bench, done: Mapping[tuple[str, str], str], batch_size: int, max_samples: int
 ) -> Iterator[list[Sample]]:
     """The bench's remaining samples after its transforms, in rounds of one rollout batch per rank.
 
@@ -91,6 +97,12 @@ def _predict_bench(
         first = start + distributed.rank() * batch_size
         with context.isolated(f"eval/{bench.name}"):
             samples = context.fetch(bench.source, indices[first : first + batch_size])
+            for sample in samples:
+                if done.get((bench.name, sample.uid), _prompt(sample)) != _prompt(sample):
+                    raise ConfigError(
+                        f"wanted the data that the replies in `out` belong to, found another prompt of the sample "
+                        f"{sample.uid!r} ({bench.name}): {_prompt(sample)!r:.80}; choose a new file"
+                    )
             samples = [s for s in samples if (bench.name, s.uid) not in done]
             # A transform may communicate between ranks, so either all ranks call it or none.
             for transform in bench.transforms if any(distributed.gather(bool(samples))) else ():
@@ -98,26 +110,33 @@ def _predict_bench(
         yield samples
 
 
-def _line(bench: Bench, sample: Sample, reply: Reply, weights: str) -> str:
+def _prompt(sample: Sample) -> str:
+    return "".join(p.value for p in sample.prompt if p.modality == "text" and p.role == "user")
+
+
+def _line(bench: Bench, sample: Sample, reply: Reply, stamp: Mapping[str, str]) -> str:
     frame = None if sample.frame is None else [sample.frame.width, sample.frame.height]
     row = {
         "bench": bench.name,
         "uid": sample.uid,
-        "prompt": "".join(p.value for p in sample.prompt if p.modality == "text" and p.role == "user"),
+        "prompt": _prompt(sample),
         "reply": reply.text,
         "truncated": bool(reply.columns.get("truncated", 0.0)),
         "scores": dict(reply.scores),
         "frame": frame,
-        "weights": weights,
+        **stamp,
     }
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _continue(out: Path, weights: str) -> set[tuple[str, str]]:
-    """(bench, uid) of the samples in `out`. Removes a truncated last line, and the other lines of the same sample."""
-    done: set[tuple[str, str]] = set()
+def _continue(out: Path, stamp: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """The prompts of the samples in `out` by (bench, uid).
+
+    Removes a truncated last line, and the other lines of the same sample.
+    """
+    prompts: dict[tuple[str, str], str] = {}
     if not out.exists():
-        return done
+        return prompts
     offset, last = 0, ("", "")
     offsets: dict[tuple[str, str], int] = {}
     with out.open("rb") as file:
@@ -127,19 +146,21 @@ def _continue(out: Path, weights: str) -> set[tuple[str, str]]:
                 break
             try:
                 row = json.loads(line)
-                last, row_weights = (str(row["bench"]), str(row["uid"])), row["weights"]
+                last, prompt, written = (str(row["bench"]), str(row["uid"])), row["prompt"], {k: row[k] for k in stamp}
             except (ValueError, KeyError, TypeError) as e:
                 raise DataError(
                     f"{out}:{number}: wanted a line that mmpost predict wrote, found {line[:60]!r}; choose a new file"
                 ) from e
-            if row_weights != weights:
-                raise ConfigError(
-                    f"out={out}: wanted replies of the weights {weights}, found {row_weights}; choose a new file"
-                )
+            for name, value in stamp.items():
+                if written[name] != value:
+                    raise ConfigError(
+                        f"out={out}: wanted replies of the {name} {value}, found {written[name]}; choose a new file"
+                    )
+            prompts[last] = prompt
             offsets.setdefault(last, offset)
             offset += len(line)
         else:
-            return set(offsets)
+            return prompts
     with out.open("rb+") as file:
         file.truncate(offset)
-    return set(offsets)
+    return {sample: prompts[sample] for sample in offsets}

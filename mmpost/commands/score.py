@@ -21,9 +21,15 @@ from mmpost.types import Bench, CoordinateFrame, Origin, Part, Reply, Sample, Sa
 
 NAMES = ("uid", "id")
 """Keys that may hold the uid of a row's sample."""
-TEXTS = ("reply", "text", "response", "model_prediction", "model_output")
-"""Keys that may hold a row's reply. "answer" is used only if no row has any of these; otherwise it is the truth, as in
-MMAU's files."""
+TEXTS = (
+    *("reply", "text", "response", "prediction", "output", "completion", "generated_text"),
+    *("model_prediction", "model_output"),
+)
+"""Keys that may hold a row's reply."""
+ANSWER = "answer"
+"""The key under which files of questions hold the truth (MMAU's, for example), and files of replies the reply."""
+BESIDE_ANSWER = {*NAMES, ANSWER, "bench", "frame"}
+"""What a row may hold in which `answer` is taken for the reply; anything more makes it a question with its truth."""
 
 
 @dataclass
@@ -77,14 +83,15 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     which is also written to `out=FILE.json` if given.
 
     Rows may name their `bench`, and the coordinate `frame` of boxes and points, as the output of `mmpost predict` does;
-    without a frame, coordinates are in the truth's. Samples without a reply are counted and left out; with
-    `missing=wrong` they are scored as an empty reply. Raises DataError for uids that the task does not have.
+    without a frame, coordinates are in the truth's. `key=NAME` names the key of the replies. Samples without a reply
+    are counted and left out; with `missing=wrong` they are scored as an empty reply. Raises DataError for uids that the
+    task does not have, for a reply that is not text, and where the only candidate for the replies may be the truth.
     """
     overrides: dict[str, Any] = {}
     for argument in arguments:
         layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
         overrides = run_config.merge(overrides, layer)
-    file = overrides.pop("answers", None)
+    file, key = overrides.pop("answers", None), overrides.pop("key", None)
     if file is None:
         raise ConfigError("wanted a file of replies, found none; add answers=FILE.jsonl (rows with uid and reply)")
     missing = overrides.pop("missing", "skip")
@@ -92,22 +99,24 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
         raise ConfigError(f"missing={missing}: wanted skip or wrong, for samples without a reply")
     config, paths = run_config.load([overrides])
     benches = ConfiguredTask.load(config).benches("test")
-    replies, frames = _read(str(file))
+    replies = _read(str(file), (str(key),) if key is not None else TEXTS)
+    if key is None and replies.from_answer:
+        _require_differences(str(file), replies.texts, benches)
     result: dict[str, Any] = {"answers": str(file), "task": config.task, "scores": {}, "answered": {}}
     known_uids: set[str] = set()
     for bench in benches:
-        bench_replies = {uid: texts for (name, uid), texts in replies.items() if name in ("", bench.name)}
+        bench_replies = {uid: texts for (name, uid), texts in replies.texts.items() if name in ("", bench.name)}
         uids = {s.uid for s in bench.source}
         answered = len(uids & bench_replies.keys())
         if not answered:
             continue
         known_uids |= uids
         missing_replies = {uid: [""] for uid in uids} if missing == "wrong" else {}
-        samples = _scored(bench, {**missing_replies, **bench_replies}, frames)
+        samples = _scored(bench, {**missing_replies, **bench_replies}, replies.frames)
         result["answered"][bench.name] = [answered, len(bench.source)]
         scores = intervals(bench.summary, samples)
         result["scores"] |= {f"{bench.name}/{name}": value for name, value in scores.items()}
-    unknown = sorted({uid for _, uid in replies} - known_uids)
+    unknown = sorted({uid for _, uid in replies.texts} - known_uids)
     if unknown:
         raise DataError(
             f"{file}: {len(unknown)} uids are not in the task's test split, such as {unknown[:3]}; check data.test"
@@ -121,29 +130,55 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _read(file: str) -> tuple[dict[tuple[str, str], list[str]], dict[tuple[str, str], CoordinateFrame]]:
+@dataclass
+class _Replies:
+    """The content of a file of replies; keys are (bench, uid), with an empty bench where the rows name none."""
+
+    texts: dict[tuple[str, str], list[str]]
+    frames: dict[tuple[str, str], CoordinateFrame]
+    from_answer: bool
+    """Whether the replies are what the rows have under `ANSWER`."""
+
+
+def _read(file: str, keys: Sequence[str]) -> _Replies:
     rows = open_table(file)
-    replies: dict[tuple[str, str], list[str]] = defaultdict(list)
-    frames: dict[tuple[str, str], CoordinateFrame] = {}
     lines = [rows.row(i) for i in range(len(rows))]
-    texts = TEXTS if any(isinstance(line.get(name), str) for line in lines for name in TEXTS) else ("answer",)
+    wanted, from_answer = keys, not any(key in line for line in lines for key in keys)
+    if from_answer:
+        keys = (ANSWER,)
+    found = _Replies(defaultdict(list), {}, from_answer)
     for i, row in enumerate(lines):
-        text = next((row[name] for name in texts if isinstance(row.get(name), str)), None)
+        place = f"{file}:{rows.number(i)}"
         uid = next((str(row[name]) for name in NAMES if row.get(name) is not None), None)
-        # A row with only the truth ("answer") has no prediction.
-        if uid is None or (text is None and "answer" not in row):
+        key = next((key for key in keys if key in row), None)
+        if uid is None or (key is None and ANSWER not in row):
+            raise DataError(f"{place}: wanted uid and a reply under one of {wanted}, found the keys {sorted(row)}")
+        if key is None:
+            continue  # a question without a prediction
+        if from_answer and not row.keys() <= BESIDE_ANSWER:
             raise DataError(
-                f"{file}:{rows.number(i)}: wanted uid and one of {(*TEXTS, 'answer')}, found the keys {sorted(row)}"
+                f"{place}: wanted a reply under one of {TEXTS}, found only {ANSWER!r} beside "
+                f"{sorted(row.keys() - BESIDE_ANSWER)[:5]}, which may be the truth; name the key: key={ANSWER}"
             )
-        if text is None:
-            continue
-        key = (str(row.get("bench") or ""), uid)
-        replies[key].append(text)
+        if not isinstance(row[key], str):
+            raise DataError(f"{place}: wanted the reply as text under {key!r}, found {row[key]!r:.60}; correct the row")
+        found.texts[str(row.get("bench") or ""), uid].append(row[key])
         if row.get("frame"):
-            frames[key] = CoordinateFrame(*map(float, row["frame"]))
-    if not replies:
+            found.frames[str(row.get("bench") or ""), uid] = CoordinateFrame(*map(float, row["frame"]))
+    if not found.texts:
         raise DataError(f"{file}: wanted rows with replies, found none")
-    return dict(replies), frames
+    return found
+
+
+def _require_differences(file: str, texts: Mapping[tuple[str, str], Sequence[str]], benches: Sequence[Bench]) -> None:
+    """Raise DataError if all replies equal the truth of their samples: then the file is one of truths."""
+    truths = {s.uid: str(s.truth).strip() for bench in benches for s in bench.source}
+    known = [(uid, text) for (_, uid), replies in texts.items() if uid in truths for text in replies]
+    if known and all(text.strip() == truths[uid] for uid, text in known):
+        raise DataError(
+            f"{file}: wanted a reply under one of {TEXTS}, found {ANSWER!r}, which equals the truth in each of "
+            f"{len(known)} rows; if these are the model's replies, write key={ANSWER}"
+        )
 
 
 def _scored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def values_by_name(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
@@ -13,10 +13,21 @@ def values_by_name(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]
     return values
 
 
+class Mean(float):
+    """A mean that knows how many values are behind it."""
+
+    count: int
+
+    def __new__(cls, values: Sequence[float], scale: float = 1.0) -> Mean:
+        # Scaling before dividing rounds only once: 100 * 7 / 25 is 28, but 100 * (7 / 25) is not.
+        mean = super().__new__(cls, scale * sum(values) / len(values))
+        mean.count = len(values)
+        return mean
+
+
 def mean_by(pairs: Iterable[tuple[str, float]], scale: float = 1.0) -> dict[str, float]:
-    """`scale` times the mean of each name's values; scale=100 turns fractions into percent.
+    """`scale` times the mean of each name's values; scale=100 turns fractions into percent. Each is a `Mean`.
 
     A name without values is left out, never 0 or NaN.
     """
-    # Scaling before dividing rounds only once: 100 * 7 / 25 is 28, but 100 * (7 / 25) is not.
-    return {name: scale * sum(values) / len(values) for name, values in values_by_name(pairs).items()}
+    return {name: Mean(values, scale) for name, values in values_by_name(pairs).items()}

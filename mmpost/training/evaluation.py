@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mmpost.config.settings import EvalSettings
 from mmpost.core import distributed
+from mmpost.core.means import Mean
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import bootstrap, confidence_interval
 from mmpost.training.context import TrainingContext
@@ -96,7 +97,9 @@ def intervals(
         low, high = confidence_interval(resampled[name])
         if math.isnan(low):  # a single sample, or a metric that no resample has
             low, high = float(value), float(value)
-        estimates[name] = {"value": value, "n": float(len(samples)), "low": low, "high": high}
+        # A mean over a group of the samples (one question type, say) has fewer behind it.
+        n = min(value.count, len(samples)) if isinstance(value, Mean) else len(samples)
+        estimates[name] = {"value": float(value), "n": float(n), "low": low, "high": high}
     return estimates
 
 

@@ -179,7 +179,7 @@ def test_mismatched_answers_are_named(place: Path, tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     for text, message in (
         ('{"uid": "pink", "text": "pink"}\n', r"1 uids are not in the task's test split, such as \['pink'\]"),
-        ('{"uid": "red"}\n', r"answers\.jsonl:1: wanted uid and one of"),
+        ('{"uid": "red"}\n', r"answers\.jsonl:1: wanted uid and a reply under one of"),
         ("", "wanted rows with replies, found none"),
     ):
         file.write_text(text)

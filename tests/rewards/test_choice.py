@@ -92,7 +92,7 @@ def test_the_format_reward_with_think_tags(text: str, strict: float, released: f
 
 
 def test_a_truth_that_is_not_text_is_not_scored() -> None:
-    for function in (choice.accuracy, choice.bare_accuracy, choice.released_accuracy, choice.mmau, choice.mmau_strict):
+    for function in (choice.accuracy, choice.bare_accuracy, choice.released_accuracy, choice.mmau, choice.mmau_answer):
         assert function(Sample("s", (), truth=3), reply("3")) is None
 
 
@@ -128,9 +128,12 @@ def test_mmau(answer: str, output: str, choices: list[str], official: bool, stri
     assert choice.mmau_match(answer, output, choices) is official
     assert choice.mmau_exact(answer, output, choices) is strict
     sample = Sample("s", (), truth=answer, meta={"choices": choices})
-    for text in (output, f"<think>A child</think><answer>{output}</answer>"):
-        assert choice.mmau(sample, reply(text)) == official
+    tagged = f"<think>A child</think><answer>{output}</answer>"
+    for text in (output, tagged):
+        assert choice.mmau_answer(sample, reply(text)) == official
         assert choice.mmau_strict(sample, reply(text)) == strict
+    assert choice.mmau(sample, reply(output)) == official
+    assert choice.mmau(sample, reply(tagged)) == choice.mmau_match(answer, tagged, choices)
 
 
 def test_mmau_scores_of_real_questions() -> None:
