@@ -100,22 +100,23 @@ def slowest(name: str, length: int, limit: float) -> tuple[float, str]:
     process = multiprocessing.get_context("fork").Process(target=_measure, args=(name, length, writer), daemon=False)
     process.start()
     writer.close()
-    worst, current = (0.0, "none supported"), ""
-    while reader.poll(limit):
+    worst: tuple[float, str] = (0.0, "supports no type of truth")
+    current = ""
+    while True:
+        if not reader.poll(limit):
+            worst = (limit, f"{current} (not finished)")
+            process.kill()
+            break
         try:
             message = reader.recv()
         except EOFError:
-            message = (current, limit)
-            worst = max(worst, message)[:2] if isinstance(message[0], float) else (limit, f"{current} (raised)")
+            worst = (limit, f"{current} (raised)")
             break
         if message is None:
             break
         current, seconds = message
         if seconds is not None:
             worst = max(worst, (seconds, current))
-    else:
-        worst = (limit, f"{current} (not finished)")
-        process.kill()
     process.join()
     return worst
 
