@@ -115,7 +115,7 @@ def _prompt(sample: Sample) -> str:
 
 
 def _line(bench: Bench, sample: Sample, reply: Reply, stamp: Mapping[str, str]) -> str:
-    frame = None if sample.frame is None else [sample.frame.width, sample.frame.height]
+    frame = None if sample.frame is None or sample.frame.unknown_family else [sample.frame.width, sample.frame.height]
     row = {
         "bench": bench.name,
         "uid": sample.uid,

@@ -132,7 +132,7 @@ class ModelSettings(Settings):
     """System prompt for samples without one; default: that of the chat template."""
     coordinates: Literal["auto", "pixels", "thousand"] = "auto"
     """Coordinates that the model writes: pixels of the image, or a scale of 0 to 1000. auto: as its family was trained
-    (README)."""
+    (README); a family that is not known there refuses boxes and points."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that are not trained, e.g. [vision, projector]."""
     lora: LoraSettings | None = None

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmpost.errors import ColumnError
+from mmpost.errors import ColumnError, ConfigError
 
 Value = float | Sequence[float]
 """One number per reply, or one per token of the reply."""
@@ -32,9 +32,17 @@ class CoordinateFrame:
 
     width: float
     height: float
+    unknown_family: str = ""
+    """The family of a model of which it is not known how it writes coordinates; sizes then are those of the image."""
 
     def convert(self, other: CoordinateFrame, xy: Sequence[float]) -> list[float]:
-        """Convert a flat list x, y, x, y, ... from this frame to `other`."""
+        """Convert a flat list x, y, x, y, ... from this frame to `other`. Raises ConfigError if either is unknown."""
+        family = self.unknown_family or other.unknown_family
+        if family:
+            raise ConfigError(
+                f"wanted boxes or points of a known scale, but how the family {family!r} writes coordinates is not known; "
+                "set model.coordinates=pixels (of the image) or model.coordinates=thousand (0 to 1000)"
+            )
         scale = (other.width / self.width, other.height / self.height)
         return [v * scale[i % 2] for i, v in enumerate(xy)]
 

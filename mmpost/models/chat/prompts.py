@@ -36,8 +36,14 @@ PROBE = "mmpost"
 PROMPT_CACHE_BYTES = 1 << 28
 """For encoded prompts; their processed media have a cache of their own."""
 
-THOUSAND = {"qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "internvl", "gemma3"}
+THOUSAND = {
+    *("qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "internvl", "gemma3"),
+    *("glm4v", "glm4v_moe", "glm46v"),
+}
 """Families trained to write coordinates on a scale of 0 to 1000 (model cards)."""
+
+PIXELS = {"qwen2_5_omni_thinker", "llava_onevision", "idefics3", "smolvlm"}
+"""Families whose coordinates are taken as pixels of the original image."""
 
 _QUESTION = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
 
@@ -329,8 +335,8 @@ class PromptEncoder:
 def coordinate_frame(config: Any, processor: Any, width: int, height: int, setting: str) -> CoordinateFrame:
     """The frame in which a model of this family writes coordinates for an image of `width` x `height` pixels.
 
-    Qwen2.5-VL: pixels of the image after its own resizing; families in `THOUSAND`: 0 to 1000; others: pixels of the
-    original image. `setting` (model.coordinates) overrides this for a model that was trained otherwise.
+    Qwen2.5-VL: pixels of the image after its own resizing; families in `THOUSAND`: 0 to 1000; in `PIXELS`: pixels
+    of the original image; others: a frame that refuses to convert. `setting` (model.coordinates) overrides this.
     """
     if setting == "thousand" or (setting == "auto" and config.model_type in THOUSAND):
         return CoordinateFrame(1000, 1000)
@@ -340,7 +346,8 @@ def coordinate_frame(config: Any, processor: Any, width: int, height: int, setti
         return CoordinateFrame(
             *_qwen_resize(width, height, image.patch_size * image.merge_size, min_pixels, max_pixels)
         )
-    return CoordinateFrame(width, height)
+    known = setting == "pixels" or config.model_type in PIXELS
+    return CoordinateFrame(width, height, "" if known else str(config.model_type))
 
 
 def _qwen_resize(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
