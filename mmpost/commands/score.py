@@ -164,7 +164,9 @@ def _read(file: str, keys: Sequence[str]) -> _Replies:
             raise DataError(f"{place}: wanted the reply as text under {key!r}, found {row[key]!r:.60}; correct the row")
         found.texts[str(row.get("bench") or ""), uid].append(row[key])
         if row.get("frame"):
-            found.frames[str(row.get("bench") or ""), uid] = CoordinateFrame(*map(float, row["frame"]))
+            found.frames[str(row.get("bench") or ""), uid] = CoordinateFrame(
+                float(row["frame"][0]), float(row["frame"][1])
+            )
     if not found.texts:
         raise DataError(f"{file}: wanted rows with replies, found none")
     return found

@@ -40,8 +40,8 @@ class CoordinateFrame:
         family = self.unknown_family or other.unknown_family
         if family:
             raise ConfigError(
-                f"wanted boxes or points of a known scale, but how the family {family!r} writes coordinates is not known; "
-                "set model.coordinates=pixels (of the image) or model.coordinates=thousand (0 to 1000)"
+                f"wanted boxes or points of a known scale, but how {family!r} writes coordinates is not known; set "
+                "model.coordinates=pixels (of the image) or model.coordinates=thousand (0 to 1000)"
             )
         scale = (other.width / self.width, other.height / self.height)
         return [v * scale[i % 2] for i, v in enumerate(xy)]

@@ -39,13 +39,17 @@ def penalty(
     ratio: Float[Tensor, " tok"],
     estimator: Estimator,
     gradient: KLGradient,
+    bound: float | None = None,
 ) -> Float[Tensor, " tok"]:
     """The estimator as a loss, [tok], with the gradient that `gradient` selects.
 
     corrected: multiplied by the differentiable policy ratio, which gives the gradient of the estimator's expectation;
-    plain: differentiated directly; k2: the estimator's value with the gradient of k2.
+    plain: differentiated directly; k2: the estimator's value with the gradient of k2. `bound`: the estimator is clamped
+    to [-bound, bound], without gradient beyond.
     """
     value = estimate(logp, ref, estimator)
+    if bound is not None:
+        value = value.clamp(-bound, bound)
     match gradient:
         case "corrected":
             return ratio * value

@@ -93,6 +93,8 @@ class PolicyLoss(Objective):
     """Weight of the KL penalty, against column ref_logp."""
     kl_estimator: kl.Estimator = "k3"
     """k1 (d), k2 (d^2 / 2), k3 (exp(-d) - 1 + d) or abs, with d the log-ratio of policy to reference."""
+    kl_bound: float | None = Field(default=None, gt=0)
+    """Estimates are clamped to [-kl_bound, kl_bound], as EasyR1 (verl) does with 10; None: not clamped."""
     kl_gradient: kl.KLGradient = "corrected"
     """corrected: times the policy ratio, the gradient of the estimator's expectation; plain: direct; k2: that of k2."""
     entropy: float = Field(default=0.0, ge=0)
@@ -251,7 +253,7 @@ class PolicyLoss(Objective):
             loss = loss * log_weight.exp()
         if self.beta:
             loss = loss + self.beta * kl.penalty(
-                x.logp, x.columns["ref_logp"], ratio, self.kl_estimator, self.kl_gradient
+                x.logp, x.columns["ref_logp"], ratio, self.kl_estimator, self.kl_gradient, self.kl_bound
             )
         token_weight = batch.reply_mean(x.mask) if form.reduction == "reply_mean" else x.mask
         terms = {"policy": (loss * token_weight).sum()}
