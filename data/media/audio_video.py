@@ -178,6 +178,11 @@ def _decode(file: BinaryIO, times: list[int], targets: list[int]) -> np.ndarray:
     return np.stack(frames + [frames[-1]] * (len(targets) - len(frames)))
 
 
+PLANES = 7
+"""PyAV counts the planes of a frame up to a null pointer, which FFmpeg has after at most so many: with more planes it
+reads memory that is not its own, and the process dies. 7.1 sound has eight."""
+
+
 def audio_header(file: BinaryIO) -> dict[str, float]:
     """Sampling rate in Hz and duration in seconds."""
     with _container(file, "audio") as (container, stream):
@@ -198,13 +203,14 @@ def open_audio(file: BinaryIO, rate: int | None = None, channel: str = "mean") -
         samples = round(header["duration"] * stream.rate) * stream.channels
         limits.total(samples, f"{header['duration']:.0f} s of {stream.channels} channels", "Cut it")
         rate = int(rate or stream.rate)
-        # Channels are averaged below: FFmpeg's downmix to mono is up to 1.4 times louder.
-        mixer = av.AudioResampler(format="fltp", rate=rate)
-        chunks = [p.to_ndarray() for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
-        chunks += [chunk.to_ndarray() for chunk in mixer.resample(None)]
+        # Channels are averaged below: FFmpeg's downmix to mono is up to 1.4 times louder. Packed, because of PLANES.
+        mixer = av.AudioResampler(format="flt", rate=rate)
+        packed = [p for frame in container.decode(stream) for p in mixer.resample(_finite(frame))]
+        packed += mixer.resample(None)
+        chunks = [p.to_ndarray().reshape(-1, p.layout.nb_channels).T for p in packed]
     if not sum(chunk.shape[1] for chunk in chunks):
         raise DataError("Wanted audio, found no samples. Replace the file or drop the row.")
-    channels = np.concatenate(chunks, axis=1)
+    channels = np.ascontiguousarray(np.concatenate(chunks, axis=1))
     wave = channels[0] if channel == "first" else channels.mean(0, dtype=np.float32)
     return Audio(wave, rate)
 
@@ -213,7 +219,10 @@ def _finite(frame: Any) -> Any:
     """Return the frame if its samples are finite, else raise DataError; checked here since resampling spreads a NaN."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame
-    broken = ~np.isfinite(frame.to_ndarray())
+    readable = [frame]
+    if frame.format.is_planar and frame.layout.nb_channels > PLANES:
+        readable = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    broken = ~np.isfinite(np.concatenate([f.to_ndarray() for f in readable], axis=1))
     if broken.any():
         raise DataError(
             f"Wanted finite samples, found {broken.sum():,} that are not, from {frame.time or 0.0:.2f} s on. "
