@@ -24,24 +24,24 @@ def require_available(folder: str, name: str) -> None:
     """
     if Path(folder).is_dir():
         return
+    wanted = f"model={name}: wanted a multimodal chat model, found"
     try:
         validate_repo_id(folder)
     except HFValidationError:
         raise ConfigError(
-            f"model={name}: found no folder or run at {folder}, and this cannot be a hub id (OWNER/NAME); correct the "
-            "path"
+            f"{wanted} no folder or run at {folder}, which cannot be a hub id (OWNER/NAME) either; correct the path"
         ) from None
     if any(isinstance(try_to_load_from_cache(folder, file), str) for file in CONFIGS):
         return
     if constants.HF_HUB_OFFLINE:
         raise ConfigError(
-            f"model={name}: found no folder, run or base of this name, and no cached hub model, while HF_HUB_OFFLINE "
-            f"forbids to look it up; correct the name, or download it first: hf download {folder}"
+            f"{wanted} no folder, run or base of this name and no cached hub model, and HF_HUB_OFFLINE is set; correct "
+            f"the name, or download it first: hf download {folder}"
         )
-    _look_up(folder, name)
+    _look_up(folder, wanted)
 
 
-def _look_up(repository: str, name: str) -> None:
+def _look_up(repository: str, wanted: str) -> None:
     for attempt in range(ATTEMPTS):
         try:
             get_hf_file_metadata(hf_hub_url(repository, CONFIGS[0]), timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -50,13 +50,13 @@ def _look_up(repository: str, name: str) -> None:
             return  # it exists, and may hold adapters; loading says what is missing
         except GatedRepoError as e:
             raise ConfigError(
-                f"model={name}: the hub gives {repository} only to users whom its authors let in; ask for access at "
+                f"{wanted} {repository}, a gated hub model, without access to it; ask for access at "
                 f"{constants.ENDPOINT}/{repository}, then log in: hf auth login"
             ) from e
         except RepositoryNotFoundError as e:
             raise ConfigError(
-                f"model={name}: found no folder, run or base of this name, and no model {repository} on "
-                f"{constants.ENDPOINT}; correct the name, or, if it is private, log in: hf auth login"
+                f"{wanted} no folder, run or base of this name and no model {repository} on {constants.ENDPOINT}; "
+                "correct the name, or, if it is private, log in: hf auth login"
             ) from e
         except HfHubHTTPError:
             return  # the hub answers, and may do better when the files are loaded
@@ -64,7 +64,7 @@ def _look_up(repository: str, name: str) -> None:
             # Of the library for HTTP, which differs between releases of huggingface_hub: no connection.
             if attempt + 1 == ATTEMPTS:
                 raise ConfigError(
-                    f"model={name}: found no folder, run or base of this name, and no cached hub model, and cannot "
-                    f"reach {constants.ENDPOINT} ({type(e).__name__}: {str(e)[:200]}); correct the name, or the network"
+                    f"{wanted} no folder, run or base of this name and no cached hub model, and {constants.ENDPOINT} "
+                    f"cannot be reached ({type(e).__name__}: {str(e)[:200]}); correct the name, or the network"
                 ) from e
             time.sleep(PAUSE_SECONDS)

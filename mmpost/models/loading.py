@@ -39,7 +39,7 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         )
     found = f"model={settings.name}"
     require_all_weights(found, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
-    require_finite(found, module.state_dict())
+    require_finite(found, dict(module.named_parameters()))
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
             f"model={settings.name}: wanted a module made of `model` and a language head, found "
@@ -124,11 +124,11 @@ def require_all_weights(
         problems.append(f"the weights lack {listed(names)}")
     if shapes := sorted(other_shapes):
         texts = [f"{name} ({list(stored)}, wanted {list(wanted)})" for name, stored, wanted in shapes]
-        problems.append(f"the weights have other shapes than config.json describes: {listed(texts)}")
+        problems.append(f"the weights have other shapes than the model's: {listed(texts)}")
     if names := sorted(unexpected):
         problems.append(f"the weights hold what the model has no place for: {listed(names)}")
     if problems:
-        raise ConfigError(f"{found}: {'; '.join(problems)}. Copy the checkpoint again, or correct its config.json")
+        raise ConfigError(f"{found}: {'; '.join(problems)}. Copy the checkpoint again, or correct its configuration")
 
 
 def require_finite(found: str, weights: Mapping[str, torch.Tensor]) -> None:
