@@ -80,7 +80,7 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
         # Measured before the incomplete checkpoint is deleted. Not every library tells why writing failed.
         full = is_disk_full(e) or shutil.disk_usage(root).free < ALMOST_FULL
         shutil.rmtree(hidden, ignore_errors=True)
-        reason = f"disk full: {root} has no room for it" if full else shortened(e)
+        reason = f"disk full: {root} has no room for it ({shortened(e, 100)})" if full else shortened(e)
         raise OSError(f"the checkpoint of step {step} could not be written: {reason}") from e
     return _place(hidden)
 
@@ -193,11 +193,8 @@ def load(folder: Path) -> Snapshot:
         raise DataError(
             f"{folder} is not a complete checkpoint ({file.name}: {type(e).__name__}: {shortened(e, 150)}); {OLDER}"
         ) from e
-    _require(file, tensors, TENSORS)
-    if len(tensors["rng"]) != state["world"]:
-        raise DataError(
-            f"{file}: wanted random generators of {state['world']} ranks, found {len(tensors['rng'])}; {OLDER}"
-        )
+    if not isinstance(tensors, dict):
+        raise DataError(f"{file}: wanted a dictionary of tensors, found {type(tensors).__name__}; {OLDER}")
     return Snapshot(state, tensors)
 
 
@@ -210,19 +207,25 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} is not a complete checkpoint ({file.name}: {type(e).__name__}: {shortened(e, 150)}); {OLDER}"
         ) from e
-    _require(file, state, STATE)
+    if not isinstance(state, dict):
+        raise DataError(f"{file}: wanted an object, found {type(state).__name__}; {OLDER}")
     return state
 
 
-def _require(file: Path, content: Any, entries: Mapping[str, type]) -> None:
-    """Raise DataError where an entry of a trainer file is missing or of another type."""
-    for name, wanted in entries.items():
-        found = content.get(name) if isinstance(content, dict) else content
-        if not isinstance(found, wanted):
-            raise DataError(
-                f"{file}: wanted {name} as {wanted.__name__}, found {type(found).__name__}: the file is damaged, or "
-                f"not of mmpost; {OLDER}"
-            )
+def require_entries(folder: Path, snapshot: Snapshot) -> None:
+    """Raise DataError where an entry that resuming needs is missing or of another type."""
+    for file, content, entries in (("state.json", snapshot.state, STATE), ("tensors.pt", snapshot.tensors, TENSORS)):
+        for name, wanted in entries.items():
+            if not isinstance(content.get(name), wanted):
+                raise DataError(
+                    f"{folder / 'trainer' / file}: wanted {name} as {wanted.__name__}, found "
+                    f"{type(content[name]).__name__ if name in content else 'nothing'}: the file is damaged; {OLDER}"
+                )
+    ranks, world = len(snapshot.tensors["rng"]), snapshot.state["world"]
+    if ranks != world:
+        raise DataError(
+            f"{folder / 'trainer' / 'tensors.pt'}: wanted random generators of {world} ranks, found {ranks}; {OLDER}"
+        )
 
 
 def load_adapters(folder: Path, module: torch.nn.Module) -> None:
@@ -236,7 +239,9 @@ def load_adapters(folder: Path, module: torch.nn.Module) -> None:
     except (OSError, SafetensorError) as e:
         raise DataError(f"{file} cannot be read ({shortened(e, 150)}); {OLDER}") from e
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    shapes = [(k, weights[k].shape, p.shape) for k, p in trained.items() if k in weights and weights[k].shape != p.shape]
+    shapes = [
+        (k, weights[k].shape, p.shape) for k, p in trained.items() if k in weights and weights[k].shape != p.shape
+    ]
     require_all_weights(str(file), trained.keys() - weights, weights.keys() - trained, shapes)
     require_finite(str(file), weights)
     with torch.no_grad():

@@ -283,8 +283,10 @@ class Run:
             "versions": summary.versions(),
         }
         if distributed.rank() == 0:
-            summary.write(self.folder, content)
-            self.listeners.on_end(content)
+            try:
+                summary.write(self.folder, content)
+            finally:
+                self.listeners.on_end(content)
             summary.print_summary(self.folder, content)
         distributed.stop()
         return content

@@ -31,7 +31,7 @@ PROGRESS = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_grad
 def kept(root: Path) -> str:
     """What remains after a failed save, for its message."""
     good = checkpoint.newest(root)
-    return "there is no checkpoint yet" if good is None else f"{good} is kept"
+    return "there is no checkpoint yet" if good is None else f"the last good checkpoint is {good}, which is kept"
 
 
 class RunState:
@@ -44,6 +44,8 @@ class RunState:
         snapshot = checkpoint.load(resumed_from) if resumed_from else None
         self.pending = Snapshot(upgrade_state(snapshot.state), snapshot.tensors) if snapshot else None
         """The checkpoint's content, until the interrupted stage is resumed."""
+        if resumed_from and self.pending:
+            checkpoint.require_entries(resumed_from, self.pending)
         self.progress = StageProgress()
         self.update: Update | None = None
         self.steps_per_stage: dict[str, int] = {}
@@ -71,9 +73,10 @@ class RunState:
     def is_due(self) -> bool:
         """Whether the first rank's clock asks for a checkpoint (`checkpoint.minutes`); every rank must call it."""
         seconds = 60 * self.session.config.checkpoint.minutes
+        if not seconds:
+            return False
         elapsed = time.monotonic() - self._last_save
-        due = bool(seconds) and elapsed >= max(seconds, SAVING_SHARE * self._save_seconds)
-        return bool(distributed.gather(due)[0])
+        return bool(distributed.gather(elapsed >= max(seconds, SAVING_SHARE * self._save_seconds))[0])
 
     def save(self, stages: Sequence[str], best: bool = False, last: bool = False) -> None:
         """Write a checkpoint. If writing fails, the run continues without it, unless it is the last one."""
@@ -94,7 +97,7 @@ class RunState:
                 checkpoint.prune(root, settings.keep)
             except OSError as e:
                 if last:
-                    raise TrainError(f"{e}; {kept(root)}: make room, then mmpost train resume={self.folder}") from e
+                    raise TrainError(f"{e}; {kept(root)}; make room, then mmpost train resume={self.folder}") from e
                 print(f"mmpost: {e}; training continues, {kept(root)}", file=sys.stderr)
         distributed.barrier()
         self._last_save = time.monotonic()

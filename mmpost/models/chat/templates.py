@@ -30,7 +30,7 @@ def apply(templating: Any, messages: Sequence[dict[str, Any]], **kwargs: Any) ->
     """
     try:
         with _time_limit(MAX_SECONDS):
-            return templating.apply_chat_template(messages, tokenize=False, **kwargs)
+            text = templating.apply_chat_template(messages, tokenize=False, **kwargs)
     except _TooLong:
         raise ConfigError(f"the chat template is not done after {MAX_SECONDS:g} s; {ADVICE}") from None
     except SecurityError as e:
@@ -42,6 +42,9 @@ def apply(templating: Any, messages: Sequence[dict[str, Any]], **kwargs: Any) ->
         raise ConfigError(f"the chat template fails with {type(e).__name__}: {_short(e)}; {ADVICE}") from e
     except (RecursionError, MemoryError) as e:
         raise ConfigError(f"the chat template exhausts the memory ({type(e).__name__}); {ADVICE}") from e
+    if not text:
+        raise ConfigError(f"the chat template writes nothing for a message; {ADVICE}")
+    return text
 
 
 def _short(error: Exception) -> str:
@@ -50,7 +53,7 @@ def _short(error: Exception) -> str:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` in the body after `seconds`; without limit outside of the main thread, which gets the signals."""
+    """Raise `_TooLong` in the body after `seconds`; only in the main thread, which gets the signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
