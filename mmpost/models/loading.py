@@ -155,21 +155,23 @@ def shortened(error: BaseException, most: int = 400) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Hides transformers' table of tensors that do not fit, which are refused with a message of our own."""
+class _NoLoadReport(python_logging.Filter):
+    """Drops transformers' table of tensors that do not fit, which are refused with a message of our own."""
 
-    def keep(record: python_logging.LogRecord) -> bool:
+    def filter(self, record: python_logging.LogRecord) -> bool:
         text = record.getMessage()
         # An error during the conversion of weights refers to the table.
         return "LOAD REPORT" not in text or "CONVERSION" in text
 
-    logger = logging.get_logger("transformers.modeling_utils")
-    logger.addFilter(keep)
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    logger, no_report = logging.get_logger("transformers.modeling_utils"), _NoLoadReport()
+    logger.addFilter(no_report)
     try:
         yield
     finally:
-        logger.removeFilter(keep)
+        logger.removeFilter(no_report)
 
 
 def device_of(name: str) -> torch.device:

@@ -103,8 +103,8 @@ def with_tensors(content: Callable[[Path], object]) -> Callable[[Path], None]:
     return lambda trainer: torch.save(content(trainer), trainer / "tensors.pt")
 
 
-def shorten(file: str, size: int) -> Callable[[Path], None]:
-    return lambda trainer: (trainer / file).write_bytes((trainer / file).read_bytes()[:size]) and None
+def shorten(file: str, size: int) -> Callable[[Path], object]:
+    return lambda trainer: (trainer / file).write_bytes((trainer / file).read_bytes()[:size])
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
