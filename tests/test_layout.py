@@ -32,7 +32,7 @@ LEVELS = (
     *("errors", "config", "core", "types"),
     *("data.media", "data.signals", "data.sources", "data.readers", "data.formats", "data.worlds"),
     *("rewards", "objectives", "updates", "edits", "transforms", "metrics", "judges", "methods"),
-    *("models.media", "models.loading", "models.prefix", "models.chat"),
+    *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
     *("rollout", "listeners", "report"),
     *("training", "selection", "runs", "checks", "studies", "commands", "cli", "", "tasks"),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import GenerationConfig
 
 from mmpost.config import parsing, run_config
 from mmpost.config.settings import ModelSettings, Settings
+from mmpost.core.run_files import read_json
 from mmpost.edits.lora import merged
-from mmpost.errors import ConfigError
+from mmpost.errors import ConfigError, TrainError
 from mmpost.models.chat.model import ChatModel
+from mmpost.models.loading import shortened
 from mmpost.models.opening import open_model
-from mmpost.runs import base_models
+from mmpost.runs import base_models, checkpoint
 from mmpost.runs.summary import versions
 from mmpost.types import Model
 
@@ -77,8 +81,16 @@ def export(arguments: Sequence[str]) -> Path:
     if isinstance(model, ChatModel):
         _for_transformers(model, DTYPES[options.dtype])
     partial = out.with_name(f".{out.name}")
-    model.save(partial)
-    (partial / "README.md").write_text(_card(options, settings, summary, task, model))
+    try:
+        model.save(partial)
+        (partial / "README.md").write_text(_card(options, settings, summary, task, model))
+    except (OSError, RuntimeError, SafetensorError) as e:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = "disk full" if checkpoint.is_disk_full(e) else "cannot write"
+        raise TrainError(
+            f"{reason}: {out} ({shortened(e, 150)}); nothing of it is kept and {options.model} is unchanged: "
+            "make room, or choose another folder"
+        ) from e
     if out.exists():
         out.rmdir()
     partial.rename(out)
@@ -105,12 +117,11 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
         file = folder / "config.yaml"
         if file.is_file() and (folder / "checkpoints").is_dir():
             run: dict[str, Any] = parsing.parse_yaml(file.read_text(), str(file))
-            summary = folder / "summary.json"
             model_fields = {
                 k: run["model"][k] for k in ("trust_remote_code", *run_config.PROMPT_RECIPE_FIELDS) if k in run["model"]
             }
             settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **model_fields}, "model.")
-            return settings, json.loads(summary.read_text()) if summary.is_file() else {}, run
+            return settings, read_json(folder / "summary.json"), run
     return ModelSettings(name=name, device="cpu"), {}, {}
 
 

@@ -200,7 +200,10 @@ class CheckpointSettings(Settings):
     """When checkpoints (weights and training state) are saved."""
 
     every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0: only at the end."""
+    """Steps between checkpoints; 0: only by time (`minutes`) and at the end."""
+    minutes: float = Field(default=10.0, ge=0.0)
+    """Minutes between checkpoints, saved after the step in which they pass, so that a kill costs no more; 0: none by
+    time. Where saving takes long, they are rarer, so that it takes at most a twentieth of the time."""
     keep: int = Field(default=2, ge=1)
     """Number of most recent checkpoints to keep; the best one is always kept."""
 

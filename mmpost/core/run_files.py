@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from mmpost.config import registry, renamed
-from mmpost.errors import ConfigError
+from mmpost.errors import ConfigError, DataError
 
 BEFORE_FIRST_STEP = {
     *(
@@ -139,8 +139,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a .json file; empty for a missing file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The object in a .json file; empty for a missing file. Raises DataError for a damaged one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as e:
+        raise DataError(f"{path}: wanted JSON, found something else ({e}); delete it, or copy the run again") from e
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: wanted an object, found {type(content).__name__}; delete it, or copy the run again")
+    return content
 
 
 def write(path: Path, content: bytes) -> None:

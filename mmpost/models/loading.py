@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging as python_logging
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,23 +15,31 @@ from transformers.utils import logging
 
 from mmpost.config.settings import ModelSettings
 from mmpost.errors import ConfigError
+from mmpost.models import hub
 from mmpost.models.media.processors import media_processors
 
 
 def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
     """The module, in fp32, and its processor.
 
-    Raises ConfigError where transformers cannot load them, and for settings that they do not support.
+    Raises ConfigError where transformers cannot load them, for weights that do not fit the model or are not finite, and
+    for settings that they do not support.
     """
     processor = load_processor(folder, settings)
-    with _explained(folder, settings):
-        module = AutoModelForMultimodalLM.from_pretrained(
+    with _explained(folder, settings), _without_load_report():
+        module, info = AutoModelForMultimodalLM.from_pretrained(
             folder,
             **_thinker_config(folder, settings),
             trust_remote_code=settings.trust_remote_code,
             dtype=torch.float32,
             attn_implementation=settings.attn_implementation,
+            output_loading_info=True,
+            # Refused below, by name.
+            ignore_mismatched_sizes=True,
         )
+    found = f"model={settings.name}"
+    require_all_weights(found, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    require_finite(found, dict(module.named_parameters()))
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
             f"model={settings.name}: wanted a module made of `model` and a language head, found "
@@ -63,18 +73,24 @@ def _explained(folder: str, settings: ModelSettings) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as e:
+    except (
+        *(OSError, ValueError, ImportError, KeyError, SafetensorError),
+        *(RuntimeError, TypeError, AttributeError, pickle.UnpicklingError),
+    ) as e:
         hint = ""
+        if isinstance(e, pickle.UnpicklingError):
+            hint = "Its weights are pickled with Python objects, which could run code: convert them to safetensors. "
         if "trust_remote_code" in str(e):
             hint = "Its code is part of the checkpoint: set model.trust_remote_code=true if you trust its author. "
         raise ConfigError(
             f"model={settings.name}: wanted a multimodal chat model of transformers, found {folder}, which it cannot "
-            f"load. {hint}transformers says: {e}"
+            f"load. {hint}transformers says: {shortened(e)}"
         ) from e
 
 
 def load_processor(folder: str, settings: ModelSettings) -> Any:
     """The processor, with the pixel limits of the settings. Raises ConfigError like `load`."""
+    hub.require_available(folder, settings.name)
     with _explained(folder, settings):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if not media_processors(processor, settings):
@@ -93,6 +109,69 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
         # Releases of transformers treat None differently, and warn about it.
         video.cap_pixels_per_frame = False
     return processor
+
+
+def require_all_weights(
+    found: str, missing: Iterable[str], unexpected: Iterable[str], other_shapes: Iterable[tuple[Any, ...]] = ()
+) -> None:
+    """Raise ConfigError, which begins with `found`, for tensors that a checkpoint lacks, or has and should not.
+
+    `other_shapes`: (name, shape in the checkpoint, shape in the model). Tensors that share the weights of others, such
+    as a tied head, are not missing.
+    """
+    problems = []
+    if names := sorted(missing):
+        problems.append(f"the weights lack {listed(names)}")
+    if shapes := sorted(other_shapes):
+        texts = [f"{name} ({list(stored)}, wanted {list(wanted)})" for name, stored, wanted in shapes]
+        problems.append(f"the weights have other shapes than the model's: {listed(texts)}")
+    if names := sorted(unexpected):
+        problems.append(f"the weights hold what the model has no place for: {listed(names)}")
+    if problems:
+        raise ConfigError(f"{found}: {'; '.join(problems)}. Copy the checkpoint again, or correct its configuration")
+
+
+def require_finite(found: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ConfigError, which begins with `found`, for weights that are NaN or infinite."""
+    # One number per tensor is fast; only where it is not finite are the elements looked at.
+    suspects = [k for k, v in weights.items() if v.is_floating_point() and not bool(torch.isfinite(v.sum()))]
+    counts = {name: int((~torch.isfinite(weights[name])).sum()) for name in suspects}
+    broken = [f"{name} ({count} of {weights[name].numel()})" for name, count in counts.items() if count]
+    if broken:
+        raise ConfigError(
+            f"{found}: its weights are NaN or infinite in {listed(broken)}; the run that wrote them diverged, or the "
+            "file is damaged: take an earlier checkpoint, or copy it again"
+        )
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def shortened(error: BaseException, most: int = 400) -> str:
+    """The message of another library, in one line of bounded length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+class _NoLoadReport(python_logging.Filter):
+    """Drops transformers' table of tensors that do not fit, which are refused with a message of our own."""
+
+    def filter(self, record: python_logging.LogRecord) -> bool:
+        text = record.getMessage()
+        # An error during the conversion of weights refers to the table.
+        return "LOAD REPORT" not in text or "CONVERSION" in text
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    logger, no_report = logging.get_logger("transformers.modeling_utils"), _NoLoadReport()
+    logger.addFilter(no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(no_report)
 
 
 def device_of(name: str) -> torch.device:

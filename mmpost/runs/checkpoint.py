@@ -8,14 +8,18 @@ tensors are torch files, read with `weights_only`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import pickle
+import re
 import shutil
 import sys
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +29,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mmpost.core import distributed
-from mmpost.errors import DataError
+from mmpost.errors import DataError, TrainError
+from mmpost.models.loading import require_all_weights, require_finite, shortened
 from mmpost.types import Model
 
 ADAPTERS = "adapters.safetensors"
+OLDER = "use an older one, such as RUN/checkpoints/step-N"
+STATE: Mapping[str, type] = {
+    **{"step": int, "stage": str, "stages": list, "plan": dict, "cursor": dict, "buffer": list, "made": dict},
+    **{"world": int, "results": dict},
+}
+"""Entries of state.json that resuming needs, and their types."""
+TENSORS: Mapping[str, type] = {"update": dict, "kept": dict, "rng": list}
+"""Likewise of tensors.pt."""
+ALMOST_FULL = 1 << 20
+"""Free bytes below which a failed save is put down to the disk."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +76,12 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
             save_file(trainable, trainer / ADAPTERS)
         for path in (*hidden.rglob("*"), hidden):
             _sync(path)
-    except (OSError, RuntimeError) as e:
+    except (OSError, RuntimeError, SafetensorError) as e:
+        # Measured before the incomplete checkpoint is deleted. Not every library tells why writing failed.
+        full = is_disk_full(e) or shutil.disk_usage(root).free < ALMOST_FULL
         shutil.rmtree(hidden, ignore_errors=True)
-        raise OSError(f"the checkpoint of step {step} could not be written: {e}") from e
+        reason = f"disk full: {root} has no room for it ({shortened(e, 100)})" if full else shortened(e)
+        raise OSError(f"the checkpoint of step {step} could not be written: {reason}") from e
     return _place(hidden)
 
 
@@ -96,7 +114,7 @@ def _recover(root: Path) -> None:
     target = root / os.readlink(last) if last.is_symlink() else last
     if target.name.startswith(".step-") and (target.exists() or target.with_name(target.name[1:]).exists()):
         _place(target)
-    for leftover in root.glob(".step-*"):
+    for leftover in (*root.glob(".step-*"), *root.glob(".last.*"), *root.glob(".best.*")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -111,10 +129,12 @@ def newest(root: Path) -> Path | None:
     Changes nothing on disk, so that all ranks and other processes may call it.
     """
     last = root / "last"
-    target = os.readlink(last) if last.is_symlink() else ""
+    target = _target(last)
     renamed = root / target.removeprefix(".")
-    if last.exists():
+    if last.is_dir() and (last.is_symlink() or _is_complete(last)):
         return last.resolve()
+    if target and not last.is_symlink() and (root / target).is_dir():
+        return (root / target).resolve()
     if target.startswith(".step-") and renamed.is_dir():
         # A kill came between renaming the folder and updating the link; see `_place`.
         return renamed.resolve()
@@ -123,6 +143,17 @@ def newest(root: Path) -> Path | None:
         reason = f"points to {target}, which does not exist" if target else "is missing"
         print(f"mmpost: {last} {reason}; using {complete.name}, the newest complete checkpoint", file=sys.stderr)
     return None if complete is None else complete.resolve()
+
+
+def _target(last: Path) -> str:
+    """The name that the link `last` points to; empty where it is none.
+
+    A copy of a run may hold a folder in its place, or a file with the name.
+    """
+    if last.is_symlink():
+        return os.readlink(last)
+    text = last.read_bytes()[:100].decode(errors="replace").strip() if last.is_file() else ""
+    return text if re.fullmatch(r"step-\d+", text) else ""
 
 
 def _is_complete(folder: Path) -> bool:
@@ -150,23 +181,72 @@ def stamp(snapshot: Snapshot) -> str:
 
 def load(folder: Path) -> Snapshot:
     """Read the snapshot in a checkpoint. Raises DataError for a missing or broken file."""
-    state, tensors = folder / "trainer" / "state.json", folder / "trainer" / "tensors.pt"
+    state, file = read_state(folder), folder / "trainer" / "tensors.pt"
     try:
-        return Snapshot(json.loads(state.read_text()), torch.load(tensors, map_location="cpu", weights_only=True))
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise DataError(
+            f"{file}: wanted tensors only, found pickled Python objects or a damaged file, and nothing of it was run; "
+            f"{OLDER}"
+        ) from e
     except (OSError, ValueError, RuntimeError, EOFError, KeyError) as e:
         raise DataError(
-            f"{folder} is not a complete checkpoint ({type(e).__name__}: {e}); use an older one, such as "
-            "RUN/checkpoints/step-N"
+            f"{folder} is not a complete checkpoint ({file.name}: {type(e).__name__}: {shortened(e, 150)}); {OLDER}"
         ) from e
+    if not isinstance(tensors, dict):
+        raise DataError(f"{file}: wanted a dictionary of tensors, found {type(tensors).__name__}; {OLDER}")
+    return Snapshot(state, tensors)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state of a checkpoint (trainer/state.json). Raises DataError for a missing or broken file."""
+    file = folder / "trainer" / "state.json"
+    try:
+        state = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as e:
+        raise DataError(
+            f"{folder} is not a complete checkpoint ({file.name}: {type(e).__name__}: {shortened(e, 150)}); {OLDER}"
+        ) from e
+    if not isinstance(state, dict):
+        raise DataError(f"{file}: wanted an object, found {type(state).__name__}; {OLDER}")
+    return state
+
+
+def require_entries(folder: Path, snapshot: Snapshot) -> None:
+    """Raise DataError where an entry that resuming needs is missing or of another type."""
+    for file, content, entries in (("state.json", snapshot.state, STATE), ("tensors.pt", snapshot.tensors, TENSORS)):
+        for name, wanted in entries.items():
+            if not isinstance(content.get(name), wanted):
+                raise DataError(
+                    f"{folder / 'trainer' / file}: wanted {name} as {wanted.__name__}, found "
+                    f"{type(content[name]).__name__ if name in content else 'nothing'}: the file is damaged; {OLDER}"
+                )
+    ranks, world = len(snapshot.tensors["rng"]), snapshot.state["world"]
+    if ranks != world:
+        raise DataError(
+            f"{folder / 'trainer' / 'tensors.pt'}: wanted random generators of {world} ranks, found {ranks}; {OLDER}"
+        )
 
 
 def load_adapters(folder: Path, module: torch.nn.Module) -> None:
-    """Load the adapter weights of a checkpoint into a module that has the adapters already."""
-    weights = load_file(folder / "trainer" / ADAPTERS)
+    """Load the adapter weights of a checkpoint into a module that has the adapters already.
+
+    Raises ConfigError for adapters that are not exactly the module's, or are not finite.
+    """
+    file = folder / "trainer" / ADAPTERS
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{file} cannot be read ({shortened(e, 150)}); {OLDER}") from e
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    shapes = [
+        (k, weights[k].shape, p.shape) for k, p in trained.items() if k in weights and weights[k].shape != p.shape
+    ]
+    require_all_weights(str(file), trained.keys() - weights, weights.keys() - trained, shapes)
+    require_finite(str(file), weights)
     with torch.no_grad():
-        for name, p in module.named_parameters():
-            if name in weights:
-                p.copy_(weights[name])
+        for name, p in trained.items():
+            p.copy_(weights[name])
 
 
 def prune(root: Path, keep: int) -> None:
@@ -187,16 +267,26 @@ def step_of(folder: Path) -> int:
 
 
 def set_link(link: Path, target: str) -> None:
-    """Create the relative link `link` -> `target`, or atomically replace an existing one."""
+    """Create the relative link `link` -> `target`, or atomically replace an existing one.
+
+    A folder in its place, which copying without links leaves, is deleted.
+    """
     temporary = link.with_name(f".{link.name}")
     temporary.unlink(missing_ok=True)
     os.symlink(target, temporary)
+    replaced = _hide(link) if link.is_dir() and not link.is_symlink() else None
     temporary.replace(link)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def resolve_weights(name: str) -> str:
-    """The weights that a model name refers to: the newest checkpoint of a run folder, else the name itself."""
-    return str(newest(Path(name) / "checkpoints") or name)
+    """The weights that a model name refers to: the newest checkpoint of a run folder or of RUN/checkpoints/last, else
+    the name itself.
+    """
+    path = Path(name)
+    is_link = path.name == "last" and path.parent.name == "checkpoints"
+    return str(newest(path.parent if is_link else path / "checkpoints") or name)
 
 
 def weights_hash(folder: str) -> str:
@@ -208,6 +298,26 @@ def weights_hash(folder: str) -> str:
             while block := f.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest() if files else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether writing failed for lack of space; libraries in Rust and C++ tell so in their message only."""
+    text = str(error)
+    errno_ = getattr(error, "errno", None)
+    return errno_ in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "os error 122" in text
+
+
+@contextmanager
+def explained_full_disk(folder: Path) -> Iterator[None]:
+    """Turns the error of a full disk into a TrainError with the path, and with what is kept of the run in `folder`."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as e:
+        if isinstance(e, TrainError) or not is_disk_full(e):
+            raise
+        kept = newest(folder / "checkpoints")
+        rest = f"{kept} is kept: make room, then mmpost train resume={folder}" if kept else "make room, and start again"
+        raise TrainError(f"disk full: cannot write {getattr(e, 'filename', None) or folder}; {rest}") from e
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from mmpost.runs import checkpoint
+
 MAX_LENGTH = 60
 """Maximum length of stored field values, in characters; longer ones, such as chat templates, are stored as hashes."""
 
@@ -48,7 +50,7 @@ def changed(before: Mapping[str, Any], now: Recipe) -> list[str]:
 def warn(folder: str, now: Recipe) -> None:
     """Warn on stderr if prompts differ from those of the run that wrote the weights in `folder`."""
     state = Path(folder) / "trainer" / "state.json"
-    changes = changed(json.loads(state.read_text()), now) if state.is_file() else []
+    changes = changed(checkpoint.read_state(Path(folder)), now) if state.is_file() else []
     if changes:
         print(
             f"mmpost: {folder} was trained with prompts built differently, in {'; '.join(changes)}: it may perform "

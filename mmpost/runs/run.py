@@ -59,8 +59,13 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Evaluate, train all stages, evaluate; returns the content of summary.json.
 
-        If stopped by a signal, the run saves a checkpoint and its summary has the status "stopped".
+        If stopped by a signal, the run saves a checkpoint and its summary has the status "stopped". Raises TrainError
+        where the disk is full.
         """
+        with checkpoint.explained_full_disk(self.folder):
+            return self._train()
+
+    def _train(self) -> dict[str, Any]:
         self._prepare()
         self._open()
         results, status, reason = self.state.results, "failed", ""
@@ -177,7 +182,8 @@ class Run:
         else:
             reference.begin_stage(self.context, stage, self.stages, self._reference_weights)
         self.state.pending = None
-        if self.config.checkpoint.every and not (self.folder / "checkpoints" / f"step-{self.context.step}").is_dir():
+        saves = self.state.is_due() or self.config.checkpoint.every
+        if saves and not (self.folder / "checkpoints" / f"step-{self.context.step}").is_dir():
             # A kill during data generation then leaves a checkpoint to resume from.
             self._save()
         self.recorder.record(stage, self.state.base_hash or self.config.model.name, self.model.recipe.hash)
@@ -218,7 +224,7 @@ class Run:
         self.listeners.on_metrics(line)
         if log.samples_every and step % log.samples_every == 0:
             self.listeners.on_samples(step, [s for part in distributed.gather(list(samples)) for s in part])
-        if improved or (every and step % every == 0):
+        if self.state.is_due() or improved or (every and step % every == 0):
             self._save(best=improved)
 
     def _probe(self, samples: Sequence[Sample]) -> dict[str, float]:
@@ -277,8 +283,10 @@ class Run:
             "versions": summary.versions(),
         }
         if distributed.rank() == 0:
-            summary.write(self.folder, content)
-            self.listeners.on_end(content)
+            try:
+                summary.write(self.folder, content)
+            finally:
+                self.listeners.on_end(content)
             summary.print_summary(self.folder, content)
         distributed.stop()
         return content

@@ -23,7 +23,15 @@ from mmpost.types import Stage, Update
 
 FORMAT = 1
 """Version of the run folder's layout."""
+SAVING_SHARE = 20
+"""Checkpoints by time are at least this many times as far apart as the last one took to save."""
 PROGRESS = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
+
+
+def kept(root: Path) -> str:
+    """What remains after a failed save, for its message."""
+    good = checkpoint.newest(root)
+    return "there is no checkpoint yet" if good is None else f"the last good checkpoint is {good}, which is kept"
 
 
 class RunState:
@@ -36,6 +44,8 @@ class RunState:
         snapshot = checkpoint.load(resumed_from) if resumed_from else None
         self.pending = Snapshot(upgrade_state(snapshot.state), snapshot.tensors) if snapshot else None
         """The checkpoint's content, until the interrupted stage is resumed."""
+        if resumed_from and self.pending:
+            checkpoint.require_entries(resumed_from, self.pending)
         self.progress = StageProgress()
         self.update: Update | None = None
         self.steps_per_stage: dict[str, int] = {}
@@ -44,6 +54,7 @@ class RunState:
         self._last_stamp = checkpoint.stamp(self.pending) if self.pending else ""
         self._weights: dict[str, torch.Tensor] = {}
         self._started, self._earlier_seconds = time.time(), 0.0
+        self._last_save, self._save_seconds = time.monotonic(), 0.0
         if self.pending is not None:
             self.results, self._earlier_seconds = dict(self.pending.state["results"]), self.pending.state["wall_s"]
             self.results.pop("eval_after", None)
@@ -59,9 +70,18 @@ class RunState:
 
     # Saving.
 
+    def is_due(self) -> bool:
+        """Whether the first rank's clock asks for a checkpoint (`checkpoint.minutes`); every rank must call it."""
+        seconds = 60 * self.session.config.checkpoint.minutes
+        if not seconds:
+            return False
+        elapsed = time.monotonic() - self._last_save
+        return bool(distributed.gather(elapsed >= max(seconds, SAVING_SHARE * self._save_seconds))[0])
+
     def save(self, stages: Sequence[str], best: bool = False, last: bool = False) -> None:
         """Write a checkpoint. If writing fails, the run continues without it, unless it is the last one."""
         context, settings = self.session.context, self.session.config.checkpoint
+        start = time.monotonic()
         rollout_batch = distributed.gather(sample_io.pack(self.progress.samples))
         rng = distributed.gather(torch.get_rng_state())
         if distributed.rank() == 0:
@@ -77,9 +97,11 @@ class RunState:
                 checkpoint.prune(root, settings.keep)
             except OSError as e:
                 if last:
-                    raise TrainError(f"{e}; the last good checkpoint is {checkpoint.newest(root)}") from e
-                print(f"mmpost: {e}; training continues, the last good checkpoint is kept", file=sys.stderr)
+                    raise TrainError(f"{e}; {kept(root)}; make room, then mmpost train resume={self.folder}") from e
+                print(f"mmpost: {e}; training continues, {kept(root)}", file=sys.stderr)
         distributed.barrier()
+        self._last_save = time.monotonic()
+        self._save_seconds = self._last_save - start
 
     def _state(self, stages: Sequence[str], rollout_batch: list[Any]) -> dict[str, Any]:
         return {

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
-from jinja2 import TemplateError
 from torch import Tensor
 
 from mmpost.config.settings import ModelSettings
 from mmpost.data.media.cache import Cache
 from mmpost.data.media.media import Media, media
 from mmpost.errors import ConfigError, DataError
+from mmpost.models.chat import templates
 from mmpost.models.chat.position_ids import GRID_SECONDS, followed_rule, published_positions, published_rule
 from mmpost.models.media.processed_cache import (
     MediaInput,
@@ -194,7 +194,7 @@ class PromptEncoder:
         try:
             parts, key = self._identify(sample)
             return self._cache.get(key, lambda: self._encode(parts), lambda prompt: prompt.nbytes)
-        except (ValueError, IndexError, TemplateError) as e:
+        except (ValueError, IndexError) as e:
             raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
 
     def prefetch(self, sample: Sample, always: bool) -> None:
@@ -256,8 +256,7 @@ class PromptEncoder:
         return self._apply_template(_QUESTION, add_generation_prompt=True).removeprefix(closed)
 
     def _apply_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        assert self._templating is not None
-        return self._templating.apply_chat_template(messages, tokenize=False, **kwargs)
+        return templates.apply(self._templating, messages, **kwargs)
 
     def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []

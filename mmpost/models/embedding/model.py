@@ -24,7 +24,7 @@ from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.models.embedding.module import EmbeddingModule
 from mmpost.models.embedding.spec import SPEC_FILE, EmbeddingSpec, HeadSettings, read_spec
-from mmpost.models.loading import device_of
+from mmpost.models.loading import device_of, require_finite, shortened
 from mmpost.types import Batch, InputPreview, Outputs, Part, Sample
 
 WEIGHTS = "model.safetensors"
@@ -304,8 +304,9 @@ def open_model(folder: str, settings: ModelSettings, compute: ComputeSettings = 
     except (OSError, SafetensorError, RuntimeError) as e:
         raise ConfigError(
             f"model={settings.name}: wanted the weights that {folder}/{SPEC_FILE} describes, found others or none "
-            f"({e}); copy the folder again"
+            f"({shortened(e)}); copy the folder again"
         ) from e
+    require_finite(f"model={settings.name}", dict(module.named_parameters()))
     return Embedder(module, spec, settings, compute)
 
 

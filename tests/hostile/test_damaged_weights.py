@@ -1,0 +1,149 @@
+"""Weights that do not fit the model, or are not finite, are refused by the names of their tensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from towers_task import write
+
+from mmpost.cli import main
+from mmpost.config.settings import ModelSettings
+from mmpost.errors import ConfigError
+from mmpost.models.loading import load
+from mmpost.models.opening import open_model
+from mmpost.runs import checkpoint
+
+HEAD = "lm_head.weight"
+MATRIX = "model.layers.0.mlp.down_proj.weight"
+IMAGE = "visual.blocks.0.mlp.gate_proj.weight"
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tiny_folder: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+
+
+def damage(file: Path, change: Callable[[Weights], object]) -> None:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, {"format": "pt"})
+
+
+def name_like(weights: Weights, name: str) -> str:
+    return next(full for full in sorted(weights) if full.endswith(name))
+
+
+def with_value(name: str, value: float) -> Callable[[Weights], object]:
+    return lambda weights: weights[name_like(weights, name)][0].fill_(value)
+
+
+CASES: dict[str, tuple[Callable[[Weights], object], str]] = {
+    "no head": (lambda w: w.pop(HEAD), "the weights lack lm_head.weight"),
+    "no matrix": (lambda w: w.pop(name_like(w, MATRIX)), r"the weights lack .*layers\.0\.mlp\.down_proj\.weight"),
+    "one too many": (lambda w: w.update(extra=torch.zeros(2)), "no place for: extra"),
+    "many too many": (lambda w: w.update({f"e{i}": torch.zeros(1) for i in range(90)}), "and 86 more"),
+    "other shape": (lambda w: w.update({HEAD: torch.zeros(3, 4)}), r"lm_head\.weight \(\[3, 4\], wanted \["),
+    "nan": (with_value(MATRIX, float("nan")), r"NaN or infinite in .*down_proj\.weight \(256 of 32768\)"),
+    "nan of images": (with_value(IMAGE, float("nan")), r"NaN or infinite in model\.visual\.blocks\.0"),
+    "infinite": (with_value(HEAD, float("inf")), r"NaN or infinite in lm_head\.weight"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_damaged_weights_are_refused_by_name(case: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change, message = CASES[case]
+    damage(folder / "model.safetensors", change)
+    with pytest.raises(ConfigError, match=f"^model=here: .*{message}"):
+        load(str(folder), ModelSettings(name="here", device="cpu"))
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+def test_a_tied_head_is_not_missing(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    damage(folder / "model.safetensors", lambda w: w.pop(HEAD))
+    module, _ = load(str(folder), ModelSettings(name="here", device="cpu"))
+    assert module.get_output_embeddings().weight is module.get_input_embeddings().weight
+
+
+def test_check_does_not_call_a_model_without_head_ready(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(folder / "model.safetensors", lambda w: w.pop(HEAD))
+    assert main(["check", "task=visurf", f"model={folder}", "task.sampling.max_tokens=4"]) == 1
+    printed = capsys.readouterr().out
+    assert "the weights lack lm_head.weight" in " ".join(printed.split())
+    assert "ready to train" not in printed
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"model_type": '),
+        ("tokenizer.json", "{"),
+        ("model.safetensors", "no weights"),
+    ],
+)
+def test_other_damaged_files_are_told(
+    file: str, content: str, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (folder / file).write_text(content)
+    assert main(["export", f"model={folder}", f"out={tmp_path / 'out'}"]) == 1
+    message = capsys.readouterr().err
+    assert f"mmpost: model={folder}: wanted a multimodal chat model" in message
+    assert len(message) < 1000
+
+
+class Attack:
+    """Pickled, it creates a file where it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_pickled_weights_are_not_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({HEAD: Attack(tmp_path / "mark")}, folder / "pytorch_model.bin")
+    assert main(["export", f"model={folder}", f"out={tmp_path / 'out'}"]) == 1
+    assert "convert them to safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+
+
+ADAPTER_CASES: dict[str, tuple[Callable[[Weights], object], str]] = {
+    "lacking": (lambda w: w.pop("a"), "the weights lack a"),
+    "extra": (lambda w: w.update(b=torch.zeros(1)), "no place for: b"),
+    "shape": (lambda w: w.update(a=torch.zeros(3)), r"a \(\[3\], wanted \[2\]\)"),
+    "nan": (lambda w: w["a"].fill_(float("nan")), r"NaN or infinite in a \(2 of 2\)"),
+}
+
+
+@pytest.mark.parametrize("case", ADAPTER_CASES)
+def test_damaged_adapters_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    change, message = ADAPTER_CASES[case]
+    (tmp_path / "trainer").mkdir()
+    file = tmp_path / "trainer" / checkpoint.ADAPTERS
+    save_file({"a": torch.ones(2)}, file)
+    module = torch.nn.Module()
+    module.a = torch.nn.Parameter(torch.zeros(2))
+    checkpoint.load_adapters(tmp_path, module)
+    assert torch.equal(module.a, torch.ones(2))
+    damage(file, change)
+    with pytest.raises(ConfigError, match=message):
+        checkpoint.load_adapters(tmp_path, module)
+
+
+def test_an_embedding_model_with_nan_is_refused(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "towers"))
+    damage(folder / "model.safetensors", lambda w: w[min(k for k in w if k.startswith("projections"))].fill_(torch.nan))
+    with pytest.raises(ConfigError, match=r"^model=here: .*NaN or infinite in projections\."):
+        open_model(str(folder), ModelSettings(name="here", device="cpu"))
