@@ -7,6 +7,7 @@ pass over the rows, without their media, to count the samples.
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from weakref import WeakValueDictionary
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import Media, media
 from mmpost.data.readers import rows
-from mmpost.data.readers.tables import Table, open_table
+from mmpost.data.readers.tables import Opener, Table, open_table
 from mmpost.data.sources.base import Indexed, Subset
 from mmpost.errors import DataError
 from mmpost.types import Sample
@@ -33,20 +34,25 @@ def open_dataset(
     loss: Literal["all", "last"] = "all",
     prompt: str = "",
     limits: Limits = DEFAULT,
+    openers: Mapping[str, Opener] | None = None,
+    media_columns: tuple[str, ...] = (),
 ) -> Rows:
-    """Open a .jsonl, .json or .parquet file, a glob pattern of Parquet files, or a folder of these or of `datasets`.
+    """Open a .jsonl, .json, .parquet, .csv or .tsv file, a glob pattern of Parquet files, or a folder of these or of `datasets`.
 
     A folder may also hold media files; their truth is the name of the subfolder they are in. Rows without a question
     ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
     paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
-    raise when they are read. Raises DataError for a source that cannot be opened; a broken row raises it when the row
+    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose media the caller reads.
+    Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
     is read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
-    key = (place, None if root is None else str(root), loss, prompt, limits, _stamp(place))
+    key = (place, None if root is None else str(root), loss, prompt, limits, *(openers or {}).items(), media_columns, _stamp(place))
     dataset = _OPEN.get(key)
     if dataset is None:
-        dataset = _OPEN[key] = Rows(open_table(path), root, loss, prompt, limits)
+        dataset = _OPEN[key] = Rows(open_table(path, openers), root, loss, prompt, limits, media_columns)
+    if not len(dataset):
+        raise DataError(f"{str(path)[:300]}: wanted rows, found none. Write rows to it, or name another file.")
     return dataset
 
 
@@ -60,7 +66,11 @@ class Rows(Indexed):
         loss: Literal["all", "last"],
         prompt: str = "",
         limits: Limits = DEFAULT,
+        media_columns: tuple[str, ...] = (),
     ) -> None:
+        self.media_columns = media_columns
+        """Columns whose media whoever uses the rows reads."""
+        self._names_placeholders = True
         self.table, self.prompt, self.limits = table, prompt, limits
         self.name = table.name
         self.root = root
@@ -113,9 +123,22 @@ class Rows(Indexed):
             parsed = rows.parse(self._with_prompt(self.table.row(row)))
             uid = parsed.uid if parsed.uid is not None else where
             uid = f"{uid}@{self.table.number(row)}" if row in self._repeated_ids else uid
-            return rows.samples(parsed, uid, self.loss, self._media)
+            read = rows.samples(parsed, uid, self.loss, self._media)
+            rows.refuse_unread_media(parsed, read, self.media_columns)
+            self._name_placeholders(where, read)
+            return read
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
+
+    def _name_placeholders(self, where: str, read: list[Sample]) -> None:
+        """Say once which row has a placeholder that stays text, as that of a row without media does."""
+        if self._names_placeholders and (name := rows.left_placeholder(read)):
+            self._names_placeholders = False
+            print(
+                f"{where}: <{name}> stays text, since the row has no {name} (so do those of further rows); name the "
+                f"column of its files {name} or {name}s, or remove the placeholder",
+                file=sys.stderr,
+            )
 
     def _media(self, value: Any, modality: str) -> Media:
         return media(value, modality, self.root, folder=self.table.folder, limits=self.limits)

@@ -15,6 +15,7 @@ with `solution`, `answer` or `truth`; `id` or `uid` names the row; all other key
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,15 @@ FORMATS = (
     f"{', '.join(TURN_KEYS)} (a list of turns); {', '.join(QUESTION_KEYS)} (with {', '.join(REPLY_KEYS)} or none); "
     "chosen and rejected (whole conversations)"
 )
+
+
+MEDIA_WORDS = {
+    **dict.fromkeys(("img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"), "image"),
+    **dict.fromkeys(("vid", "vids", "clip", "clips"), "video"),
+    **dict.fromkeys(("wav", "wavs", "sound", "sounds"), "audio"),
+}
+"""Words in the names of columns that probably hold media, besides the names of modalities."""
+_FILE = re.compile(r"(data:|file:|https?://)\S+|[^\n]*\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
 class Fields:
@@ -144,6 +154,46 @@ def samples(row: Row, uid: str, loss: Literal["all", "last"], create: MediaFacto
     return result
 
 
+def refuse_unread_media(row: Row, read: Sequence[Sample], known: Sequence[str]) -> None:
+    """Raise DataError for a column that seems to hold media of a modality of which the samples have none.
+
+    `known`: columns that whoever uses the samples reads.
+    """
+    present = {part.modality for s in read for part in (*s.prompt, *(p for r in s.replies for p in r.parts))}
+    for name, value in row.meta.items():
+        found = _seems_media(name, value)
+        if found and found not in present and name not in known:
+            raise DataError(
+                f"Wanted media in a column named {found} or {found}s, found {value!r:.80} in {name!r:.80}, which is "
+                "not read. Rename the column, or drop it."
+            )
+
+
+def _seems_media(name: str, value: Any) -> str:
+    """The modality whose media a column seems to hold, by its name and its value; empty for other columns."""
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", str(name)).lower())
+    names = {m.name for m in modalities()}
+    guesses = [w if w in names else w[:-1] if w[:-1] in names else MEDIA_WORDS.get(w, "") for w in words]
+    modality = next((guess for guess in guesses if guess in names), "")
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    is_reference = isinstance(first, Mapping) and not _empty(first) and set(first) <= {"bytes", "path", "url", "base64"}
+    is_file = isinstance(first, bytes) or (isinstance(first, str) and _FILE.fullmatch(first) is not None)
+    return modality if is_reference or is_file else ""
+
+
+def left_placeholder(read: Sequence[Sample]) -> str:
+    """The modality of a placeholder that is text in a prompt without media of that modality; empty if there is none."""
+    for sample in read:
+        present = {part.modality for part in sample.prompt}
+        for modality in modalities():
+            mark = f"<{modality.name}>"
+            if modality.name not in present and any(
+                part.modality == "text" and part.role != "assistant" and mark in part.value for part in sample.prompt
+            ):
+                return modality.name
+    return ""
+
+
 def _flat(turns: Iterable[tuple[Part, ...]]) -> tuple[Part, ...]:
     return tuple(itertools.chain.from_iterable(turns))
 
@@ -179,10 +229,11 @@ def _empty(value: Any) -> bool:
 def _turns(fields: Fields, chosen: Any, rejected: list[Any]) -> list[Turn]:
     """The turns of a row; empty if `chosen` and `rejected` hold complete conversations."""
     system = fields.text("system")
+    turn_key = next((name for name in TURN_KEYS if name in fields.left), "")
     messages = fields.take(*TURN_KEYS)
     history = fields.take("history") or []
     if messages is not None:
-        turns = _parse_messages(messages)
+        turns = _parse_messages(messages, turn_key)
     else:
         turns = [turn for pair in history for turn in _pair(pair)] + _instruction(fields)
     if not turns and not (_conversation(chosen) and rejected and all(map(_conversation, rejected))):
@@ -202,23 +253,29 @@ def _instruction(fields: Fields) -> list[Turn]:
         return []
     question = fields.take(name)
     if not isinstance(question, str):
-        turns = _parse_messages(question)
+        turns = _parse_messages(question, name)
     else:
+        for other in QUESTION_KEYS:
+            if isinstance(fields.left.get(other), str) and fields.left[other] not in ("", question):
+                raise DataError(
+                    f"Wanted one question, found {name!r} ({question!r:.80}) and {other!r} "
+                    f"({fields.left[other]!r:.80}). Drop one of these columns."
+                )
         more = fields.text("input") if name == "instruction" else None
         turns = [Turn("user", "\n".join(text for text in (question, more) if text))]
     reply = fields.take(*REPLY_KEYS)
     if isinstance(reply, str):
         turns.append(Turn("assistant", reply))
     elif reply is not None:
-        turns += _parse_messages(reply)
+        turns += _parse_messages(reply, "the reply")
     return turns
 
 
-def _parse_messages(value: Any) -> list[Turn]:
+def _parse_messages(value: Any, key: str) -> list[Turn]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
-        raise DataError(f"Wanted a list of turns, found {type(value).__name__}: {value!r:.80}.")
+        raise DataError(f"Wanted a list of turns, found {type(value).__name__}: {value!r:.80} in {key!r}.")
     return [turn for message in value for turn in _message(message)]
 
 
@@ -295,7 +352,7 @@ def _split_reply(value: Any, turns: list[Turn]) -> tuple[list[Turn], Any]:
         value = [value]
     if not _conversation(value):
         return turns, value
-    conversation = _parse_messages(value)
+    conversation = _parse_messages(value, "chosen or rejected")
     if conversation[-1].role != "assistant":
         raise DataError(f"Wanted chosen and rejected to end with the assistant, found {conversation[-1].role}.")
     return (conversation[:-1] or turns), conversation[-1].content
