@@ -235,6 +235,8 @@ def _turns(fields: Fields, chosen: Any, rejected: list[Any]) -> list[Turn]:
     if messages is not None:
         turns = _parse_messages(messages, turn_key)
     else:
+        if not isinstance(history, (list, tuple)):
+            raise DataError(f"Wanted 'history' as a list of pairs, found {type(history).__name__}: {history!r:.80}.")
         turns = [turn for pair in history for turn in _pair(pair)] + _instruction(fields)
     if not turns and not (_conversation(chosen) and rejected and all(map(_conversation, rejected))):
         raise DataError(
@@ -371,7 +373,10 @@ def _objects(
             "Wanted boxes as text or as the solution, found <bbox> placeholders: how a box is written depends on the "
             "model's frame. Write the boxes into the text, or put them into `solution` and score them by a reward."
         )
-    names = [str(name) for name in objects.get("ref") or ()]
+    references = objects.get("ref") or ()
+    if not isinstance(references, (list, tuple)):
+        raise DataError(f"Wanted names as a list in 'objects.ref', found {references!r:.80}.")
+    names = [str(name) for name in references]
     turns = tuple(Turn(turn.role, _insert_names(turn.content, names), turn.learn) for turn in turns)
     # Each reply starts with the names that the prompt did not use.
     return (

@@ -49,6 +49,10 @@ MAX_VALUES = 100_000
 MAX_DEPTH = 64
 
 
+class _Refused(yaml.YAMLError):
+    """YAML that is well-formed but has no finite or clear value."""
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse a YAML document. Raises ConfigError with its origin `where` and the line."""
     try:
@@ -74,22 +78,22 @@ def _load(text: str) -> Any:
         if node is None:
             return None
         if _size(node, (), {}) > MAX_VALUES:
-            raise yaml.YAMLError(f"wanted at most {MAX_VALUES} values, found more; write fewer aliases")
+            raise _Refused(f"wanted at most {MAX_VALUES} values, found more; write fewer aliases")
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
 def _size(node: yaml.Node, parents: tuple[yaml.Node, ...], sizes: dict[int, int]) -> int:
-    """The number of values under a node, with aliases expanded. Raises YAMLError for what has no finite or clear value:
+    """The number of values under a node, with aliases expanded. Raises _Refused for what has no finite or clear value:
     an alias within what it refers to, deep nesting, a key that a mapping has twice.
     """
     if id(node) in sizes:
         return sizes[id(node)]
     if any(node is parent for parent in parents):
-        raise yaml.YAMLError(f"an alias refers to a value that contains it; write the value out{node.start_mark}")
+        raise _Refused(f"an alias refers to a value that contains it; write the value out{node.start_mark}")
     if len(parents) > MAX_DEPTH:
-        raise yaml.YAMLError(f"wanted at most {MAX_DEPTH} levels, found more{node.start_mark}")
+        raise _Refused(f"wanted at most {MAX_DEPTH} levels, found more{node.start_mark}")
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         children = node.value
@@ -97,7 +101,7 @@ def _size(node: yaml.Node, parents: tuple[yaml.Node, ...], sizes: dict[int, int]
         seen = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"the key {key.value[:80]!r} occurs twice; remove one{key.start_mark}")
+                raise _Refused(f"the key {key.value[:80]!r} occurs twice; remove one{key.start_mark}")
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
             children += [key, value]
     sizes[id(node)] = 1 + sum(_size(child, (*parents, node), sizes) for child in children)
@@ -113,9 +117,9 @@ def parse_argument(argument: str) -> dict[str, Any]:
         return nest(key, value)
     try:
         parsed = _load(value)
-    except yaml.YAMLError as e:
-        if not isinstance(e, yaml.MarkedYAMLError):
-            raise ConfigError(f"{key}: {e}") from None
+    except _Refused as e:
+        raise ConfigError(f"{key}: {e}") from None
+    except yaml.YAMLError:
         parsed = value
     except (ValueError, KeyError, RecursionError) as e:
         reason = "it is nested too deeply" if isinstance(e, RecursionError) else f"{e}"[:200]
