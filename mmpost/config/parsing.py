@@ -100,7 +100,7 @@ def _size(node: yaml.Node, parents: tuple[yaml.Node, ...], sizes: dict[int, int]
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise _Refused(f"the key {key.value[:80]!r} occurs twice; remove one{key.start_mark}")
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
             children += [key, value]
