@@ -21,7 +21,12 @@ class Sft(mp.Task):
         if source is None:
             raise mp.ConfigError("task=sft trains on your own data; set data.train=FILE (README, Your own data)")
         yield mp.Stage(
-            "sft", source, self.objective, self.prompts_per_step, (mp.EncodeReplies(or_truth=True),), gold=(mp.Gold(said),)
+            "sft",
+            source,
+            self.objective,
+            self.prompts_per_step,
+            (mp.EncodeReplies(or_truth=True),),
+            gold=(mp.Gold(said),),
         )
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:

@@ -47,7 +47,7 @@ def _from_dict(
             content = bytes(content if isinstance(content, (list, tuple)) else memoryview(content))
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"A medium's 'bytes' are bytes; found {type(content).__name__}: {content!r:.60}. Put text in base64 under "
+                f"A medium's 'bytes' are bytes; found {type(content).__name__}: {content!r:.60}. Put base64 text under "
                 "'base64', or give the path of the file."
             ) from error
         name = str(place) if place else f"<{len(content)} bytes>"

@@ -37,17 +37,27 @@ def open_dataset(
     openers: Mapping[str, Opener] | None = None,
     media_columns: tuple[str, ...] = (),
 ) -> Rows:
-    """Open a .jsonl, .json, .parquet, .csv or .tsv file, a glob pattern of Parquet files, or a folder of these or of `datasets`.
+    """Open a .jsonl, .json, .parquet, .csv or .tsv file, a glob pattern of Parquet files, or a folder of these or of
+    `datasets`.
 
     A folder may also hold media files; their truth is the name of the subfolder they are in. Rows without a question
     ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
     paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
-    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose media the caller reads.
-    Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
+    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose
+    media the caller reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
     is read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
-    key = (place, None if root is None else str(root), loss, prompt, limits, *(openers or {}).items(), media_columns, _stamp(place))
+    key = (
+        place,
+        None if root is None else str(root),
+        loss,
+        prompt,
+        limits,
+        *(openers or {}).items(),
+        media_columns,
+        _stamp(place),
+    )
     dataset = _OPEN.get(key)
     if dataset is None:
         dataset = _OPEN[key] = Rows(open_table(path, openers), root, loss, prompt, limits, media_columns)
@@ -70,7 +80,7 @@ class Rows(Indexed):
     ) -> None:
         self.media_columns = media_columns
         """Columns whose media whoever uses the rows reads."""
-        self._names_placeholders = True
+        self._named: set[str] = set()
         self.table, self.prompt, self.limits = table, prompt, limits
         self.name = table.name
         self.root = root
@@ -124,21 +134,17 @@ class Rows(Indexed):
             uid = parsed.uid if parsed.uid is not None else where
             uid = f"{uid}@{self.table.number(row)}" if row in self._repeated_ids else uid
             read = rows.samples(parsed, uid, self.loss, self._media)
-            rows.refuse_unread_media(parsed, read, self.media_columns)
-            self._name_placeholders(where, read)
+            self._name("column", where, rows.unread_media(parsed, read, self.media_columns))
+            self._name("placeholder", where, rows.left_placeholder(read))
             return read
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
 
-    def _name_placeholders(self, where: str, read: list[Sample]) -> None:
-        """Say once which row has a placeholder that stays text, as that of a row without media does."""
-        if self._names_placeholders and (name := rows.left_placeholder(read)):
-            self._names_placeholders = False
-            print(
-                f"{where}: <{name}> stays text, since the row has no {name} (so do those of further rows); name the "
-                f"column of its files {name} or {name}s, or remove the placeholder",
-                file=sys.stderr,
-            )
+    def _name(self, kind: str, where: str, message: str) -> None:
+        """Print what looks like a mistake, for the first row of each kind."""
+        if message and kind not in self._named:
+            self._named.add(kind)
+            print(f"{where}: {message} (Further rows are not named.)", file=sys.stderr)
 
     def _media(self, value: Any, modality: str) -> Media:
         return media(value, modality, self.root, folder=self.table.folder, limits=self.limits)

@@ -23,7 +23,7 @@ def read_records(path: Path) -> tuple[list[Any], list[int]]:
     csv.field_size_limit(sys.maxsize)
     rows: list[Any] = []
     numbers: list[int] = []
-    # Bytes that are not UTF-8 become lone surrogates, which `problem` finds, so that they cost one row and not the file.
+    # Bytes that are not UTF-8 become lone surrogates, which `problem` finds, so that they cost one row.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
         names = next(reader, [])

@@ -154,43 +154,50 @@ def samples(row: Row, uid: str, loss: Literal["all", "last"], create: MediaFacto
     return result
 
 
-def refuse_unread_media(row: Row, read: Sequence[Sample], known: Sequence[str]) -> None:
-    """Raise DataError for a column that seems to hold media of a modality of which the samples have none.
+def unread_media(row: Row, read: Sequence[Sample], known: Sequence[str]) -> str:
+    """A sentence about a column that seems to hold media of a modality of which the samples have none; else empty.
 
-    `known`: columns that whoever uses the samples reads.
+    `known`: columns that whoever uses the samples reads. Raises DataError for a column that is named as media are, such
+    as `imgs`; of others, such as `image_path`, only the user can know.
     """
     present = {part.modality for s in read for part in (*s.prompt, *(p for r in s.replies for p in r.parts))}
     for name, value in row.meta.items():
-        found = _seems_media(name, value)
-        if found and found not in present and name not in known:
-            raise DataError(
-                f"Wanted media in a column named {found} or {found}s, found {value!r:.80} in {name!r:.80}, which is "
-                "not read. Rename the column, or drop it."
+        modality, is_certain = _media_word(name)
+        if modality and modality not in present and name not in known and _is_reference(value):
+            message = (
+                f"Wanted media in a column named {modality} or {modality}s, found {value!r:.80} in {name!r:.80}, which "
+                "is not read. Rename the column, or drop it."
             )
+            if is_certain:
+                raise DataError(message)
+            return message
+    return ""
 
 
-def _seems_media(name: str, value: Any) -> str:
-    """The modality whose media a column seems to hold, by its name and its value; empty for other columns."""
+def _media_word(name: str) -> tuple[str, bool]:
+    """The modality in the name of a column, if any, and whether nothing else is in it."""
     words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", str(name)).lower())
     names = {m.name for m in modalities()}
     guesses = [w if w in names else w[:-1] if w[:-1] in names else MEDIA_WORDS.get(w, "") for w in words]
-    modality = next((guess for guess in guesses if guess in names), "")
+    found = [guess for guess in guesses if guess in names]
+    return (found[0] if found else ""), len(found) == len(words)
+
+
+def _is_reference(value: Any) -> bool:
     first = value[0] if isinstance(value, (list, tuple)) and value else value
-    is_reference = isinstance(first, Mapping) and not _empty(first) and set(first) <= {"bytes", "path", "url", "base64"}
-    is_file = isinstance(first, bytes) or (isinstance(first, str) and _FILE.fullmatch(first) is not None)
-    return modality if is_reference or is_file else ""
+    if isinstance(first, Mapping):
+        return not _empty(first) and set(first) <= {"bytes", "path", "url", "base64"}
+    return isinstance(first, bytes) or (isinstance(first, str) and _FILE.fullmatch(first) is not None)
 
 
 def left_placeholder(read: Sequence[Sample]) -> str:
-    """The modality of a placeholder that is text in a prompt without media of that modality; empty if there is none."""
+    """A sentence about a placeholder that is text in a prompt without media of its modality; empty if there is none."""
     for sample in read:
         present = {part.modality for part in sample.prompt}
-        for modality in modalities():
-            mark = f"<{modality.name}>"
-            if modality.name not in present and any(
-                part.modality == "text" and part.role != "assistant" and mark in part.value for part in sample.prompt
-            ):
-                return modality.name
+        texts = [part.value for part in sample.prompt if part.modality == "text" and part.role != "assistant"]
+        for name in (m.name for m in modalities() if m.name not in present):
+            if any(f"<{name}>" in text for text in texts):
+                return f"<{name}> stays text, since the row has no {name}. Add the column {name}, or remove <{name}>."
     return ""
 
 

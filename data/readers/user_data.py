@@ -32,8 +32,8 @@ def user_data(
 
     With `data.split`, all three splits are disjoint parts of `data.train`. `loss` overrides `data.train_on_turns`;
     `prompt` is the question of rows without one, unless `data.prompt` is set. `openers` read the released files of the
-    task's datasets, by suffix; `media_columns` are further columns whose media the task reads itself. Raises ConfigError for contradictory
-    settings, DataError for data that cannot be read.
+    task's datasets, by suffix; `media_columns` are further columns whose media the task reads itself. Raises
+    ConfigError for contradictory settings, DataError for data that cannot be read.
     """
     names = _as_tuple(data.train if data.split else getattr(data, split))
     if data.split:

@@ -19,11 +19,12 @@ from mmpost.errors import ConfigError, DataError
 
 GOOD = '{"query": "a", "response": "b"}'
 DEEP = "[" * 100_000 + "]" * 100_000
+DIGITS = "9" * 5000
 BROKEN = {
-    "deeper than the parser": ('{"query": "x", "response": "y", "note": %s}' % DEEP, "'note'"),
-    "deep": ('{"query": "x", "response": "y", "note": %s}' % ("[" * 90 + "]" * 90), "'note"),
-    "huge integer": ('{"query": "x", "response": "y", "count": %s}' % ("9" * 5000), "'count'"),
-    "integer beyond floats": ('{"query": "x", "response": "y", "count": [1, %s]}' % ("9" * 400), r"'count\.1'"),
+    "deeper than the parser": (f'{{"query": "x", "response": "y", "note": {DEEP}}}', "'note'"),
+    "deep": (f'{{"query": "x", "response": "y", "note": {DEEP[99_910:100_090]}}}', "'note"),
+    "huge integer": (f'{{"query": "x", "response": "y", "count": {DIGITS}}}', "'count'"),
+    "integer beyond floats": (f'{{"query": "x", "response": "y", "count": [1, {DIGITS[:400]}]}}', r"'count\.1'"),
     "lone surrogate": (r'{"query": "x \ud800 y", "response": "y"}', "'query'"),
     "surrogate in the id": (r'{"id": "\udc00", "query": "x", "response": "y"}', "'id'"),
     "surrogate in a key": (r'{"query": "x", "response": "y", "\ud800": 1}', "keys"),
@@ -43,13 +44,13 @@ def test_an_unusable_row_costs_one_row(tmp_path: Path, row: str, key: str, suffi
 
 
 def test_pairs_of_surrogates_and_long_ids_are_read(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text(r'{"id": %s, "query": "\ud83d\ude00", "response": "y"}' % ("9" * 40))
+    (tmp_path / "data.jsonl").write_text(rf'{{"id": {DIGITS[:40]}, "query": "\ud83d\ude00", "response": "y"}}')
     sample = open_dataset(tmp_path / "data.jsonl")[0]
     assert (sample.uid, sample.prompt[0].value) == ("9" * 40, "\U0001f600")
 
 
 def test_deep_json_without_a_list_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text('{"a": %s}' % DEEP)
+    (tmp_path / "data.json").write_text(f'{{"a": {DEEP}}}')
     with pytest.raises(DataError, match=r"data\.json: Wanted at most .* in 'a'"):
         open_dataset(tmp_path / "data.json")
 
@@ -65,8 +66,7 @@ def test_deep_json_without_a_list_is_refused(tmp_path: Path) -> None:
         ({"query": "x", "image": {"base64": 5}}, "'base64' is text"),
         ({"question": "x", "problem": "y"}, "one question, found 'question' .*'problem'"),
         ({"query": "x", "imgs": ["a.png"]}, "named image or images, found .* in 'imgs'"),
-        ({"query": "x", "image_path": "a.png"}, "in 'image_path'"),
-        ({"query": "x", "myAudioFile": {"path": "a.wav"}}, "named audio or audios, .* in 'myAudioFile'"),
+        ({"query": "x", "Pictures": {"path": "a.png"}}, "named image or images, .* in 'Pictures'"),
     ],
 )
 def test_columns_that_mislead(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -92,11 +92,16 @@ def test_columns_that_do_not_mislead(tmp_path: Path, row: dict[str, Any]) -> Non
     assert open_dataset(tmp_path / "data.jsonl")[0].prompt
 
 
-def test_columns_that_the_task_reads_are_not_refused(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text('{"query": "x", "audio_path": "a.wav"}')
-    rows = user_data(DataSettings(train=str(tmp_path / "data.jsonl")), "train", media_columns=("audio_path",))
-    assert rows is not None
-    assert rows[0].meta["audio_path"] == "a.wav"
+def test_columns_that_may_hold_media_are_named_unless_the_task_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data.jsonl").write_text('{"query": "x", "audio_path": "a.wav"}\n{"query": "y", "audio_path": "b.wav"}')
+    for columns in ((), ("audio_path",)):
+        rows = user_data(DataSettings(train=str(tmp_path / "data.jsonl")), "train", media_columns=columns)
+        assert rows is not None
+        assert [row.meta["audio_path"] for row in rows] == ["a.wav", "b.wav"]
+        err = capsys.readouterr().err
+        assert err.count("'audio_path', which is not read") == (0 if columns else 1)
 
 
 def test_a_placeholder_that_stays_text_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +120,11 @@ def test_csv_and_tsv_are_tables_of_rows(tmp_path: Path) -> None:
     )
     samples = open_dataset(tmp_path / "a.csv")
     assert [samples[i].uid for i in (0, 1, 4)] == ["r1", "r2", "r5"]
-    assert (samples[0].prompt[0].value, samples[0].truth, samples[0].meta) == ("What?", "So, or\nnot", {"note": '1 "2"'})
+    assert (samples[0].prompt[0].value, samples[0].truth, samples[0].meta) == (
+        "What?",
+        "So, or\nnot",
+        {"note": '1 "2"'},
+    )
     assert samples[1].meta == {}
     with pytest.raises(DataError, match=r"^a\.csv:6: Wanted 4 cells .*found 3"):
         samples[2]

@@ -43,7 +43,8 @@ def test_unusable_data_are_refused_before_the_model_is_loaded(
 
 
 def test_broken_rows_are_skipped_by_train(train: Callable[..., int], tmp_path: Path) -> None:
-    rows = ['{"query": "x", "n": %s}' % ("9" * 5000), r'{"id": "\ud800"}', '{"query": %s}' % ("[" * 50_000)]
+    digits, brackets = "9" * 5000, "[" * 50_000
+    rows = [f'{{"query": "x", "n": {digits}}}', r'{"id": "\ud800"}', f'{{"query": {brackets}}}']
     (tmp_path / "a.jsonl").write_text("\n".join([*rows, '{"query": "x", "response": "y"}']))
     assert train("task=sft", f"data.train={tmp_path / 'a.jsonl'}", "data.on_error=skip") == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
