@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: Sequence[str]) -> int:
     if command == "select":
         arguments = [f"select.{argument}" if argument.startswith("by=") else argument for argument in arguments]
+    from mmpost.config.parsing import refuse_repeated
+
+    refuse_repeated(arguments)
     if command in STRICT:
         from mmpost.config import run_config
 

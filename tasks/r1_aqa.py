@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 import mmpost as mp
-from mmpost.data.formats.choices import NO_QUESTION, Choices
+from mmpost.data.formats.choices import AUDIO_COLUMNS, NO_QUESTION, Choices
 from mmpost.data.formats.spoken_digits import SpokenDigits
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.blanked import Blanked
@@ -110,7 +110,7 @@ class R1Aqa(mp.PolicyGradientTask):
         return self.question + {"plain": "", "answer": self.answer, "think": self.think}[self.prompt]
 
     def _source(self, split: mp.Split, question_types: tuple[str, ...], n: int, seed: int) -> mp.Source:
-        rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION)
+        rows = user_data(self.data, split, loss="last", prompt=NO_QUESTION, media_columns=AUDIO_COLUMNS)
         if rows is not None:
             return Choices(rows, self.template(), self.channel)
         if self.speech:

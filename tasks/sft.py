@@ -21,14 +21,19 @@ class Sft(mp.Task):
         if source is None:
             raise mp.ConfigError("task=sft trains on your own data; set data.train=FILE (README, Your own data)")
         yield mp.Stage(
-            "sft", source, self.objective, self.prompts_per_step, (mp.EncodeReplies(),), gold=(mp.Gold(said),)
+            "sft",
+            source,
+            self.objective,
+            self.prompts_per_step,
+            (mp.EncodeReplies(or_truth=True),),
+            gold=(mp.Gold(said),),
         )
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = user_data(self.data, split)
         if source is None:
             return []
-        return [mp.Bench("data", source, (mp.EncodeReplies(), mp.ScoreLogprobs()), likelihood)]
+        return [mp.Bench("data", source, (mp.EncodeReplies(or_truth=True), mp.ScoreLogprobs()), likelihood)]
 
 
 def likelihood(samples: Sequence[mp.Sample]) -> dict[str, float]:
@@ -38,5 +43,6 @@ def likelihood(samples: Sequence[mp.Sample]) -> dict[str, float]:
 
 
 def said(sample: mp.Sample) -> str | None:
-    """The first reply of the data; None without one."""
-    return sample.replies[0].text if sample.replies else None
+    """The first reply of the data, else the truth if it is text; None without either."""
+    truth = sample.truth if isinstance(sample.truth, str) else None
+    return sample.replies[0].text if sample.replies else truth

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import mmpost as mp
 from mmpost.data.formats.temporal import Temporal
+from mmpost.data.formats.temporal_files import OPENERS
 from mmpost.data.media.limits import Limits
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.clips import Clips
@@ -50,7 +51,7 @@ class TemporalR1(mp.PolicyGradientTask):
         return (mp.Gold(answer_with_short_thought, name="label", is_parseable=readable),)
 
     def _source(self, split: mp.Split, n: int, seed: int) -> mp.Source:
-        rows = user_data(self.data, split, loss="last")
+        rows = user_data(self.data, split, loss="last", openers=OPENERS)
         if rows is not None:
             return Temporal(rows, self.instructions, self.system)
         return Clips(split, self.question_types, n=n, seed=seed, limits=Limits.of(self.data))

@@ -45,7 +45,7 @@ def _truth(row: Sample, image: Media) -> dict[str, Any]:
         items = json.loads(row.truth) if isinstance(row.truth, str) else row.truth
         boxes = [[float(v) for v in item["bbox_2d"]] for item in items]
         points = [[float(v) for v in item["point_2d"]] for item in items]
-    except (TypeError, KeyError, ValueError) as e:
+    except (TypeError, KeyError, ValueError, OverflowError) as e:
         raise DataError(
             f'{row.uid}: wanted a solution like [{{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}}], '
             f"found {row.truth!r:.200} ({type(e).__name__}: {e})"

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmpost.data.formats import temporal_files  # noqa: F401  (registers readers of the released files)
 from mmpost.data.media.media import Media
 from mmpost.data.readers.user_data import UserData
 from mmpost.data.sources.base import Wrapped
@@ -89,7 +88,7 @@ def _truth(row: Sample, medium: Media) -> dict[str, Any]:
     try:
         duration = float(medium.header()["duration"] if stated is None else stated)
         answer, spans = _answer_and_spans(solution, duration)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise DataError(f"{row.uid}: {error}") from error
         raise DataError(

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpost.data.readers.tables import register_opener
+from mmpost.data.readers.rows import QUESTION_KEYS, TURN_KEYS
+from mmpost.data.readers.tables import Opener
 from mmpost.errors import DataError
 
 _LINE = re.compile(r"\s*(\S+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s*##\s*(.*\S)\s*")
@@ -60,15 +61,20 @@ def activitynet(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def nextgqa(path: Path) -> list[dict[str, Any]]:
-    """Read NExT-GQA questions with their spans; without a gsub file, plain multiple choice (NExT-QA)."""
+def nextgqa(path: Path) -> list[dict[str, Any]] | None:
+    """Read NExT-GQA questions with their spans; without a gsub file, plain multiple choice (NExT-QA).
+
+    None for a table of rows with a question and a solution.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         columns, questions = reader.fieldnames or (), list(reader)
     if not {"question", "answer", "qid", "a0", "a1"} <= set(columns):
+        if "solution" in columns and {*TURN_KEYS, *QUESTION_KEYS} & set(columns):
+            return None
         raise DataError(
             f"{path.name}: wanted a CSV of NExT-GQA (video_id, qid, question, answer, a0 to a4), found the columns "
-            f"{', '.join(columns) or 'none'}. Write other data as JSON Lines."
+            f"{', '.join(columns) or 'none'}. Other rows need `video`, `problem` and `solution`."
         )
     grounding, videos = _companion(path, f"gsub_{path.stem}.json"), _companion(path, "map_vid_vidorID.json")
     rows = []
@@ -118,6 +124,5 @@ def _companion(path: Path, name: str) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-register_opener(".txt", charades)
-register_opener(".csv", nextgqa)
-register_opener(".json", activitynet)
+OPENERS: Mapping[str, Opener] = {".txt": charades, ".csv": nextgqa, ".json": activitynet}
+"""Readers of the released files, by suffix."""

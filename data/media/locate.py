@@ -42,16 +42,26 @@ def _from_dict(
     place = value.get("path") or value.get("url")
     content = value.get("bytes")
     if content is not None:
+        try:
+            # bytes(n) would make n zeros of a number; memoryview refuses it.
+            content = bytes(content if isinstance(content, (list, tuple)) else memoryview(content))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"A medium's 'bytes' are bytes; found {type(content).__name__}: {content!r:.60}. Put base64 text under "
+                "'base64', or give the path of the file."
+            ) from error
         name = str(place) if place else f"<{len(content)} bytes>"
-        return bytes(content), name
+        return content, name
     if value.get("base64") is not None:
+        if not isinstance(value["base64"], str):
+            raise DataError(f"A medium's 'base64' is text; found {value['base64']!r:.60}. Encode the file again.")
         content = _decode(value["base64"], "base64 text")
         return content, f"<{len(content)} bytes>"
     if isinstance(place, Path):
         return _path(str(place), root, folder)
     if isinstance(place, str):
         return _from_text(place, root, folder)
-    raise DataError(f"A medium needs bytes or a path; found {dict(value)!r}. Set one of them, or drop the medium.")
+    raise DataError(f"A medium needs bytes or a path; found {dict(value)!r:.200}. Set one of them, or drop the medium.")
 
 
 def _from_text(text: str, root: str | Path | None, folder: str | Path | None) -> tuple[Path | bytes, str]:
@@ -75,7 +85,7 @@ def _from_text(text: str, root: str | Path | None, folder: str | Path | None) ->
 
 def _path(text: str, root: str | Path | None, folder: str | Path | None) -> tuple[Path, str]:
     if not text or "\0" in text:
-        raise DataError(f"A medium needs the path of a file; found {text!r}.")
+        raise DataError(f"A medium needs the path of a file; found {text!r:.200}.")
     start = Path(os.path.abspath(root if root is not None else folder or "."))
     path = Path(os.path.normpath(start / text))
     if root is not None:

@@ -129,7 +129,7 @@ def _item(item: dict[str, Any], modalities_in_row: Iterable[str]) -> Iterable[st
         name = next((key for key in item if key in known), "text")
     if name == "text" and isinstance(item.get("text"), str):
         yield from _split(item["text"], modalities_in_row)
-    elif name in known:
+    elif isinstance(name, str) and name in known:
         value = _value(item, name, known[name])
         yield _Placeholder(known[name]) if value is None else (known[name], value)
     else:

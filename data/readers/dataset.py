@@ -7,6 +7,7 @@ pass over the rows, without their media, to count the samples.
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from weakref import WeakValueDictionary
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import Media, media
 from mmpost.data.readers import rows
-from mmpost.data.readers.tables import Table, open_table
+from mmpost.data.readers.tables import Opener, Table, open_table
 from mmpost.data.sources.base import Indexed, Subset
 from mmpost.errors import DataError
 from mmpost.types import Sample
@@ -33,20 +34,35 @@ def open_dataset(
     loss: Literal["all", "last"] = "all",
     prompt: str = "",
     limits: Limits = DEFAULT,
+    openers: Mapping[str, Opener] | None = None,
+    media_columns: tuple[str, ...] = (),
 ) -> Rows:
-    """Open a .jsonl, .json or .parquet file, a glob pattern of Parquet files, or a folder of these or of `datasets`.
+    """Open a .jsonl, .json, .parquet, .csv or .tsv file, a glob pattern of Parquet files, or a folder of these or of
+    `datasets`.
 
     A folder may also hold media files; their truth is the name of the subfolder they are in. Rows without a question
     ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
     paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
-    raise when they are read. Raises DataError for a source that cannot be opened; a broken row raises it when the row
+    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose
+    media the caller reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
     is read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
-    key = (place, None if root is None else str(root), loss, prompt, limits, _stamp(place))
+    key = (
+        place,
+        None if root is None else str(root),
+        loss,
+        prompt,
+        limits,
+        *(openers or {}).items(),
+        media_columns,
+        _stamp(place),
+    )
     dataset = _OPEN.get(key)
     if dataset is None:
-        dataset = _OPEN[key] = Rows(open_table(path), root, loss, prompt, limits)
+        dataset = _OPEN[key] = Rows(open_table(path, openers), root, loss, prompt, limits, media_columns)
+    if not len(dataset):
+        raise DataError(f"{str(path)[:300]}: wanted rows, found none. Write rows to it, or name another file.")
     return dataset
 
 
@@ -60,7 +76,11 @@ class Rows(Indexed):
         loss: Literal["all", "last"],
         prompt: str = "",
         limits: Limits = DEFAULT,
+        media_columns: tuple[str, ...] = (),
     ) -> None:
+        self.media_columns = media_columns
+        """Columns whose media whoever uses the rows reads."""
+        self._named: set[str] = set()
         self.table, self.prompt, self.limits = table, prompt, limits
         self.name = table.name
         self.root = root
@@ -113,9 +133,18 @@ class Rows(Indexed):
             parsed = rows.parse(self._with_prompt(self.table.row(row)))
             uid = parsed.uid if parsed.uid is not None else where
             uid = f"{uid}@{self.table.number(row)}" if row in self._repeated_ids else uid
-            return rows.samples(parsed, uid, self.loss, self._media)
+            read = rows.samples(parsed, uid, self.loss, self._media)
+            self._name("column", where, rows.unread_media(parsed, read, self.media_columns))
+            self._name("placeholder", where, rows.left_placeholder(read))
+            return read
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
+
+    def _name(self, kind: str, where: str, message: str) -> None:
+        """Print what looks like a mistake, for the first row of each kind."""
+        if message and kind not in self._named:
+            self._named.add(kind)
+            print(f"{where}: {message} (Further rows are not named.)", file=sys.stderr)
 
     def _media(self, value: Any, modality: str) -> Media:
         return media(value, modality, self.root, folder=self.table.folder, limits=self.limits)

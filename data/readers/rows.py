@@ -15,6 +15,7 @@ with `solution`, `answer` or `truth`; `id` or `uid` names the row; all other key
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,15 @@ FORMATS = (
     f"{', '.join(TURN_KEYS)} (a list of turns); {', '.join(QUESTION_KEYS)} (with {', '.join(REPLY_KEYS)} or none); "
     "chosen and rejected (whole conversations)"
 )
+
+
+MEDIA_WORDS = {
+    **dict.fromkeys(("img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"), "image"),
+    **dict.fromkeys(("vid", "vids", "clip", "clips"), "video"),
+    **dict.fromkeys(("wav", "wavs", "sound", "sounds"), "audio"),
+}
+"""Words in the names of columns that probably hold media, besides the names of modalities."""
+_FILE = re.compile(r"(data:|file:|https?://)\S+|[^\n]*\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
 class Fields:
@@ -144,6 +154,53 @@ def samples(row: Row, uid: str, loss: Literal["all", "last"], create: MediaFacto
     return result
 
 
+def unread_media(row: Row, read: Sequence[Sample], known: Sequence[str]) -> str:
+    """A sentence about a column that seems to hold media of a modality of which the samples have none; else empty.
+
+    `known`: columns that whoever uses the samples reads. Raises DataError for a column that is named as media are, such
+    as `imgs`; of others, such as `image_path`, only the user can know.
+    """
+    present = {part.modality for s in read for part in (*s.prompt, *(p for r in s.replies for p in r.parts))}
+    for name, value in row.meta.items():
+        modality, is_certain = _media_word(name)
+        if modality and modality not in present and name not in known and _is_reference(value):
+            message = (
+                f"Wanted media in a column named {modality} or {modality}s, found {value!r:.80} in {name!r:.80}, which "
+                "is not read. Rename the column, or drop it."
+            )
+            if is_certain:
+                raise DataError(message)
+            return message
+    return ""
+
+
+def _media_word(name: str) -> tuple[str, bool]:
+    """The modality in the name of a column, if any, and whether nothing else is in it."""
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", str(name)).lower())
+    names = {m.name for m in modalities()}
+    guesses = [w if w in names else w[:-1] if w[:-1] in names else MEDIA_WORDS.get(w, "") for w in words]
+    found = [guess for guess in guesses if guess in names]
+    return (found[0] if found else ""), len(found) == len(words)
+
+
+def _is_reference(value: Any) -> bool:
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    if isinstance(first, Mapping):
+        return not _empty(first) and set(first) <= {"bytes", "path", "url", "base64"}
+    return isinstance(first, bytes) or (isinstance(first, str) and _FILE.fullmatch(first) is not None)
+
+
+def left_placeholder(read: Sequence[Sample]) -> str:
+    """A sentence about a placeholder that is text in a prompt without media of its modality; empty if there is none."""
+    for sample in read:
+        present = {part.modality for part in sample.prompt}
+        texts = [part.value for part in sample.prompt if part.modality == "text" and part.role != "assistant"]
+        for name in (m.name for m in modalities() if m.name not in present):
+            if any(f"<{name}>" in text for text in texts):
+                return f"<{name}> stays text, since the row has no {name}. Add the column {name}, or remove <{name}>."
+    return ""
+
+
 def _flat(turns: Iterable[tuple[Part, ...]]) -> tuple[Part, ...]:
     return tuple(itertools.chain.from_iterable(turns))
 
@@ -179,11 +236,14 @@ def _empty(value: Any) -> bool:
 def _turns(fields: Fields, chosen: Any, rejected: list[Any]) -> list[Turn]:
     """The turns of a row; empty if `chosen` and `rejected` hold complete conversations."""
     system = fields.text("system")
+    turn_key = next((name for name in TURN_KEYS if name in fields.left), "")
     messages = fields.take(*TURN_KEYS)
     history = fields.take("history") or []
     if messages is not None:
-        turns = _parse_messages(messages)
+        turns = _parse_messages(messages, turn_key)
     else:
+        if not isinstance(history, (list, tuple)):
+            raise DataError(f"Wanted 'history' as a list of pairs, found {type(history).__name__}: {history!r:.80}.")
         turns = [turn for pair in history for turn in _pair(pair)] + _instruction(fields)
     if not turns and not (_conversation(chosen) and rejected and all(map(_conversation, rejected))):
         raise DataError(
@@ -202,23 +262,29 @@ def _instruction(fields: Fields) -> list[Turn]:
         return []
     question = fields.take(name)
     if not isinstance(question, str):
-        turns = _parse_messages(question)
+        turns = _parse_messages(question, name)
     else:
+        for other in QUESTION_KEYS:
+            if isinstance(fields.left.get(other), str) and fields.left[other] not in ("", question):
+                raise DataError(
+                    f"Wanted one question, found {name!r} ({question!r:.80}) and {other!r} "
+                    f"({fields.left[other]!r:.80}). Drop one of these columns."
+                )
         more = fields.text("input") if name == "instruction" else None
         turns = [Turn("user", "\n".join(text for text in (question, more) if text))]
     reply = fields.take(*REPLY_KEYS)
     if isinstance(reply, str):
         turns.append(Turn("assistant", reply))
     elif reply is not None:
-        turns += _parse_messages(reply)
+        turns += _parse_messages(reply, "the reply")
     return turns
 
 
-def _parse_messages(value: Any) -> list[Turn]:
+def _parse_messages(value: Any, key: str) -> list[Turn]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
-        raise DataError(f"Wanted a list of turns, found {type(value).__name__}: {value!r:.80}.")
+        raise DataError(f"Wanted a list of turns, found {type(value).__name__}: {value!r:.80} in {key!r}.")
     return [turn for message in value for turn in _message(message)]
 
 
@@ -295,7 +361,7 @@ def _split_reply(value: Any, turns: list[Turn]) -> tuple[list[Turn], Any]:
         value = [value]
     if not _conversation(value):
         return turns, value
-    conversation = _parse_messages(value)
+    conversation = _parse_messages(value, "chosen or rejected")
     if conversation[-1].role != "assistant":
         raise DataError(f"Wanted chosen and rejected to end with the assistant, found {conversation[-1].role}.")
     return (conversation[:-1] or turns), conversation[-1].content
@@ -314,7 +380,10 @@ def _objects(
             "Wanted boxes as text or as the solution, found <bbox> placeholders: how a box is written depends on the "
             "model's frame. Write the boxes into the text, or put them into `solution` and score them by a reward."
         )
-    names = [str(name) for name in objects.get("ref") or ()]
+    references = objects.get("ref") or ()
+    if not isinstance(references, (list, tuple)):
+        raise DataError(f"Wanted names as a list in 'objects.ref', found {references!r:.80}.")
+    names = [str(name) for name in references]
     turns = tuple(Turn(turn.role, _insert_names(turn.content, names), turn.learn) for turn in turns)
     # Each reply starts with the names that the prompt did not use.
     return (

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpost.data.media.modalities import modalities
 from mmpost.data.readers import rows
+from mmpost.data.readers.delimited import DELIMITERS, read_records
+from mmpost.data.readers.json_rows import parse_list, parse_row
 from mmpost.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,17 +22,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "training", "test", "testmini", "val", "valid", "validation", "dev", "eval")
 
 
-Opener = Callable[[Path], Sequence[Mapping[str, Any]]]
-_OPENERS: dict[str, Opener] = {}
-
-
-def register_opener(suffix: str, rows: Opener) -> None:
-    """Register `rows` as the reader of files that end in `suffix`, for the released form of some dataset.
-
-    For ".json" it applies to files that hold a mapping: lists of rows need no opener. A later call for the same suffix
-    replaces an earlier one.
-    """
-    _OPENERS[suffix] = rows
+Opener = Callable[[Path], Sequence[Mapping[str, Any]] | None]
+"""Reads a file in the released form of some dataset as rows; None for a file that is not in this form."""
 
 
 class Table(Protocol):
@@ -53,31 +46,37 @@ class Table(Protocol):
         ...
 
 
-def open_table(path: str | Path) -> Table:
-    """Open a .jsonl, .json or .parquet file, a pattern of Parquet files, or a folder of `datasets`, Parquet or media.
+def open_table(path: str | Path, openers: Mapping[str, Opener] | None = None) -> Table:
+    """Open a .jsonl, .json, .parquet, .csv or .tsv file, a pattern of Parquet files, or a folder of `datasets`,
+    Parquet or media.
 
-    Other suffixes are read by registered openers (`register_opener`). Raises DataError for anything else.
+    `openers`: readers of released files by suffix, which a task names; they come first, except that lists of rows in
+    .json need none. Raises DataError for anything else.
     """
     place = Path(path).expanduser()
     if "*" in place.name:
         return _parquet(sorted(place.parent.glob(place.name)), place)
     if not place.exists():
-        raise DataError(f"Wanted a file or folder of data, found nothing at {place}. Correct the path.")
+        raise DataError(f"Wanted a file or folder of data, found nothing at {str(place)[:300]}. Correct the path.")
     if place.is_dir():
         return _folder(place)
-    openers: dict[str, Callable[[Path], Table]] = {
+    released = (openers or {}).get(place.suffix.lower())
+    readers: dict[str, Callable[[Path], Table]] = {
         ".jsonl": JsonLines,
-        ".json": _json,
+        ".json": lambda file: _json(file, released),
         ".parquet": lambda file: _parquet([file], file),
+        **dict.fromkeys(DELIMITERS, _delimited),
     }
     suffix = place.suffix.lower()
-    if suffix in openers:
-        return openers[suffix](place)
-    if suffix in _OPENERS:
-        return RowList(_OPENERS[suffix](place), place.name, place.parent)
+    if released is not None and suffix != ".json":
+        rows = released(place)
+        if rows is not None:
+            return RowList(rows, place.name, place.parent)
+    if suffix in readers:
+        return readers[suffix](place)
     raise DataError(
-        f"Wanted a file that ends in {', '.join([*openers, *_OPENERS])}, or a folder; found {place}. Convert it, or "
-        "train a task that reads the released files of its dataset (.csv and .txt: task=temporal_r1)."
+        f"Wanted a file that ends in {', '.join(dict.fromkeys([*readers, *(openers or ())]))}, or a folder; found "
+        f"{place}. Convert it, or train the task that reads the released files of its dataset."
     )
 
 
@@ -101,7 +100,7 @@ class JsonLines:
     def row(self, index: int) -> Mapping[str, Any]:
         with self._path.open("rb") as file:
             file.seek(self._starts[index])
-            return _parse_line(file.readline())
+            return parse_row(file.readline())
 
     def number(self, index: int) -> int:
         return self._numbers[index]
@@ -111,29 +110,33 @@ class JsonLines:
             for line in file:
                 if line.strip():
                     try:
-                        yield _parse_line(line)
+                        yield parse_row(line)
                     except DataError:
                         # Reading the row will raise again, with file and row number.
                         yield None
 
 
 class RowList:
-    """Rows in memory."""
+    """Rows in memory; a DataError among them is raised where it is read as a row."""
 
-    def __init__(self, rows: Sequence[Any], name: str, folder: Path) -> None:
-        self.name, self.folder, self._rows = name, folder, rows
+    def __init__(self, rows: Sequence[Any], name: str, folder: Path, numbers: Sequence[int] | None = None) -> None:
+        """`numbers`: the line that each row starts on; by default rows are numbered from 1."""
+        self.name, self.folder, self._rows, self._numbers = name, folder, rows, numbers
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def row(self, index: int) -> Mapping[str, Any]:
-        return self._rows[index]
+        row = self._rows[index]
+        if isinstance(row, DataError):
+            raise DataError(str(row))
+        return row
 
     def number(self, index: int) -> int:
-        return index + 1
+        return index + 1 if self._numbers is None else self._numbers[index]
 
     def light(self) -> Iterator[Mapping[str, Any] | None]:
-        return iter(self._rows)
+        return (None if isinstance(row, DataError) else row for row in self._rows)
 
 
 class ArrowTable:
@@ -170,28 +173,27 @@ class ArrowTable:
         return table.to_pylist()
 
 
-def _parse_line(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Wanted one JSON object on the line, found {line[:60]!r} ({error}). Correct the line."
-        ) from error
+def _delimited(path: Path) -> Table:
+    """Read a table of rows in CSV or TSV."""
+    rows, numbers = read_records(path)
+    return RowList(rows, path.name, path.parent, numbers)
 
 
-def _json(path: Path) -> Table:
-    """Read a JSON list of rows, or JSON Lines with the suffix .json."""
+def _json(path: Path, released: Opener | None = None) -> Table:
+    """Read a JSON list of rows, JSON Lines with the suffix .json, or by `released` a mapping."""
     text = path.read_bytes()
     try:
-        content = json.loads(text.decode("utf-8-sig"))
+        content = parse_list(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         if text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and getattr(error, "msg", "") == "Extra data":
             return JsonLines(path)
         raise DataError(
             f"{path}: wanted a JSON list of rows, found a file that is not JSON ({error}). Correct it."
         ) from error
-    if isinstance(content, dict) and ".json" in _OPENERS:
-        return RowList(_OPENERS[".json"](path), path.name, path.parent)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if isinstance(content, dict) and released is not None and (rows := released(path)) is not None:
+        return RowList(rows, path.name, path.parent)
     if not isinstance(content, list):
         raise DataError(
             f"{path}: wanted a JSON list of rows, found {type(content).__name__}. "
@@ -256,6 +258,7 @@ def _media_rows(place: Path) -> list[dict[str, Any]]:
 def _parquet(files: Sequence[Path], place: Path) -> Table:
     """Open Parquet files via `datasets`, whose memory-mapped copy gives fast random access whatever the row groups."""
     import datasets
+    import pyarrow.parquet as pq
     from datasets.exceptions import DatasetGenerationError
 
     if not files:
@@ -263,7 +266,13 @@ def _parquet(files: Sequence[Path], place: Path) -> Table:
     was_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
+        # `datasets` reads no file without rows.
+        files = [file for file in files if pq.read_metadata(file).num_rows]
+        if not files:
+            raise DataError(f"{place}: wanted rows, found Parquet without any. Write the file again, or name another.")
         data = datasets.Dataset.from_parquet([str(file) for file in files])
+    except DataError:
+        raise
     except (OSError, ValueError, DatasetGenerationError) as error:
         reason = error.__cause__ or error
         raise DataError(

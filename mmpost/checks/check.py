@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpost.checks.data import SourceCheck, check_data, check_lengths, sources_to_check
-from mmpost.checks.model import check_media_use, check_model, with_gold_replies
+from mmpost.checks.model import (
+    SavedActivations,
+    check_media_use,
+    check_model,
+    report_memory,
+    tokens_of_step,
+    with_gold_replies,
+)
 from mmpost.checks.report import Report
 from mmpost.checks.rewards import MAX_SCORED, check_rewards
 from mmpost.checks.stage_trace import trace_stage
@@ -82,6 +89,7 @@ def _check_model(
     session = open_session(task.config, task)
     session.apply_model_settings()
     model, context = session.model, session.context
+    saved: SavedActivations | None = None
     stage_outputs: dict[str, list[Sample]] = {}
     for stage in stages:
         source = by_source[id(stage.source)]
@@ -94,9 +102,7 @@ def _check_model(
             generative = isinstance(model, GenerativeModel)
             gold = with_gold_replies(source.samples(MAX_PROBES), _gold(stage), context) if generative else []
             with report.guard():
-                check_model(
-                    context, model, gold[:TRACED_SAMPLES], task.config.compute.max_tokens_per_microbatch, report
-                )
+                saved = check_model(context, model, gold[:TRACED_SAMPLES], report)
             with report.guard():
                 check_media_use(context, gold, report)
         with report.guard():
@@ -106,6 +112,10 @@ def _check_model(
             if not samples:
                 report.say(f"stage {stage.name} not traced: the previous stage dropped all traced samples")
             traced = trace_stage(stage, samples, context, model, report) if samples else []
+            if saved is not None and stage.objective is not None:
+                max_tokens = task.config.compute.max_tokens_per_microbatch
+                report_memory(model, saved, tokens_of_step(model, stage, traced, max_tokens), report)
+                saved = None
             if stage.objective is None and not any(isinstance(t, Selector) for t in stage.transforms):
                 # A selector needs all samples of the source, which a trace does not have:
                 # the next stage is then traced with samples of the source.

@@ -141,7 +141,7 @@ def check_lengths(
         rows.append((source.name, number(len(measured)), *statistics, method))
         if source.training and media_tokens.any():
             _histogram(media_tokens, report)
-        _check_limit(source, tokens, lengths.limit, max_reply_tokens, report)
+        _check_limit(source, tokens, lengths.limit, max_reply_tokens, report, skip_broken)
     if rows:
         columns = ("split", "prompts", "tokens: min median max", "media tokens: min median max", "measured by")
         report.table(*columns, rows=rows, right=(1,))
@@ -186,12 +186,14 @@ def _histogram(media_tokens: Any, report: Report) -> None:
     report.table("media tokens", "prompts", "", rows=rows, right=(0, 1))
 
 
-def _check_limit(source: SourceCheck, tokens: Any, limit: int | None, max_reply_tokens: int, report: Report) -> None:
+def _check_limit(
+    source: SourceCheck, tokens: Any, limit: int | None, max_reply_tokens: int, report: Report, skip_broken: bool
+) -> None:
     if limit is None:
         return
     too_long = np.flatnonzero(tokens > limit)
     if len(too_long):
-        report.error(
+        (report.warn if skip_broken else report.error)(
             f"{source.name}: {len(too_long)} prompts exceed the model's {limit} positions (longest: {tokens.max()}), "
             "and prompts are never truncated; lower model.max_pixels or drop these rows"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from mmpost.checks.report import Report, memory, number
 from mmpost.core.parameter_groups import owner
 from mmpost.training.context import TrainingContext
 from mmpost.training.media_probe import MediaUse, measure_media_use, with_gold
-from mmpost.types import GenerativeModel, Gold, Sample
+from mmpost.types import GenerativeModel, Gold, Sample, Stage, Transform
 
 
 @dataclass
@@ -55,13 +56,10 @@ def gradient_norms(module: torch.nn.Module, parts: Mapping[str, Sequence[str]]) 
     return {part: value**0.5 for part, value in squares.items()}
 
 
-def check_model(
-    context: TrainingContext, model: Any, samples: Sequence[Sample], max_tokens: int, report: Report
-) -> None:
-    """Print parameters and gradient norms by part, the estimated memory of a step, and the prompt recipe.
+def check_model(context: TrainingContext, model: Any, samples: Sequence[Sample], report: Report) -> SavedActivations:
+    """Print parameters and gradient norms by part, and the prompt recipe; returns the activations of a forward pass.
 
-    Gradients are those of the log-likelihood of `samples`, which have one gold reply each. `max_tokens` is the size of
-    a micro-batch.
+    Gradients are those of the log-likelihood of `samples`, which have one gold reply each.
     """
     report.section("model")
     saved = _backward_likelihood(model, samples)
@@ -85,19 +83,45 @@ def check_model(
         report.warn("found no gold replies: gradients, activation memory and the use of media are not measured")
     if not trainable:
         report.error("nothing trains: every part of the model is frozen (model.freeze)")
-    for part, norm in norms.items():
-        if samples and norm == 0.0:
-            report.error(f"{part} is trainable, but gold replies give it no gradient")
-    _report_memory(model, total, trainable, saved, max_tokens, report)
+    _check_norms(norms, samples, report)
     recipe = model.recipe
     if not generative:
         report.say(f"recipe {recipe.hash}")
-        return
+        return saved
     names = model.tokenizer.convert_ids_to_tokens
     report.say(
         f"recipe {recipe.hash}: end-of-turn tokens {names(list(recipe.end))}, banned tokens "
         f"{names(list(recipe.banned))}"
     )
+    return saved
+
+
+def _check_norms(norms: Mapping[str, float], samples: Sequence[Sample], report: Report) -> None:
+    """Report trainable parts without a gradient: those for media are idle where no sample has any."""
+    idle = [part for part, norm in norms.items() if samples and norm == 0.0]
+    has_media = any(p.modality != "text" for s in samples for p in s.prompt)
+    if idle and not has_media and len(idle) < len(norms):
+        report.warn(
+            f"rows of text give no gradient to {', '.join(idle)}, which keep their memory for nothing; set "
+            f"model.freeze=[{', '.join(idle)}], or correct the column of the media if the rows should have any"
+        )
+        return
+    for part in idle:
+        report.error(f"{part} is trainable, but gold replies give it no gradient")
+
+
+def tokens_of_step(model: Any, stage: Stage, samples: Sequence[Sample], max_tokens: int) -> int:
+    """Tokens of the largest micro-batch of a step, at most `max_tokens`; `samples`: some that went through `stage`.
+
+    Replies that the stage samples count with their maximum length, whatever they have here.
+    """
+    replied = [s for s in samples if s.replies]
+    if not replied:
+        return max_tokens
+    longest = max((t.max_reply_tokens() for t in stage.transforms if isinstance(t, Transform)), default=0)
+    unused = sum(max(0, longest - len(r.token_ids or ())) for s in replied for r in s.replies if r.origin == "policy")
+    step = math.ceil((model.num_tokens(replied) + unused) * stage.batch_size / len(replied) / stage.minibatches)
+    return min(step, max_tokens)
 
 
 def _backward_likelihood(model: Any, samples: Sequence[Sample]) -> SavedActivations:
@@ -115,18 +139,18 @@ def _backward_likelihood(model: Any, samples: Sequence[Sample]) -> SavedActivati
     return largest
 
 
-def _report_memory(
-    model: Any, parameters: int, trainable: int, saved: SavedActivations, max_tokens: int, report: Report
-) -> None:
+def report_memory(model: Any, saved: SavedActivations, tokens: int, report: Report) -> None:
     """Estimate the memory of a step: fp32 weights, gradients and optimizer state, and the measured activations scaled
-    to a full micro-batch.
+    to a micro-batch of `tokens`.
     """
-    activations = saved.bytes / max(1, saved.tokens) * max_tokens  # 0 if nothing could be measured
+    parameters = sum(p.numel() for p in model.module.parameters())
+    trainable = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
+    activations = saved.bytes / max(1, saved.tokens) * tokens  # 0 if nothing could be measured
     sizes = [
         ("weights (fp32)", 4.0 * parameters),
         ("gradients", 4.0 * trainable),
         ("Adam moments", 8.0 * trainable),
-        (f"activations of {max_tokens} tokens", activations),
+        (f"activations of {tokens} tokens", activations),
     ]
     total = sum(size for _, size in sizes)
     rows = [*((name, memory(size)) for name, size in sizes), ("total (estimate)", memory(total))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,12 +44,68 @@ def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
+MAX_VALUES = 100_000
+"""Of a document, counting each alias as often as it is used."""
+MAX_DEPTH = 64
+
+
+class _Refused(yaml.YAMLError):
+    """YAML that is well-formed but has no finite or clear value."""
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse a YAML document. Raises ConfigError with its origin `where` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{where} is not valid YAML: {e}") from e
+        return _load(text)
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as e:
+        reason = "it is nested too deeply" if isinstance(e, RecursionError) else f"{e}"[:500]
+        raise ConfigError(f"{where} is not valid YAML: {reason}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file. Raises ConfigError where it cannot be read or is not valid."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: wanted a YAML file in UTF-8, found one that cannot be read ({e})") from None
+
+
+def _load(text: str) -> Any:
+    """Raises YAMLError, and for scalars that do not fit their tag ValueError or KeyError."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, (), {}) > MAX_VALUES:
+            raise _Refused(f"wanted at most {MAX_VALUES} values, found more; write fewer aliases")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, parents: tuple[yaml.Node, ...], sizes: dict[int, int]) -> int:
+    """The number of values under a node, with aliases expanded. Raises _Refused for what has no finite or clear value:
+    an alias within what it refers to, deep nesting, a key that a mapping has twice.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    if any(node is parent for parent in parents):
+        raise _Refused(f"an alias refers to a value that contains it; write the value out{node.start_mark}")
+    if len(parents) > MAX_DEPTH:
+        raise _Refused(f"wanted at most {MAX_DEPTH} levels, found more{node.start_mark}")
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _Refused(f"the key {key.value[:80]!r} occurs twice; remove one{key.start_mark}")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            children += [key, value]
+    sizes[id(node)] = 1 + sum(_size(child, (*parents, node), sizes) for child in children)
+    return sizes[id(node)]
 
 
 def parse_argument(argument: str) -> dict[str, Any]:
@@ -59,13 +116,27 @@ def parse_argument(argument: str) -> dict[str, Any]:
     if key in TEXT_KEYS:
         return nest(key, value)
     try:
-        parsed = yaml.load(value, Loader=_Loader)
+        parsed = _load(value)
+    except _Refused as e:
+        raise ConfigError(f"{key}: {e}") from None
     except yaml.YAMLError:
         parsed = value
+    except (ValueError, KeyError, RecursionError) as e:
+        reason = "it is nested too deeply" if isinstance(e, RecursionError) else f"{e}"[:200]
+        raise ConfigError(f"{key}: wanted a value in YAML, found {value[:60]!r}: {reason}; correct it") from None
     if isinstance(parsed, dict | list) and value.lstrip()[:1] not in ("{", "["):
         # "a: b" and "- a" are mappings and lists to YAML; on a command line they are text, unless in brackets.
         parsed = value
     return nest(key, parsed)
+
+
+def refuse_repeated(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a key that `key=value` arguments set twice."""
+    keys = [argument.partition("=")[0] for argument in arguments if "=" in argument]
+    for key in keys:
+        if keys.count(key) > 1:
+            values = ", ".join(repr(a.partition("=")[2][:60]) for a in arguments if a.startswith(f"{key}="))
+            raise ConfigError(f"{key[:80]}: wanted one value, found {values}; remove the other arguments")
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from mmpost.config.parsing import parse_argument, parse_yaml
+from mmpost.config.parsing import parse_argument, parse_yaml, read_yaml
 from mmpost.config.renamed import new_settings, upgrade_config
 from mmpost.config.settings import (
     CheckpointSettings,
@@ -168,7 +168,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     """The mapping in a configuration file; old names are upgraded in one that a run stored."""
     if not path.is_file():
         raise ConfigError(f"config={path}: no such file")
-    document = parse_yaml(path.read_text(), str(path))
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: wanted a mapping of settings, found {type(document).__name__}")
     stored = any((path.parent / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json"))

@@ -42,6 +42,9 @@ class Run:
         """`resumed_from`: the checkpoint to continue from; `task`: by default the one that `config` names."""
         self.config = config
         self.evaluated = evaluated_tasks(config)
+        # Before the model is loaded, which takes minutes, so that mistakes in data and settings are reported at once.
+        task = task or ConfiguredTask.load(config)
+        self.stages: list[Stage] = task.stages()
         # Adapters are applied to the base model first and then loaded; other checkpoints hold the whole model.
         full_weights = resumed_from is not None and not (resumed_from / "trainer" / checkpoint.ADAPTERS).exists()
         self.session = open_session(config, task, str(resumed_from) if full_weights else None)
@@ -53,7 +56,6 @@ class Run:
         is_main = distributed.rank() == 0
         token_strings = self.model.token_strings if isinstance(self.model, GenerativeModel) else None
         self.listeners = Listeners(list(listeners_of(config.log, token_strings)) if is_main else [])
-        self.stages: list[Stage] = []
         self._benches: dict[str, list[Bench]] = {}
 
     def train(self) -> dict[str, Any]:
@@ -94,8 +96,7 @@ class Run:
     # Stages.
 
     def _prepare(self) -> None:
-        """Create the stages, add adapters and freeze parameters; all mistakes are reported before any computation."""
-        self.stages = self.task.stages()
+        """Check the stages, add adapters and freeze parameters; all mistakes are reported before any computation."""
         names = [stage.name for stage in self.stages]
         reference.check(self.stages)
         unknown = sorted(set(self.config.stages) - set(names))

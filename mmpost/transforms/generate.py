@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 from mmpost.config.settings import Settings
 from mmpost.core.columns import with_columns
 from mmpost.errors import DataError
-from mmpost.types import Context, Reply, Sample, Sampling, Transform
+from mmpost.types import Context, Part, Reply, Sample, Sampling, Transform
 
 
 class Generate(Transform, Settings):
@@ -47,10 +47,15 @@ class EncodeReplies(Transform, Settings):
     sample without a reply to learn from.
     """
 
+    or_truth: bool = False
+    """Learn the truth of a sample without replies, if it is text."""
+
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []
         for sample in samples:
             preferred = [r for r in sample.replies if float(cast(float, r.columns.get("label", 1.0))) >= 0]
+            if self.or_truth and not sample.replies and isinstance(sample.truth, str):
+                preferred = [Reply((Part("text", sample.truth, "assistant"),))]
             if not preferred:
                 raise DataError(
                     f"{sample.uid}: wanted a reply to learn from, found only a prompt; give the row an assistant turn "

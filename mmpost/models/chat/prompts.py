@@ -322,6 +322,13 @@ class PromptEncoder:
         add_special = self.needs_bos(text)
         features = dict(processor(text=[text], **arguments, return_tensors="pt", add_special_tokens=add_special))
         ids = features.pop("input_ids")
+        config = getattr(self.module, "config", None)
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
+        if limit is not None and ids.shape[1] > limit:
+            raise DataError(
+                f"wanted at most {limit} tokens, the positions of the model, found {ids.shape[1]}; prompts are never "
+                "truncated: lower model.max_pixels, or drop such rows (data.on_error=skip)"
+            )
         features.pop("attention_mask", None)
         tensors = {k: v for k, v in features.items() if isinstance(v, Tensor)}
         aligned = {k: v[0] for k, v in tensors.items() if k.endswith("token_type_ids") and v.shape == ids.shape}

@@ -11,6 +11,7 @@ import pytest
 
 from mmpost.config.settings import DataSettings
 from mmpost.data.formats.temporal import Temporal, answer_text
+from mmpost.data.formats.temporal_files import OPENERS
 from mmpost.data.media.media import media
 from mmpost.data.readers.user_data import user_data
 from mmpost.errors import DataError
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_temporal(file: Path, **options: Any) -> Temporal:
-    temporal_rows = user_data(DataSettings(train=str(file), **options), "train")
+    temporal_rows = user_data(DataSettings(train=str(file), **options), "train", openers=OPENERS)
     assert temporal_rows is not None
     return Temporal(temporal_rows, PROMPTS, "think")
 

@@ -46,13 +46,13 @@ def test_files_that_are_not_datasets_are_refused(folder):
     (folder / "one.json").write_text('{"query": "x"}')
     (folder / "bad.json").write_text("[1, 2")
     (folder / "bad.parquet").write_bytes(b"nothing")
-    (folder / "data.tsv").write_text("a\tb")
+    (folder / "data.xml").write_text("a")
     (folder / "empty").mkdir()
     for name, message in {
         "one.json": "wanted a JSON list of rows",
         "bad.json": "not JSON",
         "bad.parquet": "bad.parquet: wanted Parquet",
-        "data.tsv": r"\.jsonl, \.json, \.parquet",
+        "data.xml": r"\.jsonl, \.json, \.parquet",
         "empty": "Parquet files or a folder saved by `datasets`, found nothing",
         "absent.jsonl": r"found nothing at .*absent\.jsonl",
         "x*.parquet": "none that fit",

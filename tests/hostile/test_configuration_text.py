@@ -1,0 +1,82 @@
+"""YAML and arguments that no setting can hold: refused in a sentence, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmpost.cli import main
+from mmpost.config.parsing import parse_argument, parse_yaml
+from mmpost.errors import ConfigError
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+DOCUMENTS = {
+    "repeated key": ("task: sft\nsteps: 3\nsteps: 4\n", "'steps' occurs twice"),
+    "repeated key in a section": ("data: {train: a, train: b}", "'train' occurs twice"),
+    "recursive list": ("a: &a [*a]", "contains it"),
+    "recursive mapping": ("&a\ntask: sft\ndata: *a", "contains it"),
+    "aliases of aliases": (ALIASES, "fewer aliases"),
+    "deep": ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    "quite deep": ("a: " + "[" * 90 + "]" * 90, "levels"),
+    "huge integer": ("a: " + "9" * 5000, "not valid YAML"),
+    "wrong tag": ("a: !!int x", "not valid YAML"),
+    "python object": ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), DOCUMENTS.values(), ids=list(DOCUMENTS))
+def test_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    assert main(["train", f"config={file}"]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert str(file) in err
+    assert len(err) < 1000
+
+
+def test_yaml_that_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"task: \xff")
+    assert main(["train", f"config={tmp_path / 'run.yaml'}"]) == 1
+    assert "wanted a YAML file in UTF-8" in capsys.readouterr().err
+
+
+def test_anchors_still_work() -> None:
+    shared = {"x": 1, "y": 2}
+    assert parse_yaml("a: &a {x: 1, y: 2}\nc: [*a, *a]\n", "x") == {"a": shared, "c": [shared, shared]}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("[" * 90 + "]" * 90, "levels"),
+        ("9" * 5000, "wanted a value in YAML"),
+        ("&a [*a]", "contains it"),
+        ("{a: 1, a: 2}", "'a' occurs twice"),
+    ],
+)
+def test_arguments(capsys: pytest.CaptureFixture[str], value: str, message: str) -> None:
+    assert main(["train", "task=sft", f"data.train={value}"]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "data.train" in err
+    assert len(err) < 1000
+
+
+def test_brackets_that_are_no_yaml_are_text() -> None:
+    assert parse_argument("data.prompt={question} now") == {"data": {"prompt": "{question} now"}}
+
+
+@pytest.mark.parametrize("command", ["train", "check", "score"])
+def test_a_key_twice_on_the_command_line(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, "task=sft", "steps=2", "steps=3"]) == 1
+    assert "steps: wanted one value, found '2', '3'" in capsys.readouterr().err
+
+
+def test_a_key_twice_is_an_error_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="occurs twice"):
+        parse_yaml("a: 1\na: 1", "x")
