@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import types as pytypes
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -16,8 +17,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from mmpost.config import registry, source
 from mmpost.config.parsing import parse_argument, parse_yaml
-from mmpost.config.renamed import new_settings, upgrade_config
+from mmpost.config.renamed import new_settings, old_settings, upgrade_config
 from mmpost.config.settings import (
     CheckpointSettings,
     ComputeSettings,
@@ -29,7 +31,7 @@ from mmpost.config.settings import (
     Settings,
     StageSettings,
 )
-from mmpost.errors import ConfigError
+from mmpost.errors import ConfigError, MmpostError, PluginError
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -49,12 +51,28 @@ OTHER_TRAINERS = {
     "reward_funcs": "task.rewards",
     "output_dir": "out",
     "save_steps": "checkpoint.every",
+    "save_interval": "checkpoint.every",
+    "save_total_limit": "checkpoint.keep",
+    "save.every": "checkpoint.every",
+    "save.keep": "checkpoint.keep",
     "eval_steps": "eval.every",
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "lr_scheduler_type": "optim.schedule",
+    "epsilon": "task.policy.clip_low",
+    "epsilon_high": "task.policy.clip_high",
+    "lora_r": "model.lora.rank",
+    "lora_rank": "model.lora.rank",
+    "lora_alpha": "model.lora.alpha",
     "model_name_or_path": "model",
     "max_pixels": "model.max_pixels",
     "min_pixels": "model.min_pixels",
 }
-"""Settings of other trainers and their equivalents here."""
+"""Settings of other trainers and their equivalents here, by the last part of the key or by the whole key."""
+MAX_SHOWN = 120
+"""Characters of a user's key or value that a message repeats."""
+MAX_MESSAGES = 10
+"""Mistakes that one message names."""
 
 
 ALLOWED_ON_RESUME = ("steps", "checkpoint", "log")
@@ -213,27 +231,87 @@ def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
     try:
         return settings.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(_explain(settings, error, prefix) for error in e.errors())) from None
+        valid = [prefix + path for path, _ in fields(settings)]
+        if settings is RunConfig:
+            valid += _task_paths(raw)
+        raise ConfigError(_lines([_explain(error, prefix, valid) for error in e.errors()])) from None
 
 
-def _explain(settings: type[BaseModel], error: Mapping[str, Any], prefix: str) -> str:
+def check_task_keys(config: RunConfig) -> None:
+    """Find wrong keys of the task, and of those in `eval.tasks`, in their source, without importing them or torch.
+
+    Raises ConfigError for an unknown key, and PluginError for an unknown task.
+    """
+    tasks = {"task.": config.task} | {f"eval.tasks.{name}.task.": e.task for name, e in config.eval.tasks.items()}
+    for prefix, task in tasks.items():
+        name = str(task.get("name"))
+        registry.locate(name, "mmpost.tasks")
+        try:
+            module, task_class = source.task_source(name)
+        except (PluginError, SyntaxError, ValueError):  # importing the file may find a class, or say what is wrong
+            continue
+        raw = {key: value for key, value in task.items() if key not in ("name", "data")}
+        unknown = list(source.unknown_keys(module, task_class, raw))
+        if unknown:
+            valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
+            raise ConfigError(_lines([_unknown_key(prefix + ".".join(path), None, valid) for path in unknown]))
+
+
+def _task_paths(raw: Mapping[str, Any]) -> list[str]:
+    """The settings of the task that a configuration names, for hints; none for a task whose source cannot be read."""
+    try:
+        return [f"task.{s.path}" for s in source.settings(*source.task_source(raw["task"]["name"]))]
+    except (
+        MmpostError,
+        SyntaxError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # what is wrong with the task is reported elsewhere
+        return []
+
+
+def _lines(messages: Sequence[str]) -> str:
+    more = [f"and {len(messages) - MAX_MESSAGES} more"] if len(messages) > MAX_MESSAGES else []
+    return "\n".join([*messages[:MAX_MESSAGES], *more])
+
+
+def _explain(error: Mapping[str, Any], prefix: str, valid: Sequence[str]) -> str:
     path = prefix + ".".join(str(p) for p in error["loc"])
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{path}: {message[:1].lower()}{message[1:]}, found {error.get('input')!r}"
-    valid = [prefix + path for path, _ in fields(settings)]
-    renamed = [new for new in new_settings(path) if new in valid or path.startswith("stages.")]
-    if renamed:
-        return f"unknown key {path}: renamed to {renamed[0]}"
+        return f"{_short(path)}: {message[:1].lower()}{message[1:]}, found {_short_repr(error.get('input'))}"
+    return _unknown_key(path, error.get("input"), valid)
+
+
+def _unknown_key(path: str, value: Any, valid: Sequence[str]) -> str:
+    """What to write instead of an unknown key: the name that it has here, or the closest one."""
     last = path.rsplit(".", 1)[-1]
-    if last in OTHER_TRAINERS:
-        return f"unknown key {path}: use {OTHER_TRAINERS[last]}"
-    close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
-    if isinstance(error.get("input"), Mapping):  # for a whole section, suggest the name closest to its first setting
-        leaf = f"{path}.{next(iter(error['input']), '')}"
-        path, close = leaf, difflib.get_close_matches(leaf, valid, n=1, cutoff=0.0)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key {path}{hint}"
+    for name in dict.fromkeys((path, path.lower())):
+        renamed = [new for new in new_settings(name) if new in valid or path.startswith("stages.")]
+        if renamed:
+            return f"unknown key {_short(path)}: renamed to {renamed[0]}"
+    for name in (path, last, path.lower(), last.lower()):
+        if name in OTHER_TRAINERS:
+            return f"unknown key {_short(path)}: use {OTHER_TRAINERS[name]}"
+    if isinstance(value, Mapping) and value:  # for a whole section, suggest the name of its first setting
+        key, inner = next(iter(value.items()))
+        return _unknown_key(f"{path}.{key}", inner, valid)
+    old_names = {old: new for old, new in old_settings().items() if new in valid}
+    close = difflib.get_close_matches(path.lower()[:MAX_SHOWN], [*valid, *old_names], n=1, cutoff=0.0)
+    hint = f"; did you mean {old_names.get(close[0], close[0])}?" if close else ""
+    return f"unknown key {_short(path)}{hint}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _short_repr(value: Any) -> str:
+    """A value as it was written, but not longer than a line."""
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN:  # Python refuses to print very large ones
+        return f"a number of {value.bit_length()} bits"
+    return _short(repr(value) if isinstance(value, str | int | float | None) else reprlib.repr(value))
 
 
 def fields(settings: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:

@@ -279,7 +279,7 @@ class Run:
         if distributed.rank() == 0:
             summary.write(self.folder, content)
             self.listeners.on_end(content)
-            summary.print_summary(self.folder, content)
+            summary.print_summary(self.folder, content, self._benches.get("test", ()))
         distributed.stop()
         return content
 
