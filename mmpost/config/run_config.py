@@ -171,8 +171,10 @@ def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[
     task = overrides.get("task", {}).get("name") if isinstance(overrides.get("task"), Mapping) else None
     if not isinstance(task, str):
         raise ConfigError("wanted task=NAME, found no task; `mmpost list` shows all tasks")
+    _require_short(task, "task")
     base = shipped(task)
     model = str(merge(base, overrides).get("model", {}).get("name", ModelSettings().name))
+    _require_short(model, "model")
     trained = run_of(model)
     model = str(trained.get("model", {}).get("base_model") or trained.get("model", {}).get("name") or model)
     if re.fullmatch(r"[\w-]+", model):
@@ -180,6 +182,12 @@ def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[
     if trained:
         base = merge(base, _inherited(trained, task))
     return decode(RunConfig, merge(base, overrides)), paths
+
+
+def _require_short(name: str, key: str) -> None:
+    """Raise ConfigError for what no file system accepts as a path."""
+    if max(map(len, name.split("/"))) > 250 or len(name) > 4000:
+        raise ConfigError(f"{key}: wanted a name or path, found {_short_repr(name)}, of {len(name)} characters")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -250,11 +258,17 @@ def check_task_keys(config: RunConfig) -> None:
             module, task_class = source.task_source(name)
         except (PluginError, SyntaxError, ValueError):  # importing the file may find a class, or say what is wrong
             continue
-        raw = {key: value for key, value in task.items() if key not in ("name", "data")}
-        unknown = list(source.unknown_keys(module, task_class, raw))
+        unknown = list(source.unknown_keys(module, task_class, task_fields(task)))
         if unknown:
             valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
             raise ConfigError(_lines([_unknown_key(prefix + ".".join(path), None, valid) for path in unknown]))
+
+
+def task_fields(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in a `task` section, without its name. Raises ConfigError for the task's data, which are elsewhere."""
+    if "data" in task:
+        raise ConfigError("unknown key task.data; data is a top-level section: data.train, data.test, ...")
+    return {name: value for name, value in task.items() if name != "name"}
 
 
 def _task_paths(raw: Mapping[str, Any]) -> list[str]:
@@ -298,9 +312,12 @@ def _unknown_key(path: str, value: Any, valid: Sequence[str]) -> str:
         key, inner = next(iter(value.items()))
         return _unknown_key(f"{path}.{key}", inner, valid)
     old_names = {old: new for old, new in old_settings().items() if new in valid}
-    close = difflib.get_close_matches(path.lower()[:MAX_SHOWN], [*valid, *old_names], n=1, cutoff=0.0)
-    hint = f"; did you mean {old_names.get(close[0], close[0])}?" if close else ""
-    return f"unknown key {_short(path)}{hint}"
+    close = difflib.get_close_matches(path.lower()[:MAX_SHOWN], [*valid, *old_names], n=1, cutoff=0.5)
+    if close:
+        return f"unknown key {_short(path)}; did you mean {old_names.get(close[0], close[0])}?"
+    parent = path.rpartition(".")[0]
+    siblings = [name for name in valid if name.rpartition(".")[0] == parent] or [n for n in valid if "." not in n]
+    return f"unknown key {_short(path)}" + (f"; there are {', '.join(siblings)}" if siblings else "")
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Texts of users and models on a screen: shown rather than obeyed, and no longer than a screen. Does not import torch."""
+"""Texts of users and models on a screen: shown rather than obeyed, no longer than a screen. Does not import torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _symbol(match: re.Match[str]) -> str:
 
 
 def fitted(text: str) -> str:
-    """`text` without its middle if it is longer than a screen: it begins with what is wrong and ends with what to do."""
+    """`text` without its middle if it is longer than a screen: its end says what to do."""
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
         left_out = len(lines) - MAX_LINES + 1

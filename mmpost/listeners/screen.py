@@ -48,7 +48,8 @@ class Progress(Listener):
             self._bar.start()
 
     def on_metrics(self, metrics: Metrics) -> None:
-        step, stage, values = int(metrics["step"]), visible(str(metrics.get("stage", ""))), finite_values(metrics)
+        step, values = int(metrics["step"]), finite_values(metrics)
+        stage = visible(str(metrics.get("stage", "")))
         shown = "  ".join(f"{label} {short_number(values[name])}" for name, label in SHOWN.items() if name in values)
         left = self._left(step)
         evaluation = "  ".join(
