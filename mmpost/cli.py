@@ -83,7 +83,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     if strict:
         from mmpost.config import run_config
 
-        run_config.check_task_keys(run_config.load(settings)[0])
+        run_config.check_early(run_config.load(settings)[0])
     return import_module(MODULES.get(command, f"mmpost.commands.{command}")).main(arguments)
 
 

@@ -9,7 +9,7 @@ import difflib
 import re
 import reprlib
 import types as pytypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -34,6 +34,7 @@ from mmpost.config.settings import (
 from mmpost.errors import ConfigError, MmpostError, PluginError
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 OTHER_TRAINERS = {
     "num_generations": "task.num_generations",
@@ -242,14 +243,17 @@ def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
         valid = [prefix + path for path, _ in fields(settings)]
         if settings is RunConfig:
             valid += _task_paths(raw)
-        raise ConfigError(_lines([_explain(error, prefix, valid) for error in e.errors()])) from None
+        raise ConfigError(_lines(e.errors(), lambda error: _explain(error, prefix, valid))) from None
 
 
-def check_task_keys(config: RunConfig) -> None:
-    """Find wrong keys of the task, and of those in `eval.tasks`, in their source, without importing them or torch.
+def check_early(config: RunConfig) -> None:
+    """Check what is decoded late, without importing torch: settings of stages, and keys of the task and of `eval.tasks`.
 
-    Raises ConfigError for an unknown key, and PluginError for an unknown task.
+    Keys of a task are looked up in its source. Raises ConfigError for an unknown key or an invalid value, and
+    PluginError for an unknown task.
     """
+    for name, stage in config.stages.items():
+        decode(OptimSettings, stage.optim, f"stages.{name}.optim.")
     tasks = {"task.": config.task} | {f"eval.tasks.{name}.task.": e.task for name, e in config.eval.tasks.items()}
     for prefix, task in tasks.items():
         name = str(task.get("name"))
@@ -261,7 +265,7 @@ def check_task_keys(config: RunConfig) -> None:
         unknown = list(source.unknown_keys(module, task_class, task_fields(task)))
         if unknown:
             valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
-            raise ConfigError(_lines([_unknown_key(prefix + ".".join(path), None, valid) for path in unknown]))
+            raise ConfigError(_lines(unknown, lambda found: _unknown_key(prefix + ".".join(found[0]), found[1], valid)))
 
 
 def task_fields(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,9 +289,9 @@ def _task_paths(raw: Mapping[str, Any]) -> list[str]:
         return []
 
 
-def _lines(messages: Sequence[str]) -> str:
-    more = [f"and {len(messages) - MAX_MESSAGES} more"] if len(messages) > MAX_MESSAGES else []
-    return "\n".join([*messages[:MAX_MESSAGES], *more])
+def _lines(mistakes: Sequence[T], explain: Callable[[T], str]) -> str:
+    more = [f"and {len(mistakes) - MAX_MESSAGES} more"] if len(mistakes) > MAX_MESSAGES else []
+    return "\n".join([*map(explain, mistakes[:MAX_MESSAGES]), *more])
 
 
 def _explain(error: Mapping[str, Any], prefix: str, valid: Sequence[str]) -> str:

@@ -64,8 +64,8 @@ def settings(module: str, name: str) -> Iterator[Setting]:
         yield from _settings(resolved, "", {})
 
 
-def unknown_keys(module: str, name: str, raw: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The paths of the keys in `raw` that a settings class does not have, as far as its source can tell.
+def unknown_keys(module: str, name: str, raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The paths of the keys in `raw` that a settings class does not have, as far as its source can tell, and values.
 
     Nothing is found in a class that also accepts what its annotations do not show: one with bases from elsewhere,
     aliases, a validator of raw values, or extra keys. Decoding decides in the end.
@@ -76,20 +76,20 @@ def unknown_keys(module: str, name: str, raw: Mapping[str, Any]) -> Iterator[tup
     for key, value in raw.items():
         annotated = [node for base in _mro(owner) for node in base.node.body if _is_field(node, str(key))]
         if not annotated:
-            yield (str(key),)
+            yield (str(key),), value
         elif isinstance(value, Mapping):
-            yield from ((str(key), *path) for path in _unknown_in_section(owner, str(key), value))
+            yield from (((str(key), *path), inner) for path, inner in _unknown_in_section(owner, str(key), value))
 
 
-def _unknown_in_section(owner: _Class, field: str, raw: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _unknown_in_section(owner: _Class, field: str, raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Like `unknown_keys`, for a field that is a section; a key is unknown if no class of a union has it."""
     base, node = next((base, node) for base in _mro(owner) for node in base.node.body if _is_field(node, field))
     parts = _union(node.annotation)
     classes = [_resolve(base.module, ast.unparse(part)) for part in parts if ast.unparse(part) != "None"]
     if not classes or any(c is None for c in classes):
         return
-    found = [set(unknown_keys(c.module, c.node.name, raw)) for c in classes if c is not None]
-    yield from (path for path in found[0] if all(path in other for other in found))
+    found = [dict(unknown_keys(c.module, c.node.name, raw)) for c in classes if c is not None]
+    yield from ((path, value) for path, value in found[0].items() if all(path in other for other in found))
 
 
 def _union(annotation: ast.expr) -> list[ast.expr]:

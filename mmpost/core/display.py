@@ -9,7 +9,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of characters that command a terminal or reorder a line instead of being seen."""
 MAX_LINES, MAX_CHARACTERS = 20, 2000
 """The longest message that fits a screen."""
-ZERO = 1e-8
+ZERO = 5e-8
 """Smaller numbers are rounding errors of fp32 and read as 0."""
 
 

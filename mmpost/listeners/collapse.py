@@ -31,28 +31,29 @@ class CollapseWarning(Listener):
         self._stage = ""
         self._warned = False
         self._rewards: list[float] = []
-        self._entropies: list[float] = []
+        self._entropies: list[float | None] = []
 
     def on_metrics(self, metrics: Metrics) -> None:
         values, stage = finite_values(metrics), str(metrics.get("stage", ""))
-        if REWARD not in values or ENTROPY not in values:
+        if REWARD not in values:
             return
         if stage != self._stage:
             self._stage, self._warned, self._rewards, self._entropies = stage, False, [], []
         self._rewards.append(values[REWARD])
-        self._entropies.append(values[ENTROPY])
+        self._entropies.append(values.get(ENTROPY))
         if not self._warned and (found := collapse(self._rewards, self._entropies)):
             self._warned = True
             where = f"[{visible(stage)}] step {int(metrics['step'])}"
             print(f"mmpost: {where}: {found}", file=sys.stderr)
 
 
-def collapse(rewards: list[float], entropies: list[float]) -> str:
-    """What is wrong with these rewards and entropies, one of each per step; empty if nothing is (`CollapseWarning`)."""
-    if len(rewards) < 2 * WINDOW:
-        return ""
-    first, last = fmean(entropies[:WINDOW]), fmean(entropies[-WINDOW:])
-    if not 0 <= last < ENTROPY_LEFT * first:
+def collapse(rewards: list[float], entropies: list[float | None]) -> str:
+    """What is wrong with the rewards and entropies of a stage's steps; empty if nothing is (`CollapseWarning`).
+
+    The entropy of a step without gradient is None.
+    """
+    first, last = ([value for value in part if value is not None] for part in (entropies[:WINDOW], entropies[-WINDOW:]))
+    if len(rewards) < 2 * WINDOW or not first or not last or not fmean(last) < ENTROPY_LEFT * fmean(first):
         return ""
     now = rewards[-WINDOW:]
     windows = (rewards[i : i + WINDOW] for i in range(len(rewards) - 2 * WINDOW + 1))
@@ -60,7 +61,7 @@ def collapse(rewards: list[float], entropies: list[float]) -> str:
     error = math.sqrt((variance(best) + variance(now)) / WINDOW)
     if not fmean(best) - fmean(now) > STANDARD_ERRORS * error:
         return ""
-    numbers = [short_number(value) for value in (fmean(best), fmean(now), first, last)]
+    numbers = [short_number(value) for value in map(fmean, (best, now, first, last))]
     return (
         "the reward falls ({} to {}) while the entropy collapses ({} to {}), so the policy repeats itself and seldom "
         "recovers; stop and lower optim.lr, or set task.policy.beta (a KL penalty) or task.policy.entropy (a bonus)"

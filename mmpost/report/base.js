@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /* As mmpost/core/display.py: control, format and bidirectional characters are shown instead of obeyed. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
-const ZERO = 1e-8;
+const ZERO = 5e-8;
 
 function visible(text) {
   return text.replace(UNSEEN, (c) => {
