@@ -247,25 +247,29 @@ def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
 
 
 def check_early(config: RunConfig) -> None:
-    """Check what is decoded late, without importing torch: settings of stages, and keys of the task and of `eval.tasks`.
+    """Check without importing torch what is decoded late: settings of stages, keys of the task and of `eval.tasks`.
 
-    Keys of a task are looked up in its source. Raises ConfigError for an unknown key or an invalid value, and
-    PluginError for an unknown task.
+    Raises ConfigError for an unknown key or an invalid value, and PluginError for an unknown task.
     """
     for name, stage in config.stages.items():
         decode(OptimSettings, stage.optim, f"stages.{name}.optim.")
-    tasks = {"task.": config.task} | {f"eval.tasks.{name}.task.": e.task for name, e in config.eval.tasks.items()}
-    for prefix, task in tasks.items():
-        name = str(task.get("name"))
-        registry.locate(name, "mmpost.tasks")
-        try:
-            module, task_class = source.task_source(name)
-        except (PluginError, SyntaxError, ValueError):  # importing the file may find a class, or say what is wrong
-            continue
-        unknown = list(source.unknown_keys(module, task_class, task_fields(task)))
-        if unknown:
-            valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
-            raise ConfigError(_lines(unknown, lambda found: _unknown_key(prefix + ".".join(found[0]), found[1], valid)))
+    _check_task_keys(config.task, "task.")
+    for name, evaluated in config.eval.tasks.items():
+        _check_task_keys(evaluated.task, f"eval.tasks.{name}.task.")
+
+
+def _check_task_keys(task: Mapping[str, Any], prefix: str) -> None:
+    """Look the keys up in the source of the task, which is not imported."""
+    name = str(task.get("name"))
+    registry.locate(name, "mmpost.tasks")
+    try:
+        module, task_class = source.task_source(name)
+    except (PluginError, SyntaxError, ValueError):  # importing the file may find a class, or say what is wrong
+        return
+    unknown = list(source.unknown_keys(module, task_class, task_fields(task)))
+    if unknown:
+        valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
+        raise ConfigError(_lines(unknown, lambda found: _unknown_key(prefix + ".".join(found[0]), found[1], valid)))
 
 
 def task_fields(task: Mapping[str, Any]) -> dict[str, Any]:

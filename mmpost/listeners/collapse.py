@@ -28,41 +28,45 @@ class CollapseWarning(Listener):
     """
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._warned = False
+        self._start("")
+
+    def _start(self, stage: str) -> None:
+        self._stage, self._warned = stage, False
         self._rewards: list[float] = []
         self._entropies: list[float | None] = []
+        self._best: list[float] = []
 
     def on_metrics(self, metrics: Metrics) -> None:
         values, stage = finite_values(metrics), str(metrics.get("stage", ""))
         if REWARD not in values:
             return
         if stage != self._stage:
-            self._stage, self._warned, self._rewards, self._entropies = stage, False, [], []
+            self._start(stage)
         self._rewards.append(values[REWARD])
-        self._entropies.append(values.get(ENTROPY))
-        if not self._warned and (found := collapse(self._rewards, self._entropies)):
-            self._warned = True
-            where = f"[{visible(stage)}] step {int(metrics['step'])}"
-            print(f"mmpost: {where}: {found}", file=sys.stderr)
+        self._entropies.append(values.get(ENTROPY))  # a step without gradient has none
+        # Each step makes one more window an earlier one.
+        earlier = self._rewards[-2 * WINDOW : -WINDOW]
+        if len(earlier) == WINDOW and (not self._best or fmean(earlier) > fmean(self._best)):
+            self._best = earlier
+        if self._best and not self._warned:
+            self._warn(int(metrics["step"]))
 
-
-def collapse(rewards: list[float], entropies: list[float | None]) -> str:
-    """What is wrong with the rewards and entropies of a stage's steps; empty if nothing is (`CollapseWarning`).
-
-    The entropy of a step without gradient is None.
-    """
-    first, last = ([value for value in part if value is not None] for part in (entropies[:WINDOW], entropies[-WINDOW:]))
-    if len(rewards) < 2 * WINDOW or not first or not last or not fmean(last) < ENTROPY_LEFT * fmean(first):
-        return ""
-    now = rewards[-WINDOW:]
-    windows = (rewards[i : i + WINDOW] for i in range(len(rewards) - 2 * WINDOW + 1))
-    best = max(windows, key=fmean)
-    error = math.sqrt((variance(best) + variance(now)) / WINDOW)
-    if not fmean(best) - fmean(now) > STANDARD_ERRORS * error:
-        return ""
-    numbers = [short_number(value) for value in map(fmean, (best, now, first, last))]
-    return (
-        "the reward falls ({} to {}) while the entropy collapses ({} to {}), so the policy repeats itself and seldom "
-        "recovers; stop and lower optim.lr, or set task.policy.beta (a KL penalty) or task.policy.entropy (a bonus)"
-    ).format(*numbers)
+    def _warn(self, step: int) -> None:
+        first = [value for value in self._entropies[:WINDOW] if value is not None]
+        last = [value for value in self._entropies[-WINDOW:] if value is not None]
+        if not first or not last or not fmean(last) < ENTROPY_LEFT * fmean(first):
+            return
+        best, now = self._best, self._rewards[-WINDOW:]
+        error = math.sqrt((variance(best) + variance(now)) / WINDOW)
+        if not fmean(best) - fmean(now) > STANDARD_ERRORS * error:
+            return
+        self._warned = True
+        reward, entropy = (
+            f"{short_number(fmean(a))} to {short_number(fmean(b))}" for a, b in ((best, now), (first, last))
+        )
+        print(
+            f"mmpost: [{visible(self._stage)}] step {step}: the reward falls ({reward}) while the entropy collapses "
+            f"({entropy}), so the policy repeats itself and seldom recovers; stop and lower optim.lr, or set "
+            "task.policy.beta (a KL penalty) or task.policy.entropy (a bonus)",
+            file=sys.stderr,
+        )

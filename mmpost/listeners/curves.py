@@ -107,7 +107,7 @@ def _curves(axis: Any, series: Series) -> None:
         axis.plot(
             steps, values, color=color, linewidth=1.5, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
         )
-    if limits := _flat_limits([value for _, values in series.values() for value in values]):
+    if limits := flat_limits([value for _, values in series.values() for value in values]):
         axis.set_ylim(*limits)
     if len(series) > 1:
         axis.legend(fontsize=7, frameon=False, handlelength=1.2, ncols=2 if len(series) > 4 else 1)
@@ -119,7 +119,7 @@ def _curves(axis: Any, series: Series) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _flat_limits(values: Sequence[float]) -> tuple[float, float] | None:
+def flat_limits(values: Sequence[float]) -> tuple[float, float] | None:
     """The limits of the axis for values that differ by rounding errors only, which would otherwise fill the panel."""
     low, high = min(values), max(values)
     size = max(abs(low), abs(high))
