@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from mmpost.core.display import fitted, visible
 from mmpost.errors import MmpostError
 
 COMMANDS = {
@@ -38,6 +39,8 @@ MODULES = {
 """Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>."""
 STRICT = ("train", "eval", "select", "check")
 """Commands whose arguments are a run's configuration: a wrong key is answered before torch is imported."""
+NAMES_TASK = ("show", "predict", "score")
+"""Commands with arguments of their own besides; of these, wrong keys of the task are answered before that."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MmpostError as e:
         if os.environ.get("MMPOST_TRACEBACK"):
             raise
-        print(f"mmpost: {e}", file=sys.stderr)
+        print(f"mmpost: {visible(fitted(str(e)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mmpost: stopped", file=sys.stderr)
@@ -75,10 +78,15 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     from mmpost.config.parsing import refuse_repeated
 
     refuse_repeated(arguments)
-    if command in STRICT:
+    if command in NAMES_TASK:
+        settings = [a for a in arguments if a.startswith(("task=", "task.", "config="))]
+        strict = any(not a.startswith("task.") for a in settings)
+    else:
+        settings, strict = arguments, command in STRICT
+    if strict:
         from mmpost.config import run_config
 
-        run_config.load(arguments)
+        run_config.check_early(run_config.load(settings)[0])
     return import_module(MODULES.get(command, f"mmpost.commands.{command}")).main(arguments)
 
 

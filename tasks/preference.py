@@ -5,6 +5,8 @@ Without data, it trains on synthetic scenes: the correct digit is preferred to a
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
 import mmpost as mp
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.digits.pairs import PreferencePairs
@@ -31,9 +33,9 @@ class OwnPreferences(mp.PreferenceTask):
 
     question_types: tuple[str, ...] = ("last from the top",)
     """Question types of the synthetic pairs (data/worlds/digits/scenes.py)."""
-    scenes: int = 2000
+    scenes: int = Field(default=2000, ge=0)
     """Synthetic training pairs."""
-    bench_scenes: int = 256
+    bench_scenes: int = Field(default=256, ge=0)
     """Synthetic pairs for evaluation."""
 
     def stages(self) -> Iterator[mp.Stage]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
+from pydantic import Field
+
 import mmpost as mp
 from mmpost.data.formats.choices import AUDIO_COLUMNS, NO_QUESTION, Choices
 from mmpost.data.formats.spoken_digits import SpokenDigits
@@ -38,9 +40,9 @@ class R1Aqa(mp.PolicyGradientTask):
     """Question types of the synthetic clips (data/worlds/sounds.py) to train on; the base has seen few of them."""
     old: tuple[str, ...] = ("which", "first", "pitch", "higher")
     """Question types that the base model has learned; only evaluated, to measure forgetting."""
-    clips: int = 512
+    clips: int = Field(default=512, ge=0)
     """Synthetic training clips."""
-    bench_clips: int = 256
+    bench_clips: int = Field(default=256, ge=0)
     """Synthetic clips per bench."""
     noise: tuple[float, float] = (0.0, 0.0)
     """Minimum and maximum amplitude of the background noise in synthetic clips."""
@@ -52,7 +54,7 @@ class R1Aqa(mp.PolicyGradientTask):
     """Speaker held out for val; empty: none, and no evaluation on val."""
     channel: Literal["mean", "first"] = "mean"
     """How your own multi-channel clips become mono: the mean of the channels, or the first one (R1-AQA)."""
-    sft_fraction: float = 0.0
+    sft_fraction: float = Field(default=0.0, ge=0, le=1)
     """Fraction of the steps for SFT on the answers, before GRPO."""
     policy: mp.PolicyLoss = mp.PolicyLoss(beta=0.04, kl_gradient="plain")
     """The loss; as released, each rollout batch is used for one update, so nothing is clipped."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
 import mmpost as mp
 from mmpost.data.readers.user_data import user_data
 
@@ -11,7 +13,7 @@ class Sft(mp.Task):
 
     best_metric = "-data/nll"
 
-    prompts_per_step: int = 16
+    prompts_per_step: int = Field(default=16, ge=1)
     """Rows (turns) per step, over all ranks."""
     objective: mp.Likelihood = mp.Likelihood()
     """The loss, and how it is averaged over tokens."""

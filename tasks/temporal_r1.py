@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from pydantic import Field
+
 import mmpost as mp
 from mmpost.data.formats.temporal import Temporal
 from mmpost.data.formats.temporal_files import OPENERS
@@ -19,9 +21,9 @@ class TemporalR1(mp.PolicyGradientTask):
 
     question_types: tuple[str, ...] = ("first", "when", "first when")
     """Question types of the synthetic clips (data/worlds/clips.py)."""
-    clips: int = 384
+    clips: int = Field(default=384, ge=0)
     """Synthetic training clips."""
-    bench_clips: int = 192
+    bench_clips: int = Field(default=192, ge=0)
     """Synthetic clips for evaluation."""
     reward: DualReward = DualReward()
     """The dual reward: its terms and their weights."""

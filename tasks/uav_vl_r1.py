@@ -55,7 +55,7 @@ class UavVlR1(mp.PolicyGradientTask):
     """Synthetic training scenes, over all question types."""
     bench_scenes: int = Field(default=512, ge=1)
     """Synthetic scenes for evaluation, over all question types."""
-    size: int = 112
+    size: int = Field(default=112, ge=1)
     """Width and height of the synthetic scenes in pixels."""
 
     def stages(self) -> Iterator[mp.Stage]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
 import mmpost as mp
 from mmpost.data.formats.grounding import Grounding
 from mmpost.data.readers.user_data import user_data
@@ -19,9 +21,9 @@ class ViSurf(mp.PolicyGradientTask):
     """Question types of the synthetic scenes (data/worlds/digits/scenes.py) to train on."""
     old: tuple[str, ...] = ("single", "all", "leftmost", "top")
     """Question types that the base model has learned; only evaluated, to measure forgetting."""
-    scenes: int = 512
+    scenes: int = Field(default=512, ge=0)
     """Synthetic training scenes."""
-    bench_scenes: int = 256
+    bench_scenes: int = Field(default=256, ge=0)
     """Synthetic scenes per bench."""
     prompt: str = "{question}"
     """Prompt for your own data; {question} is replaced by the row's question."""
@@ -33,7 +35,7 @@ class ViSurf(mp.PolicyGradientTask):
     """Give the truth the reward for the thinking format too."""
     aligned: bool = True
     """Format the truth like the model's own answers; false: JSON without spaces."""
-    sft_fraction: float = 0.0
+    sft_fraction: float = Field(default=0.0, ge=0, le=1)
     """Fraction of the steps for SFT on the truth, before GRPO."""
 
     def stages(self) -> Iterator[mp.Stage]:
@@ -59,7 +61,10 @@ class ViSurf(mp.PolicyGradientTask):
         rows = user_data(self.data, split, loss="last")
         question_types = {"target": self.target} if rows else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, t, self.bench_scenes, seed=5) for name, t in question_types.items()}
-        return [mp.Bench(name, source, scored, detection_summary) for name, source in sources.items()]
+        known = {"old": "f1"}
+        return [
+            mp.Bench(name, source, scored, detection_summary, known.get(name, "")) for name, source in sources.items()
+        ]
 
     def truth(self, sample: mp.Sample) -> str:
         """The label as a reply, in the model's frame and JSON style, without a thought."""

@@ -55,7 +55,7 @@ ONLY_IN = {
 }
 """Packages that may be imported only in these places."""
 
-LIGHT = ("", "errors", "config", "cli", "core.run_files", "report")
+LIGHT = ("", "errors", "config", "cli", "core.run_files", "core.display", "report")
 NOT_AT_MODULE_LEVEL = {
     **{name: {"torch", "transformers", "peft", "datasets", "mmpost.types"} for name in LIGHT},
     "rewards": {"torch", "transformers", "datasets"},

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from mmpost.core.display import fitted, visible
 from mmpost.errors import MmpostError
 
 WIDTH = 100
@@ -30,11 +31,11 @@ class Report:
 
     def section(self, title: str) -> None:
         self.console.print()
-        self.console.rule(f"[bold]{escape(title)}", align="left", style="dim")
+        self.console.rule(f"[bold]{escape(visible(title))}", align="left", style="dim")
 
     def say(self, text: str) -> None:
         """Print a paragraph of plain text."""
-        self.console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+        self.console.print(Padding(escape(visible(text)), (0, 0, 0, 2)), highlight=False)
 
     def table(self, *columns: str, rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
         """Print a table of plain text; `right` lists the columns to align right."""
@@ -42,7 +43,7 @@ class Report:
         for i, name in enumerate(columns):
             table.add_column(name, justify="right" if i in right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(visible(cell)) for cell in row))
         self.console.print(Padding(table, (0, 0, 0, 2)))
 
     def error(self, *texts: str) -> None:
@@ -81,7 +82,7 @@ class Report:
             table = Table.grid(padding=(0, 1))
             table.add_column(width=7, no_wrap=True)
             table.add_column(overflow="fold")
-            table.add_row(mark, escape(text))
+            table.add_row(mark, escape(visible(fitted(text))))
             self.console.print(Padding(table, (0, 0, 0, 2)))
         if len(texts) > MAX_LISTED:
             self.say(f"        and {len(texts) - MAX_LISTED} more")

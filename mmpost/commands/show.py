@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mmpost.core import run_files
+from mmpost.core.display import visible
 from mmpost.errors import ConfigError
 
 Line = Mapping[str, Any]
@@ -75,7 +75,9 @@ def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
         transforms = tuple(replace(t, size=n) if isinstance(t, RefillBatch) else t for t in stage.transforms)
         session.preview_stage(stage)
         samples = RolloutBatcher(replace(stage, batch_size=n, transforms=transforms), session.context).next()
-        title = f"stage {stage.name}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} per step"
+        title = (
+            f"stage {visible(stage.name)}: {len(samples)} of {len(stage.source)} samples, {stage.batch_size} per step"
+        )
         console.print(Text(title, "bold"))
         for number, sample in enumerate(samples[:n]):
             preview = model.preview(sample)
@@ -86,19 +88,19 @@ def show_task(arguments: Sequence[str], n: int, console: Console) -> None:
 
 def _group(group: Sequence[Line], console: Console, summary: str = "", prompt: str | None = None) -> None:
     first = group[0]
-    console.rule(Text(plain(first["uid"]), "bold"), align="left", characters="-")
+    console.rule(Text(visible(first["uid"]), "bold"), align="left", characters="-")
     for part in first["prompt"]:
         if part["modality"] != "text":
             sizes = " ".join(f"{name}={value:g}" for name, value in part.get("sizes", {}).items())
-            console.print(Text(plain(f"{part['modality']}  {sizes}  {part['name']}"), "magenta"))
+            console.print(Text(visible(f"{part['modality']}  {sizes}  {part['name']}"), "magenta"))
             if part.get("sketch"):
-                console.print(Padding(Text(plain(part["sketch"])), (0, 0, 0, 2)))
+                console.print(Padding(Text(visible(part["sketch"])), (0, 0, 0, 2)))
     if prompt is None:
         prompt = "\n".join(f"{p['role']}: {p['text']}" for p in first["prompt"] if p["modality"] == "text")
     console.print(Text(f"prompt {summary}".rstrip() + " (no loss)", "bold"))
-    console.print(Padding(Text(plain(prompt.rstrip("\n")), "dim"), (0, 0, 0, 2)))
+    console.print(Padding(Text(visible(prompt.rstrip("\n")), "dim"), (0, 0, 0, 2)))
     if first["truth"] is not None:
-        console.print(Text.assemble(("truth ", "bold"), plain(json.dumps(first["truth"], ensure_ascii=False))))
+        console.print(Text.assemble(("truth ", "bold"), visible(json.dumps(first["truth"], ensure_ascii=False))))
     if first.get("frame"):
         width, height = first["frame"]
         console.print(Text.assemble(("frame ", "bold"), f"coordinates in replies are in {width:g} x {height:g}"))
@@ -108,12 +110,12 @@ def _group(group: Sequence[Line], console: Console, summary: str = "", prompt: s
 
 def _reply(line: Line, console: Console) -> None:
     columns, loss_mask = line["columns"], mask(line)
-    head = Text.assemble((f"{line['origin']} ", "bold green" if line["origin"] == "truth" else "bold cyan"))
+    head = Text.assemble((visible(f"{line['origin']} "), "bold green" if line["origin"] == "truth" else "bold cyan"))
     for name in ("reward", "advantage"):
         value = columns.get(name)
         if isinstance(value, int | float):
             head.append(f" {name} {value:+.3g}" if name == "advantage" else f" {name} {value:.3g}")
-    scores = ", ".join(f"{name} {value:.3g}" for name, value in line["scores"].items() if value is not None)
+    scores = ", ".join(f"{visible(name)} {value:.3g}" for name, value in line["scores"].items() if value is not None)
     head.append(f"  {scores}" if scores else "", "dim")
     if loss_mask:
         head.append(f"  loss on {sum(map(bool, loss_mask))} of {len(loss_mask)} tokens", "dim")
@@ -142,7 +144,7 @@ def coloured(line: Line) -> Text:
         if bool(has_loss) == masked:
             text.append("[[" if not has_loss else "]]", "dim")
             masked = not has_loss
-        text.append(plain(token), _style(value) if has_loss else "dim")
+        text.append(visible(token), _style(value) if has_loss else "dim")
     if masked:
         text.append("]]", "dim")
     return text
@@ -155,15 +157,6 @@ def _style(advantage: float | None) -> str:
     if not advantage:
         return ""
     return ("bold " if abs(advantage) >= 1 else "") + ("green" if advantage > 0 else "red")
-
-
-def plain(text: str) -> str:
-    """`text` with control characters replaced by visible symbols, so that a reply cannot send terminal commands."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: _symbol(ord(match[0])), text)
-
-
-def _symbol(code: int) -> str:
-    return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
 
 
 def _number(text: str, name: str) -> int:

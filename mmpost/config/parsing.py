@@ -14,6 +14,7 @@ from mmpost.errors import ConfigError
 
 TEXT_KEYS = ("out", "resume", "config", "task", "task.name", "model", "model.name")
 """Keys whose value is always a name or path, even if it looks like a number."""
+MAX_DIGITS = 1000
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,9 +36,12 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    """Leading zeros are ignored; in YAML 1.1 they would make a number octal."""
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    """Leading zeros are ignored; in YAML 1.1 they would make a number octal. What has more digits than any number here
+    stays text: Python converts no more than 4300."""
     text = str(loader.construct_scalar(node))
+    if len(text) > MAX_DIGITS:
+        return text
     return int(text, 16 if "x" in text else 10)
 
 

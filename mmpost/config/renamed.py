@@ -41,6 +41,13 @@ def new_settings(path: str) -> list[str]:
     return [new] if new else []
 
 
+def old_settings() -> dict[str, str]:
+    """Old settings of a run and of tasks, with their new names."""
+    settings = {old: new for old, new in tables()["settings"].items() if "<" not in old}
+    tasks = {old: new for fields in tables()["task_settings"].values() for old, new in fields.items()}
+    return {**settings, **{f"task.{old}": f"task.{new}" for old, new in tasks.items()}}
+
+
 def upgrade_config(document: Mapping[str, Any]) -> dict[str, Any]:
     """The stored configuration of a run (config.yaml) with the current names."""
     config = _nested(document)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import types as pytypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -16,8 +17,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from mmpost.config import registry, source
 from mmpost.config.parsing import parse_argument, parse_yaml, read_yaml
-from mmpost.config.renamed import new_settings, upgrade_config
+from mmpost.config.renamed import new_settings, old_settings, upgrade_config
 from mmpost.config.settings import (
     CheckpointSettings,
     ComputeSettings,
@@ -29,9 +31,10 @@ from mmpost.config.settings import (
     Settings,
     StageSettings,
 )
-from mmpost.errors import ConfigError
+from mmpost.errors import ConfigError, MmpostError, PluginError
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 OTHER_TRAINERS = {
     "num_generations": "task.num_generations",
@@ -49,12 +52,28 @@ OTHER_TRAINERS = {
     "reward_funcs": "task.rewards",
     "output_dir": "out",
     "save_steps": "checkpoint.every",
+    "save_interval": "checkpoint.every",
+    "save_total_limit": "checkpoint.keep",
+    "save.every": "checkpoint.every",
+    "save.keep": "checkpoint.keep",
     "eval_steps": "eval.every",
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "lr_scheduler_type": "optim.schedule",
+    "epsilon": "task.policy.clip_low",
+    "epsilon_high": "task.policy.clip_high",
+    "lora_r": "model.lora.rank",
+    "lora_rank": "model.lora.rank",
+    "lora_alpha": "model.lora.alpha",
     "model_name_or_path": "model",
     "max_pixels": "model.max_pixels",
     "min_pixels": "model.min_pixels",
 }
-"""Settings of other trainers and their equivalents here."""
+"""Settings of other trainers and their equivalents here, by the last part of the key or by the whole key."""
+MAX_SHOWN = 120
+"""Characters of a user's key or value that a message repeats."""
+MAX_MESSAGES = 10
+"""Mistakes that one message names."""
 
 
 ALLOWED_ON_RESUME = ("steps", "checkpoint", "log")
@@ -153,8 +172,10 @@ def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[
     task = overrides.get("task", {}).get("name") if isinstance(overrides.get("task"), Mapping) else None
     if not isinstance(task, str):
         raise ConfigError("wanted task=NAME, found no task; `mmpost list` shows all tasks")
+    _require_short(task, "task")
     base = shipped(task)
     model = str(merge(base, overrides).get("model", {}).get("name", ModelSettings().name))
+    _require_short(model, "model")
     trained = run_of(model)
     model = str(trained.get("model", {}).get("base_model") or trained.get("model", {}).get("name") or model)
     if re.fullmatch(r"[\w-]+", model):
@@ -162,6 +183,12 @@ def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[
     if trained:
         base = merge(base, _inherited(trained, task))
     return decode(RunConfig, merge(base, overrides)), paths
+
+
+def _require_short(name: str, key: str) -> None:
+    """Raise ConfigError for what no file system accepts as a path."""
+    if max(map(len, name.split("/"))) > 250 or len(name) > 4000:
+        raise ConfigError(f"{key}: wanted a name or path, found {_short_repr(name)}, of {len(name)} characters")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -213,27 +240,103 @@ def decode(settings: type[S], raw: Mapping[str, Any], prefix: str = "") -> S:
     try:
         return settings.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(_explain(settings, error, prefix) for error in e.errors())) from None
+        valid = [prefix + path for path, _ in fields(settings)]
+        if settings is RunConfig:
+            valid += _task_paths(raw)
+        raise ConfigError(_lines(e.errors(), lambda error: _explain(error, prefix, valid))) from None
 
 
-def _explain(settings: type[BaseModel], error: Mapping[str, Any], prefix: str) -> str:
+def check_early(config: RunConfig) -> None:
+    """Check without importing torch what is decoded late: settings of stages, keys of the task and of `eval.tasks`.
+
+    Raises ConfigError for an unknown key or an invalid value, and PluginError for an unknown task.
+    """
+    for name, stage in config.stages.items():
+        decode(OptimSettings, stage.optim, f"stages.{name}.optim.")
+    _check_task_keys(config.task, "task.")
+    for name, evaluated in config.eval.tasks.items():
+        _check_task_keys(evaluated.task, f"eval.tasks.{name}.task.")
+
+
+def _check_task_keys(task: Mapping[str, Any], prefix: str) -> None:
+    """Look the keys up in the source of the task, which is not imported."""
+    name = str(task.get("name"))
+    registry.locate(name, "mmpost.tasks")
+    try:
+        module, task_class = source.task_source(name)
+    except (PluginError, SyntaxError, ValueError):  # importing the file may find a class, or say what is wrong
+        return
+    unknown = list(source.unknown_keys(module, task_class, task_fields(task)))
+    if unknown:
+        valid = [f"{prefix}{s.path}" for s in source.settings(module, task_class)]
+        raise ConfigError(_lines(unknown, lambda found: _unknown_key(prefix + ".".join(found[0]), found[1], valid)))
+
+
+def task_fields(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in a `task` section, without its name. Raises ConfigError for the task's data, which are elsewhere."""
+    if "data" in task:
+        raise ConfigError("unknown key task.data; data is a top-level section: data.train, data.test, ...")
+    return {name: value for name, value in task.items() if name != "name"}
+
+
+def _task_paths(raw: Mapping[str, Any]) -> list[str]:
+    """The settings of the task that a configuration names, for hints; none for a task whose source cannot be read."""
+    try:
+        return [f"task.{s.path}" for s in source.settings(*source.task_source(raw["task"]["name"]))]
+    except (
+        MmpostError,
+        SyntaxError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # what is wrong with the task is reported elsewhere
+        return []
+
+
+def _lines(mistakes: Sequence[T], explain: Callable[[T], str]) -> str:
+    more = [f"and {len(mistakes) - MAX_MESSAGES} more"] if len(mistakes) > MAX_MESSAGES else []
+    return "\n".join([*map(explain, mistakes[:MAX_MESSAGES]), *more])
+
+
+def _explain(error: Mapping[str, Any], prefix: str, valid: Sequence[str]) -> str:
     path = prefix + ".".join(str(p) for p in error["loc"])
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{path}: {message[:1].lower()}{message[1:]}, found {error.get('input')!r}"
-    valid = [prefix + path for path, _ in fields(settings)]
-    renamed = [new for new in new_settings(path) if new in valid or path.startswith("stages.")]
-    if renamed:
-        return f"unknown key {path}: renamed to {renamed[0]}"
+        return f"{_short(path)}: {message[:1].lower()}{message[1:]}, found {_short_repr(error.get('input'))}"
+    return _unknown_key(path, error.get("input"), valid)
+
+
+def _unknown_key(path: str, value: Any, valid: Sequence[str]) -> str:
+    """What to write instead of an unknown key: the name that it has here, or the closest one."""
     last = path.rsplit(".", 1)[-1]
-    if last in OTHER_TRAINERS:
-        return f"unknown key {path}: use {OTHER_TRAINERS[last]}"
-    close = difflib.get_close_matches(path, valid, n=1, cutoff=0.0)
-    if isinstance(error.get("input"), Mapping):  # for a whole section, suggest the name closest to its first setting
-        leaf = f"{path}.{next(iter(error['input']), '')}"
-        path, close = leaf, difflib.get_close_matches(leaf, valid, n=1, cutoff=0.0)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key {path}{hint}"
+    for name in dict.fromkeys((path, path.lower())):
+        renamed = [new for new in new_settings(name) if new in valid or path.startswith("stages.")]
+        if renamed:
+            return f"unknown key {_short(path)}: renamed to {renamed[0]}"
+    for name in (path, last, path.lower(), last.lower()):
+        if name in OTHER_TRAINERS:
+            return f"unknown key {_short(path)}: use {OTHER_TRAINERS[name]}"
+    if isinstance(value, Mapping) and value:  # for a whole section, suggest the name of its first setting
+        key, inner = next(iter(value.items()))
+        return _unknown_key(f"{path}.{key}", inner, valid)
+    old_names = {old: new for old, new in old_settings().items() if new in valid}
+    close = difflib.get_close_matches(path.lower()[:MAX_SHOWN], [*valid, *old_names], n=1, cutoff=0.5)
+    if close:
+        return f"unknown key {_short(path)}; did you mean {old_names.get(close[0], close[0])}?"
+    parent = path.rpartition(".")[0]
+    siblings = [name for name in valid if name.rpartition(".")[0] == parent] or [n for n in valid if "." not in n]
+    return f"unknown key {_short(path)}" + (f"; there are {', '.join(siblings)}" if siblings else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _short_repr(value: Any) -> str:
+    """A value as it was written, but not longer than a line."""
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN:  # Python refuses to print very large ones
+        return f"a number of {value.bit_length()} bits"
+    return _short(repr(value) if isinstance(value, str | int | float | None) else reprlib.repr(value))
 
 
 def fields(settings: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:

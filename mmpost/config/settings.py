@@ -4,7 +4,7 @@ The string below a field is its user-facing documentation, shown by `mmpost list
 """
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class Settings(BaseModel):
     """A typed section of the configuration: immutable, values are converted ("1" to 1), unknown keys are errors.
 
-    The string below a field is its documentation.
+    Numbers are finite and fit 64 bits. The string below a field is its documentation.
     """
 
     model_config = ConfigDict(
@@ -21,7 +21,19 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
         protected_namespaces=(),
+        allow_inf_nan=False,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError("wanted a number of at most 64 bits")
+        return value
+
+
+NotNegative = Annotated[float, Field(ge=0.0)]
+DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def parse_weight(text: str) -> tuple[str, float | None]:
@@ -82,7 +94,7 @@ class LoraSettings(Settings):
 
     rank: int = Field(default=16, ge=1)
     """Rank of the adapters; higher ranks can learn more and need more memory."""
-    alpha: float = 32.0
+    alpha: float = Field(default=32.0, ge=0.0)
     """Scaling: the update of the adapters is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the input of the adapters. Off by default, so that log-probs are reproducible: policy gradients and
@@ -109,9 +121,9 @@ class ModelSettings(Settings):
     """Execute the Python code of a hub model. Enable it only for authors that you trust."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    min_pixels: int | None = None
+    min_pixels: int | None = Field(default=None, ge=1)
     """Minimum pixels of an image after resizing, for processors with a pixel budget; default: the model's own."""
-    max_pixels: int | None = None
+    max_pixels: int | None = Field(default=None, ge=1)
     """Maximum pixels of an image after resizing; lower it to save tokens and memory. Default: the model's own."""
     fps: float = Field(default=2.0, gt=0)
     """Frames sampled per second of video."""
@@ -119,11 +131,11 @@ class ModelSettings(Settings):
     """Minimum number of frames sampled from a video, if it has that many."""
     max_frames: int = Field(default=768, ge=1)
     """Maximum number of frames sampled from a video; longer videos are sampled more sparsely."""
-    video_min_pixels: int | None = None
+    video_min_pixels: int | None = Field(default=None, ge=1)
     """Minimum pixels of a video frame after resizing (Qwen3-VL: of all frames together). Default: the model's own."""
-    video_max_pixels: int | None = None
+    video_max_pixels: int | None = Field(default=None, ge=1)
     """Maximum pixels of a video frame after resizing (Qwen3-VL: of all frames together). Default: the model's own."""
-    video_total_pixels: int | None = None
+    video_total_pixels: int | None = Field(default=None, ge=1)
     """Pixel budget of a whole video, total_pixels in qwen-vl-utils: each of n frames gets 2 / n of it (Qwen2-VL,
     Qwen2.5-VL)."""
     positions: Literal["installed", "original"] = "installed"
@@ -144,11 +156,11 @@ class OptimSettings(Settings):
 
     lr: float = Field(default=1e-6, ge=0.0)
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[DecayRate, DecayRate] = (0.9, 0.999)
     """Decay rates of the first and second moment."""
-    eps: float = 1e-8
+    eps: float = Field(default=1e-8, ge=0.0)
     """Added to the denominator for numerical stability."""
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0.0)
     """Decoupled weight decay, applied to matrices only (not to biases and norms)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Decay of the learning rate after warm-up, from the peak to `min_lr_ratio` of it at the end of the stage."""
@@ -158,7 +170,7 @@ class OptimSettings(Settings):
     """Linear warm-up, in steps; below 1, as a fraction of the stage's steps."""
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     """Gradients are clipped to this norm, over all parameters together; 0: no clipping."""
-    lr_multipliers: dict[str, float] = {}
+    lr_multipliers: dict[str, NotNegative] = {}
     """Learning-rate factors by part of the model, e.g. {vision: 0.1}."""
 
 
@@ -167,7 +179,7 @@ class StageSettings(Settings):
 
     optim: dict[str, Any] = {}
     """`optim` fields for this stage only; they take precedence over `optim` and over the task."""
-    fraction: float | None = None
+    fraction: float | None = Field(default=None, ge=0.0)
     """Fraction of the run's steps for this stage, relative to those of the other stages; default: the task's."""
 
 
@@ -192,7 +204,7 @@ class ComputeSettings(Settings):
     """Host memory for encoder features of images, in bytes; used while the encoder is frozen."""
     feature_cache_dir: str | None = None
     """Folder that keeps features of a frozen vision encoder across runs; files are keyed by the encoder's weights."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=4096)
     """CPU threads of torch; 0: torch's default."""
 
 

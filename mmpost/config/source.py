@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from mmpost.config import registry
 from mmpost.config.exports import EXPORTS
 from mmpost.errors import PluginError
+
+SETTINGS = "mmpost.config.settings"
+"""The module of `Settings`, the base of all sections and tasks."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,62 @@ def settings(module: str, name: str) -> Iterator[Setting]:
     resolved = _resolve(module, name)
     if resolved is not None:
         yield from _settings(resolved, "", {})
+
+
+def unknown_keys(module: str, name: str, raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The paths of the keys in `raw` that a settings class does not have, as far as its source can tell, and values.
+
+    Nothing is found in a class that also accepts what its annotations do not show: one with bases from elsewhere,
+    aliases, a validator of raw values, or extra keys. Decoding decides in the end.
+    """
+    owner = _resolve(module, name)
+    if owner is None or not _is_closed(owner):
+        return
+    for key, value in raw.items():
+        annotated = [node for base in _mro(owner) for node in base.node.body if _is_field(node, str(key))]
+        if not annotated:
+            yield (str(key),), value
+        elif isinstance(value, Mapping):
+            yield from (((str(key), *path), inner) for path, inner in _unknown_in_section(owner, str(key), value))
+
+
+def _unknown_in_section(owner: _Class, field: str, raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Like `unknown_keys`, for a field that is a section; a key is unknown if no class of a union has it."""
+    base, node = next((base, node) for base in _mro(owner) for node in base.node.body if _is_field(node, field))
+    parts = _union(node.annotation)
+    classes = [_resolve(base.module, ast.unparse(part)) for part in parts if ast.unparse(part) != "None"]
+    if not classes or any(c is None for c in classes):
+        return
+    found = [dict(unknown_keys(c.module, c.node.name, raw)) for c in classes if c is not None]
+    yield from ((path, value) for path, value in found[0].items() if all(path in other for other in found))
+
+
+def _union(annotation: ast.expr) -> list[ast.expr]:
+    """The members of a union written with |, or the annotation itself."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return [*_union(annotation.left), *_union(annotation.right)]
+    return [annotation]
+
+
+def _is_field(node: ast.stmt, name: str) -> TypeGuard[ast.AnnAssign]:
+    if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+        return False
+    return node.target.id == name and not ast.unparse(node.annotation).startswith("ClassVar")
+
+
+def _is_closed(owner: _Class) -> bool:
+    """Whether the source shows all fields of a class: its bases, up to Settings, and no other way in."""
+    mro = _mro(owner)
+    if not any(c.node.name == "Settings" and c.module == SETTINGS for c in mro):
+        return False
+    for c in mro:
+        if c.module == SETTINGS:
+            continue
+        if any(_resolve(c.module, ast.unparse(base)) is None for base in c.node.bases if ast.unparse(base) != "ABC"):
+            return False
+        if c.node.keywords or re.search(r"model_config|alias|mode='(before|wrap)'", ast.unparse(c.node)):
+            return False
+    return True
 
 
 def _settings(owner: _Class, prefix: str, overrides: dict[str, ast.expr]) -> Iterator[Setting]:
@@ -124,7 +185,6 @@ def _resolve(module: str, name: str) -> _Class | None:
     return None
 
 
-@functools.cache
 def _tree(module: str) -> ast.Module:
     path = Path(module)
     if path.suffix != ".py":
@@ -132,4 +192,9 @@ def _tree(module: str) -> ast.Module:
         if spec is None or spec.origin is None:
             return ast.Module([], [])
         path = Path(spec.origin)
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parsed(path: Path, changed_ns: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))

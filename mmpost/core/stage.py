@@ -104,6 +104,9 @@ class Bench:
     transforms: tuple[Transform, ...]
     summary: Callable[[Sequence[Sample]], Mapping[str, float]]
     """Metrics of a set of scored samples; called again on every bootstrap resample, so it must be cheap."""
+    earlier_knowledge: str = ""
+    """For a bench that measures what the model knew before this training: the metric that says how well, with a minus
+    in front where lower is better. A run that lowers it says so at its end."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", _as_transforms(self.transforms))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpost.core.display import ZERO
 from mmpost.core.run_files import read_metrics
 from mmpost.listeners.base import Listener
 
@@ -106,6 +107,8 @@ def _curves(axis: Any, series: Series) -> None:
         axis.plot(
             steps, values, color=color, linewidth=1.5, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
         )
+    if limits := flat_limits([value for _, values in series.values() for value in values]):
+        axis.set_ylim(*limits)
     if len(series) > 1:
         axis.legend(fontsize=7, frameon=False, handlelength=1.2, ncols=2 if len(series) > 4 else 1)
     axis.grid(axis="y", color="#eeeeee", linewidth=0.8)
@@ -114,6 +117,16 @@ def _curves(axis: Any, series: Series) -> None:
     axis.spines[["left", "bottom"]].set_color("#999999")
     axis.tick_params(labelsize=7, color="#999999", labelbottom=True)
     axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def flat_limits(values: Sequence[float]) -> tuple[float, float] | None:
+    """The limits of the axis for values that differ by rounding errors only, which would otherwise fill the panel."""
+    low, high = min(values), max(values)
+    size = max(abs(low), abs(high))
+    if not high - low <= max(ZERO, size / 1e4):
+        return None
+    middle, pad = (0.0, 1.0) if size < ZERO else ((low + high) / 2, max(size / 10, ZERO))
+    return middle - pad, middle + pad
 
 
 def _belongs(name: str, key: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mmpost.config.settings import LogSettings
 from mmpost.listeners.base import Listener
+from mmpost.listeners.collapse import CollapseWarning
 from mmpost.listeners.curves import Curves
 from mmpost.listeners.files import EvalLog, JsonlMetrics, SamplesLog, TokenStrings
 from mmpost.listeners.screen import Progress
@@ -18,6 +19,7 @@ def listeners_of(log: LogSettings, token_strings: TokenStrings | None) -> Iterat
     yield EvalLog()
     yield SamplesLog(token_strings)
     yield Curves()
+    yield CollapseWarning()
     if log.progress:
         yield Progress()
     if log.tensorboard:

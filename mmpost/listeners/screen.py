@@ -11,6 +11,7 @@ from typing import Any
 from rich import progress
 from rich.console import Console
 
+from mmpost.core.display import short_number, visible
 from mmpost.listeners.base import Listener, Metrics, finite_values
 
 SHOWN = {"reward/total": "reward", "loss": "loss", "reply/length": "length", "reward/zero_std_groups": "zero-variance"}
@@ -31,7 +32,9 @@ class Progress(Listener):
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
         self.on_end({})
         self._total, self._first = total_steps, None
-        self.console.print(f"run {run}: {total_steps} steps", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(
+            f"run {visible(str(run))}: {total_steps} steps", highlight=False, markup=False, soft_wrap=True
+        )
         if self.console.is_terminal:
             self._bar = progress.Progress(
                 progress.TextColumn("{task.description}", markup=False),
@@ -46,15 +49,16 @@ class Progress(Listener):
 
     def on_metrics(self, metrics: Metrics) -> None:
         step, values = int(metrics["step"]), finite_values(metrics)
-        shown = "  ".join(f"{label} {_short(values[name])}" for name, label in SHOWN.items() if name in values)
+        stage = visible(str(metrics.get("stage", "")))
+        shown = "  ".join(f"{label} {short_number(values[name])}" for name, label in SHOWN.items() if name in values)
         left = self._left(step)
-        evaluation = "  ".join(f"{name} {_short(v)}" for name, v in values.items() if name.startswith("eval/"))
+        evaluation = "  ".join(
+            f"{visible(name)} {short_number(v)}" for name, v in values.items() if name.startswith("eval/")
+        )
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=step, description=str(metrics.get("stage", "")), shown=shown, left=left
-            )
+            self._bar.update(self._task, completed=step, description=stage, shown=shown, left=left)
         elif shown and self._due(step):
-            line = [f"[{metrics.get('stage', '')}] step {step}/{self._total}", shown, left]
+            line = [f"[{stage}] step {step}/{self._total}", shown, left]
             self._print("  ".join(filter(None, line)))
         if evaluation:
             self._print(f"step {step}: {evaluation}")
@@ -80,7 +84,3 @@ class Progress(Listener):
         seconds = (now - self._first[1]) / (step - self._first[0]) * max(0, self._total - step)
         hours, rest = divmod(round(seconds), 3600)
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d} left" if hours else f"{rest // 60}:{rest % 60:02d} left"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

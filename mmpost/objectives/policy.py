@@ -74,7 +74,7 @@ class PolicyLoss(Objective):
     """Upper bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip."""
     cispo_floor: float = Field(default=0.0, ge=0, le=1)
     """Least weight of a token."""
-    cispo_cap: float = 5.0
+    cispo_cap: float = Field(default=5.0, gt=0)
     """Largest weight of a token, as a ratio (not a distance from 1)."""
     sapo_positive: float = Field(default=1.0, gt=0)
     """Temperature of the gate for positive advantages."""

@@ -2,6 +2,22 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 
+/* As mmpost/core/display.py: control, format and bidirectional characters are shown instead of obeyed. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+const ZERO = 5e-8;
+
+function visible(text) {
+  return text.replace(UNSEEN, (c) => {
+    const code = c.codePointAt(0);
+    if (c === "\n" || c === "\t") return c;
+    if (code < 32) return String.fromCharCode(0x2400 + code);
+    if (code < 160) return code === 127 ? "\u2421" : "\ufffd";
+    return `<U+${code.toString(16).toUpperCase().padStart(4, "0")}>`;
+  });
+}
+
+const shownChild = (c) => (typeof c === "string" ? visible(c) : c);
+
 /* Builds elements instead of parsing HTML, so that a run's texts cannot become markup. */
 function el(name, props = {}, ...children) {
   const node = document.createElement(name);
@@ -10,14 +26,14 @@ function el(name, props = {}, ...children) {
     else if (key in node && key !== "list") node[key] = value;
     else node.setAttribute(key, value);
   }
-  node.append(...children.filter((c) => c !== null && c !== undefined));
+  node.append(...children.filter((c) => c !== null && c !== undefined).map(shownChild));
   return node;
 }
 
 function svg(name, attributes = {}, ...children) {
   const node = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
+  node.append(...children.map(shownChild));
   return node;
 }
 
@@ -26,8 +42,8 @@ const byId = (id) => document.getElementById(id);
 function fmt(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
-  if (value === 0) return "0";
   const size = Math.abs(value);
+  if (size < ZERO) return "0";
   if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
   return String(Number(value.toPrecision(size >= 100 ? 4 : 3)));
 }

@@ -60,29 +60,42 @@ function thinned(points) {
   return out;
 }
 
+/* The lowest and highest value on the axis. A flat curve, which changes by rounding errors only, is a line in the middle. */
+function range(values) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const v of values) { low = Math.min(low, v); high = Math.max(high, v); }
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  if (high - low > Math.max(ZERO, size / 1e4)) return [low, high];
+  const middle = size < ZERO ? 0 : (low + high) / 2;
+  const pad = size < ZERO ? 1 : Math.max(size / 10, ZERO);
+  return [middle - pad, middle + pad];
+}
+
+/* Values of grid lines with their labels, which have as many digits as it takes to tell them apart. */
 function ticks(low, high) {
   const step = 10 ** Math.floor(Math.log10((high - low) / 2 || 1));
   const wide = [1, 2, 5, 10].map((k) => k * step).find((s) => (high - low) / s <= 4) || step;
   const out = [];
-  for (let v = Math.ceil(low / wide) * wide; v <= high + 1e-12; v += wide) out.push(Math.abs(v) < wide / 1e6 ? 0 : v);
+  for (let k = Math.ceil(low / wide); k * wide <= high + wide / 1e6; k += 1) {
+    const digits = Math.ceil(Math.log10(Math.max(1, Math.abs(k)))) + 1;
+    out.push([k * wide, digits > 3 ? String(Number((k * wide).toPrecision(digits))) : fmt(k * wide)]);
+  }
   return out;
 }
 
 function plot(name, smooth, goTo) {
   const steps = DATA.metrics.step;
   const points = smoothed(DATA.metrics.series[name], smooth).map((v, i) => [steps[i], v]).filter((p) => p[1] !== null);
-  let low = Infinity;
-  let high = -Infinity;
-  for (const [, v] of points) { low = Math.min(low, v); high = Math.max(high, v); }
-  if (low === high) { const pad = Math.abs(low) / 10 || 1; low -= pad; high += pad; }
+  const [low, high] = range(points.map((p) => p[1]));
   const first = steps[0];
   const last = Math.max(steps[steps.length - 1], first + 1);
   const x = (s) => EDGE.left + ((s - first) / (last - first)) * (WIDTH - EDGE.left - EDGE.right);
   const y = (v) => HEIGHT - EDGE.bottom - ((v - low) / (high - low)) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name });
-  for (const v of ticks(low, high)) {
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": visible(name) });
+  for (const [v, label] of ticks(low, high)) {
     root.append(svg("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(v), y2: y(v) }));
-    root.append(svg("text", { x: EDGE.left - 5, y: y(v) + 3.5, "text-anchor": "end" }, fmt(v)));
+    root.append(svg("text", { x: EDGE.left - 5, y: y(v) + 3.5, "text-anchor": "end" }, label));
   }
   root.append(svg("text", { x: EDGE.left, y: HEIGHT - 5 }, String(first)));
   root.append(svg("text", { x: WIDTH - EDGE.right, y: HEIGHT - 5, "text-anchor": "end" }, String(steps[steps.length - 1])));

@@ -20,7 +20,7 @@ function mapFigure(map) {
   const groups = map.names.map((name, i) => svg("g", { fill: hueOf(i) }));
   for (const [px, py, name, reply] of map.points) {
     const about = svg("title");
-    about.textContent = `${map.names[name]}${reply && reply !== map.names[name] ? `, reply ${reply}` : ""}`;
+    about.textContent = visible(`${map.names[name]}${reply && reply !== map.names[name] ? `, reply ${reply}` : ""}`);
     groups[name].append(svg("circle", { cx: x(px).toFixed(1), cy: y(py).toFixed(1), r: 3, "fill-opacity": 0.7 }, about));
   }
   const counts = map.names.map((_, i) => groups[i].childElementCount);

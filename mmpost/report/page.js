@@ -2,7 +2,7 @@
 function drawHead() {
   const s = DATA.summary;
   const setting = (name) => (DATA.config.match(new RegExp(`^${name}:\\n  name: (.*)$`, "m")) || [])[1];
-  document.title = `${DATA.name} \u2013 mmpost`;
+  document.title = visible(`${DATA.name} \u2013 mmpost`);
   const facts = [
     ["task", setting("task")], ["model", setting("model")], ["steps", s.steps], ["seed", s.seed],
     ["time", s.wall_s === undefined ? undefined : clock(s.wall_s)], ["replies", DATA.replies.length.toLocaleString("en")],
@@ -25,6 +25,9 @@ function drawEvals() {
   const evaluations = [["before", "eval_before"], ["best on val", "eval_best"], ["after", "eval_after"]].filter((e) => DATA.summary[e[1]]);
   if (!evaluations.length) return;
   byId("evals").hidden = false;
+  for (const [when, key] of evaluations) {
+    if (!Object.keys(DATA.summary[key]).length) byId("evals-body").append(el("p", {}, `${when}: no rows, so nothing was measured`));
+  }
   const names = [...new Set(evaluations.flatMap((e) => Object.keys(DATA.summary[e[1]])))];
   const benches = [...new Set(names.map((n) => n.split("/")[0]))];
   for (const bench of benches) {

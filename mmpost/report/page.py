@@ -49,7 +49,8 @@ def write_report(run: str, out: str | None = None, replies: int = MAX_REPLIES) -
         path = path / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(collect(folder, replies)), encoding="utf-8")
+    # Half of a surrogate pair, which a token may end in, becomes the escape that JSON has for it.
+    partial.write_bytes(render(collect(folder, replies)).encode("utf-8", "backslashreplace"))
     os.replace(partial, path)
     return path
 

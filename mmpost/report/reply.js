@@ -31,7 +31,7 @@ function mediumFigure(part, index, layers) {
   const image = DATA.images[part.image];
   const sizes = Object.entries(part.sizes || {}).map(([k, v]) => `${k} ${fmt(v)}`).join(", ");
   const caption = el("figcaption", {}, `${part.modality}  ${sizes}`);
-  caption.title = part.name || "";
+  caption.title = visible(part.name || "");
   if (!image) return el("figure", { className: "medium" }, el("div", { className: "gone" }, `no preview of this ${part.modality}`), caption);
   const shown = el("img", { src: image, alt: part.modality });
   const place = () => {
@@ -90,7 +90,7 @@ function tokens(reply, again) {
     if (reply.i) about.push(`id ${reply.i[k]}`);
     for (const [name, list] of Object.entries(lists)) if (list[k] !== undefined) about.push(`${name} ${fmt(list[k])}`);
     if (!mask[k]) about.push("masked: no loss");
-    one.title = about.join("\n");
+    one.title = visible(about.join("\n"));
     line.append(one);
   });
   const bar = el("div", { className: "bar tight" }, `${pieces.length} tokens`);

@@ -87,7 +87,7 @@ function row(reply, i) {
   const one = el("div", { className: reply === SELECTED ? "row now" : "row", role: "option", onclick: () => { pick(reply); drawRows(); } },
     thumb, el("div", { className: "words" }, top, el("div", { className: "snippet" }, reply.x || "(empty)")));
   one.style.top = `${i * ROW}px`;
-  one.title = groupOf(reply).uid;
+  one.title = visible(groupOf(reply).uid);
   return one;
 }
 

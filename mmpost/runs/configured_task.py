@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from mmpost.config import registry, run_config
 from mmpost.config.run_config import RunConfig
-from mmpost.errors import ConfigError
 from mmpost.methods.user_rewards import UserRewards
 from mmpost.selection.attach import apply_selection
 from mmpost.training.stage_checks import check_stages
@@ -47,9 +46,7 @@ class ConfiguredTask:
 def make_task(config: RunConfig) -> Task:
     """The task that a configuration names, with its fields decoded."""
     task_class = registry.exported(registry.module(config.task["name"], "mmpost.tasks"), Task)
-    fields = {name: value for name, value in config.task.items() if name != "name"}
-    if "data" in fields:
-        raise ConfigError("unknown key task.data; data is a top-level section: data.train, data.test, ...")
+    fields = run_config.task_fields(config.task)
     return run_config.decode(task_class, {**fields, "data": config.data}, "task.")
 
 

@@ -288,7 +288,7 @@ class Run:
                 summary.write(self.folder, content)
             finally:
                 self.listeners.on_end(content)
-            summary.print_summary(self.folder, content)
+            summary.print_summary(self.folder, content, self._benches.get("test", ()))
         distributed.stop()
         return content
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.core import run_files
-from mmpost.training.evaluation import table
+from mmpost.core.display import visible
+from mmpost.training.evaluation import Estimate, table
+from mmpost.types import Bench
 
 MAX_NAMED_ROWS = 100
 """Maximum number of skipped rows listed in the summary."""
@@ -35,13 +37,31 @@ def write(folder: Path, summary: Mapping[str, Any]) -> None:
     run_files.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
 
 
-def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Print the scores of a finished run, its folder, and how to resume it if it was stopped."""
+def forgotten(before: Mapping[str, Estimate], after: Mapping[str, Estimate], benches: Sequence[Bench]) -> Iterator[str]:
+    """A sentence for each bench of earlier knowledge whose metric got worse: its 95 % intervals do not overlap."""
+    for bench in benches:
+        name = f"{bench.name}/{bench.earlier_knowledge.removeprefix('-')}"
+        if not bench.earlier_knowledge or name not in before or name not in after:
+            continue
+        old, new = before[name], after[name]
+        lower_is_better = bench.earlier_knowledge.startswith("-")
+        if new["low"] > old["high"] if lower_is_better else new["high"] < old["low"]:
+            verb = "rose" if lower_is_better else "fell"
+            yield (
+                f"old knowledge was lost: {visible(name)} {verb} from {old['value']:.4g} to {new['value']:.4g} "
+                "(the 95 % intervals do not overlap)"
+            )
+
+
+def print_summary(folder: Path, summary: Mapping[str, Any], benches: Sequence[Bench] = ()) -> None:
+    """Print the scores of a finished run, what it forgot, its folder, and how to resume it if it was stopped."""
     console = Console()
     status = summary["status"]
     scores = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
     if scores and status == "done":
         console.print(table("test split", scores))
+        for line in forgotten(scores.get("before", {}), scores.get("after", {}), benches):
+            console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{status}: {folder}", highlight=False, soft_wrap=True)
     if status == "stopped":
         console.print(f"resume with: mmpost train resume={folder}", highlight=False, soft_wrap=True)

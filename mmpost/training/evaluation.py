@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from rich.markup import escape
 from rich.table import Table
 
 from mmpost.config.settings import EvalSettings
 from mmpost.core import distributed
+from mmpost.core.display import visible
 from mmpost.core.means import Mean
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import bootstrap, confidence_interval
@@ -19,6 +22,7 @@ from mmpost.types import Bench, Sample, Split
 
 RESAMPLES = 300
 """Bootstrap resamples behind each interval."""
+NO_ROWS = "no rows, so nothing was measured; set data.test (or data.val) to a file with rows, or drop the evaluation"
 
 Estimate = dict[str, float]
 """value, n, low, high: a metric, the number of samples behind it, and its 95 % confidence interval."""
@@ -69,9 +73,11 @@ def run_benches(
     for bench in benches:
         with context.isolated(f"eval/{bench.name}"):
             samples = _transformed_samples(context, bench, max_samples)
+        if not samples and distributed.rank() == 0:
+            print(f"mmpost: evaluation {visible(bench.name)}: {NO_ROWS}", file=sys.stderr)
         if on_samples is not None:
             on_samples(bench.name, samples)
-        for name, estimate in intervals(bench.summary, samples).items():
+        for name, estimate in (intervals(bench.summary, samples) if samples else {}).items():
             results[f"{bench.name}/{name}"] = estimate
     return results
 
@@ -105,14 +111,16 @@ def intervals(
 
 def table(title: str, columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """A table of estimates, metrics in rows: value and 95 % interval. `columns`: estimates by heading."""
-    out = Table(title=title, title_justify="left")
+    out = Table(title=escape(visible(title)), title_justify="left")
     out.add_column("metric")
     for name in columns:
-        out.add_column(name or "value", justify="right")
+        out.add_column(escape(visible(name or "value")), justify="right")
     for metric in dict.fromkeys(m for estimates in columns.values() for m in estimates):
         cells = []
         for estimates in columns.values():
             e = estimates.get(metric)
             cells.append(f"{e['value']:.4g}  [dim]{e['low']:.4g} to {e['high']:.4g}" if e else "")
-        out.add_row(metric, *cells)
+        out.add_row(escape(visible(metric)), *cells)
+    if not out.rows:
+        out.caption, out.caption_justify = NO_ROWS, "left"
     return out
