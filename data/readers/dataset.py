@@ -43,8 +43,8 @@ def open_dataset(
     A folder may also hold media files; their truth is the name of the subfolder they are in. Rows without a question
     ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
     paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
-    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose
-    media the caller reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
+    raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose media the caller
+    reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
     is read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
