@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import Media, media
-from mmpost.data.readers import rows
+from mmpost.data.readers import overlooked, rows
 from mmpost.data.readers.tables import Opener, Table, open_table
 from mmpost.data.sources.base import Indexed, Subset
 from mmpost.errors import DataError
@@ -44,8 +44,8 @@ def open_dataset(
     ask `prompt`. With `loss` "all", each assistant turn is a sample, with "last" only the last one. Relative media
     paths start from `root`, which they may not leave, or without one from the folder of the data. Media beyond `limits`
     raise when they are read. `openers`: as in `open_table`; `media_columns`: further columns whose media the caller
-    reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row
-    is read, with file and row number.
+    reads. Raises DataError for a source that cannot be opened or has no rows; a broken row raises it when the row is
+    read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
     key = (
@@ -134,8 +134,8 @@ class Rows(Indexed):
             uid = parsed.uid if parsed.uid is not None else where
             uid = f"{uid}@{self.table.number(row)}" if row in self._repeated_ids else uid
             read = rows.samples(parsed, uid, self.loss, self._media)
-            self._name("column", where, rows.unread_media(parsed, read, self.media_columns))
-            self._name("placeholder", where, rows.left_placeholder(read))
+            self._name("column", where, overlooked.unread_media(parsed, read, self.media_columns))
+            self._name("placeholder", where, overlooked.left_placeholder(read))
             return read
         except DataError as error:
             raise DataError(f"{where}: {error}") from error

@@ -15,7 +15,6 @@ with `solution`, `answer` or `truth`; `id` or `uid` names the row; all other key
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,15 +34,6 @@ FORMATS = (
     f"{', '.join(TURN_KEYS)} (a list of turns); {', '.join(QUESTION_KEYS)} (with {', '.join(REPLY_KEYS)} or none); "
     "chosen and rejected (whole conversations)"
 )
-
-
-MEDIA_WORDS = {
-    **dict.fromkeys(("img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"), "image"),
-    **dict.fromkeys(("vid", "vids", "clip", "clips"), "video"),
-    **dict.fromkeys(("wav", "wavs", "sound", "sounds"), "audio"),
-}
-"""Words in the names of columns that probably hold media, besides the names of modalities."""
-_FILE = re.compile(r"(data:|file:|https?://)\S+|[^\n]*\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
 class Fields:
@@ -154,53 +144,6 @@ def samples(row: Row, uid: str, loss: Literal["all", "last"], create: MediaFacto
     return result
 
 
-def unread_media(row: Row, read: Sequence[Sample], known: Sequence[str]) -> str:
-    """A sentence about a column that seems to hold media of a modality of which the samples have none; else empty.
-
-    `known`: columns that whoever uses the samples reads. Raises DataError for a column that is named as media are, such
-    as `imgs`; of others, such as `image_path`, only the user can know.
-    """
-    present = {part.modality for s in read for part in (*s.prompt, *(p for r in s.replies for p in r.parts))}
-    for name, value in row.meta.items():
-        modality, is_certain = _media_word(name)
-        if modality and modality not in present and name not in known and _is_reference(value):
-            message = (
-                f"Wanted media in a column named {modality} or {modality}s, found {value!r:.80} in {name!r:.80}, which "
-                "is not read. Rename the column, or drop it."
-            )
-            if is_certain:
-                raise DataError(message)
-            return message
-    return ""
-
-
-def _media_word(name: str) -> tuple[str, bool]:
-    """The modality in the name of a column, if any, and whether nothing else is in it."""
-    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", str(name)).lower())
-    names = {m.name for m in modalities()}
-    guesses = [w if w in names else w[:-1] if w[:-1] in names else MEDIA_WORDS.get(w, "") for w in words]
-    found = [guess for guess in guesses if guess in names]
-    return (found[0] if found else ""), len(found) == len(words)
-
-
-def _is_reference(value: Any) -> bool:
-    first = value[0] if isinstance(value, (list, tuple)) and value else value
-    if isinstance(first, Mapping):
-        return not _empty(first) and set(first) <= {"bytes", "path", "url", "base64"}
-    return isinstance(first, bytes) or (isinstance(first, str) and _FILE.fullmatch(first) is not None)
-
-
-def left_placeholder(read: Sequence[Sample]) -> str:
-    """A sentence about a placeholder that is text in a prompt without media of its modality; empty if there is none."""
-    for sample in read:
-        present = {part.modality for part in sample.prompt}
-        texts = [part.value for part in sample.prompt if part.modality == "text" and part.role != "assistant"]
-        for name in (m.name for m in modalities() if m.name not in present):
-            if any(f"<{name}>" in text for text in texts):
-                return f"<{name}> stays text, since the row has no {name}. Add the column {name}, or remove <{name}>."
-    return ""
-
-
 def _flat(turns: Iterable[tuple[Part, ...]]) -> tuple[Part, ...]:
     return tuple(itertools.chain.from_iterable(turns))
 
@@ -215,8 +158,8 @@ def _media(fields: Fields, modality: str) -> list[Any]:
         raise DataError(f"Wanted one of the columns {modality!r} and '{modality}s', found both. Remove one of them.")
     value = many if many is not None else one
     if isinstance(value, (list, tuple)) and not _numbers(value):
-        return [v for v in value if not _empty(v)]
-    return [] if _empty(value) else [value]
+        return [v for v in value if not is_empty(v)]
+    return [] if is_empty(value) else [value]
 
 
 def _numbers(value: Sequence[Any]) -> bool:
@@ -226,7 +169,7 @@ def _numbers(value: Sequence[Any]) -> bool:
     return all(isinstance(v, (int, float)) for v in (first if points and first is not None else value or ("",)))
 
 
-def _empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a value means that there is no medium: null, "" or {"bytes": null, "path": null} in Parquet files."""
     if isinstance(value, Mapping):
         return all(v is None for v in value.values())

@@ -46,8 +46,8 @@ class DataSettings(Settings):
     """Your own data. For a split that is not set, a task uses its built-in data."""
 
     train: str | tuple[str, ...] | None = None
-    """Training data: a file (.jsonl, .json, .parquet), a folder saved by `datasets`, a folder of images, or a weighted
-    mixture of several: [a.jsonl*0.7, b.jsonl*0.3]."""
+    """Training data: a file (.jsonl, .json, .parquet, .csv, .tsv), a folder saved by `datasets`, a folder of images,
+    or a weighted mixture of several: [a.jsonl*0.7, b.jsonl*0.3]."""
     val: str | tuple[str, ...] | None = None
     """Validation data, evaluated every `eval.every` steps; selects the best checkpoint."""
     test: str | tuple[str, ...] | None = None
