@@ -29,7 +29,7 @@ tune: {optim.lr: [1e-4, 1e-3]}
 arms:
   plain: {task: {sft_fraction: 1.0}}
   full: {tune: {}}
-  broken: {task: {sft_fraction: 1.0}, optim: {lr: .inf, max_grad_norm: 0}, tune: {}}
+  broken: {task: {sft_fraction: 1.0}, optim: {lr: 1.0e+38, max_grad_norm: 0}, tune: {}}
 """
 
 
