@@ -63,7 +63,7 @@ def test_the_time_limit_leaves_other_timers_alone() -> None:
     before = signal.signal(signal.SIGALRM, lambda number, frame: calls.append(number))
     signal.setitimer(signal.ITIMER_REAL, 500)
     try:
-        assert templates.apply(Templating("text"), []) == "text"
+        assert templates.probe(Templating("text"), []) == "text"
         left, _ = signal.getitimer(signal.ITIMER_REAL)
         assert 400 < left <= 500
         signal.raise_signal(signal.SIGALRM)
@@ -75,7 +75,7 @@ def test_the_time_limit_leaves_other_timers_alone() -> None:
 
 def test_templates_work_in_other_threads() -> None:
     texts: list[str] = []
-    thread = threading.Thread(target=lambda: texts.append(templates.apply(Templating("text"), [])))
+    thread = threading.Thread(target=lambda: texts.append(templates.probe(Templating("text"), [])))
     thread.start()
     thread.join(60)
     assert texts == ["text"]

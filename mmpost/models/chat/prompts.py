@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 
 from mmpost.config.settings import ModelSettings
@@ -179,13 +180,14 @@ class PromptEncoder:
         self._cache = Cache(PROMPT_CACHE_BYTES)
         self._media: dict[int, tuple[weakref.ref[Part], Media]] = {}
         # Older checkpoints keep the template in the tokenizer.
-        self._templating = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
-        if self._templating is None:
+        templating = next((o for o in (processor, self.tokenizer) if getattr(o, "chat_template", None)), None)
+        if templating is None:
             raise ConfigError(
                 "the model has no chat template: choose an instruction-tuned checkpoint, or put a chat_template.jinja "
                 "into its folder"
             )
-        self.template: str = str(self._templating.chat_template)
+        self._templating: Any = templating
+        self.template: str = str(templating.chat_template)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._special = sorted({*special, *self.token_strings(banned)} - {""}, key=len, reverse=True)
 
@@ -194,7 +196,7 @@ class PromptEncoder:
         try:
             parts, key = self._identify(sample)
             return self._cache.get(key, lambda: self._encode(parts), lambda prompt: prompt.nbytes)
-        except (ValueError, IndexError) as e:
+        except (ValueError, IndexError, TemplateError) as e:
             raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
 
     def prefetch(self, sample: Sample, always: bool) -> None:
@@ -226,7 +228,9 @@ class PromptEncoder:
 
     def text(self, parts: Sequence[Part]) -> str:
         """The prompt with the template applied, up to where the reply starts."""
-        return self._apply_template(self._messages(parts), add_generation_prompt=True)
+        # Without `templates.probe` and its timer, which `reply_delimiters` has shown to be needless for this template.
+        messages = self._messages(parts)
+        return self._templating.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def reply_delimiters(self) -> tuple[str, list[int]]:
         """White space that the template writes before a reply, and the tokens that end one.
@@ -235,8 +239,9 @@ class PromptEncoder:
         Raises ConfigError where there is none.
         """
         reply = [{"role": "assistant", "content": [{"type": "text", "text": PROBE}]}]
-        prompt = self._apply_template(_QUESTION, add_generation_prompt=True)
-        head, _, tail = self._apply_template(_QUESTION + reply, add_generation_prompt=False).rpartition(PROBE)
+        prompt = templates.probe(self._templating, _QUESTION, add_generation_prompt=True)
+        both = templates.probe(self._templating, _QUESTION + reply, add_generation_prompt=False)
+        head, _, tail = both.rpartition(PROBE)
         lead = head[len(prompt) :] if head.startswith(prompt) else ""
         ids = self.tokenizer(tail.strip(), add_special_tokens=False).input_ids[:1]
         end = [i for i in ids if i in self.tokenizer.added_tokens_decoder]
@@ -252,11 +257,8 @@ class PromptEncoder:
 
     def generation_prompt(self) -> str:
         """What the template writes to open the assistant's turn; empty where it ignores `add_generation_prompt`."""
-        closed = self._apply_template(_QUESTION, add_generation_prompt=False)
-        return self._apply_template(_QUESTION, add_generation_prompt=True).removeprefix(closed)
-
-    def _apply_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        return templates.apply(self._templating, messages, **kwargs)
+        closed = templates.probe(self._templating, _QUESTION, add_generation_prompt=False)
+        return templates.probe(self._templating, _QUESTION, add_generation_prompt=True).removeprefix(closed)
 
     def _messages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Applies chat templates: programs of a model's author, which may fail, attack or never end."""
+"""Tries chat templates: programs of a model's author, which may fail, attack or never end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jinja2.exceptions import SecurityError
 from mmpost.errors import ConfigError
 
 MAX_SECONDS = 10.0
-"""For one prompt, which takes milliseconds."""
+"""For one short prompt, which takes milliseconds."""
 ADVICE = "take chat_template.jinja from the model's author, or correct it"
 
 
@@ -23,7 +23,7 @@ class _TooLong(BaseException):
     """Raised into the template; not an Exception, which code in between could catch."""
 
 
-def apply(templating: Any, messages: Sequence[dict[str, Any]], **kwargs: Any) -> str:
+def probe(templating: Any, messages: Sequence[dict[str, Any]], **kwargs: Any) -> str:
     """The text that a processor or tokenizer's template makes of `messages`, in transformers' sandbox.
 
     Raises ConfigError for a template that fails, and for one that is not done after `MAX_SECONDS`.
