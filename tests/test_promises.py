@@ -74,7 +74,7 @@ def test_sft_learns_chosen_replies_and_refuses_rows_without_a_reply(tmp_path: Pa
         json.loads(line) for file in (tmp_path / "a/samples").glob("*.jsonl") for line in file.read_text().splitlines()
     ]
     assert {row["text"] for row in logged} == {"2"}
-    without_reply = write_rows(tmp_path / "bare.jsonl", {"query": "1 + 1?", "solution": "2"})
+    without_reply = write_rows(tmp_path / "bare.jsonl", {"query": "1 + 1?"})
     with pytest.raises(DataError, match=r"bare.jsonl:1: wanted a reply to learn"):
         mmpost.train(QUICK, task="sft", data={"train": without_reply}, out=str(tmp_path / "b"))
 

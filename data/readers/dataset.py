@@ -48,6 +48,10 @@ def open_dataset(
     read, with file and row number.
     """
     place = Path(path).expanduser().absolute()
+    try:
+        place.exists()
+    except OSError as e:  # a name that no file can have
+        raise DataError(f"data: wanted the path of a file or folder, found {str(path)!r:.60}...: {e.strerror}") from e
     key = (
         place,
         None if root is None else str(root),

@@ -119,7 +119,7 @@ def locate(name: str, package: str) -> str:
     plugin = package.rsplit(".", 1)[-1].removesuffix("s")
     close = difflib.get_close_matches(name, available, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]}? " if close else ""
-    file_hint = f"to use the file {name}.py, write ./{name}.py. " if Path(f"{name}.py").is_file() else ""
+    file_hint = f"to use the file {name}.py, write ./{name}.py. " if os.path.isfile(f"{name}.py") else ""
     raise PluginError(
         f"no {plugin} named {name!r}: {file_hint}{hint}Available: {', '.join(available)}; or a dotted path, or a file "
         "such as ./my.py"

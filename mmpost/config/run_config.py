@@ -6,6 +6,7 @@ Order, later wins: field defaults, configs/<task>.yaml, configs/<task>-<model>.y
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 import types as pytypes
@@ -144,7 +145,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any], named: tuple[str, 
 def shipped(name: str) -> dict[str, Any]:
     """The mapping in configs/<name>.yaml of the package; empty if there is none."""
     file = resources.files("mmpost.configs").joinpath(f"{name}.yaml")
-    if not file.is_file():
+    if not os.path.isfile(str(file)):  # also False for a name that no file can have
         return {}
     return parse_yaml(file.read_text(), f"configs/{name}.yaml") or {}
 

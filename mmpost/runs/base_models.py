@@ -57,12 +57,12 @@ def resolve(name: str, seed: int) -> str:
     recipe = run_config.shipped(f"bases/{name}")
     if recipe:
         return str(_trained(name, recipe))
-    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+    if Path(name).suffix in (".yaml", ".yml") and os.path.isfile(name):
         return str(_described(Path(name), seed))
     if name.startswith("random-"):
         return str(_random(name.removeprefix("random-"), seed))
     known = sorted(f.name.removesuffix(".yaml") for f in resources.files("mmpost.configs").joinpath("bases").iterdir())
-    if "/" not in name and not Path(name).exists() and (close := difflib.get_close_matches(name, known, n=1)):
+    if "/" not in name and not os.path.exists(name) and (close := difflib.get_close_matches(name, known, n=1)):
         raise ConfigError(f"model={name}: found no base, folder or run of this name; did you mean {close[0]}?")
     return checkpoint.resolve_weights(name)
 
