@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from mmpost.config import parsing, run_config
+from mmpost.core.display import fitted, visible
 from mmpost.data.media.media import media
 from mmpost.data.readers.dataset import open_dataset
 from mmpost.errors import MmpostError
@@ -238,9 +239,9 @@ def run_case(target: str, seed: int, number: int, folder: Path) -> tuple[str, st
     try:
         CASES[target](rng, folder)()
     except MmpostError as e:
-        lines = str(e).splitlines()
-        if len(lines) > 40 or len(str(e)) > 8000:
-            return "long message", str(e)[:20_000]
+        shown = visible(fitted(str(e)))  # as the command line prints it
+        if len(shown.splitlines()) > 40 or len(shown) > 20_000:
+            return "long message", shown[:20_000]
         return "refused", ""
     except Exception as e:  # noqa: BLE001 - what this script looks for
         last = traceback.extract_tb(e.__traceback__)[-1]
