@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,10 +75,25 @@ def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    """The lock is that of the file, not its existence."""
-    (tmp_path / LOCK).write_text("")
+    """The lock is the operating system's, not the existence of its file."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        with locked(tmp_path):
+            os.write(writer, b"x")
+            time.sleep(60)
+        os._exit(1)
+    try:
+        assert os.read(reader, 1) == b"x"
+        with pytest.raises(ConfigError, match="is in use"), locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert (tmp_path / LOCK).exists()
     with locked(tmp_path):
-        pass
+        (tmp_path / "written").write_text("")
+    assert (tmp_path / "written").exists()
 
 
 def test_a_run_that_failed_before_its_first_step_can_be_started_again(
