@@ -57,7 +57,8 @@ class ReasonRFT(mp.PolicyGradientTask):
     best_metric = "id/accuracy"
 
     family: Family = "counting"
-    """The reasoning task: counting, geometry, or the edits between two images."""
+    """The reasoning task: counting, geometry, or the edits between two images. The last two have the paper's steps with
+    config=reason_rft_structure and config=reason_rft_transformation."""
     reward: Variant = "paper"
     """The accuracy reward. paper: partial credit for near numbers and partly correct calls; released: exact answers
     only, as in the released scripts; penalty: partly correct calls are penalized (an ablation of transformation)."""

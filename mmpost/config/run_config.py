@@ -1,6 +1,7 @@
 """The run's configuration: layers of YAML files and arguments, decoded strictly into typed objects. No torch here.
 
 Order, later wins: field defaults, configs/<task>.yaml, configs/<task>-<model>.yaml, `config=FILE`, the command line.
+`config=NAME` is configs/<name>.yaml of the package: a variant of a task, which it names.
 """
 
 from __future__ import annotations
@@ -193,9 +194,12 @@ def _require_short(name: str, key: str) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The mapping in a configuration file; old names are upgraded in one that a run stored."""
+    """The mapping in a file, or in configs/<path>.yaml; old names are upgraded in a file that a run stored."""
     if not path.is_file():
-        raise ConfigError(f"config={path}: no such file")
+        document = shipped(str(path)) if re.fullmatch(r"\w+", str(path)) else {}
+        if not document:
+            raise ConfigError(f"config={path}: no such file")
+        return document
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: wanted a mapping of settings, found {type(document).__name__}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmpost.config import parsing, run_config
+from mmpost.config import parsing, registry, run_config
 from mmpost.config.settings import OptimSettings
 from mmpost.errors import ConfigError
 
@@ -96,9 +96,24 @@ def test_a_dumped_configuration_loads_equal(tmp_path: Path) -> None:
     "file", [f.name for f in resources.files("mmpost.configs").iterdir() if f.name.endswith(".yaml")]
 )
 def test_every_shipped_file_loads(file: str) -> None:
-    name = file.removesuffix(".yaml").partition("-")[0]
-    run, _ = run_config.load([{"task": name}, run_config.shipped(file.removesuffix(".yaml"))])
+    settings = run_config.shipped(file.removesuffix(".yaml"))
+    # A variant names its task, the others are named after theirs.
+    name = settings.get("task", {}).get("name") or file.removesuffix(".yaml").partition("-")[0]
+    run, _ = run_config.load([{"task": name}, settings])
     assert run.task["name"] == name
+    registry.locate(name, "mmpost.tasks")
+
+
+def test_a_shipped_variant_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_name, _ = run_config.load(["config=reason_rft_structure", "model=x", "steps=7"])
+    assert (by_name.task["name"], by_name.task["family"], by_name.steps) == ("reason_rft", "structure", 7)
+    assert by_name.task["prompts_per_step"] == 14, "of configs/reason_rft.yaml"
+    (tmp_path / "reason_rft_structure").write_text("task: visurf\n")
+    assert run_config.load(["config=reason_rft_structure"])[0].task["name"] == "visurf", "a file comes first"
+    for missing in ("reason_rft_structures", "bases/tiny", "a.yaml"):
+        with pytest.raises(ConfigError, match=f"config={missing}: no such file"):
+            run_config.load([f"config={missing}"])
 
 
 def test_every_shipped_base_loads() -> None:
