@@ -2,8 +2,9 @@
 
 An answer is `<answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`; the list is empty if there is
 no such object. The model writes coordinates in its own frame (`Sample.frame`), and rewards are computed in that of the
-truth, `{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. Rewards never raise
-because of a reply; a truth without these keys raises DataError.
+truth, `{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. A point of the truth may
+be None; what replies say about it then counts neither for nor against them (`max_reward`). Rewards never raise because
+of a reply; a truth without these keys raises DataError.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _truth(sample: Sample) -> Mapping[str, Any]:
 def _expected(sample: Sample) -> Objects:
     """The objects of the truth, in its frame."""
     truth = _truth(sample)
-    boxes, points = truth["boxes"][:MAX_OBJECTS], truth["points"][:MAX_OBJECTS]
+    boxes = truth["boxes"][:MAX_OBJECTS]
+    points = [[math.nan] * 2 if point is None else point for point in truth["points"][:MAX_OBJECTS]]
     return Objects(np.array(boxes, float).reshape(-1, 4), np.array(points, float).reshape(-1, 2))
 
 
@@ -151,21 +153,25 @@ def best_total(scores: NDArray[np.float64]) -> float:
 def answer_format(sample: Sample, reply: Reply) -> float:
     """0 to 2: the mean over items of 1 for a well-formed box plus 1 for a well-formed point.
 
-    An empty list gets 2 if there is no object, else 0; anything but a JSON list gets 0.
+    The part for points is at most the fraction of the truth's objects that have one. An empty list gets 2 if there is
+    no object, else 0; anything but a JSON list gets 0.
     """
     items = parse_items(reply.text)
     if not items:
         return 2.0 if items == [] and not _truth(sample)["boxes"] else 0.0
+    expected = _truth(sample)["points"]
     fields = [i if isinstance(i, dict) else {} for i in items]
     pairs = [(f.get("bbox_2d"), f.get("point_2d")) for f in fields]
-    points = [(isinstance(b, list) and len(b) == 4) + (isinstance(p, list) and len(p) == 2) for b, p in pairs]
-    return sum(points) / len(points)
+    boxes = sum(isinstance(box, list) and len(box) == 4 for box, _ in pairs)
+    points = sum(isinstance(point, list) and len(point) == 2 for _, point in pairs)
+    known = sum(point is not None for point in expected) * len(items) / len(expected) if expected else len(items)
+    return (boxes + min(points, known)) / len(items)
 
 
 def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float:
     """0 to 3: the total `pair_scores` of the best matching, divided by the larger number of objects.
 
-    If there is no object: 3 for an empty list, else 0.
+    An object of the truth without a point adds at most 2. If there is no object: 3 for an empty list, else 0.
     """
     predicted, truth = _predicted(sample, reply), _expected(sample)
     if predicted is None:
@@ -174,6 +180,11 @@ def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float
         return 0.0 if len(predicted) else 3.0
     total = best_total(pair_scores(predicted, truth, _truth(sample)["frame"], inclusive))
     return total / max(len(predicted), len(truth))
+
+
+def box_accuracy_inclusive(sample: Sample, reply: Reply) -> float:
+    """As `box_accuracy`, with the IoU of pixel indices, as released: widths and heights are one pixel larger."""
+    return box_accuracy(sample, reply, inclusive=True)
 
 
 @register
@@ -195,7 +206,13 @@ REWARDS: Mapping[str, Reward] = {
     "box_accuracy": box_accuracy,
     "non_repeat": non_repeat,
 }
-"""The training rewards. Their sum is at most 7; a label without a thought gets 6."""
+"""The training rewards. Their sum is at most `max_reward`, and that of a label without a thought one less."""
+
+
+def max_reward(sample: Sample) -> float:
+    """The largest sum of `REWARDS`: 7, or 5 plus 2 times the fraction of objects with a point; 7 without objects."""
+    points = _truth(sample)["points"]
+    return 5.0 + 2.0 * (sum(point is not None for point in points) / len(points) if points else 1.0)
 
 
 def _hits(sample: Sample, reply: Reply) -> tuple[float, int, int]:
@@ -224,15 +241,19 @@ def false_negatives(sample: Sample, reply: Reply) -> float:
 
 
 def point_hit(sample: Sample, reply: Reply) -> float | None:
-    """The fraction of the truth's boxes that contain a predicted point (one to one); None if there is no object."""
+    """The fraction of the truth's boxes that contain a predicted point (one to one).
+
+    Boxes of objects without a point do not count; None if none is left.
+    """
     predicted, truth = _predicted(sample, reply), _expected(sample)
-    if not len(truth):
+    boxes = truth.boxes[np.isfinite(truth.points).all(-1)]
+    if not len(boxes):
         return None
     if predicted is None:
         return 0.0
-    low, high = truth.boxes[None, :, :2], truth.boxes[None, :, 2:]
+    low, high = boxes[None, :, :2], boxes[None, :, 2:]
     inside = ((predicted.points[:, None] >= low) & (predicted.points[:, None] <= high)).all(-1)
-    return best_total(inside.astype(float)) / len(truth)
+    return best_total(inside.astype(float)) / len(boxes)
 
 
 def rejection(sample: Sample, reply: Reply) -> float | None:
@@ -241,6 +262,52 @@ def rejection(sample: Sample, reply: Reply) -> float | None:
         return None
     predicted = _predicted(sample, reply)
     return float(predicted is not None and not len(predicted))
+
+
+def region_areas(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    """Areas of intersection and union of two regions, each covered by boxes [n, 4]; NaN boxes cover nothing."""
+    a, b = a[np.isfinite(a).all(-1)], b[np.isfinite(b).all(-1)]
+    # The edges of all boxes cut the plane into cells that a region covers completely or not at all.
+    x, y = (np.unique(np.concatenate([a, b])[:, axis::2]) for axis in (0, 1))
+    area = np.outer(np.diff(y), np.diff(x))
+    in_a, in_b = _cells(a, x, y), _cells(b, x, y)
+    return float(area[in_a & in_b].sum()), float(area[in_a | in_b].sum())
+
+
+def _cells(boxes: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which cells of the grid with edges x and y the boxes cover: [row, column]."""
+    covered = np.zeros((max(0, len(y) - 1), max(0, len(x) - 1)), bool)
+    columns, rows = np.searchsorted(x, boxes[:, ::2]), np.searchsorted(y, boxes[:, 1::2])
+    for (left, right), (top, bottom) in zip(columns, rows, strict=True):
+        covered[top:bottom, left:right] = True
+    return covered
+
+
+def _areas(sample: Sample, reply: Reply) -> tuple[float, float]:
+    """Intersection and union of the predicted region and that of the truth, within the truth's frame, in its pixels."""
+    predicted, truth = _predicted(sample, reply), _expected(sample)
+    sides = np.tile(np.asarray(_truth(sample)["frame"], float), 2)
+    boxes = np.zeros((0, 4)) if predicted is None else predicted.boxes
+    return region_areas(np.clip(boxes, 0, sides), np.clip(truth.boxes, 0, sides))
+
+
+def intersection(sample: Sample, reply: Reply) -> float:
+    """The area that the boxes of the reply and those of the truth both cover, in pixels of the truth's frame."""
+    return _areas(sample, reply)[0]
+
+
+def union(sample: Sample, reply: Reply) -> float:
+    """The area that the boxes of the reply or those of the truth cover, in pixels of the truth's frame."""
+    return _areas(sample, reply)[1]
+
+
+def region_iou(sample: Sample, reply: Reply) -> float:
+    """IoU of the regions that the boxes cover; if there is no object: 1 for an empty list, else 0."""
+    rejected = rejection(sample, reply)
+    if rejected is not None:
+        return rejected
+    both, either = _areas(sample, reply)
+    return both / either if either else 0.0
 
 
 def parse_failure(sample: Sample, reply: Reply) -> float:
@@ -252,8 +319,11 @@ detection: Mapping[str, Reward] = {
     "true_positives": true_positives,
     "false_positives": false_positives,
     "false_negatives": false_negatives,
+    "intersection": intersection,
+    "union": union,
     "point_hit": point_hit,
     "rejection": rejection,
+    "region_iou": region_iou,
     "parse_failure": parse_failure,
     "think_format": think_format,
     "box_accuracy": box_accuracy,
@@ -261,21 +331,33 @@ detection: Mapping[str, Reward] = {
 """The metrics of an evaluation, reply by reply; `detection_summary` aggregates them."""
 
 
+SUMMED = ("true_positives", "false_positives", "false_negatives", "intersection", "union")
+"""Metrics of `detection` that are added over all replies; of the others, the mean is taken."""
+
+COLUMNS: Mapping[str, str] = {"region_iou": "giou", "rejection": "n_acc"}
+"""Names that segmentation benchmarks (gRefCOCO, arXiv 2306.00968; ReasonSeg, arXiv 2308.00692) have for means."""
+
+
 def detection_summary(samples: Sequence[Sample]) -> dict[str, float]:
     """Percentages over replies scored by `detection`; f1, precision and recall are micro-averaged over all boxes.
 
-    Only box_accuracy is not a percentage, but the mean reward (0 to 3). Metrics that apply to no reply (rejection
-    without samples that have no object) are left out.
+    "giou" is the mean IoU of the predicted and the true region (not the generalized IoU), where a correctly rejected
+    sample counts as 1, "ciou" the sum of all intersections over that of all unions, "n_acc" the accuracy on samples
+    without an object. A region is what boxes cover, so the numbers are not those of masks; an answer that cannot be
+    parsed is no rejection. Only box_accuracy is not a percentage, but the mean reward (0 to 3). Metrics that apply to
+    no reply (n_acc without samples that have no object) are left out.
     """
     scores = [reply.scores for sample in samples for reply in sample.replies]
-    hits, wrong, missed = (sum(s[name] for s in scores) for name in list(detection)[:3])
+    hits, wrong, missed, both, either = (sum(s[name] for s in scores) for name in SUMMED)
     summary = {
         "f1": 200 * hits / max(1.0, 2 * hits + wrong + missed),
         "precision": 100 * hits / max(1.0, hits + wrong),
         "recall": 100 * hits / max(1.0, hits + missed),
     }
-    for name in list(detection)[3:]:
+    if either:
+        summary["ciou"] = 100 * both / either
+    for name in (name for name in detection if name not in SUMMED):
         known = [s[name] for s in scores if name in s]
         if known:
-            summary[name] = sum(known) / len(known) * (1 if name == "box_accuracy" else 100)
+            summary[COLUMNS.get(name, name)] = sum(known) / len(known) * (1 if name == "box_accuracy" else 100)
     return summary

@@ -1,6 +1,6 @@
 """ViSurf: GRPO for referring expressions with the ground truth as one more reply per group (arXiv 2510.10606)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
@@ -8,7 +8,14 @@ import mmpost as mp
 from mmpost.data.formats.grounding import Grounding
 from mmpost.data.readers.user_data import user_data
 from mmpost.data.worlds.digits.scenes import Scenes, answer_text
-from mmpost.rewards.box import REWARDS, detection, detection_summary, parse_answer
+from mmpost.rewards.box import (
+    REWARDS,
+    box_accuracy_inclusive,
+    detection,
+    detection_summary,
+    max_reward,
+    parse_answer,
+)
 from mmpost.tasks.bases.digits import boxes_with_short_thought
 
 
@@ -26,7 +33,10 @@ class ViSurf(mp.PolicyGradientTask):
     bench_scenes: int = Field(default=256, ge=0)
     """Synthetic scenes per bench."""
     prompt: str = "{question}"
-    """Prompt for your own data; {question} is replaced by the row's question."""
+    """Prompt for your own data; {question} is replaced by the row's question. What it asks for is up to you: of rows
+    without points, ask for boxes only (config=visurf_boxes)."""
+    inclusive_iou: bool = False
+    """Take coordinates for pixel indices in the IoU of `box_accuracy`, as released: sides are one pixel longer."""
     inject: bool = True
     """Add the truth to each group of rollouts."""
     smooth: bool = True
@@ -51,13 +61,15 @@ class ViSurf(mp.PolicyGradientTask):
                 gold=self.gold(),
             )
         if self.sft_fraction < 1:
-            score = mp.Score(rewards=REWARDS, zero_for_truth=() if self.think_for_truth else ("think_format",))
+            score = mp.Score(
+                rewards=self._rewards(REWARDS), zero_for_truth=() if self.think_for_truth else ("think_format",)
+            )
             truth = self.truth if self.inject else None
             yield self.rl_stage("rl", source, score, truth, self.smooth, 1 - self.sft_fraction, self.gold())
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
         sampling = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        scored = (mp.Generate(n=1, sampling=sampling), mp.Score(rewards=detection))
+        scored = (mp.Generate(n=1, sampling=sampling), mp.Score(rewards=self._rewards(detection)))
         rows = user_data(self.data, split, loss="last")
         question_types = {"target": self.target} if rows else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, t, self.bench_scenes, seed=5) for name, t in question_types.items()}
@@ -73,9 +85,12 @@ class ViSurf(mp.PolicyGradientTask):
 
     def gold(self) -> tuple[mp.Gold, ...]:
         """The label, which gets no reward for thinking, and the same with a thought."""
-        reward = 7.0 if self.think_for_truth else 6.0
-        label = mp.Gold(self.truth, reward, "label", origin="truth", is_parseable=readable)
-        return label, mp.Gold(boxes_with_short_thought, 7.0, "label with a thought", is_parseable=readable)
+        unpaid = 0.0 if self.think_for_truth else 1.0
+        label = mp.Gold(self.truth, lambda s: max_reward(s) - unpaid, "label", origin="truth", is_parseable=readable)
+        return label, mp.Gold(boxes_with_short_thought, max_reward, "label with a thought", is_parseable=readable)
+
+    def _rewards(self, rewards: Mapping[str, mp.Reward]) -> Mapping[str, mp.Reward]:
+        return {**rewards, "box_accuracy": box_accuracy_inclusive} if self.inclusive_iou else rewards
 
     def _source(self, split: mp.Split, question_types: tuple[str, ...], n: int, seed: int) -> mp.Source:
         rows = user_data(self.data, split, loss="last")

@@ -23,8 +23,8 @@ class RewardCheck:
     """Rewards of one type of reply: a gold reply, the empty reply, or junk."""
 
     name: str
-    declared: float | None = None
-    """The reward that the task declares for this gold reply, if any."""
+    declared: dict[str, float] = field(default_factory=dict)
+    """The reward that the task declares for this gold reply by sample uid, if any."""
     rewards: dict[str, float] = field(default_factory=dict)
     """Reward by sample uid."""
     without_truth: list[str] = field(default_factory=list)
@@ -61,8 +61,7 @@ def check_rewards(
     baselines = [_score_text(score, framed, name, text) for name, text in (("empty", ""), ("junk", JUNK))]
     golds = [_score_gold(score, framed, gold) for gold in stage.gold]
     rows = [
-        (c.name, number(len(c.rewards)), *_statistics(c), "" if c.declared is None else number(c.declared))
-        for c in (*golds, *baselines)
+        (c.name, number(len(c.rewards)), *_statistics(c), _range(c.declared.values())) for c in (*golds, *baselines)
     ]
     report.table("reply", "scored", "mean", "min", "max", "declared", rows=rows, right=(1, 2, 3, 4, 5))
     if user:
@@ -79,6 +78,11 @@ def _statistics(check: RewardCheck) -> tuple[str, str, str]:
     return number(sum(values) / len(values)), number(min(values)), number(max(values))
 
 
+def _range(values: Collection[float]) -> str:
+    """The value that all have, or the smallest and the largest."""
+    return " to ".join(dict.fromkeys(number(f(values)) for f in (min, max))) if values else ""
+
+
 def _score_text(score: Score, samples: Sequence[Sample], name: str, text: str) -> RewardCheck:
     check = RewardCheck(name)
     for sample in samples:
@@ -87,7 +91,7 @@ def _score_text(score: Score, samples: Sequence[Sample], name: str, text: str) -
 
 
 def _score_gold(score: Score, samples: Sequence[Sample], gold: Gold) -> RewardCheck:
-    check = RewardCheck(gold.name, gold.reward)
+    check = RewardCheck(gold.name)
     for sample in samples:
         text = gold_text(gold, sample)
         if text is None:
@@ -96,6 +100,8 @@ def _score_gold(score: Score, samples: Sequence[Sample], gold: Gold) -> RewardCh
             check.unparseable.append(sample.uid)
         else:
             _add(check, sample, _reward(score, sample, text, gold.origin))
+            if gold.reward is not None:
+                check.declared[sample.uid] = gold.reward(sample) if callable(gold.reward) else gold.reward
     return check
 
 
@@ -127,14 +133,15 @@ def _compare(check: RewardCheck, baselines: Sequence[RewardCheck], samples: Sequ
     errors = []
     for uid, reward in check.rewards.items():
         others = {b.name: b.rewards[uid] for b in baselines if uid in b.rewards}
-        if check.declared is not None and reward < check.declared - TOLERANCE:
-            errors.append(_message(check.name, uid, reward, f"the declared {number(check.declared)}", truth[uid]))
-        elif check.declared is None and others and reward <= max(others.values()):
+        declared = check.declared.get(uid)
+        if declared is not None and reward < declared - TOLERANCE:
+            errors.append(_message(check.name, uid, reward, f"the declared {number(declared)}", truth[uid]))
+        elif declared is None and others and reward <= max(others.values()):
             best = max(others, key=lambda name: others[name])
             expected = f"more than the {number(others[best])} of the {best} reply"
             errors.append(_message(check.name, uid, reward, expected, truth[uid]))
-        elif check.declared is not None and reward > check.declared + TOLERANCE:
-            report.warn(f"{uid}: {check.name} gets {number(reward)}, more than the declared {number(check.declared)}")
+        elif declared is not None and reward > declared + TOLERANCE:
+            report.warn(f"{uid}: {check.name} gets {number(reward)}, more than the declared {number(declared)}")
     report.error(*errors)
 
 

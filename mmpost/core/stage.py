@@ -21,8 +21,9 @@ class Gold:
 
     text: Callable[[Sample], str | None]
     """The reply, in the coordinate frame of the sample; None where the sample has no usable truth."""
-    reward: float | None = None
-    """The reward that every such reply must get; None: undeclared, so it must only beat empty and junk replies."""
+    reward: float | Callable[[Sample], float] | None = None
+    """The reward that every such reply must get, or what it is for a sample; None: undeclared, so it must only beat
+    empty and junk replies."""
     name: str = "gold"
     origin: Origin = "data"
     """The origin under which it is scored: some rewards treat an injected truth differently."""

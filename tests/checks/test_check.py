@@ -148,6 +148,23 @@ def test_gold_rejected_by_its_reward_is_an_error(data_folder: Path, tiny_folder:
     assert "gold.jsonl:1" not in out
 
 
+def test_rows_without_points_declare_what_they_can_earn(
+    data_folder: Path, tiny_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = '[{"bbox_2d": [10, 20, 40, 50], "mask": {"size": [84, 60], "counts": "PPYo0"}}]'
+    rows = [grounding_row("0.jpg", solution=bare), grounding_row("1.jpg"), grounding_row("2.jpg", solution="[]")]
+    write_rows(data_folder / "bare.jsonl", rows)
+    code, out = run(data_folder, tiny_folder, train="bare.jsonl")
+    assert code == 0, out
+    assert "label 3 5.33 4 6 4 to 6" in flat(out)
+    assert "label with a thought 3 6.33 5 7 5 to 7" in flat(out)
+    assert "point_2d" not in capsys.readouterr().err
+    write_rows(data_folder / "bare.jsonl", rows[:1])
+    code, out = run(data_folder, tiny_folder, 'task.prompt={question}, as "point_2d"', train="bare.jsonl")
+    assert code == 0, out
+    assert capsys.readouterr().err.count("bare.jsonl: the prompt asks for point_2d, which no row has") == 1
+
+
 def test_undeclared_gold_must_outscore_empty_and_random_replies(data_folder: Path, tiny_folder: str) -> None:
     file = write_rows(data_folder / "qa.jsonl", [{"image": "0.jpg", "problem": "how many?", "solution": "3"}])
     out = io.StringIO()

@@ -18,11 +18,14 @@ from mmpost.rewards.box import (
     answer_format,
     best_total,
     box_accuracy,
+    box_accuracy_inclusive,
     detection,
     detection_summary,
     iou,
+    max_reward,
     pair_scores,
     parse_answer,
+    region_areas,
 )
 from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
@@ -37,7 +40,7 @@ def reply(text: str, **extra: Any) -> Reply:
 def sample(*items: dict[str, Any], side: float = 840, frame: CoordinateFrame | None = None) -> Sample:
     truth = {
         "boxes": [i["bbox_2d"] for i in items],
-        "points": [i["point_2d"] for i in items],
+        "points": [i.get("point_2d") for i in items],
         "frame": [side, side],
     }
     return Sample("s", (), truth=truth, frame=frame)
@@ -135,7 +138,8 @@ def test_malformed_replies_score_without_raising(text: str) -> None:
     for s in (sample(A), sample(A, B), sample()):
         for name, f in {**REWARDS, **detection}.items():
             value = f(s, reply(text))
-            assert value is None or 0 <= value < 1000, name
+            limit = 840**2 if name in ("intersection", "union") else 1000
+            assert value is None or 0 <= value < limit, name
         assert box_accuracy(s, reply(text)) <= 1
 
 
@@ -151,6 +155,45 @@ def test_a_truth_of_the_wrong_type_is_named(truth: Any) -> None:
     assert marks(invalid, valid_reply) == []
 
 
+BARE_A, BARE_B = ({"bbox_2d": item["bbox_2d"]} for item in (A, B))
+
+
+@pytest.mark.parametrize(
+    ("items", "maximum"),
+    [
+        ((A, B), 7),
+        ((A,), 7),
+        ((BARE_A,), 5),
+        ((BARE_A, BARE_B), 5),
+        ((A, BARE_B), 6),
+        ((A, B, BARE_A), 19 / 3),
+        ((), 7),
+    ],
+)
+def test_without_points_their_part_of_the_reward_is_absent(items: tuple[dict[str, Any], ...], maximum: float) -> None:
+    """1 for the thought, 1 for no repetition; per object 1 for the form of the box and 2 for its place, and where the
+    row has a point 1 for its form and 1 for its place."""
+    s = sample(*items)
+    assert max_reward(s) == pytest.approx(maximum)
+    assert total(s, label_reply(*items)) == pytest.approx(maximum)
+    assert total(s, label_reply(*items, thought=None)) == pytest.approx(maximum - 1)
+    middles = [{"point_2d": [(i["bbox_2d"][j] + i["bbox_2d"][j + 2]) // 2 for j in (0, 1)], **i} for i in items]
+    assert total(s, label_reply(*middles)) == pytest.approx(maximum), "points that nobody asked for change nothing"
+    wrong = [{**i, "point_2d": "nowhere"} for i in items if "point_2d" not in i]
+    right = [i for i in items if "point_2d" in i]
+    assert total(s, label_reply(*right, *wrong)) == pytest.approx(maximum)
+
+
+def test_a_point_that_is_there_still_counts_beside_others_that_are_not() -> None:
+    s = sample(A, BARE_B)
+    no_points = label_reply(BARE_A, BARE_B)
+    assert answer_format(s, no_points) == 1
+    assert box_accuracy(s, no_points) == 2
+    assert detection["point_hit"](s, no_points) == 0
+    assert detection["point_hit"](s, label_reply(A, BARE_B)) == 1
+    assert detection["point_hit"](sample(BARE_A, BARE_B), label_reply(A, B)) is None
+
+
 def test_at_most_120_objects_count() -> None:
     objects = parse_answer(label_reply(*[A] * 200).text)
     assert len(objects or ()) == 120
@@ -163,6 +206,92 @@ def test_iou_continuous_and_inclusive() -> None:
     assert iou(a, b, inclusive=True)[0, 0] == pytest.approx(50 / 100)
     assert iou(a, np.array([[9.0, 0, 18, 9]]))[0, 0] == 0
     assert iou(np.zeros((1, 4)), np.zeros((1, 4)))[0, 0] == 0
+
+
+def test_the_released_reward_counts_pixels() -> None:
+    """IoU 10 * 4.5 / (10 * 9), not above 0.5, and with one pixel more 11 * 5.5 / (11 * 10)."""
+    s = sample({"bbox_2d": [0, 0, 10, 9], "point_2d": [5, 4]}, side=200)
+    r = label_reply({"bbox_2d": [0, 0, 10, 4.5], "point_2d": [50, 50]})
+    assert (box_accuracy(s, r), box_accuracy_inclusive(s, r)) == (1, 2)
+
+
+def pixels(boxes: np.ndarray, side: int) -> np.ndarray:
+    """The mask that boxes with whole coordinates paint."""
+    mask = np.zeros((side, side), bool)
+    for x1, y1, x2, y2 in boxes.astype(int):
+        mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def test_the_areas_of_regions_are_those_of_painted_masks() -> None:
+    rng = np.random.default_rng(0)
+    overlapping = 0
+    for _ in range(200):
+        a, b = (
+            np.sort(rng.integers(0, 12, (n, 2, 2)), axis=1).reshape(n, 4).astype(float) for n in rng.integers(0, 6, 2)
+        )
+        masks = pixels(a, 12), pixels(b, 12)
+        assert region_areas(a, b) == ((masks[0] & masks[1]).sum(), (masks[0] | masks[1]).sum())
+        overlapping += bool((masks[0] & masks[1]).any())
+    assert overlapping > 50
+    one, other = np.array([[1.5, 2, 4, 8]]), np.array([[2, 3.25, 9, 7]])
+    both, either = region_areas(one, other)
+    assert both / either == pytest.approx(iou(one, other)[0, 0])
+    assert region_areas(np.array([[5.0, 5, 1, 1], [np.nan, 0, 9, 9]]), np.zeros((0, 4))) == (0, 0)
+
+
+def scored(*cases: tuple[Sample, Reply]) -> list[Sample]:
+    samples = []
+    for s, r in cases:
+        values = {name: f(s, r) for name, f in detection.items()}
+        scores = {name: value for name, value in values.items() if value is not None}
+        samples.append(Sample(s.uid, s.prompt, (reply(r.text, scores=scores),), s.truth))
+    return samples
+
+
+def box_of(width: float, height: float) -> dict[str, Any]:
+    return {"bbox_2d": [0, 0, width, height]}
+
+
+def test_giou_ciou_and_n_acc() -> None:
+    """Of the evaluation of gRefCOCO: intersection over union 90/100, a correct rejection, 40 pixels where there is
+    nothing, and 60 missed ones: gIoU (0.9 + 1 + 0 + 0) / 4, cIoU 90 / (100 + 0 + 40 + 60)."""
+    cases = [
+        (sample(box_of(10, 10)), label_reply(box_of(10, 9))),
+        (sample(), label_reply()),
+        (sample(), label_reply(box_of(10, 4))),
+        (sample(box_of(10, 6)), label_reply()),
+    ]
+    summary = detection_summary(scored(*cases))
+    assert summary["giou"] == pytest.approx(47.5)
+    assert summary["ciou"] == pytest.approx(45)
+    assert summary["n_acc"] == pytest.approx(50)
+    only_targets = detection_summary(scored(cases[0], (sample(box_of(10, 5)), label_reply(box_of(1, 5)))))
+    assert only_targets["giou"] == pytest.approx(100 * (0.9 + 0.1) / 2)
+    assert only_targets["ciou"] == pytest.approx(100 * 95 / 150)
+    assert "n_acc" not in only_targets
+    only_rejected = detection_summary(scored(cases[1]))
+    assert (only_rejected["giou"], only_rejected["n_acc"]) == (100, 100)
+    assert "ciou" not in only_rejected
+
+
+def test_what_counts_as_a_rejection() -> None:
+    """An answer that cannot be parsed is none, unlike in the released evaluation, nor is one without a usable box."""
+    for r in (reply("?"), label_reply({"bbox_2d": "none"}), label_reply(A, thought=None)):
+        assert detection["region_iou"](sample(), r) == 0
+    missed = reply("?")
+    assert detection["region_iou"](sample(A), missed) == 0
+    assert (detection["intersection"](sample(A), missed), detection["union"](sample(A), missed)) == (0, 1600)
+
+
+def test_regions_are_unions_of_boxes_within_the_image_in_the_pixels_of_the_truth() -> None:
+    twice = label_reply(A, A, {"bbox_2d": [30, 20, 50, 60]})
+    assert detection["region_iou"](sample(A), twice) == 1
+    beyond = label_reply({"bbox_2d": [800, 800, 900, 2000]})
+    assert detection["union"](sample(), beyond) == 40**2
+    half = {"bbox_2d": [5, 10, 25, 30]}
+    s = sample(A, frame=CoordinateFrame(420, 420))
+    assert detection["intersection"](s, label_reply(half)) == detection["union"](s, label_reply(half)) == 40 * 40
 
 
 def test_matching_is_the_best_of_all_pairings() -> None:
@@ -183,19 +312,14 @@ def test_summary_counts_boxes_over_all_replies() -> None:
         (sample(), label_reply(B)),
         (sample(B), reply("?")),
     ]
-    scored = []
-    for s, r in cases:
-        values = {name: f(s, r) for name, f in detection.items()}
-        scores = {name: value for name, value in values.items() if value is not None}
-        scored.append(Sample(s.uid, s.prompt, (reply(r.text, scores=scores),), s.truth))
-    summary = detection_summary(scored)  # 2 found, 1 wrong, 2 missed
+    summary = detection_summary(scored(*cases))  # 2 found, 1 wrong, 2 missed
     assert summary["f1"] == pytest.approx(100 * 4 / 7)
     assert summary["precision"] == pytest.approx(200 / 3)
     assert summary["recall"] == pytest.approx(50)
-    assert summary["rejection"] == 0
+    assert summary["n_acc"] == 0
     assert summary["parse_failure"] == 25
     assert summary["point_hit"] == pytest.approx(50)
-    assert "rejection" not in detection_summary(scored[:2])
+    assert "n_acc" not in detection_summary(scored(*cases[:2]))
 
 
 def test_thousands_of_replies_a_second() -> None:

@@ -146,16 +146,15 @@ def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, 
     """Format the truth as a reply, with coordinates rounded to units of `frame` (default: the frame of the truth).
 
     Without a thought it is the bare answer: labels contain no reasoning, so they earn no reward for the think format.
+    An object whose point is None gets none.
     """
     source = CoordinateFrame(*truth["frame"])
     target = frame or source
     pairs = zip(truth["boxes"], truth["points"], strict=True)
+    objects = [{"bbox_2d": box} if point is None else {"bbox_2d": box, "point_2d": point} for box, point in pairs]
     items = [
-        {
-            "bbox_2d": [round(v) for v in source.convert(target, box)],
-            "point_2d": [round(v) for v in source.convert(target, point)],
-        }
-        for box, point in pairs
+        {name: [round(v) for v in source.convert(target, numbers)] for name, numbers in item.items()}
+        for item in objects
     ]
     answer = f"<answer>{json.dumps(items)}</answer>"
     return answer if thought is None else f"<think>{thought}</think>{answer}"
