@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmpost.core.annotations import Mark, register
 from mmpost.errors import DataError
-from mmpost.rewards.text import answer, non_repeat, think_format
+from mmpost.rewards.text import answer, non_repeat, think_format, thinks
 from mmpost.types import CoordinateFrame, Reply, Reward, Sample
 
 MAX_OBJECTS = 120
@@ -256,6 +256,7 @@ detection: Mapping[str, Reward] = {
     "rejection": rejection,
     "parse_failure": parse_failure,
     "think_format": think_format,
+    "thinks": thinks,
     "box_accuracy": box_accuracy,
 }
 """The metrics of an evaluation, reply by reply; `detection_summary` aggregates them."""
