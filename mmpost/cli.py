@@ -58,14 +58,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 on an error that has a message, 130 on Ctrl-C."""
+    """Run one command; 0 on success, 1 on an error that has a message, 130 on Ctrl-C.
+
+    With MMPOST_TRACEBACK set, errors are raised.
+    """
     parsed = parser().parse_args(argv)
     try:
         return _run(parsed.command, parsed.arguments)
-    except MmpostError as e:
-        if os.environ.get("MMPOST_TRACEBACK"):
+    except (MmpostError, OSError) as e:
+        if os.environ.get("MMPOST_TRACEBACK") or (isinstance(e, OSError) and e.filename is None):
             raise
-        print(f"mmpost: {visible(fitted(str(e)))}", file=sys.stderr)
+        text = str(e) if isinstance(e, MmpostError) else f"{e.filename}: {e.strerror}; correct the path or its rights"
+        print(f"mmpost: {visible(fitted(text))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mmpost: stopped", file=sys.stderr)

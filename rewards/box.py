@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmpost.core.annotations import Mark, register
 from mmpost.errors import DataError
-from mmpost.rewards.text import answer, non_repeat, think_format
+from mmpost.rewards.text import answer, non_repeat, think_format, thinks
 from mmpost.types import CoordinateFrame, Reply, Reward, Sample
 
 MAX_OBJECTS = 120
@@ -326,6 +326,7 @@ detection: Mapping[str, Reward] = {
     "region_iou": region_iou,
     "parse_failure": parse_failure,
     "think_format": think_format,
+    "thinks": thinks,
     "box_accuracy": box_accuracy,
 }
 """The metrics of an evaluation, reply by reply; `detection_summary` aggregates them."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from mmpost.core.means import mean_by
 from mmpost.rewards.expression import equivalent
-from mmpost.rewards.text import answer, answer_or_text, between, is_tagged
+from mmpost.rewards.text import answer, answer_or_text, between, is_tagged, thinks
 from mmpost.types import Reply, Sample
 
 _BLOCK = r"<answer>(?:(?!</?answer>).)*</answer>"
@@ -63,8 +63,9 @@ def answer_format(sample: Sample, reply: Reply) -> float:
 
 
 def think_answer_format(sample: Sample, reply: Reply) -> float:
-    """1 if the reply is <think>...</think><answer>...</answer>, each once and nothing else, else 0."""
-    return float(_THINK_FORMAT.fullmatch(reply.text) is not None)
+    """1 if the reply is <think>...</think><answer>...</answer>, each once and nothing else, with a thought that is not
+    empty, else 0."""
+    return thinks(sample, reply) * (_THINK_FORMAT.fullmatch(reply.text) is not None)
 
 
 def released_format(sample: Sample, reply: Reply) -> float:
@@ -73,7 +74,8 @@ def released_format(sample: Sample, reply: Reply) -> float:
 
 
 def released_think_format(sample: Sample, reply: Reply) -> float:
-    """R1-AQA's code for prompts that ask for a thought: `think_answer_format` with the same loophole."""
+    """R1-AQA's code for prompts that ask for a thought: `think_answer_format` with the same loophole, and for an
+    empty thought too."""
     return float(is_tagged(reply.text, "think", "answer"))
 
 

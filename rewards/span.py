@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from mmpost.config.settings import Settings
 from mmpost.core.annotations import Mark, register
 from mmpost.core.means import mean_by
-from mmpost.rewards.text import answer
+from mmpost.rewards.text import answer, thinks
 from mmpost.types import Reply, Reward, Sample
 
 Span = tuple[float, float]
@@ -92,7 +92,7 @@ def tiop(span: Sequence[float], gold: Sequence[float]) -> float:
 
 
 def _format(sample: Sample, reply: Reply, number: str) -> float:
-    """1 if the whole reply is a thought and then an answer in the form of its question type."""
+    """1 if the whole reply is think tags and then an answer in the form of its question type."""
     if not reply.text.endswith("</answer>"):
         return 0.0  # the pattern would find that out anew for each "</think><answer>"
     time = rf'"start_time"\s*:\s*"(?:{number})"\s*,\s*"end_time"\s*:\s*"(?:{number})"\s*'
@@ -106,11 +106,11 @@ def _format(sample: Sample, reply: Reply, number: str) -> float:
 
 def span_format(sample: Sample, reply: Reply) -> float:
     """1 if the reply is a thought and then an answer, which for spans is JSON with quoted times and ordered keys."""
-    return _format(sample, reply, _DECIMAL)
+    return _format(sample, reply, _DECIMAL) * thinks(sample, reply)
 
 
 def released_format(sample: Sample, reply: Reply) -> float:
-    """`span_format` of the released code, where "1.2.3" passes for a time."""
+    """`span_format` of the released code, where "1.2.3" passes for a time, and an empty thought for a thought."""
     return _format(sample, reply, _RELEASED)
 
 
@@ -238,6 +238,7 @@ measures: Mapping[str, Reward] = {
     "iop": iop,
     "length": relative_length,
     "format": span_format,
+    "thinks": thinks,
     "unread": parse_failure,
 }
 """The metrics of an evaluation, reply by reply; `span_summary` aggregates them."""
@@ -251,13 +252,14 @@ def span_summary(samples: Sequence[Sample]) -> dict[str, float]:
 
     score: mean of answer accuracy (QA), IoU (grounding) or the average of both (grounded QA). accuracy; miou; r@0.3,
     r@0.5, r@0.7: fraction with at least that IoU; miop; acc_gqa: correct answers with IoP >= 0.5; length: mean
-    `relative_length`; format; unread. By question type: qa_accuracy, grounded_accuracy, grounding_miou, grounded_miou.
+    `relative_length`; format; thinks; unread. By question type: qa_accuracy, grounded_accuracy, grounding_miou,
+    grounded_miou.
     """
     rows = [(question_type(sample), reply.scores) for sample in samples for reply in sample.replies]
     pairs: list[tuple[str, float]] = []
     for question, scores in rows:
         terms = [scores[name] for name in ("right", "iou") if name in scores]
-        values = {"score": sum(terms) / len(terms), "format": scores["format"], "unread": scores["unread"]}
+        values = {"score": sum(terms) / len(terms)} | {name: scores[name] for name in ("format", "thinks", "unread")}
         if "right" in scores:
             values |= {"accuracy": scores["right"], f"{question}_accuracy": scores["right"]}
         if "iou" in scores:

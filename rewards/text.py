@@ -51,14 +51,24 @@ def answer_or_text(text: str) -> str:
     return (text if tagged is None else tagged).strip()
 
 
+def thinks(sample: Sample, reply: Reply) -> float:
+    """1 if the first think tags hold more than white space, else 0."""
+    return float(bool((between(reply.text, "<think>", "</think>") or "").strip()))
+
+
 def think_format(sample: Sample, reply: Reply) -> float:
-    """1 if the reply is <think>...</think><answer>...</answer> and nothing else, else 0."""
-    return float(is_tagged(reply.text, "think", "answer"))
+    """1 if the reply is <think>...</think><answer>...</answer> and nothing else, and the thought is not empty, else 0.
+
+    With empty tags paid as in released code, a policy that is shown labels without reasoning stops thinking: the empty
+    thought is the shortest reply in the format.
+    """
+    return thinks(sample, reply) * is_tagged(reply.text, "think", "answer")
 
 
 def caption_format(sample: Sample, reply: Reply) -> float:
-    """1 if the reply is summary, caption, think and answer tags in this order and nothing else; otherwise 0."""
-    return float(is_tagged(reply.text, "summary", "caption", "think", "answer"))
+    """1 if the reply is summary, caption, think and answer tags in this order and nothing else, with a thought that is
+    not empty; otherwise 0."""
+    return thinks(sample, reply) * is_tagged(reply.text, "summary", "caption", "think", "answer")
 
 
 def reasoning_steps(sample: Sample, reply: Reply) -> float:

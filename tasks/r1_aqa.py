@@ -13,8 +13,9 @@ from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.blanked import Blanked
 from mmpost.data.worlds.sounds import Sounds
 from mmpost.rewards import choice
-from mmpost.rewards.text import answer
+from mmpost.rewards.text import answer, thinks
 from mmpost.transforms.advantage import GlobalWhiten
+from mmpost.transforms.generate import answer_with_short_thought
 
 
 class R1Aqa(mp.PolicyGradientTask):
@@ -81,7 +82,9 @@ class R1Aqa(mp.PolicyGradientTask):
             sources["old"] = self._source(split, self.old, self.bench_clips, seed=5)
         greedy = mp.Generate(n=1, sampling=mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0))
         official = {"mmau": choice.mmau, "mmau_answer": choice.mmau_answer, "mmau_strict": choice.mmau_strict}
-        scored = (greedy, mp.Score(rewards={**self.rewards(), **(official if isinstance(target, Choices) else {})}))
+        metrics = {"thinks": thinks} if self.prompt == "think" else {}
+        metrics |= official if isinstance(target, Choices) else {}
+        scored = (greedy, mp.Score(rewards={**self.rewards(), **metrics}))
         return [mp.Bench(name, source, scored, choice.choice_summary) for name, source in sources.items()]
 
     def rewards(self) -> Mapping[str, mp.Reward]:
@@ -95,17 +98,23 @@ class R1Aqa(mp.PolicyGradientTask):
         return {"accuracy": accuracy} | ({} if plain else {"format": form})
 
     def reply(self, sample: mp.Sample) -> str:
-        """The correct option in the format of the prompt, after the sample's thought if it asks for one."""
+        """The correct option in the format of the prompt, after the sample's thought if it asks for one and has one."""
         if self.prompt == "plain":
             return str(sample.truth)
-        thought = f"<think>{sample.meta.get('thought', '')}</think>" if self.prompt == "think" else ""
-        return f"{thought}<answer>{sample.truth}</answer>"
+        thought = sample.meta.get("thought") if self.prompt == "think" else None
+        answer_text = f"<answer>{sample.truth}</answer>"
+        return f"<think>{thought}</think>{answer_text}" if thought else answer_text
 
     def gold(self) -> tuple[mp.Gold, ...]:
         """The correct reply, and its reward."""
         if self.prompt == "plain":
             return (mp.Gold(self.reply, 1.0),)
-        return (mp.Gold(self.reply, 2.0, is_parseable=lambda text: answer(text) is not None),)
+
+        def best(sample: mp.Sample) -> str:
+            lacks_thought = self.prompt == "think" and not sample.meta.get("thought")
+            return answer_with_short_thought(sample) if lacks_thought else self.reply(sample)
+
+        return (mp.Gold(best, 2.0, is_parseable=lambda text: answer(text) is not None),)
 
     def template(self) -> str:
         """The prompt template, with placeholders for the question and the options."""

@@ -19,7 +19,7 @@ from mmpost.data.worlds.shapes.transformation import Transformation
 from mmpost.rewards import calls
 from mmpost.rewards.discrete import discrete_value
 from mmpost.rewards.numeric import math_tolerance
-from mmpost.rewards.text import answer, reasoning_steps, think_format
+from mmpost.rewards.text import answer, reasoning_steps, think_format, thinks
 from mmpost.tasks.bases.shapes import by_kind, known
 from mmpost.transforms.generate import answer_with_short_thought
 
@@ -124,7 +124,7 @@ class ReasonRFT(mp.PolicyGradientTask):
             sources["id"] = self._synthetic(split, self.bench_problems, seed=5)
         if split == "test":
             sources |= self._shifted(split, builtin=rows is None)
-        metrics = {**METRICS[self.family], "think_format": think_format}
+        metrics = {**METRICS[self.family], "think_format": think_format, "thinks": thinks}
         benches = [self._bench(name, source, metrics, percent) for name, source in sources.items()]
         if rows is None:
             base_skills = known(split, self.bench_problems, seed=6)

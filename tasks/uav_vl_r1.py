@@ -12,7 +12,7 @@ from mmpost.data.readers.user_data import user_data
 from mmpost.data.sources.curriculum import Curriculum, with_replay
 from mmpost.data.sources.tiles import Tiled, Tiles
 from mmpost.data.worlds.aerial.questions import TYPES, Aerial
-from mmpost.rewards.text import answer, think_format
+from mmpost.rewards.text import answer, think_format, thinks
 from mmpost.rewards.vqa import Rule, no_answer, short_answer
 
 SFT = "sft"
@@ -80,7 +80,8 @@ class UavVlR1(mp.PolicyGradientTask):
     def benches(self, split: mp.Split) -> list[mp.Bench]:
         source = self._tiled(self._pool(split, self.bench_scenes, seed=5))
         sampling = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=0)
-        score = mp.Score(rewards={**self._score().rewards, "no_answer": no_answer}, weights={"no_answer": 0.0})
+        rewards = {**self._score().rewards, "thinks": thinks, "no_answer": no_answer}
+        score = mp.Score(rewards=rewards, weights={"thinks": 0.0, "no_answer": 0.0})
         return [mp.Bench("questions", source, (mp.DropReplies(), mp.Generate(n=1, sampling=sampling), score), by_stage)]
 
     def accuracy(self, sample: mp.Sample, reply: mp.Reply) -> float | None:
@@ -124,14 +125,14 @@ def answered(text: str) -> bool:
 
 
 def by_stage(samples: Sequence[mp.Sample]) -> dict[str, float]:
-    """In percent: accuracy, overall and by stage and question type; replies in the format, and without an answer."""
+    """In percent: accuracy, overall and by stage and question type; format; thinks; replies without an answer."""
     replies = [(sample, reply.scores) for sample in samples for reply in sample.replies]
     return mean_by(
         [
             *(("accuracy", scores["accuracy"]) for _, scores in replies),
             *((f"stage/{sample.meta['stage']}", scores["accuracy"]) for sample, scores in replies),
             *((f"type/{sample.meta['task']}", scores["accuracy"]) for sample, scores in replies),
-            *((name, scores[name]) for name in ("format", "no_answer") for _, scores in replies),
+            *((name, scores[name]) for name in ("format", "thinks", "no_answer") for _, scores in replies),
         ],
         scale=100,
     )

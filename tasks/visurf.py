@@ -1,8 +1,9 @@
 """ViSurf: GRPO for referring expressions with the ground truth as one more reply per group (arXiv 2510.10606)."""
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import mmpost as mp
 from mmpost.data.formats.grounding import Grounding
@@ -41,8 +42,10 @@ class ViSurf(mp.PolicyGradientTask):
     """Add the truth to each group of rollouts."""
     smooth: bool = True
     """Lower the truth's reward to the mean of the rollouts once one of them reaches it."""
+    label: Literal["bare", "thought"] = "bare"
+    """The truth as a reply: the answer alone, as annotators give it, or after a thought, the row's column `cot`."""
     think_for_truth: bool = False
-    """Give the truth the reward for the thinking format too."""
+    """With label=thought: give the truth the reward for the thinking format too."""
     aligned: bool = True
     """Format the truth like the model's own answers; false: JSON without spaces."""
     sft_fraction: float = Field(default=0.0, ge=0, le=1)
@@ -78,13 +81,25 @@ class ViSurf(mp.PolicyGradientTask):
             mp.Bench(name, source, scored, detection_summary, known.get(name, "")) for name, source in sources.items()
         ]
 
+    @model_validator(mode="after")
+    def _thought_to_reward(self) -> "ViSurf":
+        if self.think_for_truth and self.label == "bare":
+            raise ValueError("think_for_truth=true wants a label with a thought: set label=thought")
+        return self
+
     def truth(self, sample: mp.Sample) -> str:
-        """The label as a reply, in the model's frame and JSON style, without a thought."""
-        text = answer_text(sample.truth, sample.frame, thought="")
+        """The label as a reply, in the model's frame and JSON style.
+
+        Raises DataError with label=thought for a row without one.
+        """
+        if self.label == "thought" and not sample.meta.get("cot"):
+            raise mp.DataError(f"{sample.uid}: wanted a thought for label=thought, found no text in the column `cot`")
+        thought = str(sample.meta["cot"]) if self.label == "thought" else None
+        text = answer_text(sample.truth, sample.frame, thought)
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
     def gold(self) -> tuple[mp.Gold, ...]:
-        """The label, which gets no reward for thinking, and the same with a thought."""
+        """The label, which by default gets no reward for thinking, and the same with a thought."""
         unpaid = 0.0 if self.think_for_truth else 1.0
         label = mp.Gold(self.truth, lambda s: max_reward(s) - unpaid, "label", origin="truth", is_parseable=readable)
         return label, mp.Gold(boxes_with_short_thought, max_reward, "label with a thought", is_parseable=readable)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from mmpost.config import registry, renamed
 from mmpost.errors import ConfigError, DataError
@@ -35,6 +36,68 @@ BEFORE_FIRST_STEP = {
 
 LOCK = ".lock"
 """In a folder that a process writes to: the file whose OS lock it holds."""
+
+
+class PartLine(BaseModel):
+    """A part of a prompt or reply, in a file of replies."""
+
+    role: str
+    modality: str = Field(validation_alias=AliasChoices("modality", "kind"))
+    text: str = ""
+    media: str | None = None
+    """Path of the medium's preview, relative to the folder of the file."""
+    name: str = ""
+    sizes: dict[str, float] = {}
+    sketch: str = ""
+
+
+MarkLine = tuple[str, list[float], int, str]
+"""Shape, coordinates, index of the medium, label."""
+
+
+class ReplyLine(BaseModel):
+    """A line of samples/step-N.jsonl."""
+
+    uid: str
+    group: int
+    """Index of the prompt in its batch."""
+    prompt: list[PartLine]
+    truth: Any
+    origin: str
+    text: str
+    parts: list[PartLine]
+    """Media of the reply."""
+    token_ids: list[int] | None
+    pieces: list[str] | None = None
+    """The string of each token."""
+    scores: dict[str, float | None]
+    columns: dict[str, Any]
+    """One value, or one per token."""
+    marks: list[MarkLine] = []
+    truth_marks: list[MarkLine] = []
+    frame: tuple[float, float] | None = None
+
+
+class EvalLine(BaseModel):
+    """A line of eval/NAME.jsonl."""
+
+    bench: str
+    uid: str
+    reply: str
+    origin: str
+    scores: dict[str, float | None]
+    columns: dict[str, float]
+    truth: Any
+    meta: dict[str, Any]
+    frame: tuple[float, float] | None
+
+
+class MetricsLine(BaseModel, extra="allow"):
+    """A line of metrics.jsonl; all other entries are metrics."""
+
+    __pydantic_extra__: dict[str, float | str | None]
+    step: int
+    stage: str = ""
 
 
 def new_folder(out: str | None, name: str) -> Path:
@@ -105,7 +168,7 @@ def require_unused(folder: Path) -> None:
     if not names:
         return
     status = read_json(folder / "summary.json").get("status")
-    if status == "failed" and names <= BEFORE_FIRST_STEP and not read_lines(folder / "metrics.jsonl"):
+    if status == "failed" and names <= BEFORE_FIRST_STEP and not read_lines(folder / "metrics.jsonl", MetricsLine):
         print(f"mmpost: {folder} holds a run that failed before its first step; it is replaced", file=sys.stderr)
         for name in names:
             path = folder / name
@@ -124,29 +187,56 @@ def find(name: str) -> Path:
     return run
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a .jsonl file; none for a missing file. A last line that a kill cut off is ignored."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines[:-1] if line]
+def read_lines(path: Path, wanted: type[BaseModel]) -> list[dict[str, Any]]:
+    """The objects in a .jsonl file; none for a missing file. A last line that a kill cut off is ignored.
+
+    Raises DataError for a line without the fields of `wanted`.
+    """
+    objects = []
+    for number, line in enumerate(_text(path).split("\n")[:-1], start=1):
+        if not line:
+            continue
+        try:
+            objects.append(json.loads(line))
+            wanted.model_validate(objects[-1])
+        except (ValueError, RecursionError) as e:
+            first = e.errors()[0] if isinstance(e, ValidationError) else {"loc": (), "msg": e}
+            found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+            raise DataError(f"{path}:{number} is damaged ({found}); delete the line, or copy the run again") from e
+    return objects
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, under the names of today; none for a missing file."""
     names = renamed.tables()["metrics"]
     return [
-        {names.get(name, name): value for name, value in line.items()} for line in read_lines(run / "metrics.jsonl")
+        {names.get(name, name): value for name, value in line.items()}
+        for line in read_lines(run / "metrics.jsonl", MetricsLine)
     ]
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a .json file; empty for a missing file. Raises DataError for a damaged one."""
+    text = _text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as e:
+        content = json.loads(text) if path.exists() else {}
+    except (ValueError, RecursionError) as e:
         raise DataError(f"{path}: wanted JSON, found something else ({e}); delete it, or copy the run again") from e
     if not isinstance(content, dict):
         raise DataError(f"{path}: wanted an object, found {type(content).__name__}; delete it, or copy the run again")
     return content
+
+
+def _text(path: Path) -> str:
+    """The content of a text file; empty for a missing file. Raises DataError for a folder, a device, and bytes."""
+    if not path.exists():
+        return ""
+    if not path.is_file():
+        raise DataError(f"{path}: wanted a file, found a folder or device; delete it, or copy the run again")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path} cannot be read ({e}); delete it, or copy the run again") from e
 
 
 def write(path: Path, content: bytes) -> None:
@@ -168,7 +258,7 @@ def replies_of(run: Path) -> dict[int, Path]:
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of replies. Files of earlier versions call a part's `modality` its `kind`."""
-    lines = read_lines(path)
+    lines = read_lines(path, ReplyLine)
     for line in lines:
         for part in (*line["prompt"], *line["parts"]):
             if "kind" in part:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmpost.core.annotations import Mark, marks
-from mmpost.core.run_files import read_lines, write
+from mmpost.core.run_files import EvalLine, MetricsLine, read_lines, write
 from mmpost.listeners.base import Listener, Metrics
 from mmpost.types import CoordinateFrame, Part, Reply, Sample
 
@@ -35,7 +35,7 @@ class JsonlMetrics(Listener):
     def on_metrics(self, metrics: Metrics) -> None:
         assert self._path is not None, "on_start was not called"
         if self._file is None:
-            earlier = [line for line in read_lines(self._path) if line["step"] < int(metrics["step"])]
+            earlier = [line for line in read_lines(self._path, MetricsLine) if line["step"] < int(metrics["step"])]
             write(self._path, "".join(json.dumps(line) + "\n" for line in earlier).encode())
             self._file = self._path.open("a")
         self._file.write(json.dumps(finite(metrics), allow_nan=False) + "\n")
@@ -79,7 +79,7 @@ class EvalLog(Listener):
     def on_eval(self, name: str, bench: str, samples: Sequence[Sample]) -> None:
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{name}.jsonl"
-        others = [line for line in read_lines(path) if line["bench"] != bench]
+        others = [line for line in read_lines(path, EvalLine) if line["bench"] != bench]
         lines = [*others, *(eval_line(bench, sample, reply) for sample in samples for reply in sample.replies)]
         write(path, "".join(json.dumps(line, allow_nan=False, default=str) + "\n" for line in lines).encode())
 
@@ -102,7 +102,7 @@ def eval_line(bench: str, sample: Sample, reply: Reply) -> dict[str, Any]:
 def eval_samples(path: Path) -> dict[str, list[Sample]]:
     """The samples of each bench as metrics need them: uid, truth, meta, and replies with their scores."""
     benches: dict[str, dict[str, Sample]] = {}
-    for line in read_lines(path):
+    for line in read_lines(path, EvalLine):
         scores = {name: math.nan if value is None else value for name, value in line["scores"].items()}
         reply = Reply((Part("text", line["reply"], "assistant"),), line["origin"], None, scores, line["columns"])
         samples = benches.setdefault(line["bench"], {})

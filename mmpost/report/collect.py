@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.core.run_files import groups_of, read_json, read_lines, read_metrics, read_samples, replies_of
+from mmpost.core.run_files import EvalLine, groups_of, read_json, read_lines, read_metrics, read_samples, replies_of
 
 DIGITS = 5
 """Significant digits of numbers on the page."""
@@ -71,7 +71,7 @@ def maps(run: Path) -> list[dict[str, Any]]:
     for path in sorted((run / "eval").glob("*.jsonl")):
         benches: dict[str, list[Any]] = {}
         names = Table()
-        for line in read_lines(path):
+        for line in read_lines(path, EvalLine):
             x, y = (line["scores"].get(f"map/{axis}") for axis in "xy")
             if x is not None and y is not None:
                 truth = line["truth"] if isinstance(line["truth"], str) else json.dumps(line["truth"])

@@ -29,6 +29,7 @@ TEXTS = (
     "so. so. so. no",
     "First one, then two.",
     "<summary></summary><caption></caption><think></think><answer></answer>",
+    "<summary></summary><caption></caption><think>.</think><answer></answer>",
 )
 PROMPT = (Part("text", "what is it?"),)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mmpost.core.run_files import read_lines
+from mmpost.core.run_files import MetricsLine, read_lines
 from mmpost.errors import ConfigError
 from mmpost.listeners import (
     Curves,
@@ -73,7 +73,7 @@ def test_metrics_are_on_disk_after_each_step(tmp_path: Path) -> None:
     log = JsonlMetrics()
     log.on_start(tmp_path, {}, 2)
     log.on_metrics(step(1, loss=0.5))
-    assert read_lines(tmp_path / "metrics.jsonl") == [step(1, loss=0.5)]
+    assert read_lines(tmp_path / "metrics.jsonl", MetricsLine) == [step(1, loss=0.5)]
     log.on_end({})
 
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_replaces_repeated_steps(tmp_path: Path) -> None:
     log.on_metrics(step(3, loss=30.0))
     log.on_metrics(step(4, loss=40.0))
     log.on_end({})
-    assert [line["loss"] for line in read_lines(path)] == [1.0, 2.0, 30.0, 40.0]
+    assert [line["loss"] for line in read_lines(path, MetricsLine)] == [1.0, 2.0, 30.0, 40.0]
 
 
 @dataclass
@@ -291,7 +291,7 @@ def test_curves_show_only_logged_metrics(tmp_path: Path, drawn_curves: None) -> 
     image_bytes = (tmp_path / "curves.png").read_bytes()
     assert image_bytes.startswith(b"\x89PNG")
     assert len(image_bytes) > 10_000
-    curve_panels = panels(read_lines(tmp_path / "metrics.jsonl"))
+    curve_panels = panels(read_lines(tmp_path / "metrics.jsonl", MetricsLine))
     assert list(curve_panels) == ["reward", "reward components", "zero-variance groups", "loss", "time per step"]
     assert set(curve_panels["reward components"]) == {"iou", "format"}
     assert curve_panels["reward"]["reward/total"][0] == list(range(21, 41))

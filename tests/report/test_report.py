@@ -110,7 +110,8 @@ def test_coordinates_of_samples_become_maps(tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     scored = [{"map/x": 1.0, "map/y": 2.123456}, {"map/x": 3.0, "map/y": 4.0}, {"right": 1.0}]
     lines = [
-        {"bench": bench, "truth": truth, "reply": "a", "scores": scores}
+        {"bench": bench, "uid": "1", "origin": "policy", "truth": truth, "meta": {}, "frame": None}
+        | {"reply": "a", "scores": scores, "columns": {}}
         for bench, truth, scores in zip(("one", "one", "two"), ("a", ["b"], "a"), scored, strict=True)
     ]
     (tmp_path / "eval" / "after.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

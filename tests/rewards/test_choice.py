@@ -84,6 +84,7 @@ def test_comparison_is_case_sensitive_unless_disabled() -> None:
         ("<think>a</think><answer>b</answer><answer>c</answer>", 0, 1),
         ("<think>a</think><think>b</think><answer>c</answer>", 0, 1),
         ("<think>a</think><answer>b</answer> ", 0, 0),
+        ("<think> </think><answer>car</answer>", 0, 1),
     ],
 )
 def test_the_format_reward_with_think_tags(text: str, strict: float, released: float) -> None:

@@ -57,6 +57,11 @@ def test_advantages_of_the_group_example() -> None:
     assert advantages == pytest.approx([-1.1428, -0.3546, 0.2758, 1.2216], abs=1e-4)
 
 
+def test_only_the_released_format_accepts_an_empty_thought() -> None:
+    empty = make_reply(span_answer("1", "15").replace("hm", " "))
+    assert (span.span_format(GROUNDING, empty), span.released_format(GROUNDING, empty)) == (0, 1)
+
+
 def test_only_the_released_format_accepts_numbers_with_two_points() -> None:
     reply = make_reply(span_answer("1.2.3", "15"))
     assert (

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mmpost.rewards.text import answer, answer_or_text, caption_format, non_repeat, reasoning_steps, think_format
+from mmpost.rewards.text import (
+    answer,
+    answer_or_text,
+    caption_format,
+    non_repeat,
+    reasoning_steps,
+    think_format,
+    thinks,
+)
 from mmpost.types import Part, Reply, Sample
 
 SAMPLE = Sample("s", ())
@@ -25,13 +33,32 @@ def reply(text: str) -> Reply:
         ("<think>a</think>then<answer>b</answer>", 0),
         ("<answer>b</answer><think>a</think>", 0),
         ("", 0),
-        ("<think></think><answer></answer>", 1),
+        ("<think>a</think><answer></answer>", 1),
+        ("<think></think><answer>b</answer>", 0),
+        ("<think> \n\t</think><answer>b</answer>", 0),
+        ("<think></think>a</think><answer>b</answer>", 0),
         ("<think>a</think>\n<answer>b</answer><answer>c</answer>", 1),
         ("<think>a</think><answer>b</answer>\n", 0),
     ],
 )
 def test_think_format(text: str, score: float) -> None:
     assert think_format(SAMPLE, reply(text)) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("<think>a</think>", 1),
+        ("so <think>\n a</think><answer>", 1),
+        ("<think>a", 0),
+        ("a</think>", 0),
+        ("<think></think><think>a</think>", 0),
+        ("<think>\u00a0</think>", 0),
+        ("", 0),
+    ],
+)
+def test_thinks(text: str, score: float) -> None:
+    assert thinks(SAMPLE, reply(text)) == score
 
 
 @pytest.mark.parametrize(
@@ -56,6 +83,7 @@ def test_caption_format() -> None:
     good = "<summary>a</summary>\n<caption>b</caption><think>c</think><answer>d</answer>"
     assert caption_format(SAMPLE, reply(good)) == 1
     assert caption_format(SAMPLE, reply(good.replace("caption", "summary"))) == 0
+    assert caption_format(SAMPLE, reply(good.replace("<think>c", "<think>"))) == 0
     assert caption_format(SAMPLE, reply("<think>c</think><answer>d</answer>")) == 0
 
 

@@ -72,7 +72,7 @@ def test_finished_runs_are_reused_and_their_scores_land_in_the_right_entries(fol
     planted |= {("sft-joint-0", "first"): 0, ("sft-joint-0", "second"): 2, ("sft-joint-0", "old"): 3}
     for name, path in cell_folders(folder).items():
         file = path / "eval" / "after.jsonl"
-        lines = run_files.read_lines(file)
+        lines = run_files.read_lines(file, run_files.EvalLine)
         for line in lines:
             x = planted[name, line["bench"].partition("/")[0]]
             line["scores"] |= dict(zip(list(line["scores"])[:3], (1.0, float(x), 0.0), strict=True))

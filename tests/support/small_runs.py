@@ -58,7 +58,7 @@ def same_weights(a: Path, b: Path) -> bool:
 
 def lines(run: Path) -> list[dict[str, Any]]:
     """The logged metrics of each step."""
-    return run_files.read_lines(run / "metrics.jsonl")
+    return run_files.read_lines(run / "metrics.jsonl", run_files.MetricsLine)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

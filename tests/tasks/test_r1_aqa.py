@@ -51,6 +51,12 @@ def test_the_three_prompts_build_on_each_other() -> None:
     assert str(sample.meta["choices"]) in sample.prompt[1].value
 
 
+def test_a_row_without_thought_is_labelled_bare_and_its_gold_reply_has_one() -> None:
+    task, row = R1Aqa(prompt="think"), Sample("a", (), truth="dog")
+    (gold,) = task.gold()
+    assert (task.reply(row), gold.text(row)) == ("<answer>dog</answer>", "<think>look</think><answer>dog</answer>")
+
+
 def test_strict_and_released_rewards_differ() -> None:
     strict, released = R1Aqa(), R1Aqa(reward="released")
     assert reward_scores(strict, "dog") == {"accuracy": 0, "format": 0}

@@ -59,7 +59,8 @@ def test_a_correct_reply_earns_two_and_a_well_formed_one_earns_one(family: str, 
         (gold,) = built.gold()
         for sample in stage.source:
             assert total_reward(score, sample, str(gold.text(sample))) == gold.reward == 2
-            assert total_reward(score, sample, "<think></think><answer></answer>") == 1
+            assert total_reward(score, sample, "<think>.</think><answer></answer>") == 1
+            assert total_reward(score, sample, "<think></think><answer></answer>") == 0
             assert total_reward(score, sample, "nothing") == 0
 
 

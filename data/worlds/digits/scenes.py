@@ -132,6 +132,8 @@ def answer_item(digit: Digit) -> dict[str, list[int]]:
     return {"bbox_2d": digit.box, "point_2d": [int(x), int(y)]}
 
 
+SHORT_THOUGHT = "look"
+"""The thought of all scenes: it carries nothing of the answer, and not the question, whose words may be new."""
 EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
 """The example in the prompt, in exactly the format of the answers."""
 
@@ -145,8 +147,7 @@ def prompt_text(question: str) -> str:
 def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, thought: str | None = None) -> str:
     """Format the truth as a reply, with coordinates rounded to units of `frame` (default: the frame of the truth).
 
-    Without a thought it is the bare answer: labels contain no reasoning, so they earn no reward for the think format.
-    An object whose point is None gets none.
+    Without a thought it is the bare answer. An object whose point is None gets none.
     """
     source = CoordinateFrame(*truth["frame"])
     target = frame or source
@@ -212,7 +213,12 @@ class Scenes(GeneratedQuestions):
                 "points": [item["point_2d"] for item in items],
                 "frame": [self.size, self.size],
             },
-            meta={"kind": question_type, "question": scene.question, "digits": [d.value for d in scene.digits]},
+            meta={
+                "kind": question_type,
+                "question": scene.question,
+                "digits": [d.value for d in scene.digits],
+                "cot": SHORT_THOUGHT,
+            },
         )
 
     def scene(self, index: int) -> Scene:

@@ -248,6 +248,11 @@ class PromptEncoder:
         declared = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
         for eos in (declared, self.tokenizer.eos_token_id):
             end += [i for i in (eos if isinstance(eos, list) else [eos]) if i is not None and i not in end]
+        if wrong := [i for i in end if not isinstance(i, int) or not 0 <= i < len(self.tokenizer)]:
+            raise ConfigError(
+                f"wanted end-of-turn tokens of the vocabulary's {len(self.tokenizer)}, found {wrong}: correct "
+                "eos_token_id in the model's generation_config.json"
+            )
         if not end:
             raise ConfigError(
                 "the model has no end-of-turn token: set eos_token in its tokenizer_config.json, or eos_token_id in "

@@ -90,9 +90,9 @@ def test_a_prompt_that_asks_for_points_which_no_row_has_is_named(
 
 @pytest.mark.parametrize("think_for_truth", [False, True])
 def test_labels_hold_what_the_rows_hold_and_earn_what_is_declared(tmp_path: Path, think_for_truth: bool) -> None:
-    file = write(tmp_path, [WITH_POINT], [BARE], [WITH_POINT, BARE], [])
-    arguments = ["task=visurf", MODEL, f"task.think_for_truth={think_for_truth}".lower(), f"data.train={file}"]
-    task = make_task(run_config.load(arguments)[0])
+    file = write(tmp_path, [WITH_POINT], [BARE], [WITH_POINT, BARE], [], cot="the left one")
+    label_of_task = {"label": "thought", "think_for_truth": True} if think_for_truth else {}
+    task = make_task(run_config.load(["task=visurf", MODEL, {"task": label_of_task}, f"data.train={file}"])[0])
     (stage,) = task.stages()
     label, with_thought = stage.gold
     samples = list(stage.source)

@@ -1,0 +1,88 @@
+"""The label of ViSurf: bare or with a thought, and what the format reward pays for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.errors import DataError
+from mmpost.rewards.box import REWARDS, detection, detection_summary
+from mmpost.tasks.visurf import ViSurf
+from mmpost.types import Part, Reply, Sample
+
+SCENE = Scenes(n=1)[0]
+
+
+def rewards(text: str) -> dict[str, float]:
+    reply = Reply((Part("text", text, "assistant"),))
+    return {name: float(reward(SCENE, reply) or 0) for name, reward in REWARDS.items()}
+
+
+def test_the_bare_label_earns_everything_but_the_format_of_the_thought() -> None:
+    label = ViSurf().truth(SCENE)
+    assert label.startswith("<answer>[{")
+    assert rewards(label) == {"think_format": 0, "answer_format": 2, "box_accuracy": 3, "non_repeat": 1}
+
+
+def test_a_rollout_that_copies_the_label_earns_less_than_one_that_thinks() -> None:
+    """With an empty thought paid, a rollout that copies the label would have the maximum without thinking."""
+    label = ViSurf().truth(SCENE)
+    earned = [sum(rewards(thought + label).values()) for thought in ("", "<think></think>", "<think>left</think>")]
+    assert earned == [6, 6, 7]
+
+
+def test_a_label_with_a_thought_has_that_of_the_row() -> None:
+    task = ViSurf(label="thought")
+    assert task.truth(SCENE).startswith("<think>look</think><answer>[{")
+    own = Sample("a.jsonl:3", (), truth=SCENE.truth, meta={"cot": "the left one"})
+    assert task.truth(own).startswith("<think>the left one</think><answer>[{")
+    with pytest.raises(
+        DataError, match=r"^a\.jsonl:3: wanted a thought for label=thought, found no text in the column"
+    ):
+        task.truth(Sample("a.jsonl:3", (), truth=SCENE.truth, meta={}))
+
+
+@pytest.mark.parametrize(("settings", "reward"), [({}, 6), ({"label": "thought"}, 6), ({"think_for_truth": True}, 7)])
+def test_the_declared_reward_of_the_label(settings: dict[str, object], reward: float) -> None:
+    task = ViSurf.model_validate({"label": "thought", **settings} if "think_for_truth" in settings else settings)
+    gold, _ = task.gold()
+    unpaid = () if task.think_for_truth else ("think_format",)
+    assert callable(gold.reward)
+    earned = sum(v for k, v in rewards(str(gold.text(SCENE))).items() if k not in unpaid)
+    assert earned == gold.reward(SCENE) == reward
+
+
+def test_a_bare_label_has_no_thought_to_reward() -> None:
+    with pytest.raises(ValidationError, match="set label=thought"):
+        ViSurf(think_for_truth=True)
+
+
+def test_thinks_is_the_share_of_replies_with_a_thought() -> None:
+    texts = ("<think>left</think><answer>[]</answer>", "<think> </think><answer>[]</answer>", "<answer>[]</answer>", "")
+    scored = [
+        Reply((Part("text", text),), scores={k: v for k, f in detection.items() if (v := f(SCENE, reply)) is not None})
+        for text in texts
+        for reply in [Reply((Part("text", text),))]
+    ]
+    summary = detection_summary([Sample("a", (), tuple(scored), SCENE.truth)])
+    assert summary["thinks"] == summary["think_format"] == 25
+
+
+def test_a_row_without_thought_is_named_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmpost.cli import main
+
+    image = tmp_path / "a.png"
+    SCENE.prompt[0].value.open().save(image)
+    row = {"image": "a.png", "question": "the 3", "solution": [{"bbox_2d": [1, 2, 30, 40], "point_2d": [9, 9]}]}
+    rows = [{**row, "cot": "the left one"}, row]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = ["train", "task=visurf", "model=random-tiny", f"data.train={tmp_path / 'a.jsonl'}", "task.label=thought"]
+    small = ["steps=1", "task.prompts_per_step=2", "task.num_generations=2", "task.sampling.max_tokens=2"]
+    assert (
+        main([*command, *small, "task.prompt=find {question}", f"out={tmp_path / 'run'}", "log.tensorboard=false"]) == 1
+    )
+    assert "a.jsonl:2: wanted a thought for label=thought" in capsys.readouterr().err
