@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ class AdamUpdate(AdamWUpdate):
     """`torch.optim.Adam` (Kingma & Ba 2015, arXiv 1412.6980): weight decay is an L2 penalty, added to the gradient
     after clipping."""
 
-    optimizer_class: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
+    optimizer_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.Adam
 
 
 UPDATES: Mapping[str, type[AdamWUpdate]] = {"adamw": AdamWUpdate, "adam": AdamUpdate}

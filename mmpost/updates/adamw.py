@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +22,7 @@ class AdamWUpdate(Update):
     clipped over all parameters together.
     """
 
-    optimizer_class: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
+    optimizer_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.AdamW
     """The optimizer of torch; it must accept the arguments of AdamW."""
 
     def __init__(self, optim: OptimSettings) -> None:
@@ -50,7 +50,7 @@ class AdamWUpdate(Update):
                 }
                 for (part, decays), ps in groups.items()
             ],
-            lr=o.lr,  # type: ignore[call-arg]
+            lr=o.lr,
             betas=o.betas,
             eps=o.eps,
         )

@@ -160,9 +160,9 @@ def test_a_metric_that_is_not_measured_is_named() -> None:
 
 
 def test_the_names_of_optimizers() -> None:
-    optimizers = [type(make(type(named_update(OptimSettings(name=name))))[1]._optimizer) for name in ("adam", "adamw")]
-    assert optimizers == [torch.optim.Adam, torch.optim.AdamW]
     assert set(UPDATE_NAMES) == set(get_args(OptimSettings.model_fields["name"].annotation))
+    assert [type(named_update(OptimSettings(name=name))) for name in ("adam", "adamw")] == [AdamUpdate, AdamWUpdate]
+    assert (AdamUpdate.optimizer_class, AdamWUpdate.optimizer_class) == (torch.optim.Adam, torch.optim.AdamW)
 
 
 def test_a_non_finite_gradient_changes_no_weight() -> None:
