@@ -69,6 +69,11 @@ def test_resuming_is_bit_identical(step: int, finished_run: Path, tmp_path: Path
     assert metrics(run) == metrics(finished_run)
 
 
+def test_a_finished_run_that_ended_a_stage_early_is_not_resumed(finished_run: Path) -> None:
+    with pytest.raises(ConfigError, match="is at step 20 of 24; set steps=N for more"):
+        mmpost.train(resume=str(finished_run))
+
+
 def test_a_plateau_needs_evaluations(settings: dict[str, Any], tmp_path: Path) -> None:
     refused = (
         (
