@@ -1,7 +1,7 @@
 """AstroM3: contrastive pre-training on light curves, spectra and records of variable stars, then classification."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,11 +20,47 @@ from mmpost.metrics.embeddings import (
     OutlierScore,
     PcaProjection,
 )
+from mmpost.metrics.loss import ObjectiveLoss, mean_loss
 from mmpost.metrics.summaries import anomaly_detection, class_accuracy, neighbor_precision, retrieval_recall
 from mmpost.transforms.crop import Crop
 
 FITTED = 512
 """Maximum number of labeled, class-balanced training stars that evaluations of embeddings are fitted on."""
+
+EPOCH = 33
+"""Steps of an epoch of the published dataset, in batches of 512."""
+PUBLISHED: Mapping[str, Any] = {
+    "name": "adam",
+    "weight_decay_on": "all",
+    "warmup": 10 * EPOCH,
+    "warmup_start": 1e-5,
+    "warmup_interval": EPOCH,
+    "schedule": "plateau",
+    "plateau_patience": 3,
+    "early_stopping_patience": 6,
+}
+"""Optimizer settings of all released configurations; `eval.every` is an epoch."""
+PRETRAINING: Mapping[str, Any] = {
+    "lr": 3.921e-3,
+    "betas": (0.9262, 0.999),
+    "weight_decay": 4.670e-3,
+    "max_grad_norm": 45,
+    "plateau_factor": 0.1125,
+    "monitor": "-contrast/loss",
+}
+"""Those of pre-training (configs/config-clip-full.yaml of the release)."""
+CLASSIFIERS: Mapping[tuple[str, bool], tuple[float, float, float, float, float]] = {
+    ("light_curve", False): (2.925e-3, 0.9896, 4.707e-5, 5, 0.5055),
+    ("light_curve", True): (9.338e-4, 0.8348, 4.658e-4, 5, 0.3853),
+    ("spectrum", False): (3.970e-3, 0.7623, 1.580e-4, 5, 0.6019),
+    ("spectrum", True): (2.551e-3, 0.8721, 8.088e-5, 5, 0.6215),
+    ("record", False): (2.745e-3, 0.9220, 2.618e-4, 0, 0.3721),
+    ("record", True): (3.807e-3, 0.7596, 8.915e-5, 0, 0.3319),
+    ("all", False): (4.246e-3, 0.9150, 6.933e-5, 0, 0.1004),
+    ("all", True): (9.504e-3, 0.9456, 5.938e-5, 0, 0.1965),
+}
+"""lr, beta1, weight_decay, max_grad_norm and plateau_factor of the classifiers on all labels, by input and by whether
+they were pre-trained (configs/config-{photo,spectra,meta,all}-full[-clip].yaml of the release)."""
 
 
 class Astrom3(mp.Task):
@@ -79,22 +115,32 @@ class Astrom3(mp.Task):
         # Pre-training has the head too, since evaluations read it; before the head is trained, they are at chance.
         edits = (Standardize(everything), AddHead(len(CLASSES), self.modalities, pooling))
         if self.pretrain:
-            fraction = self.contrast_fraction
-            yield mp.Stage("contrast", everything, self.contrast, self.batch_size, crop, fraction=fraction, edits=edits)
+            yield mp.Stage(
+                "contrast",
+                everything,
+                self.contrast,
+                self.batch_size,
+                crop,
+                fraction=self.contrast_fraction,
+                edits=edits,
+                optim={**PUBLISHED, **PRETRAINING},
+            )
         size = min(self.class_batch_size, len(labelled))
-        classify = (
-            self.classify
-            if self.classify.modalities
-            else self.classify.model_copy(update={"modalities": self.modalities})
-        )
         fraction = 1 - self.contrast_fraction if self.pretrain else 1.0
-        yield mp.Stage("classify", labelled, classify, size, crop, fraction=fraction, edits=edits)
+        optim = classifier_optim(self.modalities, self.pretrain)
+        yield mp.Stage("classify", labelled, self._classify, size, crop, fraction=fraction, edits=edits, optim=optim)
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
-        source = self._source(split)
-        benches = [mp.Bench("class", source, (HeadClassifier(CLASSES, self.modalities),), class_accuracy)]
+        source, head = self._source(split), HeadClassifier(CLASSES, self.modalities)
         if split == "val":
+            loss = ObjectiveLoss(self._classify, self.class_batch_size)
+            benches = [mp.Bench("class", source, (head, loss), class_summary)]
+            if self.pretrain:
+                benches.append(
+                    mp.Bench("contrast", source, (ObjectiveLoss(self.contrast, self.batch_size),), mean_loss)
+                )
             return benches
+        benches = [mp.Bench("class", source, (head,), class_accuracy)]
         fit = self._labelled(FITTED)
         centroid = EmbeddingClassifier(fit, CLASSES, self.modalities)
         neighbors = NearestNeighbors(fit, CLASSES, self.modalities)
@@ -109,6 +155,12 @@ class Astrom3(mp.Task):
             outlier = OutlierScore(fit, CLASSES, self.modalities, ground_truth=("odd", "wrong"))
             benches.append(mp.Bench("unusual", anomalies, (outlier,), anomaly_detection))
         return benches
+
+    @property
+    def _classify(self) -> mp.Classify:
+        """The classification loss, of the samples that the classifier has an input for."""
+        modalities = self.classify.modalities or self.modalities
+        return self.classify.model_copy(update={"modalities": modalities})
 
     @property
     def _used_modalities(self) -> tuple[str, ...]:
@@ -148,3 +200,23 @@ class Astrom3(mp.Task):
         missing = self.missing if split == "train" else 0.0
         n = self.stars if split == "train" else self.bench_stars
         return Stars(split, n, self.data_seed, self._used_modalities, missing=missing)
+
+
+def classifier_optim(modalities: Sequence[str], pretrained: bool) -> dict[str, Any]:
+    """The published optimizer settings of the classifier on `modalities`; those on all three stand for those on two."""
+    name = modalities[0] if len(modalities) == 1 else "all"
+    lr, beta1, weight_decay, max_grad_norm, factor = CLASSIFIERS[name, pretrained]
+    return {
+        **PUBLISHED,
+        "lr": lr,
+        "betas": (beta1, 0.999),
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "plateau_factor": factor,
+        "monitor": "-class/loss",
+    }
+
+
+def class_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:
+    """Accuracy and balanced accuracy in percent, and the loss."""
+    return {**class_accuracy(samples), **mean_loss(samples)}

@@ -60,6 +60,8 @@ class CxrPreference(mp.PreferenceTask):
     """Parts of the model that are frozen during preference learning."""
     best_by: Literal["judge", "lc"] = "judge"
     """Metric that selects the best checkpoint: the judge's score, or the same divided by relative length (LC-GREEN)."""
+    best_decoding: Literal["greedy", "sampled"] = "greedy"
+    """Reports that select the best checkpoint: greedy ones, as CheXalign evaluates, or sampled like the candidates."""
     studies: int = Field(default=512, ge=1)
     """Synthetic training studies."""
     bench_studies: int = Field(default=256, ge=1)
@@ -80,9 +82,8 @@ class CxrPreference(mp.PreferenceTask):
 
     @property
     def best_metric(self) -> str:  # type: ignore[override]
-        """The metric of sampled reports that selects the best checkpoint: they are sampled as the candidates of pairs
-        are, and change more than greedy ones."""
-        return f"sampled/{self.best_by}"
+        """The metric of reports on val that selects the best checkpoint."""
+        return f"{'reports' if self.best_decoding == 'greedy' else 'sampled'}/{self.best_by}"
 
     def stages(self) -> Iterator[mp.Stage]:
         source, gold = self._source("train", self.studies, seed=0), (mp.Gold(reference),)

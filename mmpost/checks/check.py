@@ -45,6 +45,7 @@ def check(arguments: Sequence[str | Mapping[str, Any]], report: Report | None = 
         task = ConfiguredTask.load(config)
         stages = task.stages()
         reference.check(stages)
+        task.check_monitors(stages)
         _check(task, stages, sources_to_check(task, stages), report)
     return report.verdict()
 

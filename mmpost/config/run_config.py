@@ -62,6 +62,7 @@ OTHER_TRAINERS = {
     "warmup_ratio": "optim.warmup",
     "warmup_steps": "optim.warmup",
     "lr_scheduler_type": "optim.schedule",
+    "early_stopping_patience": "optim.early_stopping_patience",
     "epsilon": "task.policy.clip_low",
     "epsilon_high": "task.policy.clip_high",
     "lora_r": "model.lora.rank",

@@ -152,8 +152,10 @@ class ModelSettings(Settings):
 
 
 class OptimSettings(Settings):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    name: Literal["adamw", "adam"] = "adamw"
+    """Optimizer of torch. adamw: weight decay is decoupled; adam: it is an L2 penalty, part of the gradient."""
     lr: float = Field(default=1e-6, ge=0.0)
     """Peak learning rate."""
     betas: tuple[DecayRate, DecayRate] = (0.9, 0.999)
@@ -161,17 +163,38 @@ class OptimSettings(Settings):
     eps: float = Field(default=1e-8, ge=0.0)
     """Added to the denominator for numerical stability."""
     weight_decay: float = Field(default=0.01, ge=0.0)
-    """Decoupled weight decay, applied to matrices only (not to biases and norms)."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Decay of the learning rate after warm-up, from the peak to `min_lr_ratio` of it at the end of the stage."""
+    """Weight decay: decoupled with adamw, an L2 penalty with adam."""
+    weight_decay_on: Literal["matrices", "all"] = "matrices"
+    """Parameters with weight decay: matrices (not biases, norms and scalars), or all, as in torch without groups."""
+    schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    """Decay of the learning rate after warm-up: from the peak to `min_lr_ratio` of it at the end of the stage, or
+    (plateau) by `plateau_factor` when `monitor` has stopped improving, as torch's ReduceLROnPlateau does."""
     min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Final learning rate, as a fraction of the peak; has no effect with a constant schedule."""
+    """Final (plateau: lowest) learning rate, as a fraction of the peak; has no effect with a constant schedule."""
     warmup: float = Field(default=0.0, ge=0.0)
     """Linear warm-up, in steps; below 1, as a fraction of the stage's steps."""
+    warmup_start: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Learning rate at the start of warm-up, as a fraction of the peak; default: 1 / (warm-up steps + 1)."""
+    warmup_interval: int = Field(default=1, ge=1)
+    """Steps between two increases during warm-up: those of an epoch, for a warm-up by epochs."""
+    plateau_factor: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """With schedule=plateau: the factor by which the learning rate is reduced."""
+    plateau_patience: int = Field(default=10, ge=0)
+    """With schedule=plateau: evaluations in a row without an improvement that are tolerated before each reduction."""
+    monitor: str = ""
+    """Metric on val that schedule=plateau and early stopping follow: "bench/metric", or "-bench/metric" where lower is
+    better; default: the one that selects the best checkpoint. They hear of it every `eval.every` steps."""
+    early_stopping_patience: int = Field(default=0, ge=0)
+    """End the stage after this many evaluations in a row without an improvement of `monitor`; 0: never."""
     max_grad_norm: float = Field(default=1.0, ge=0.0)
     """Gradients are clipped to this norm, over all parameters together; 0: no clipping."""
     lr_multipliers: dict[str, NotNegative] = {}
     """Learning-rate factors by part of the model, e.g. {vision: 0.1}."""
+
+    @property
+    def follows_evaluations(self) -> bool:
+        """Whether the optimizer needs evaluations on val while it trains."""
+        return self.schedule == "plateau" or self.early_stopping_patience > 0
 
 
 class StageSettings(Settings):

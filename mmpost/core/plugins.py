@@ -78,6 +78,13 @@ class Context(Protocol):
         """Logits of the classification head; fp32 on the CPU. Zero columns for a model without a head."""
         ...
 
+    def loss(self, samples: Sequence[Sample], objective: Objective) -> float:
+        """The loss of an optimizer step on these samples of all ranks, without gradient and dropout.
+
+        Every rank must call it, even without samples.
+        """
+        ...
+
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         """A reply with the token ids of `text`, including the end of turn.
 
@@ -221,7 +228,7 @@ class Objective(Settings):
 
 
 class Update:
-    """An optimizer with its schedule: which parameters are updated, and how. It never sees data."""
+    """An optimizer with its schedule: which parameters are updated, and how. It never sees data, only metrics."""
 
     @abstractmethod
     def start(self, module: torch.nn.Module, parts: Mapping[str, Sequence[str]], steps: int) -> None:
@@ -236,6 +243,14 @@ class Update:
 
         Weights must stay unchanged where the gradient norm is not finite.
         """
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Hear the metrics ("bench/metric") of an evaluation on val, after the step that it followed."""
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the stage should end before its last step."""
+        return False
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

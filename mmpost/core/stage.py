@@ -77,7 +77,7 @@ class Stage:
     """Weight of this stage when the run's steps are divided among its stages."""
     edits: tuple[Edit, ...] = ()
     update: Update | None = None
-    """None: AdamW with the settings of `optim`."""
+    """None: the optimizer that `optim` names, by default AdamW."""
     optim: Mapping[str, Any] = field(default_factory=dict)
     """Changes to `optim` for this stage; the user's own settings take precedence."""
     gold: tuple[Gold, ...] = ()

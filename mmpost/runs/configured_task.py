@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmpost.config import registry, run_config
 from mmpost.config.run_config import RunConfig
+from mmpost.config.settings import OptimSettings
+from mmpost.errors import ConfigError
 from mmpost.methods.user_rewards import UserRewards
 from mmpost.selection.attach import apply_selection
 from mmpost.training.stage_checks import check_stages
@@ -36,6 +39,31 @@ class ConfiguredTask:
             stages = UserRewards.load(self.config.rewards).in_stages(stages)
         selected = apply_selection(stages, self.config.select, self.config.data, self.config.seed)
         return check_stages(list(selected))
+
+    def optim(self, stage: Stage) -> OptimSettings:
+        """The optimizer settings of a stage, with the metric that they follow."""
+        optim = run_config.stage_optim(self.config, stage.name, stage.optim)
+        return optim.model_copy(update={"monitor": optim.monitor or self.best_metric})
+
+    def check_monitors(self, stages: Sequence[Stage]) -> None:
+        """Raise ConfigError for a stage whose optimizer follows an evaluation that does not run."""
+        trained = [(stage, self.optim(stage)) for stage in stages if stage.objective and stage.update is None]
+        following = [(stage, optim) for stage, optim in trained if optim.follows_evaluations]
+        benches = [bench.name for bench in self.benches("val")] if following and self.config.eval.every else []
+        for stage, optim in following:
+            what = "schedule=plateau" if optim.schedule == "plateau" else "early_stopping_patience"
+            if not self.config.eval.every:
+                raise ConfigError(
+                    f"stage {stage.name!r}: optim.{what} follows evaluations on val, but eval.every=0 asks for none; "
+                    "set eval.every to the steps between them, or choose schedule=constant, linear or cosine and no "
+                    "early stopping"
+                )
+            if optim.monitor.removeprefix("-").partition("/")[0] not in benches:
+                raise ConfigError(
+                    f"stage {stage.name!r}: optim.{what} follows optim.monitor, which must be a metric of the "
+                    f"evaluations on val ({', '.join(f'{name}/...' for name in benches) or 'there are none'}), found "
+                    f"{optim.monitor!r}; set it"
+                )
 
     def benches(self, split: Split) -> list[Bench]:
         """The evaluations on `split`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmpost.config import parsing, run_config
+from mmpost.config import parsing
 from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
 from mmpost.core.run_files import write
@@ -30,7 +30,7 @@ from mmpost.training.logprob_cache import LogprobCache
 from mmpost.training.media_probe import measure_media_use
 from mmpost.training.trainer import Interrupted, LocalEngine, StopSignal
 from mmpost.types import Bench, GenerativeModel, Sample, Split, Stage, Update
-from mmpost.updates.adamw import AdamWUpdate
+from mmpost.updates.adam import named_update
 
 
 class Run:
@@ -45,6 +45,7 @@ class Run:
         # Before the model is loaded, which takes minutes, so that mistakes in data and settings are reported at once.
         task = task or ConfiguredTask.load(config)
         self.stages: list[Stage] = task.stages()
+        task.check_monitors(self.stages)
         # Adapters are applied to the base model first and then loaded; other checkpoints hold the whole model.
         full_weights = resumed_from is not None and not (resumed_from / "trainer" / checkpoint.ADAPTERS).exists()
         self.session = open_session(config, task, str(resumed_from) if full_weights else None)
@@ -113,8 +114,7 @@ class Run:
         torch.manual_seed(self.config.seed + distributed.rank())
 
     def _update(self, stage: Stage) -> Update:
-        optim = run_config.stage_optim(self.config, stage.name, stage.optim)
-        return stage.update or AdamWUpdate(optim)
+        return stage.update or named_update(self.task.optim(stage))
 
     def _run_stages(self) -> None:
         fractions = [(stage.name, self._fraction(stage)) for stage in self.stages]
@@ -173,8 +173,12 @@ class Run:
         state.pending = None
         engine = LocalEngine(self.model.module, state.update)
         steps = state.steps_per_stage[stage.name]
-        condition = trainer.StopCondition(steps, self.stop, self.config.max_zero_gradient_steps)
+        condition = trainer.StopCondition(
+            steps, self.stop, self.config.max_zero_gradient_steps, lambda: engine.update.should_stop
+        )
         trainer.train_stage(self.context, batcher, engine, state.progress, condition, partial(self._after_step, stage))
+        if engine.update.should_stop and state.progress.steps_done < steps:
+            self._print(f"\nmmpost: stage {stage.name} ends early, after {state.progress.steps_done} of {steps} steps")
 
     def _generate_dataset(self, stage: Stage, resumes: bool) -> None:
         """Run or resume a stage without objective."""
@@ -222,6 +226,8 @@ class Run:
             scores = self._evaluate("val", f"step-{step:06d}")
             line |= {f"eval/{name}": score["value"] for name, score in scores.items()}
             improved = self._improved(scores)
+            assert self.state.update is not None
+            self.state.update.observe({name: score["value"] for name, score in scores.items()})
         self.listeners.on_metrics(line)
         if log.samples_every and step % log.samples_every == 0:
             self.listeners.on_samples(step, [s for part in distributed.gather(list(samples)) for s in part])

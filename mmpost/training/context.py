@@ -14,9 +14,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpost.core import distributed
+from mmpost.core.columns import concatenate, on_device
+from mmpost.core.outputs import by_micro_batch, concatenated, detached_to, shared_scalars
 from mmpost.errors import ConfigError, DataError
 from mmpost.training.logprob_cache import LogprobCache
-from mmpost.types import EmbeddingModel, GenerativeModel, Model, Origin, Reply, Rollout, Sample, Sampling, Source
+from mmpost.types import (
+    Batch,
+    EmbeddingModel,
+    GenerativeModel,
+    Model,
+    Objective,
+    Origin,
+    Outputs,
+    Reply,
+    Rollout,
+    Sample,
+    Sampling,
+    Source,
+)
 
 
 class TrainingContext:
@@ -91,6 +106,18 @@ class TrainingContext:
                 assert logits is not None
                 rows.append(logits.cpu())
         return torch.cat(rows[1:] or rows)
+
+    def loss(self, samples: Sequence[Sample], objective: Objective) -> float:
+        is_whole, columns = objective.unit == "batch", objective.required_columns
+        with torch.no_grad():
+            plan = self.model.plan(samples, columns, "group" if is_whole else objective.unit)
+            parts = [(batch, self.model(batch, objective.required_outputs)) for batch in plan]
+            if is_whole:
+                return _loss_of_whole_step(objective, parts)
+            local = objective.counts(self.model.counts_batch(samples, columns)) if samples else {}
+            counts = {name: max(count, 1.0) for name, count in distributed.total(local).items()}
+            # Terms are divided by counts over all ranks, so the parts of the ranks add up.
+            return sum(distributed.gather(sum(float(objective(o, batch).total(counts)) for batch, o in parts)))
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         if not isinstance(self.model, GenerativeModel):
@@ -253,6 +280,20 @@ class TrainingContext:
                     before[name] = p.detach().clone()
                     p.copy_(weights[name])
         return before
+
+
+def _loss_of_whole_step(objective: Objective, parts: Sequence[tuple[Batch, Outputs]]) -> float:
+    """The loss of an objective with unit "batch" on the micro-batches of all ranks together; 0 without any."""
+    cpu = torch.device("cpu")
+    local = [(on_device(replace(batch, inputs=None), cpu), detached_to(o, cpu)) for batch, o in parts]
+    gathered = [pair for rank_parts in distributed.gather(local) for pair in rank_parts]
+    if not gathered:
+        return 0.0
+    batches, outputs = [batch for batch, _ in gathered], [o for _, o in gathered]
+    whole = concatenate(batches)
+    counts = {name: max(count, 1.0) for name, count in objective.counts(whole).items()}
+    joined = concatenated(by_micro_batch(outputs, batches), shared_scalars(outputs))
+    return float(objective(joined, whole).total(counts))
 
 
 def with_location(source: Source, index: int, text: str) -> str:

@@ -8,22 +8,19 @@ result is the exact gradient of the step, for the price of a second forward pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mmpost.core import distributed
 from mmpost.core.columns import concatenate, on_device, with_token_columns
-from mmpost.errors import TrainError
+from mmpost.core.outputs import Key, by_micro_batch, concatenated, detached_to, named_tensors, shared_scalars
 from mmpost.training.context import TrainingContext
 from mmpost.types import Batch, Engine, Objective, Outputs
 
 CPU = torch.device("cpu")
-
-Key = tuple[str, str]
-"""A field of Outputs, and the name of the tensor within it; empty for a field that is a tensor itself."""
 
 RandomState = tuple[Tensor, list[Tensor]]
 """States of torch's generators: of the CPU, and of each GPU."""
@@ -68,16 +65,16 @@ def backward_with_gradient_cache(
     """
     cached, logp = _first_pass(context, objective, plan, recorded_columns)
     by_rank = distributed.gather(
-        [(on_device(replace(c.batch, inputs=None), CPU), _detached_to(c.outputs, CPU)) for c in cached]
+        [(on_device(replace(c.batch, inputs=None), CPU), detached_to(c.outputs, CPU)) for c in cached]
     )
     leader = next((rank for rank, part in enumerate(by_rank) if part), None)
     if leader is None:
         return 0.0, logp
     device = cached[0].batch.sample_ids.device if cached else CPU
-    whole_step = [(on_device(b, device), _detached_to(o, device)) for part in by_rank for b, o in part]
+    whole_step = [(on_device(b, device), detached_to(o, device)) for part in by_rank for b, o in part]
     batches, outputs = [b for b, _ in whole_step], [o for _, o in whole_step]
     leaves, aux = _leaves(outputs, batches)
-    loss = objective(_concatenated(leaves, aux), concatenate(batches))
+    loss = objective(concatenated(leaves, aux), concatenate(batches))
     value = loss.total(counts)
     gradients, aux_gradients = _gradients(value, leaves, aux)
     first = sum(len(part) for part in by_rank[: distributed.rank()])
@@ -122,7 +119,7 @@ def _second_pass(
     with context.model.step([c.batch for c in cached]):
         for i, micro_batch in enumerate(cached):
             _set_random_state(micro_batch.random_state)
-            tensors = dict(_tensors(context.model(micro_batch.batch, objective.required_outputs, train=True)))
+            tensors = dict(named_tensors(context.model(micro_batch.batch, objective.required_outputs, train=True)))
             targets = {**gradients[i], **({("aux", name): g for name, g in aux_gradients.items()} if i == 0 else {})}
             # The gradient of sum(output * g) at the output is g: a scalar whose backward injects the cached gradients.
             sums = [
@@ -132,65 +129,16 @@ def _second_pass(
                 engine.backward(torch.stack(sums).sum())
 
 
-def _tensors(outputs: Outputs) -> Iterator[tuple[Key, Tensor]]:
-    for f in fields(outputs):
-        value = getattr(outputs, f.name)
-        if isinstance(value, Tensor):
-            yield (f.name, ""), value
-        elif value is not None:
-            yield from (((f.name, name), tensor) for name, tensor in value.items())
-
-
-def _detached_to(outputs: Outputs, device: torch.device) -> Outputs:
-    return _as_outputs({key: tensor.detach().to(device) for key, tensor in _tensors(outputs)})
-
-
-def _as_outputs(tensors: Mapping[Key, Tensor]) -> Outputs:
-    by_field: dict[str, dict[str, Tensor]] = {}
-    for (field, name), tensor in tensors.items():
-        by_field.setdefault(field, {})[name] = tensor
-    return Outputs(**{field: named.get("", named) for field, named in by_field.items()})  # type: ignore[arg-type]
-
-
 def _leaves(outputs: Sequence[Outputs], batches: Sequence[Batch]) -> tuple[dict[Key, list[Tensor]], dict[str, Tensor]]:
     """The leaves of the loss's graph, all with requires_grad.
 
     For each output one tensor per micro-batch, and the scalars of the model (`aux`) once. Raises TrainError where the
     scalars differ between micro-batches, such as an expert-balance loss: their gradient could not be counted once.
     """
-    tensors = [dict(_tensors(o)) for o in outputs]
-    leaves: dict[Key, list[Tensor]] = {}
-    for key in dict.fromkeys(k for named in tensors for k in named if k[0] != "aux"):
-        like = next(named[key] for named in tensors if key in named)
-        # Zeros stand in for the embeddings of a modality that a micro-batch lacks altogether.
-        pieces = [
-            named[key] if key in named else like.new_zeros(b.samples, *like.shape[1:])
-            for named, b in zip(tensors, batches, strict=True)
-        ]
-        leaves[key] = [piece.requires_grad_() for piece in pieces]
-    aux = {key[1]: tensor for key, tensor in tensors[0].items() if key[0] == "aux"}
-    for named in tensors[1:]:
-        other = {key[1]: tensor for key, tensor in named.items() if key[0] == "aux"}
-        differing = [
-            n for n in aux.keys() | other.keys() if n not in aux or n not in other or not _equal(aux[n], other[n])
-        ]
-        if differing:
-            raise TrainError(
-                "wanted scalars of the model (Outputs.aux) that are the same in every micro-batch, found different "
-                f"values of {sorted(differing)}: an objective of the whole batch cannot use them; choose an objective "
-                "of replies or groups"
-            )
-    return leaves, {name: tensor.clone().requires_grad_() for name, tensor in aux.items()}
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    # NaN equals NaN here: a loss that is not finite is reported as such later.
-    return torch.equal(a.nan_to_num(), b.nan_to_num())
-
-
-def _concatenated(leaves: Mapping[Key, Sequence[Tensor]], aux: Mapping[str, Tensor]) -> Outputs:
-    whole = {key: torch.cat(list(pieces)) for key, pieces in leaves.items()}
-    return _as_outputs({**whole, **{("aux", name): tensor for name, tensor in aux.items()}})
+    leaves = {
+        key: [piece.requires_grad_() for piece in pieces] for key, pieces in by_micro_batch(outputs, batches).items()
+    }
+    return leaves, {name: tensor.clone().requires_grad_() for name, tensor in shared_scalars(outputs).items()}
 
 
 def _gradients(

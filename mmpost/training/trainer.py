@@ -138,6 +138,8 @@ class StopCondition:
     """Once it is requested, the loop ends after the current step."""
     max_zero_gradient_steps: int = 0
     """Zero-gradient steps in a row after which training fails; 0: never."""
+    is_early: Callable[[], bool] = lambda: False
+    """Whether the stage should end before its last step (`Update.should_stop`)."""
 
 
 def train_stage(
@@ -158,7 +160,7 @@ def train_stage(
     objective, updates = stage.objective, stage.num_iterations * stage.minibatches
     assert objective is not None, f"stage {stage.name!r} generates data"
     batcher.drawn = progress.samples_drawn
-    while progress.steps_done < until.steps:
+    while progress.steps_done < until.steps and not until.is_early():
         start = time.perf_counter()
         if progress.samples is None:
             with stop.interruptible():

@@ -151,7 +151,10 @@ SETTINGS_OF_TASK: dict[str, list[dict[str, Any]]] = {
                 },
                 {},
             ),
-            ({"modalities": ["record"], "crop": "released", "label_fraction": 0.5}, {"data": "STARS"}),
+            (
+                {"modalities": ["record"], "crop": "released", "label_fraction": 0.5},
+                {"data": "STARS", "optim": {"schedule": "plateau", "warmup": 1, "early_stopping_patience": 3}},
+            ),
         )
     ],
     "grpo": [

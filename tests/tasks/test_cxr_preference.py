@@ -89,8 +89,9 @@ def test_the_order_of_the_stages() -> None:
     assert [s.objective is None for s in stages] == [False, True, True, True, False]
     assert (stages[0].fraction, stages[-1].fraction, stages[-1].reference) == (0.25, 0.75, "")
     assert [s.name for s in checked_stages(CxrPreference(sft_fraction=1.0))] == ["sft"]
-    assert CxrPreference().best_metric == "sampled/judge"
-    assert CxrPreference(best_by="lc").best_metric == "sampled/lc"
+    assert CxrPreference().best_metric == "reports/judge"
+    assert CxrPreference(best_by="lc").best_metric == "reports/lc"
+    assert CxrPreference(best_by="lc", best_decoding="sampled").best_metric == "sampled/lc"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mmpost.types import Origin, Part, Reply, Sample, Sampling
+from mmpost.types import Objective, Origin, Part, Reply, Sample, Sampling
 
 
 @dataclass
@@ -40,6 +40,9 @@ class FakeContext:
 
     def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
         return torch.zeros(len(samples), 2)
+
+    def loss(self, samples: Sequence[Sample], objective: Objective) -> float:
+        return float(len(samples))
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(parts=(Part("text", text, "assistant"),), origin=origin, token_ids=(7, 8, 9, 9, 2))
