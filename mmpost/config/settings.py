@@ -119,6 +119,9 @@ class ModelSettings(Settings):
     """Attention implementation of transformers; eager is the slowest, flash_attention_2 needs its own package."""
     trust_remote_code: bool = False
     """Execute the Python code of a hub model. Enable it only for authors that you trust."""
+    ignore_unexpected: tuple[str, ...] = ()
+    """Regular expressions of names of tensors that the weights hold and the model has no place for, such as ['^mtp'].
+    They are left out, as those that transformers ignores for the model's class; all others are refused."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     min_pixels: int | None = Field(default=None, ge=1)
@@ -149,6 +152,16 @@ class ModelSettings(Settings):
     """Parts of the model that are not trained, e.g. [vision, projector]."""
     lora: LoraSettings | None = None
     """Train LoRA adapters instead of the full weights; set any of the fields to enable it."""
+
+    @field_validator("ignore_unexpected")
+    @classmethod
+    def _check_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as e:
+                raise ValueError(f"wanted regular expressions, found {pattern!r} ({e})") from e
+        return value
 
 
 class OptimSettings(Settings):
