@@ -3,6 +3,7 @@
 The string below a field is its user-facing documentation, shown by `mmpost list` and in error messages.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class Settings(BaseModel):
     """A typed section of the configuration: immutable, values are converted ("1" to 1), unknown keys are errors.
 
-    Numbers are finite and fit 64 bits. The string below a field is its documentation.
+    Numbers are finite, except a `Bound`, and fit 64 bits. The string below a field is its documentation.
     """
 
     model_config = ConfigDict(
@@ -29,9 +30,13 @@ class Settings(BaseModel):
     def _fits_64_bits(cls, value: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError("wanted a number of at most 64 bits")
+        if any(isinstance(v, float) and math.isnan(v) for v in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError("wanted a number, not NaN")
         return value
 
 
+Bound = Annotated[float, Field(allow_inf_nan=True)]
+"""The type of settings for which `.inf` means that there is no bound."""
 NotNegative = Annotated[float, Field(ge=0.0)]
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -181,8 +186,8 @@ class OptimSettings(Settings):
     """Final learning rate, as a fraction of the peak; has no effect with a constant schedule."""
     warmup: float = Field(default=0.0, ge=0.0)
     """Linear warm-up, in steps; below 1, as a fraction of the stage's steps."""
-    max_grad_norm: float = Field(default=1.0, ge=0.0)
-    """Gradients are clipped to this norm, over all parameters together; 0: no clipping."""
+    max_grad_norm: Bound = Field(default=1.0, ge=0.0)
+    """Gradients are clipped to this norm, over all parameters together; 0 or .inf: no clipping."""
     lr_multipliers: dict[str, NotNegative] = {}
     """Learning-rate factors by part of the model, e.g. {vision: 0.1}."""
 
