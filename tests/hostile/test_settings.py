@@ -125,7 +125,7 @@ def test_an_infinite_bound_is_like_one_that_is_never_reached(
     rows = torch.randn(4, 6, generator=torch.manual_seed(0), dtype=torch.float64)
     logp, *others = (rows / 4 - 1).unbind()
     names = ("old_logp", "ref_logp", "behaviour_logp")
-    columns = {name: row.view(2, 3).tolist() for name, row in zip(names, others, strict=True)}
+    columns: dict[str, Any] = {name: row.view(2, 3).tolist() for name, row in zip(names, others, strict=True)}
     losses = []
     for bound in (1e30, math.inf):
         logp = logp.detach().requires_grad_()
