@@ -64,7 +64,7 @@ class Judge(Settings):
         """
         if not isinstance(sample.truth, str):
             raise DataError(
-                f"sample {sample.uid!r}: {type(self).__name__} wants a reference text as the truth, found "
+                f"{sample.label}: {type(self).__name__} wants a reference text as the truth, found "
                 f"{sample.truth!r:.80}; add a reference to each row"
             )
         question = "".join(part.value for part in sample.prompt if part.modality == "text" and part.role != "system")

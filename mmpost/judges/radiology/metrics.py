@@ -78,7 +78,7 @@ class ReportScores(Transform, Settings):
 
     def _score(self, sample: Sample, reply: Reply) -> Reply:
         if not isinstance(sample.truth, str):
-            raise DataError(f"sample {sample.uid!r}: wanted a report as the truth, found {sample.truth!r:.80}")
+            raise DataError(f"{sample.label}: wanted a report as the truth, found {sample.truth!r:.80}")
         reference, candidate = clean_text(sample.truth), clean_text(reply.text)
         scores = {
             "rouge_l": rouge_l(reference, candidate),
