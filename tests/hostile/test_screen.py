@@ -191,9 +191,20 @@ def test_lost_knowledge_is_said_in_words(
     bench = Bench("old", [], (), lambda samples: {}, earlier_knowledge=metric)
     name = f"old/{metric.removeprefix('-')}"
     content = {"status": "done", "eval_before": {name: before}, "eval_after": {name: after}}
-    summary.print_summary(tmp_path, content, [bench])
+    content |= summary.forgotten(content, [bench])
+    summary.print_summary(tmp_path, content)
     text = capsys.readouterr().out
+    assert [said in line for line in content.get("forgotten", [])] == [True] * bool(said)
     assert said in text if said else "old knowledge" not in text
+
+
+@needs_chromium
+def test_lost_knowledge_is_on_the_page(tmp_path: Path) -> None:
+    sentence = "old knowledge was lost: old/f1 fell from 64 to 20"
+    scores = {"eval_before": {"old/f1": estimate(64, 9)}, "eval_after": {"old/f1": estimate(20, 9)}}
+    write_replies(tmp_path, log_line())
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", **scores, "forgotten": [sentence]}))
+    assert sentence in rendered_dom(write_report(str(tmp_path)), tmp_path / "profile")
 
 
 def test_visurf_declares_what_its_base_model_knew() -> None:
