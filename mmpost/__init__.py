@@ -99,6 +99,23 @@ if TYPE_CHECKING:
         PluginError as PluginError,
         TrainError as TrainError,
     )
+    from mmpost.judges.base import (
+        Judge as Judge,
+        Verdict as Verdict,
+    )
+    from mmpost.judges.chat_judge import (
+        JudgePrompt as JudgePrompt,
+    )
+    from mmpost.judges.grade import (
+        Grade as Grade,
+    )
+    from mmpost.judges.settings import (
+        JudgeSettings as JudgeSettings,
+    )
+    from mmpost.judges.transform import (
+        JudgeScore as JudgeScore,
+        judge_reward as judge_reward,
+    )
     from mmpost.methods.policy_gradient import (
         PolicyGradientTask as PolicyGradientTask,
     )

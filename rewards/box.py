@@ -95,7 +95,7 @@ def _truth(sample: Sample) -> Mapping[str, Any]:
     """Boxes, points and their frame; raises DataError for any other truth."""
     if not _is_truth(sample.truth):
         raise DataError(
-            f"sample {sample.uid!r}: wanted a truth with boxes and points, "
+            f"{sample.label}: wanted a truth with boxes and points, "
             '{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}, '
             f"found {sample.truth!r:.200}; choose a task that reads boxes, such as visurf, or another reward"
         )

@@ -15,7 +15,7 @@ from mmpost.data.worlds.chest.questions import Questions
 from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.edits.freeze import Freeze
 from mmpost.judges.base import Judge
-from mmpost.judges.radiology.config import JudgeSettings
+from mmpost.judges.radiology.config import ReportJudgeSettings
 from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
 from mmpost.judges.transform import JudgeScore
 from mmpost.rewards.choice import bare_accuracy, choice_summary
@@ -52,7 +52,7 @@ class CxrPreference(mp.PreferenceTask):
     """How candidates are sampled."""
     generation_batch_size: int = Field(default=64, ge=1)
     """Studies per batch of the data-generation stages; each batch is recorded when it is complete."""
-    judge: JudgeSettings = JudgeSettings()
+    judge: ReportJudgeSettings = ReportJudgeSettings()
     """The judge that scores candidates, and reports in evaluations."""
     pairs: JudgedPairs = JudgedPairs()
     """How pairs are built: minimum score margin, rejected reply, length control."""

@@ -31,7 +31,8 @@ TOP_LEVEL = {
 LEVELS = (
     *("errors", "config", "core", "types"),
     *("data.media", "data.signals", "data.sources", "data.readers", "data.formats", "data.worlds"),
-    *("rewards", "objectives", "updates", "edits", "transforms", "metrics", "judges", "methods"),
+    *("rewards", "objectives", "updates", "edits", "transforms", "metrics"),
+    *("judges", "judges.radiology", "methods"),
     *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
     *("rollout", "listeners", "report"),
@@ -260,6 +261,22 @@ def test_the_loop_knows_no_modality_method_task_or_engine() -> None:
     }
     forbidden = {name: sorted(these & (FORBIDDEN_IN_THE_LOOP | tasks)) for name, these in words_of.items()}
     assert not any(forbidden.values()), forbidden
+
+
+OF_ONE_DOMAIN = {
+    "judges": ("judges.radiology", {"radiology", "report", "reports", "finding", "findings", "green", "chest", "xray"}),
+    "data.readers": ("data.worlds", {"world", "worlds", "synthetic"}),
+}
+"""Packages for every domain: the package of one domain above them, and the words that they must not use."""
+
+
+@pytest.mark.parametrize("package", sorted(OF_ONE_DOMAIN))
+def test_a_generic_package_knows_no_domain(package: str) -> None:
+    domain, forbidden = OF_ONE_DOMAIN[package]
+    assert LEVELS.index(domain) > LEVELS.index(package)  # what lies above may not be imported
+    generic = [name for name in MODULES if within(name, package) and not within(name, domain)]
+    found = {name: sorted(words(MODULES[name].read_text()) & forbidden) for name in generic}
+    assert not any(found.values()), found
 
 
 def test_the_packages_listed_are_the_folders_that_exist() -> None:

@@ -55,7 +55,9 @@ def test_an_encoder_and_an_objective_from_a_package(installed: Path, capsys: pyt
     Path("pulse.yaml").write_text(json.dumps(spec))
     shared = ["task=heart_rate", "model=pulse.yaml", "model.device=cpu", "log.progress=false"]
     assert main(["list"]) == 0
-    assert "heart_rate" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "heart_rate" in listed
+    assert "Slow, normal or fast: a classifier of pulse waves." in " ".join(listed.split())
     assert main(["check", *shared]) == 0
     assert main(["train", *shared, "steps=4", "optim.lr=1e-2", "out=run"]) == 0
     assert main(["train", "resume=run", "steps=24"]) == 0

@@ -11,6 +11,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +141,7 @@ class Rows(Indexed):
             read = rows.samples(parsed, uid, self.loss, self._media)
             self._name("column", where, overlooked.unread_media(parsed, read, self.media_columns))
             self._name("placeholder", where, overlooked.left_placeholder(read))
-            return read
+            return [replace(sample, where=where) for sample in read]
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
 

@@ -14,7 +14,7 @@ from mmpost.data.media.media import media
 from mmpost.errors import DataError
 from mmpost.models.chat.prompt_lengths import Length, PromptLengths
 from mmpost.runs.configured_task import ConfiguredTask
-from mmpost.training.context import with_location
+from mmpost.training.context import location, with_location
 from mmpost.types import Sample, Source, Split, Stage
 
 MAX_GENERATED = 512
@@ -134,14 +134,15 @@ def check_lengths(
         measured, method = _measure(source, lengths, report, skip_broken)
         if not measured:
             continue
-        tokens, media_tokens = np.array([m.tokens for m in measured]), np.array([m.media for m in measured])
+        tokens, media_tokens = (np.array([getattr(m, k) for m in measured.values()]) for k in ("tokens", "media"))
         statistics = [
             " ".join(number(float(v)) for v in (a.min(), np.median(a), a.max())) for a in (tokens, media_tokens)
         ]
         rows.append((source.name, number(len(measured)), *statistics, method))
         if source.training and media_tokens.any():
             _histogram(media_tokens, report)
-        _check_limit(source, tokens, lengths.limit, max_reply_tokens, report, skip_broken)
+        longest = location(source.source, max(measured, key=lambda index: measured[index].tokens))
+        _check_limit(source, tokens, longest, lengths.limit, max_reply_tokens, report, skip_broken)
     if rows:
         columns = ("split", "prompts", "tokens: min median max", "media tokens: min median max", "measured by")
         report.table(*columns, rows=rows, right=(1,))
@@ -150,11 +151,12 @@ def check_lengths(
 
 def _measure(
     source: SourceCheck, lengths: PromptLengths, report: Report, skip_broken: bool
-) -> tuple[list[Length], str]:
-    """Prompt lengths, and how they were measured: from the media headers of all prompts if the processor confirms these
-    lengths on a few prompts, else by the processor on some prompts.
+) -> tuple[dict[int, Length], str]:
+    """Prompt lengths by index in the source, and how they were measured: from the media headers of all prompts if the
+    processor confirms these lengths on a few prompts, else by the processor on some prompts.
     """
-    exact, agree = [], True
+    exact: dict[int, Length] = {}
+    agree = True
     for index in evenly_spaced(source.usable, MAX_PROCESSED):
         sample = source.source[index]
         try:
@@ -163,14 +165,14 @@ def _measure(
             (report.warn if skip_broken else report.error)(with_location(source.source, index, str(e)))
             source.usable.remove(index)
             continue
-        exact.append(length)
+        exact[index] = length
         estimate = lengths.estimate(sample)
         agree = agree and estimate is not None and estimate.tokens == length.tokens
         if agree and len(exact) == CONFIRMATIONS:
             break
     if agree and exact:
-        estimates = [lengths.estimate(source.source[i]) for i in source.usable]
-        return [e for e in estimates if e is not None], f"headers; exact on {len(exact)}"
+        estimates = {i: lengths.estimate(source.source[i]) for i in source.usable}
+        return {i: e for i, e in estimates.items() if e is not None}, f"headers; exact on {len(exact)}"
     return exact, f"processor, on {len(exact)}"
 
 
@@ -187,15 +189,21 @@ def _histogram(media_tokens: Any, report: Report) -> None:
 
 
 def _check_limit(
-    source: SourceCheck, tokens: Any, limit: int | None, max_reply_tokens: int, report: Report, skip_broken: bool
+    source: SourceCheck,
+    tokens: Any,
+    longest: str,
+    limit: int | None,
+    max_reply_tokens: int,
+    report: Report,
+    skip_broken: bool,
 ) -> None:
     if limit is None:
         return
     too_long = np.flatnonzero(tokens > limit)
     if len(too_long):
         (report.warn if skip_broken else report.error)(
-            f"{source.name}: {len(too_long)} prompts exceed the model's {limit} positions (longest: {tokens.max()}), "
-            "and prompts are never truncated; lower model.max_pixels or drop these rows"
+            f"{source.name}: {len(too_long)} prompts exceed the model's {limit} positions (longest: {tokens.max()}, "
+            f"{longest}), and prompts are never truncated; lower model.max_pixels or drop these rows"
         )
     tight = int((tokens + max_reply_tokens > limit).sum()) - len(too_long)
     if tight:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmpost.config import registry, source
+from mmpost.core.display import visible
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,14 +24,13 @@ def main(arguments: Sequence[str]) -> int:
 def list_plugins(console: Console) -> None:
     """Print the tasks and the other plug-ins, each with the first line of its docstring. Imports none of them."""
     tasks = Table("task", "description", title="mmpost train task=...", title_justify="left", box=None)
-    installed = {name: f"from {path}" for name, path in registry.installed("mmpost.tasks").items()}
-    for name, doc in {**installed, **registry.modules("mmpost.tasks")}.items():
-        tasks.add_row(f"[bold]{name}", doc)
+    for name, doc in {**registry.installed_docs("mmpost.tasks"), **registry.modules("mmpost.tasks")}.items():
+        tasks.add_row(Text(visible(name), "bold"), Text(visible(doc)))
     console.print(tasks)
     for package in registry.INTERFACES:
         table = Table(package, "description", title_justify="left", box=None)
         for module, name, doc in registry.plugins(f"mmpost.{package}"):
-            table.add_row(f"{module}.{name}", doc)
+            table.add_row(f"{module}.{name}", Text(visible(doc)))
         console.print()
         console.print(table)
 
@@ -37,9 +38,9 @@ def list_plugins(console: Console) -> None:
 def list_task(name: str, console: Console) -> None:
     """Print every setting of a task with its default and documentation, parsed from its source."""
     module, task = source.task_source(name)
-    title = f"task={registry.label(name)}: {source.class_doc(module, task).strip()}"
+    title = Text(visible(f"task={registry.label(name)}: {source.class_doc(module, task).strip()}"))
     table = Table("setting", "default", "description", title=title, box=None)
     for setting in source.settings(module, task):
         if setting.path.partition(".")[0] != "data":
-            table.add_row(f"task.{setting.path}", setting.default, setting.doc)
+            table.add_row(*(Text(visible(text)) for text in (f"task.{setting.path}", setting.default, setting.doc)))
     console.print(table)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmpost.config import run_config
 from mmpost.core.run_files import locked, new_folder, require_unused
-from mmpost.runs.resume import resumable
+from mmpost.runs.resume import resumable, run_folder
 from mmpost.runs.run import Run
 
 
@@ -23,9 +23,8 @@ def train(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """
     config, paths = run_config.load(arguments)
     if "resume" in paths:
-        folder, _ = resumable(paths["resume"])
-        with locked(folder):
-            # Only now: another process might have written a newer one.
+        with locked(run_folder(paths["resume"])):
+            # The checkpoint is looked for only now: another process might have written a newer one.
             return Run(config, *resumable(paths["resume"])).train()
     folder = new_folder(paths.get("out"), config.task["name"])
     with locked(folder):

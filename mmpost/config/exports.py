@@ -19,6 +19,11 @@ EXPORTS: dict[str, str] = {
         "mmpost.edits.lora": "Lora",
         "mmpost.edits.standardize": "Standardize",
         "mmpost.errors": "ColumnError ConfigError DataError MmpostError PluginError TrainError",
+        "mmpost.judges.base": "Judge Verdict",
+        "mmpost.judges.chat_judge": "JudgePrompt",
+        "mmpost.judges.grade": "Grade",
+        "mmpost.judges.settings": "JudgeSettings",
+        "mmpost.judges.transform": "JudgeScore judge_reward",
         "mmpost.methods.policy_gradient": "PolicyGradientTask",
         "mmpost.methods.preference": "PreferenceTask",
         "mmpost.metrics.embeddings": """

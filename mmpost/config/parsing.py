@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import yaml
 
 from mmpost.errors import ConfigError
 
+Keys = tuple[str, ...]
+"""The path of a setting."""
 TEXT_KEYS = ("out", "resume", "config", "task", "task.name", "model", "model.name")
 """Keys whose value is always a name or path, even if it looks like a number."""
 MAX_DIGITS = 1000
@@ -135,12 +137,52 @@ def parse_argument(argument: str) -> dict[str, Any]:
 
 
 def refuse_repeated(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for a key that `key=value` arguments set twice."""
+    """Raise ConfigError for a key that `key=value` arguments set twice, also in sections (`model=a model.name=b`)."""
     keys = [argument.partition("=")[0] for argument in arguments if "=" in argument]
     for key in keys:
         if keys.count(key) > 1:
             values = ", ".join(repr(a.partition("=")[2][:60]) for a in arguments if a.startswith(f"{key}="))
             raise ConfigError(f"{key[:80]}: wanted one value, found {values}; remove the other arguments")
+    _refuse_overlaps([(argument, list(_leaves(argument))) for argument in arguments if "=" in argument])
+
+
+def _refuse_overlaps(settings: Sequence[tuple[str, Sequence[tuple[Keys, Any]]]]) -> None:
+    """Raise ConfigError for arguments of which one sets a setting to another value, or replaces a section."""
+    leaves: dict[Keys, tuple[str, Any]] = {}
+    within: dict[Keys, str] = {}
+    for argument, own in settings:
+        for path, value in own:
+            parents = [path[:end] for end in range(1, len(path))]
+            found = [(parent, leaves[parent][0]) for parent in parents if parent in leaves]
+            if path in within:
+                found.append((path, within[path]))
+            if path in leaves and leaves[path][1] != value:
+                found.append((path, leaves[path][0]))
+            if found and found[0][1] != argument:
+                key, earlier = ".".join(found[0][0]), found[0][1]
+                raise ConfigError(
+                    f"{key[:80]}: wanted one value, found {earlier[:80]} and {argument[:80]}; remove one of them"
+                )
+            leaves[path] = (argument, value)
+            within |= dict.fromkeys(parents, argument)
+
+
+def _leaves(argument: str) -> Iterator[tuple[Keys, Any]]:
+    """The settings of a `key=value` argument with their values; none of one that the command itself will refuse."""
+    try:
+        yield from _flat(parse_argument(argument), ())
+    except ConfigError:
+        return
+
+
+def _flat(value: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, (*path, str(key)))
+    elif isinstance(value, str) and (path == ("model",) or path[-1:] == ("task",)):
+        yield (*path, "name"), value  # as `run_config.merge` reads it
+    else:
+        yield path, value
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

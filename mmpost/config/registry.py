@@ -94,6 +94,30 @@ def installed(package: str) -> dict[str, str]:
     return {point.name: point.module for point in metadata.entry_points(group=package)}
 
 
+def installed_docs(package: str) -> dict[str, str]:
+    """First line of the docstring, by name, of the plug-ins in installed packages, else where they are from.
+
+    Files are parsed, not imported, and neither are the packages that they are in.
+    """
+    return {name: _first_line(path) or f"from {path}" for name, path in installed(package).items()}
+
+
+def _first_line(dotted: str) -> str:
+    """The first line of a module's docstring; empty without one, and for a module that cannot be read."""
+    top, *rest = dotted.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        files = [Path(folder, *rest, "__init__.py") for folder in folders]
+        files += [Path(folder, *rest).with_suffix(".py") for folder in folders] if rest else []
+        files += [Path(spec.origin)] if spec and spec.origin and not rest else []
+        file = next((file for file in files if file.is_file()), None)
+        tree = ast.parse(file.read_text(encoding="utf-8")) if file else ast.Module([], [])
+    except (OSError, ValueError, SyntaxError):  # using the plug-in says what is wrong
+        return ""
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
 def module(name: str, package: str) -> ModuleType:
     """Import a plug-in: a module of `package` or of its entry points, a dotted path, a file, or a package folder.
 

@@ -3,6 +3,7 @@
 The string below a field is its user-facing documentation, shown by `mmpost list` and in error messages.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 class Settings(BaseModel):
     """A typed section of the configuration: immutable, values are converted ("1" to 1), unknown keys are errors.
 
-    Numbers are finite and fit 64 bits. The string below a field is its documentation.
+    Numbers are finite, except a `Bound`, and fit 64 bits. The string below a field is its documentation.
     """
 
     model_config = ConfigDict(
@@ -29,9 +30,13 @@ class Settings(BaseModel):
     def _fits_64_bits(cls, value: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError("wanted a number of at most 64 bits")
+        if any(isinstance(v, float) and math.isnan(v) for v in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError("wanted a number, not NaN")
         return value
 
 
+Bound = Annotated[float, Field(allow_inf_nan=True)]
+"""The type of settings for which `.inf` means that there is no bound."""
 NotNegative = Annotated[float, Field(ge=0.0)]
 DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -119,6 +124,9 @@ class ModelSettings(Settings):
     """Attention implementation of transformers; eager is the slowest, flash_attention_2 needs its own package."""
     trust_remote_code: bool = False
     """Execute the Python code of a hub model. Enable it only for authors that you trust."""
+    ignore_unexpected: tuple[str, ...] = ()
+    """Regular expressions of names of tensors that the weights hold and the model has no place for, such as ['^mtp'].
+    They are left out, as those that transformers ignores for the model's class; all others are refused."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     min_pixels: int | None = Field(default=None, ge=1)
@@ -149,6 +157,16 @@ class ModelSettings(Settings):
     """Parts of the model that are not trained, e.g. [vision, projector]."""
     lora: LoraSettings | None = None
     """Train LoRA adapters instead of the full weights; set any of the fields to enable it."""
+
+    @field_validator("ignore_unexpected")
+    @classmethod
+    def _check_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as e:
+                raise ValueError(f"wanted regular expressions, found {pattern!r} ({e})") from e
+        return value
 
 
 class OptimSettings(Settings):
@@ -186,8 +204,8 @@ class OptimSettings(Settings):
     better; default: the one that selects the best checkpoint. They hear of it every `eval.every` steps."""
     early_stopping_patience: int = Field(default=0, ge=0)
     """End the stage after this many evaluations in a row without an improvement of `monitor`; 0: never."""
-    max_grad_norm: float = Field(default=1.0, ge=0.0)
-    """Gradients are clipped to this norm, over all parameters together; 0: no clipping."""
+    max_grad_norm: Bound = Field(default=1.0, ge=0.0)
+    """Gradients are clipped to this norm, over all parameters together; 0 or .inf: no clipping."""
     lr_multipliers: dict[str, NotNegative] = {}
     """Learning-rate factors by part of the model, e.g. {vision: 0.1}."""
 

@@ -36,7 +36,7 @@ def number(sample: Sample, reply: Reply, name: str, written_by: str) -> float:
     value = reply.columns.get(name)
     if not isinstance(value, int | float):
         raise ColumnError(
-            f"sample {sample.uid!r}: wanted one number per reply in column {name!r}, found {value!r}; put {written_by} "
+            f"{sample.label}: wanted one number per reply in column {name!r}, found {value!r}; put {written_by} "
             "before this transform"
         )
     return float(value)
@@ -50,7 +50,7 @@ def numbers(sample: Sample, reply: Reply, name: str, written_by: str) -> Sequenc
     value = reply.columns.get(name)
     if value is None or isinstance(value, int | float):
         raise ColumnError(
-            f"sample {sample.uid!r}: wanted one number per token in column {name!r}, found {value!r}; put {written_by} "
+            f"{sample.label}: wanted one number per token in column {name!r}, found {value!r}; put {written_by} "
             "before this transform"
         )
     return value
@@ -210,7 +210,5 @@ def _per_token(value: Value, sample: Sample, reply: Reply, name: str) -> Sequenc
     if isinstance(value, float | int):
         return [float(value)] * length
     if len(value) != length:
-        raise ColumnError(
-            f"column {name!r} of sample {sample.uid!r} has {len(value)} values for a reply of {length} tokens"
-        )
+        raise ColumnError(f"column {name!r} of {sample.label} has {len(value)} values for a reply of {length} tokens")
     return value

@@ -93,6 +93,15 @@ class Sample:
     """Numbers about the sample (weight, class label, ...); objectives see them on each of its replies, too."""
     frame: CoordinateFrame | None = None
     """The frame in which the current model writes coordinates for this sample; set when the sample is read."""
+    where: str = field(default="", compare=False)
+    """File and row of a sample from the user's data."""
+
+    @property
+    def label(self) -> str:
+        """The sample in a message: its file and row where known, and its uid."""
+        if not self.where:
+            return f"sample {self.uid!r}"
+        return self.uid if self.where in self.uid else f"{self.where} (sample {self.uid!r})"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Problem = Literal["", "unparseable", "failed", "inapplicable"]
 
 _SPAN = re.compile(r"\[[^\]]*\]|\*\*")
-_BREAK = re.compile(r"\n[ \t]*(?=[\n*\-•\dA-Z])")
 
 
 class Pair(NamedTuple):
@@ -65,7 +64,7 @@ class Judge(Settings):
         """
         if not isinstance(sample.truth, str):
             raise DataError(
-                f"sample {sample.uid!r}: {type(self).__name__} wants a reference text as the truth, found "
+                f"{sample.label}: {type(self).__name__} wants a reference text as the truth, found "
                 f"{sample.truth!r:.80}; add a reference to each row"
             )
         question = "".join(part.value for part in sample.prompt if part.modality == "text" and part.role != "system")
@@ -76,25 +75,13 @@ class Judge(Settings):
         return self.judge([self.pair(sample, reply)])[0].score
 
 
-def clean_report(text: str) -> str:
-    """Preprocess a report as GREEN's scorers do: drop [spans] and **, collapse white space, lowercase."""
+def clean_text(text: str) -> str:
+    """Drop [spans] and **, collapse white space, lowercase."""
     return " ".join(_SPAN.sub("", text).split()).lower()
 
 
-def clean_report_lines(text: str) -> str:
-    """Like `clean_report`, but keep line breaks that end a sentence: those before a blank line, a capital letter, a
-    bullet or a digit. Other breaks only wrap the text.
-    """
-    return "\n".join(filter(None, map(clean_report, _BREAK.split(text))))
-
-
-def green_score(matched: float, errors: float) -> float:
-    """GREEN (Ostmeier et al. 2024): matched / (matched + significant errors); 0 without matched findings."""
-    return matched / (matched + errors) if matched else 0.0
-
-
 def length_controlled(score: float, pair: Pair) -> float:
-    """LC-GREEN: score / max(candidate words / reference words, 1). Raises DataError if the reference has no words."""
+    """score / max(candidate words / reference words, 1). Raises DataError if the reference has no words."""
     return score / max(rel_verbosity(pair.reference, pair.candidate), 1.0)
 
 

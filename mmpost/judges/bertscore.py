@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mmpost.errors import ConfigError
-from mmpost.judges.base import Judge, Pair, Verdict, clean_report
+from mmpost.judges.base import Judge, Pair, Verdict, clean_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class BertScore(Judge):
         for start in range(0, len(texts), self.batch):
             batch = list(texts[start : start + self.batch])
             inputs = tokenizer(
-                [clean_report(text) if self.clean else text for text in batch],
+                [clean_text(text) if self.clean else text for text in batch],
                 return_tensors="pt",
                 padding=True,
                 truncation=True,

@@ -56,7 +56,7 @@ class ChatJudge(Judge):
     reasks: int = Field(default=1, ge=0)
     """How many more answers to sample if one cannot be parsed."""
     length_control: bool = False
-    """LC-GREEN: divide the score by candidate words / reference words if that is more than 1."""
+    """Divide the score by candidate words / reference words if that is more than 1."""
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
         pairs = [Pair(*pair) for pair in pairs]

@@ -19,7 +19,7 @@ class JudgeScore(Transform, Settings):
     """Writes the judge's score of each reply to `Reply.scores[name]`; a reply that cannot be scored gets none.
 
     Logs the mean score, the fractions of replies without a score by reason (judge/unparseable, judge/failed,
-    judge/inapplicable), and words and repetition, because a judge that counts findings can be gamed with length.
+    judge/inapplicable), and words and repetition, because many judges can be gamed with length.
     Raises TrainError if every reply of a batch failed (with `complete`: if any did). The judge is then assumed to be
     down; answers received before are cached.
     """

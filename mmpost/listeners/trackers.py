@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Listener):
-    """Event files in tensorboard/. After a resume, repeated steps replace earlier ones."""
+    """Event files in tensorboard/. After a resume, repeated steps replace earlier ones.
+
+    The events are written by a thread of TensorBoard. Where it fails, it hands its error to the next call.
+    """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._config: Mapping[str, Any] = {}
         self._writer: SummaryWriter | None = None
+        self._restore_hook: Callable[[], None] = lambda: None
 
     def on_start(self, run: Path, config: Mapping[str, Any], total_steps: int) -> None:
         self._folder, self._config = run / "tensorboard", config
+        self._restore_hook()
+        self._restore_hook = _without_tracebacks_of("tensorboard")
 
     def on_metrics(self, metrics: Metrics) -> None:
         step = int(metrics["step"])
@@ -36,9 +43,12 @@ class TensorBoard(Listener):
                 self._writer.add_scalar(name, value, step)
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            self._restore_hook()
 
     def _open(self, step: int) -> SummaryWriter:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -47,6 +57,22 @@ class TensorBoard(Listener):
         config = json.dumps(self._config, indent=2, default=str)
         writer.add_text("config", "    " + config.replace("\n", "\n    "), step)
         return writer
+
+
+def _without_tracebacks_of(package: str) -> Callable[[], None]:
+    """Print no tracebacks of threads whose class is of `package`, until the returned function is called."""
+    earlier = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs, /) -> Any:
+        if type(args.thread).__module__.partition(".")[0] != package:
+            earlier(args)
+
+    def restore() -> None:
+        if threading.excepthook is hook:
+            threading.excepthook = earlier
+
+    threading.excepthook = hook
+    return restore
 
 
 class Wandb(Listener):

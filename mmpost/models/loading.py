@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging as python_logging
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,9 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
             ignore_mismatched_sizes=True,
         )
     found = f"model={settings.name}"
-    require_all_weights(found, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    ignored = settings.ignore_unexpected
+    unexpected = [name for name in info["unexpected_keys"] if not any(re.search(one, name) for one in ignored)]
+    require_all_weights(found, info["missing_keys"], unexpected, info["mismatched_keys"], _ignoring(unexpected))
     require_finite(found, dict(module.named_parameters()))
     if not isinstance(getattr(module, "model", None), torch.nn.Module) or module.get_output_embeddings() is None:
         raise ConfigError(
@@ -53,6 +56,15 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return module, processor
+
+
+def _ignoring(names: Sequence[str]) -> str:
+    """What to do about tensors with these names if the model needs none of them: to be appended to a message."""
+    if not names:
+        return ""
+    starts = sorted({re.escape(name.split(".")[0]) for name in names})
+    patterns = ", ".join(f"'^{start}'" for start in starts[:4])
+    return f'; if the model needs none of what has no place, leave it out by model.ignore_unexpected="[{patterns}]"'
 
 
 def _thinker_config(folder: str, settings: ModelSettings) -> dict[str, Any]:
@@ -107,9 +119,13 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
 
 
 def require_all_weights(
-    found: str, missing: Iterable[str], unexpected: Iterable[str], other_shapes: Iterable[tuple[Any, ...]] = ()
+    found: str,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    other_shapes: Iterable[tuple[Any, ...]] = (),
+    advice: str = "",
 ) -> None:
-    """Raise ConfigError, which begins with `found`, for tensors that a checkpoint lacks, or has and should not.
+    """Raise ConfigError, from `found` to `advice`, for tensors that a checkpoint lacks, or has and should not.
 
     `other_shapes`: (name, shape in the checkpoint, shape in the model). Tensors that share the weights of others, such
     as a tied head, are not missing.
@@ -123,7 +139,9 @@ def require_all_weights(
     if names := sorted(unexpected):
         problems.append(f"the weights hold what the model has no place for: {listed(names)}")
     if problems:
-        raise ConfigError(f"{found}: {'; '.join(problems)}. Copy the checkpoint again, or correct its configuration")
+        raise ConfigError(
+            f"{found}: {'; '.join(problems)}. Copy the checkpoint again, or correct its configuration{advice}"
+        )
 
 
 def require_finite(found: str, weights: Mapping[str, torch.Tensor]) -> None:

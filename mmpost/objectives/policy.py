@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from mmpost.config.settings import Bound
 from mmpost.objectives import kl
 from mmpost.objectives._names import require_known
 from mmpost.objectives.policy_forms import (
@@ -68,14 +69,15 @@ class PolicyLoss(Objective):
     trained tokens of the optimizer step, of the rollout batch per update, or by replies x `max_tokens` (constant)."""
     clip_low: float | None = Field(default=None, gt=0)
     """The ratio is clipped at 1 - clip_low."""
-    clip_high: float | None = Field(default=None, gt=0)
-    """The ratio is clipped at 1 + clip_high; by default as published, else clip_low."""
-    delta: float | None = None
-    """Upper bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip."""
+    clip_high: Bound | None = Field(default=None, gt=0)
+    """The ratio is clipped at 1 + clip_high (.inf: not); by default as published, else clip_low."""
+    delta: Bound | None = None
+    """Upper bound of the ratio where the advantage is negative: two-sided clip, also known as dual clip. None or .inf:
+    no bound."""
     cispo_floor: float = Field(default=0.0, ge=0, le=1)
     """Least weight of a token."""
-    cispo_cap: float = Field(default=5.0, gt=0)
-    """Largest weight of a token, as a ratio (not a distance from 1)."""
+    cispo_cap: Bound = Field(default=5.0, gt=0)
+    """Largest weight of a token, as a ratio (not a distance from 1); .inf: no bound."""
     sapo_positive: float = Field(default=1.0, gt=0)
     """Temperature of the gate for positive advantages."""
     sapo_negative: float = Field(default=1.05, gt=0)
@@ -93,8 +95,8 @@ class PolicyLoss(Objective):
     """Weight of the KL penalty, against column ref_logp."""
     kl_estimator: kl.Estimator = "k3"
     """k1 (d), k2 (d^2 / 2), k3 (exp(-d) - 1 + d) or abs, with d the log-ratio of policy to reference."""
-    kl_bound: float | None = Field(default=None, gt=0)
-    """Estimates are clamped to [-kl_bound, kl_bound], as EasyR1 (verl) does with 10; None: not clamped."""
+    kl_bound: Bound | None = Field(default=None, gt=0)
+    """Estimates are clamped to [-kl_bound, kl_bound], as EasyR1 (verl) does with 10; None or .inf: not."""
     kl_gradient: kl.KLGradient = "corrected"
     """corrected: times the policy ratio, the gradient of the estimator's expectation; plain: direct; k2: that of k2."""
     entropy: float = Field(default=0.0, ge=0)
@@ -106,10 +108,11 @@ class PolicyLoss(Objective):
     """Weights outside the bounds are set to the bound, or to 0."""
     mismatch_low: float = Field(default=0.0, ge=0)
     """Lower bound of the weight."""
-    mismatch_high: float = Field(default=3.0, gt=0)
-    """Upper bound of the weight."""
-    off_policy_max: float | None = None
-    """Drop replies of negative advantage whose log(pi_sampler / pi), averaged over tokens, exceeds this."""
+    mismatch_high: Bound = Field(default=3.0, gt=0)
+    """Upper bound of the weight; .inf: none."""
+    off_policy_max: Bound | None = None
+    """Drop replies of negative advantage whose log(pi_sampler / pi), averaged over tokens, exceeds this; None or .inf:
+    none."""
     mask_truncated: bool = False
     """Mask replies that reached the token limit (column truncated); they still count as replies."""
     injected: bool = False

@@ -14,16 +14,21 @@ from mmpost.runs import checkpoint, prompt_recipe
 from mmpost.training import trainer
 
 
+def run_folder(name: str) -> Path:
+    """The run folder that `resume=NAME` refers to (see `resumable`)."""
+    path = Path(name)
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
 def resumable(name: str) -> tuple[Path, Path | None]:
     """The run folder that `resume=NAME` refers to, and the checkpoint to continue from.
 
     NAME is a run folder (its newest checkpoint), or RUN/checkpoints/step-N or RUN/checkpoints/last. The checkpoint is
     None if the run has none yet; it then starts over.
     """
-    path = Path(name)
-    if path.parent.name == "checkpoints":
-        return path.parent.parent, checkpoint.newest(path.parent) if path.name == "last" else path.resolve()
-    return path, checkpoint.newest(path / "checkpoints")
+    path, folder = Path(name), run_folder(name)
+    is_step = path.parent.name == "checkpoints" and path.name != "last"
+    return folder, path.resolve() if is_step else checkpoint.newest(folder / "checkpoints")
 
 
 def check(

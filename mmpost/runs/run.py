@@ -277,6 +277,7 @@ class Run:
             "status": status,
             "reason": reason,
             **self.state.results,
+            **summary.forgotten(self.state.results, self._benches.get("test", ())),
             **summary.skipped_rows(row for part in skipped for row in part),
             **self.recorder.summary(),
             "format": FORMAT,
@@ -294,7 +295,7 @@ class Run:
                 summary.write(self.folder, content)
             finally:
                 self.listeners.on_end(content)
-            summary.print_summary(self.folder, content, self._benches.get("test", ()))
+            summary.print_summary(self.folder, content)
         distributed.stop()
         return content
 

@@ -37,7 +37,13 @@ def write(folder: Path, summary: Mapping[str, Any]) -> None:
     run_files.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
 
 
-def forgotten(before: Mapping[str, Estimate], after: Mapping[str, Estimate], benches: Sequence[Bench]) -> Iterator[str]:
+def forgotten(results: Mapping[str, Any], benches: Sequence[Bench]) -> dict[str, Any]:
+    """The summary's section on lost knowledge, given the evaluations before and after; empty if none was lost."""
+    sentences = list(_losses(results.get("eval_before", {}), results.get("eval_after", {}), benches))
+    return {"forgotten": sentences} if sentences else {}
+
+
+def _losses(before: Mapping[str, Estimate], after: Mapping[str, Estimate], benches: Sequence[Bench]) -> Iterator[str]:
     """A sentence for each bench of earlier knowledge whose metric got worse: its 95 % intervals do not overlap."""
     for bench in benches:
         name = f"{bench.name}/{bench.earlier_knowledge.removeprefix('-')}"
@@ -53,14 +59,14 @@ def forgotten(before: Mapping[str, Estimate], after: Mapping[str, Estimate], ben
             )
 
 
-def print_summary(folder: Path, summary: Mapping[str, Any], benches: Sequence[Bench] = ()) -> None:
+def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Print the scores of a finished run, what it forgot, its folder, and how to resume it if it was stopped."""
     console = Console()
     status = summary["status"]
     scores = {k: summary[f"eval_{k}"] for k in ("before", "after") if f"eval_{k}" in summary}
     if scores and status == "done":
         console.print(table("test split", scores))
-        for line in forgotten(scores.get("before", {}), scores.get("after", {}), benches):
+        for line in summary.get("forgotten", ()):
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{status}: {folder}", highlight=False, soft_wrap=True)
     if status == "stopped":

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from mmpost.config.settings import Settings
+from mmpost.config.settings import Bound, Settings
 from mmpost.core.columns import finite_or_none, reward
 from mmpost.errors import ConfigError
 from mmpost.types import Context, Reply, Sample, SampleRecord, Selector
@@ -135,8 +135,9 @@ class VarianceSelection(_ScoreSelector):
     """Scores on a scale, higher is better, such as an IoU."""
     top: float = Field(default=0.5, gt=0, le=1)
     """Largest fraction of the samples with the same scores that a continuous score keeps."""
-    means: tuple[float, float] = (0.1, 0.9)
-    """Bounds of a continuous score's mean over the replies: excludes hopeless and solved samples."""
+    means: tuple[Bound, Bound] = (0.1, 0.9)
+    """Bounds of a continuous score's mean over the replies: excludes hopeless and solved samples. .inf and -.inf: no
+    bound."""
 
     @model_validator(mode="after")
     def _consistent(self) -> VarianceSelection:

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from mmpost.core.display import visible
+
 BUDGETS = {"steps": "At equal optimizer steps", "time": "At equal wall time"}
 
 CELLS = (
@@ -23,6 +25,7 @@ def write_results(
 ) -> None:
     """Write study.json, study.md and study.png (by `plot`) into `folder`, and print the tables."""
     folder.mkdir(parents=True, exist_ok=True)
+    markdown = visible(markdown)  # the names of arms, tasks and metrics are the user's and those of plug-ins
     (folder / "study.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     (folder / "study.md").write_text(markdown, encoding="utf-8")
     plot(result, folder / "study.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from mmpost.config.settings import Settings
+from mmpost.config.settings import Bound, Settings
 from mmpost.core.columns import finite_or_none, reward
 from mmpost.transforms.advantage import EQUAL_WITHIN
 from mmpost.types import Context, Sample, Transform
@@ -19,8 +19,8 @@ class DropZeroVariance(Transform, Settings):
 
     score: str = ""
     """Compare this score instead of the reward, for example an accuracy without format credit."""
-    bounds: tuple[float, float] | None = None
-    """Also drop groups whose mean over the rollouts does not lie strictly between these two."""
+    bounds: tuple[Bound, Bound] | None = None
+    """Also drop groups whose mean over the rollouts is not strictly between these two; .inf and -.inf: no bound."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         out = []

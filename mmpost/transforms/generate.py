@@ -58,8 +58,8 @@ class EncodeReplies(Transform, Settings):
                 preferred = [Reply((Part("text", sample.truth, "assistant"),))]
             if not preferred:
                 raise DataError(
-                    f"{sample.uid}: wanted a reply to learn from, found only a prompt; give the row an assistant turn "
-                    "(or `response`), or choose a task that samples its replies"
+                    f"{sample.label}: wanted a reply to learn from, found only a prompt; give the row an assistant "
+                    "turn (or `response`), or choose a task that samples its replies"
                 )
             out.append(replace(sample, replies=tuple(with_token_ids(r, context) for r in preferred)))
         return out

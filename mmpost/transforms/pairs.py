@@ -43,7 +43,7 @@ class EncodePairs(Transform, Settings):
         labels = {r.columns["chosen"] for r in replies}
         if not labels or (len(labels) == 1 and not self.unpaired):
             raise DataError(
-                f"{sample.uid}: wanted a chosen and a rejected reply, found {len(replies)} with the same label; give "
+                f"{sample.label}: wanted a chosen and a rejected reply, found {len(replies)} with the same label; give "
                 "the row `chosen` and `rejected`, or set task.loss.loss_type=kto for replies with a `label`"
             )
         return replace(sample, replies=replies)
@@ -124,7 +124,7 @@ class BuildPairs(Transform, Settings):
             return score
         if not isinstance(sample.truth, str):
             raise ColumnError(
-                f"{sample.uid}: control=divide wants a reference text as the truth to compare lengths with, found "
+                f"{sample.label}: control=divide wants a reference text as the truth to compare lengths with, found "
                 f"{sample.truth!r:.80}; set control=matched, or choose a task whose truth is text"
             )
         return score / max(_words(reply.text) / max(1, _words(sample.truth)), 1.0)
@@ -209,6 +209,6 @@ def _label(sample: Sample, reply: Reply) -> float:
     if isinstance(label, int | float):
         return float(label > 0)
     raise DataError(
-        f"{sample.uid}: wanted a preference label for the reply {reply.text!r:.60}, found none; give the row `chosen` "
-        "and `rejected`, or a `label` of true or false"
+        f"{sample.label}: wanted a preference label for the reply {reply.text!r:.60}, found none; give the row "
+        "`chosen` and `rejected`, or a `label` of true or false"
     )

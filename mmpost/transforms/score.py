@@ -71,7 +71,7 @@ class Score(Transform, Settings):
 def _apply(name: str, function: Reward, sample: Sample, reply: Reply) -> float | None:
     """The score of the reply. Raises TrainError with the sample and the line that raised."""
     details = (
-        f"sample {sample.uid!r}, truth {sample.truth!r:.500}, reply {reply.text!r:.2000}. `mmpost check` tries rewards "
+        f"{sample.label}, truth {sample.truth!r:.500}, reply {reply.text!r:.2000}. `mmpost check` tries rewards "
         "before a run; MMPOST_TRACEBACK=1 shows the traceback"
     )
     try:
@@ -154,6 +154,6 @@ def gold_text(gold: Gold, sample: Sample) -> str | None:
         return gold.text(sample)
     except Exception as e:
         raise DataError(
-            f"sample {sample.uid!r}: writing its gold reply raised {type(e).__name__}: {e}; its truth is "
+            f"{sample.label}: writing its gold reply raised {type(e).__name__}: {e}; its truth is "
             f"{sample.truth!r:.200}. Fix the row, or let the task's `gold` return None for it"
         ) from e

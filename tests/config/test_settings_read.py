@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import mmpost
 from mmpost.config import registry, run_config
 from mmpost.config.settings import Settings
+from mmpost.judges.settings import JudgeSettings
 from mmpost.types import Task
 
 QUICK = {
@@ -256,7 +257,7 @@ def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reasks")
-"""Fields of JudgeSettings that only a judge model reads; covered by tests/judges."""
+"""Fields of a judge section that only a judge model reads; covered by tests/judges."""
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def fields_of(section_class: type[BaseModel]) -> set[tuple[type[BaseModel], str]
     """(section, field) of every setting of `section_class` and its nested sections."""
     fields = set()
     for name, info in section_class.model_fields.items():
-        if section_class.__name__ == "JudgeSettings" and name in OTHER_JUDGES:
+        if issubclass(section_class, JudgeSettings) and name in OTHER_JUDGES:
             continue
         fields.add((section_class, name))
         for section in run_config._sections(info.annotation):

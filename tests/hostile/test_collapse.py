@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from mmpost.config.settings import LogSettings
 from mmpost.listeners import CollapseWarning
+from mmpost.listeners.base import Listeners
+from mmpost.listeners.files import JsonlMetrics
 from mmpost.listeners.from_settings import listeners_of
 
 # Lines of metrics.jsonl of r1_aqa on tiny-audio: reward/total and entropy of 60 steps with ten times the learning rate.
@@ -61,6 +64,29 @@ def test_a_recorded_run_whose_reward_then_falls(capsys: pytest.CaptureFixture[st
     fallen = [r - 0.01 * max(0, i - 20) for i, r in enumerate(RECORDED_REWARD)]
     (line,) = said(fallen, RECORDED_ENTROPY, capsys)
     assert "the reward falls (1.24 to 1.03) while the entropy collapses (0.402 to 0.155)" in line
+
+
+def lines(rewards: Sequence[float], entropies: Sequence[float]) -> list[dict[str, float | int | str]]:
+    return [
+        {"step": step, "stage": "rl", "rollout": step, "reward/total": reward, "entropy": entropy}
+        for step, (reward, entropy) in enumerate(zip(rewards, entropies, strict=True), 1)
+    ]
+
+
+@pytest.mark.parametrize("killed_after", [5, 15, 25, 35])
+def test_a_resumed_run_goes_on_from_its_earlier_steps(
+    killed_after: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It repeats the last two steps, since the checkpoint is older than the kill."""
+    metrics = lines(falling(1.4, 0.6), falling(0.42, 0.07))
+    expected = said(falling(1.4, 0.6), falling(0.42, 0.07), capsys)
+    for part in (metrics[:killed_after], metrics[killed_after - 2 :]):
+        listeners = Listeners([JsonlMetrics(), CollapseWarning()])
+        listeners.on_start(tmp_path, {}, len(metrics))
+        for line in part:
+            listeners.on_metrics(line)
+        listeners.on_end({})
+    assert capsys.readouterr().err.splitlines() == expected
 
 
 def healthy() -> Iterator[tuple[list[float], list[float]]]:

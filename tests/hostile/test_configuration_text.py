@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpost.cli import main
+from mmpost.config import parsing
 from mmpost.config.parsing import parse_argument, parse_yaml
 from mmpost.errors import ConfigError
 
@@ -73,6 +74,39 @@ def test_brackets_that_are_no_yaml_are_text() -> None:
 def test_a_key_twice_on_the_command_line(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([command, "task=sft", "steps=2", "steps=3"]) == 1
     assert "steps: wanted one value, found '2', '3'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["model=a", "model.name=b"],
+            "model.name: wanted one value, found model=a and model.name=b; remove one of them",
+        ),
+        (["task.name=sft", "task=visurf"], "task.name: wanted one value, found task.name=sft and task=visurf"),
+        (["optim={lr: 1}", "optim.lr=2"], "optim.lr: wanted one value, found optim={lr: 1} and optim.lr=2"),
+        (["optim.lr=2", "optim={eps: 1, lr: 1}"], "optim.lr: wanted one value, found optim.lr=2 and optim={eps: 1"),
+        (["model.lora=null", "model.lora.rank=4"], "model.lora: wanted one value, found model.lora=null and"),
+        (["optim.lr=1", "optim=2"], "optim: wanted one value, found optim.lr=1 and optim=2"),
+    ],
+)
+def test_arguments_that_set_the_same_setting(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parsing.refuse_repeated(arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=x", "model.lora.rank=4", "model.name=x"],
+        ["task=visurf", "task.scenes=4", "config=mine.yaml", "optim={lr: 1}", "optim.eps=1", "optim.weight_decay=0"],
+        ["eval.tasks.a.task=sft", "eval.tasks.a.task.studies=3", "eval.tasks.a={task: sft}"],
+        ["RUN", "steps", "optim={", "data.train=[a, b]", "rewards={}", "rewards.a=b"],
+    ],
+)
+def test_arguments_that_complete_each_other(arguments: list[str]) -> None:
+    parsing.refuse_repeated(arguments)
 
 
 def test_a_key_twice_is_an_error_of_its_own() -> None:

@@ -78,6 +78,15 @@ def test_a_run_copied_without_links_resumes(
     assert not [p for p in last.parent.iterdir() if p.name.startswith(".")]
 
 
+def test_what_is_taken_instead_of_last_is_said_once(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    empty_file(tmp_path / "run" / "checkpoints")
+    mmpost.train(resume=str(tmp_path / "run"), steps=2)
+    assert capfd.readouterr().err.count("last is missing; using step-1") == 1
+
+
 def test_the_last_of_a_copy_may_be_older_than_another_step(run: Path, tmp_path: Path) -> None:
     """A run that was continued from an earlier checkpoint."""
     shutil.copytree(run, tmp_path / "run", symlinks=True)

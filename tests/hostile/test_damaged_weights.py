@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from towers_task import write
 
@@ -54,6 +56,31 @@ CASES: dict[str, tuple[Callable[[Weights], object], str]] = {
     "nan of images": (with_value(IMAGE, float("nan")), r"NaN or infinite in model\.visual\.blocks\.0"),
     "infinite": (with_value(HEAD, float("inf")), r"NaN or infinite in lm_head\.weight"),
 }
+
+
+def test_tensors_without_a_place_are_left_out_where_the_user_says_so(folder: Path) -> None:
+    damage(
+        folder / "model.safetensors", lambda w: w.update({"mtp.fc.weight": torch.zeros(2), "mtp.norm": torch.ones(1)})
+    )
+    settings = ModelSettings(name="here", device="cpu")
+    with pytest.raises(ConfigError, match=r"""no place for: mtp\.fc\.weight, mtp\.norm\. .*"\['\^mtp'\]"$"""):
+        load(str(folder), settings)
+    load(str(folder), settings.model_copy(update={"ignore_unexpected": (r"^mtp\.",)}))
+    with pytest.raises(ConfigError, match=r"no place for: mtp\.fc\.weight\. "):
+        load(str(folder), settings.model_copy(update={"ignore_unexpected": ("norm$",)}))
+    with pytest.raises(ValidationError, match=r"wanted regular expressions, found '\('"):
+        ModelSettings(ignore_unexpected=("(",))
+
+
+def test_what_transformers_ignores_for_a_class_needs_no_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(folder / "model.safetensors", lambda w: w.update({"mtp.fc.weight": torch.zeros(2)}))
+    settings = ModelSettings(name="here", device="cpu")
+    with pytest.raises(ConfigError, match="no place for: mtp"):
+        load(str(folder), settings)
+    config = json.loads((folder / "config.json").read_text())
+    model_class = getattr(transformers, config["architectures"][0])
+    monkeypatch.setattr(model_class, "_keys_to_ignore_on_load_unexpected", [r"^mtp"])
+    assert type(load(str(folder), settings)[0]) is model_class
 
 
 @pytest.mark.parametrize("case", CASES)

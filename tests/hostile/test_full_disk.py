@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +13,14 @@ from typing import NamedTuple
 import pytest
 from safetensors import SafetensorError
 from small_runs import GROUPS
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 import mmpost
 from mmpost.cli import main
 from mmpost.config import run_config
 from mmpost.errors import TrainError
+from mmpost.listeners.base import Listeners
+from mmpost.listeners.trackers import TensorBoard
 from mmpost.models.chat.model import ChatModel
 from mmpost.runs import summary
 
@@ -105,3 +110,26 @@ def test_other_files_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(summary, "write", os_error)
     with pytest.raises(TrainError, match=r"disk full: cannot write .*make room, then mmpost train resume="):
         mmpost.train(**SETTINGS, out=str(tmp_path / "run"))
+
+
+def test_tensorboard_on_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its thread would print a traceback; errors of other threads are printed as ever."""
+    printed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", hook := printed.append)
+    monkeypatch.setattr(RecordWriter, "write", os_error)
+    listeners = Listeners([TensorBoard()])
+    listeners.on_start(tmp_path, {}, 30)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(30):
+            listeners.on_metrics({"step": step, "loss": 1.0})
+        other = threading.Thread(target=os_error, args=(tmp_path,))
+        other.start()
+        other.join()
+        listeners.on_end({})
+    (message,) = (str(one.message) for one in caught)
+    assert message.startswith(
+        "the listener TensorBoard failed in on_metrics (OSError: [Errno 28] No space left on device"
+    )
+    assert [args.thread for args in printed] == [other]
+    assert threading.excepthook is hook

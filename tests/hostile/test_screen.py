@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from mmpost.checks.report import Report
-from mmpost.commands import show
+from mmpost.commands import list_plugins, show
 from mmpost.core.display import fitted, visible
 from mmpost.listeners import Curves, Progress, curves
 from mmpost.report.page import write_report
 from mmpost.runs import summary
+from mmpost.studies.tables import write_results
 from mmpost.tasks.visurf import ViSurf
 from mmpost.training.context import TrainingContext
 from mmpost.training.evaluation import Estimate, run_benches, table
@@ -190,10 +191,74 @@ def test_lost_knowledge_is_said_in_words(
     bench = Bench("old", [], (), lambda samples: {}, earlier_knowledge=metric)
     name = f"old/{metric.removeprefix('-')}"
     content = {"status": "done", "eval_before": {name: before}, "eval_after": {name: after}}
-    summary.print_summary(tmp_path, content, [bench])
+    content |= summary.forgotten(content, [bench])
+    summary.print_summary(tmp_path, content)
     text = capsys.readouterr().out
+    assert [said in line for line in content.get("forgotten", [])] == [True] * bool(said)
     assert said in text if said else "old knowledge" not in text
+
+
+@needs_chromium
+def test_lost_knowledge_is_on_the_page(tmp_path: Path) -> None:
+    sentence = "old knowledge was lost: old/f1 fell from 64 to 20"
+    scores = {"eval_before": {"old/f1": estimate(64, 9)}, "eval_after": {"old/f1": estimate(20, 9)}}
+    write_replies(tmp_path, log_line())
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", **scores, "forgotten": [sentence]}))
+    assert sentence in rendered_dom(write_report(str(tmp_path)), tmp_path / "profile")
 
 
 def test_visurf_declares_what_its_base_model_knew() -> None:
     assert {bench.name: bench.earlier_knowledge for bench in ViSurf().benches("test")} == {"target": "", "old": "f1"}
+
+
+HOSTILE_DOC = "Learns [red]colours[/red] \u202egnitpecca tuohtiw \x1b[31m."
+
+
+def package(folder: Path, name: str, module: str, source: str) -> None:
+    """An installed package with one task, which must not be imported to be listed."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[mmpost.tasks]\n{name} = {module}\n")
+    file = folder.joinpath(*module.split(".")).with_suffix(".py")
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / "__init__.py").write_text("raise SystemExit('imported')") if file.parent != folder else None
+    file.write_text(source)
+
+
+def test_docstrings_of_plugins_are_shown_not_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(tmp_path, "far_away", "far_package.tasks", f'"""{HOSTILE_DOC}\n\nMore."""')
+    package(tmp_path, "far_alone", "far_module", '"""Stands alone."""')
+    package(tmp_path, "far_broken", "far_broken", "def (")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    list_plugins.list_plugins(console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in printed.splitlines() if "far_" in line}
+    assert rows == {
+        "far_away": "Learns [red]colours[/red] <U+202E>gnitpecca tuohtiw ␛[31m.",
+        "far_alone": "Stands alone.",
+        "far_broken": "from far_broken",
+    }
+
+
+def test_docstrings_of_a_task_are_shown_not_obeyed(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    doc = HOSTILE_DOC.replace("\x1b", "\\x1b")
+    file.write_text(
+        f"import mmpost as mp\n\n\nclass Own(mp.Task):\n    '''{doc}'''\n\n    size: int = 3\n    '''{doc}'''\n\n"
+        "    def stages(self):\n        yield from ()\n"
+    )
+    console = Console(file=io.StringIO(), width=200)
+    list_plugins.list_task(str(file), console)
+    printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert printed.count("Learns [red]colours[/red] <U+202E>gnitpecca tuohtiw ␛[31m.") == 2
+
+
+def test_names_in_the_tables_of_a_study_are_shown_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path, {}, "| arm |\n| a\u202eb\x1b[2J |\n", lambda result, file: None)
+    expected = "| arm |\n| a<U+202E>b␛[2J |\n"
+    assert capsys.readouterr().out.startswith(expected)
+    assert (tmp_path / "study.md").read_text() == expected

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from pydantic import BaseModel
 
 from mmpost import cli
-from mmpost.config import run_config
+from mmpost.config import parsing, run_config
 from mmpost.config.settings import OptimSettings
 from mmpost.core.display import MAX_CHARACTERS, MAX_LINES
 from mmpost.errors import ConfigError
 from mmpost.objectives.policy import PolicyLoss
+from mmpost.selection.selectors import VarianceSelection
 from mmpost.tasks.visurf import ViSurf
+from mmpost.transforms.dynamic_sampling import DropZeroVariance
+from mmpost.types import Outputs
+from tests.objectives.ragged import batch
 
 DIGITS = "9" * 100_000
 
@@ -68,8 +76,65 @@ def test_fields_of_tasks_have_bounds(fields: dict[str, float]) -> None:
 def test_numbers_at_the_bounds_are_accepted() -> None:
     assert run_config.load(["task=visurf", f"seed={2**64 - 1}"])[0].seed == 2**64 - 1
     assert OptimSettings(lr=0.0, betas=(0.0, 0.0), eps=0.0, weight_decay=0.0).eps == 0
-    with pytest.raises(ValueError, match="finite"):
-        PolicyLoss(cispo_cap=float("inf"))
+
+
+BOUNDS: list[tuple[type[BaseModel], dict[str, Any], dict[str, Any]]] = [
+    (OptimSettings, {"max_grad_norm": math.inf}, {"max_grad_norm": math.nan}),
+    (PolicyLoss, {"clip_high": math.inf}, {"clip_low": math.inf}),
+    (PolicyLoss, {"delta": math.inf}, {"delta": math.nan}),
+    (PolicyLoss, {"loss_type": "cispo", "cispo_cap": math.inf}, {"loss_type": "cispo", "cispo_cap": math.nan}),
+    (PolicyLoss, {"kl_bound": math.inf}, {"beta": math.inf}),
+    (PolicyLoss, {"mismatch_high": math.inf}, {"mismatch_low": math.inf}),
+    (PolicyLoss, {"old": "column", "off_policy_max": math.inf}, {"old": "column", "off_policy_max": math.nan}),
+    (DropZeroVariance, {"bounds": (-math.inf, math.inf)}, {"bounds": (math.nan, 1.0)}),
+    (VarianceSelection, {"means": (0.1, math.inf)}, {"top": math.inf}),
+]
+
+
+@pytest.mark.parametrize(("section", "unbounded", "wrong"), BOUNDS)
+def test_infinity_is_accepted_where_it_means_no_bound(
+    section: type[BaseModel], unbounded: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    made = section.model_validate(unbounded)
+    stored = parsing.parse_yaml(parsing.dump(made.model_dump(mode="json")), "stored")
+    assert section.model_validate(stored) == made
+    with pytest.raises(ValueError, match=r"finite|NaN|greater than"):
+        section.model_validate(wrong)
+
+
+def test_an_infinite_bound_is_typed_as_yaml_writes_it() -> None:
+    config, _ = run_config.load(["task=visurf", "task.policy.mismatch_high=.inf", "optim.max_grad_norm=.inf"])
+    assert config.optim.max_grad_norm == math.inf
+    assert run_config.decode(ViSurf, run_config.task_fields(config.task), "task.").policy.mismatch_high == math.inf
+
+
+@pytest.mark.parametrize(
+    ("bounded", "options"),
+    [
+        ({"delta": 1e30}, {}),
+        ({"clip_high": 1e30}, {}),
+        ({"cispo_cap": 1e30}, {"loss_type": "cispo"}),
+        ({"kl_bound": 1e30}, {"beta": 0.1}),
+        ({"mismatch_high": 1e30}, {"mismatch": "token", "mismatch_action": "truncate"}),
+        ({"off_policy_max": 1e30}, {}),
+    ],
+)
+def test_an_infinite_bound_is_like_one_that_is_never_reached(
+    bounded: dict[str, float], options: dict[str, Any]
+) -> None:
+    rows = torch.randn(4, 6, generator=torch.manual_seed(0), dtype=torch.float64)
+    logp, *others = (rows / 4 - 1).unbind()
+    names = ("old_logp", "ref_logp", "behaviour_logp")
+    columns: dict[str, Any] = {name: row.view(2, 3).tolist() for name, row in zip(names, others, strict=True)}
+    losses = []
+    for bound in (1e30, math.inf):
+        logp = logp.detach().requires_grad_()
+        objective = PolicyLoss(old="column", **dict.fromkeys(bounded, bound), **options)
+        loss = objective(Outputs(logp=logp), batch([3, 3], advantage=[1.0, -1.0], **columns)).terms["policy"]
+        loss.backward()
+        assert logp.grad is not None
+        losses.append((loss.item(), logp.grad.tolist()))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,11 @@ def test_broken_rows_are_skipped_by_train(train: Callable[..., int], tmp_path: P
 def test_prompts_beyond_the_positions_are_refused(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write(tmp_path / "a.jsonl", {"query": "word " * 40_000, "response": "y"}, {"query": "x", "response": "y"})
+    long = {"id": "mine", "query": "word " * 40_000, "response": "y"}
+    data = write(tmp_path / "a.jsonl", {"query": "x", "response": "y"}, long)
     assert train("task=sft", f"data.train={data}") == 1
     err = capsys.readouterr().err
-    assert "a.jsonl:1" in err
+    assert "a.jsonl:2 (sample 'mine'): its prompt cannot be given to the model" in err
     assert "the positions of the model" in err
 
 

@@ -15,7 +15,7 @@ from mmpost.judges.base import Pair, Verdict
 from mmpost.judges.chat_judge import Answer, ChatBackend, ChatJudge
 from mmpost.judges.grade import Grade
 from mmpost.judges.local import LocalModel
-from mmpost.judges.radiology.config import JudgeSettings
+from mmpost.judges.radiology.config import ReportJudgeSettings
 from mmpost.judges.radiology.rules import RuleJudge
 from mmpost.judges.transform import JudgeScore, judge_reward
 from mmpost.transforms.score import Score
@@ -119,18 +119,18 @@ def test_the_question_is_the_prompt_without_the_system_message() -> None:
 
 
 def test_settings_select_the_judge() -> None:
-    assert JudgeSettings().judge() == RuleJudge()
-    assert JudgeSettings(length_control=True).judge() == RuleJudge(length_control=True)
+    assert ReportJudgeSettings().judge() == RuleJudge()
+    assert ReportJudgeSettings(length_control=True).judge() == RuleJudge(length_control=True)
     server = {"url": "http://h/v1", "model": "m"}
-    judge = JudgeSettings.model_validate({"by": "server", "server": server, "reasks": 3}).judge()
+    judge = ReportJudgeSettings.model_validate({"by": "server", "server": server, "reasks": 3}).judge()
     assert isinstance(judge, ChatJudge)
     assert judge.reasks == 3
-    local = JudgeSettings.model_validate({"by": "local", "local": {"model": "m"}, "form": "grade"}).judge()
+    local = ReportJudgeSettings.model_validate({"by": "local", "local": {"model": "m"}, "form": "grade"}).judge()
     assert isinstance(local, ChatJudge)
     assert isinstance(local.prompt, Grade)
     for by in ("server", "local", "bertscore"):
         with pytest.raises(ValidationError, match=f"by={by}: wanted the section {by}"):
-            JudgeSettings.model_validate({"by": by})
+            ReportJudgeSettings.model_validate({"by": by})
 
 
 def test_a_file_that_is_not_an_answer_cache_is_refused(tmp_path: Path) -> None:

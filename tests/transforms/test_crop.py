@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import mmpost.data.signals.modalities  # noqa: F401  (registers light curves; Crop itself knows no modality)
 from mmpost.data.media.media import media
 from mmpost.transforms.crop import Crop
 from mmpost.types import Part, Sample

@@ -106,7 +106,7 @@ def test_labels_of_the_data_make_pairs() -> None:
     assert column(paired, "chosen") == [1.0, 0.0]
     assert all(r.token_ids for r in paired.replies)
     single = Sample("k", (), (labeled_reply("bad", label=-1.0),))
-    with pytest.raises(DataError, match="k: wanted a chosen and a rejected reply"):
+    with pytest.raises(DataError, match="'k': wanted a chosen and a rejected reply"):
         EncodePairs()([single], FakeContext())
     assert column(EncodePairs(unpaired=True)([single], FakeContext())[0], "chosen") == [0.0]
     with pytest.raises(DataError, match=r"wanted a preference label for the reply .*, found none"):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from mmpost.judges.base import clean_text
 from mmpost.judges.radiology.vocabulary import (
     ANY_FINDING,
     CHEXBERT_CLASSES,
@@ -26,6 +27,7 @@ from mmpost.judges.radiology.vocabulary import (
 
 Status = Literal["present", "uncertain", "absent"]
 
+_BREAK = re.compile(r"\n[ \t]*(?=[\n*\-•\dA-Z])")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\.\.+|;|\n+")
 _FORWARD_CUES = ("rules_out", "doubts", "skips")
 _BACKWARD_CUES = ("ruled_out", "doubted", "skipped")
@@ -121,6 +123,13 @@ def extract_mentions(text: str) -> Iterator[Mention]:
     """Every mention of a finding, in the order of the report's sentences."""
     for sentence in split_sentences(text):
         yield from _sentence_mentions(sentence)
+
+
+def clean_report_lines(text: str) -> str:
+    """Like `clean_text`, but keep line breaks that end a sentence: those before a blank line, a capital letter, a
+    bullet or a digit. Other breaks only wrap the text.
+    """
+    return "\n".join(filter(None, map(clean_text, _BREAK.split(text))))
 
 
 def split_sentences(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from mmpost.judges.answer_cache import Messages
-from mmpost.judges.base import Pair, Verdict, clean_report, green_score
+from mmpost.judges.base import Pair, Verdict, clean_text
 from mmpost.judges.chat_judge import JudgePrompt
 
 CATEGORIES = (
@@ -76,7 +76,7 @@ class Green(JudgePrompt):
     """Remove [spans] and **, and lowercase both reports first."""
 
     def messages(self, pair: Pair) -> Messages:
-        texts = [clean_report(text) if self.clean else text for text in (pair.reference, pair.candidate)]
+        texts = [clean_text(text) if self.clean else text for text in (pair.reference, pair.candidate)]
         reference, candidate = (" ".join(text.split()[:MAX_WORDS]) for text in texts)
         lettered = list(zip("abcdef", CATEGORIES, strict=True))
         lines = "\n".join(f"({x}) {name}: <number of errors>. <error 1>; ...; <error n>" for x, name in lettered)
@@ -91,6 +91,11 @@ class Green(JudgePrompt):
             return Verdict(None, "unparseable", raw_reply=reply)
         errors = sum(counts[f"significant/{x}"] for x in "abcdef")
         return Verdict(green_score(counts["matched"], errors), counts=counts, raw_reply=reply)
+
+
+def green_score(matched: float, errors: float) -> float:
+    """Matched / (matched + significant errors); 0 without matched findings."""
+    return matched / (matched + errors) if matched else 0.0
 
 
 def split_sections(reply: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ from typing import ClassVar
 from mmpost.config.settings import Settings
 from mmpost.core.means import values_by_name
 from mmpost.errors import DataError
-from mmpost.judges.base import clean_report, clean_report_lines, rel_verbosity
-from mmpost.judges.radiology.findings import chexbert_labels
+from mmpost.judges.base import clean_text, rel_verbosity
+from mmpost.judges.radiology.findings import chexbert_labels, clean_report_lines
 from mmpost.judges.radiology.vocabulary import CHEXBERT_CLASSES, COMPETITION_CLASSES
 from mmpost.metrics.text import repetition, words
 from mmpost.types import Context, Reply, Sample, Transform
@@ -78,8 +78,8 @@ class ReportScores(Transform, Settings):
 
     def _score(self, sample: Sample, reply: Reply) -> Reply:
         if not isinstance(sample.truth, str):
-            raise DataError(f"sample {sample.uid!r}: wanted a report as the truth, found {sample.truth!r:.80}")
-        reference, candidate = clean_report(sample.truth), clean_report(reply.text)
+            raise DataError(f"{sample.label}: wanted a report as the truth, found {sample.truth!r:.80}")
+        reference, candidate = clean_text(sample.truth), clean_text(reply.text)
         scores = {
             "rouge_l": rouge_l(reference, candidate),
             "bleu": bleu(reference, candidate),

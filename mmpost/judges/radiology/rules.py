@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmpost.judges.base import Judge, Pair, Verdict, clean_report_lines, green_score, length_controlled
-from mmpost.judges.radiology.findings import Finding, extract_findings, extract_mentions
+from mmpost.judges.base import Judge, Pair, Verdict, length_controlled
+from mmpost.judges.radiology.findings import Finding, clean_report_lines, extract_findings, extract_mentions
+from mmpost.judges.radiology.green import green_score
 
 ERROR_TYPES = ("false", "missing", "location", "severity")
 """GREEN's error categories (a) to (d). (e) and (f), comparisons with prior studies, are not evaluated."""

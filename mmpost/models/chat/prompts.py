@@ -197,7 +197,7 @@ class PromptEncoder:
             parts, key = self._identify(sample)
             return self._cache.get(key, lambda: self._encode(parts), lambda prompt: prompt.nbytes)
         except (ValueError, IndexError, TemplateError) as e:
-            raise DataError(f"sample {sample.uid!r}: its prompt cannot be given to the model: {e}") from e
+            raise DataError(f"{sample.label}: its prompt cannot be given to the model: {e}") from e
 
     def prefetch(self, sample: Sample, always: bool) -> None:
         """Open and process the media of `sample`, on a worker thread; `always`: also where its prompt is cached.

@@ -150,7 +150,7 @@ class Embedder:
         embedded = [p.modality for p in sample.prompt if p.modality in self.modalities]
         if not embedded or len(embedded) > len(set(embedded)):
             raise DataError(
-                f"sample {sample.uid!r}: wanted one part of some of the modalities {list(self.modalities)}, found "
+                f"{sample.label}: wanted one part of some of the modalities {list(self.modalities)}, found "
                 f"{[p.modality for p in sample.prompt]}; drop it, or give the model encoders for what it has"
             )
         self._collate_parts(sample)
@@ -244,7 +244,7 @@ class Embedder:
         for i, sample in enumerate(samples):
             for part in sample.prompt:
                 if part.modality == modality and i in values:
-                    raise DataError(f"sample {sample.uid!r}: wanted one part of modality {modality}, found several")
+                    raise DataError(f"{sample.label}: wanted one part of modality {modality}, found several")
                 if part.modality == modality:
                     values[i] = self._open(part)
         encoder = self._encoder(modality)
@@ -270,7 +270,7 @@ class Embedder:
                 try:
                     encoder.collate([value])
                 except DataError as e:
-                    raise DataError(f"sample {sample.uid!r}: {e}") from e
+                    raise DataError(f"{sample.label}: {e}") from e
             raise
 
     def _embed(self, modality: str, features: Features) -> Float[Tensor, "sample dim"]:

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mmpost.errors import DataError
-from mmpost.judges.base import Pair, clean_report, green_score, length_controlled, rel_verbosity
+from mmpost.judges.base import Pair, clean_text, length_controlled, rel_verbosity
+from mmpost.judges.radiology.green import green_score
 from mmpost.judges.radiology.rules import ERROR_TYPES, RuleJudge
 from mmpost.types import Part, Reply, Sample
 
@@ -81,7 +82,7 @@ def test_green_formula_and_length_control_by_hand() -> None:
 
 
 def test_texts_are_cleaned_as_in_the_released_code() -> None:
-    assert clean_report("**Findings**: Small [REDACTED 1]\n effusion ") == "findings: small effusion"
+    assert clean_text("**Findings**: Small [REDACTED 1]\n effusion ") == "findings: small effusion"
     with_marks = ABNORMAL.replace("Mild", "**MILD** [no]")
     assert RuleJudge().judge([(ABNORMAL, with_marks)])[0].score == 1.0
     assert RuleJudge(clean=False).judge([(ABNORMAL, with_marks)])[0].score != 1.0
