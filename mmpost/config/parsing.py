@@ -206,9 +206,20 @@ def parse_arguments(arguments: Sequence[str], known: Sequence[str]) -> dict[str,
     return values
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text with Unicode's own line breaks in double quotes, which escape them; plain text folds them."""
+
+    def represent_str(self, data: str) -> yaml.Node:
+        has_breaks = any(c in data for c in "\x85\u2028\u2029")
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if has_breaks else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dump(value: Mapping[str, Any]) -> str:
     """Write YAML that `parse_yaml` reads back to an equal value."""
-    return yaml.safe_dump(_to_builtin(value), sort_keys=False, allow_unicode=True)
+    return yaml.dump(_to_builtin(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _to_builtin(value: Any) -> Any:
