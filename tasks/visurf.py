@@ -44,6 +44,8 @@ class ViSurf(mp.PolicyGradientTask):
     """Lower the truth's reward to the mean of the rollouts once one of them reaches it."""
     label: Literal["bare", "thought"] = "bare"
     """The truth as a reply: the answer alone, as annotators give it, or after a thought, the row's column `cot`."""
+    thought: str = ""
+    """With label=thought: the thought of rows without `cot`; empty: such a row is an error."""
     think_for_truth: bool = False
     """With label=thought: give the truth the reward for the thinking format too."""
     aligned: bool = True
@@ -92,10 +94,13 @@ class ViSurf(mp.PolicyGradientTask):
 
         Raises DataError with label=thought for a row without one.
         """
-        if self.label == "thought" and not sample.meta.get("cot"):
-            raise mp.DataError(f"{sample.uid}: wanted a thought for label=thought, found no text in the column `cot`")
-        thought = str(sample.meta["cot"]) if self.label == "thought" else None
-        text = answer_text(sample.truth, sample.frame, thought)
+        thought = str(sample.meta.get("cot") or self.thought)
+        if self.label == "thought" and not thought:
+            raise mp.DataError(
+                f"{sample.label}: wanted a thought for label=thought, found none in the column `cot`; write one, or "
+                "set task.thought for all"
+            )
+        text = answer_text(sample.truth, sample.frame, thought if self.label == "thought" else None)
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
     def gold(self) -> tuple[mp.Gold, ...]:

@@ -17,7 +17,7 @@ from mmpost.data.readers.dataset import open_table
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.training.evaluation import intervals, table
-from mmpost.types import Bench, CoordinateFrame, Origin, Part, Reply, Sample, Sampling
+from mmpost.types import Bench, CoordinateFrame, Objective, Origin, Part, Reply, Sample, Sampling
 
 NAMES = ("uid", "id")
 """Keys that may hold the uid of a row's sample."""
@@ -58,6 +58,9 @@ class RecordedReplies:
 
     def class_logits(self, samples: Sequence[Sample]) -> torch.Tensor:
         raise ConfigError("the task needs class logits, which a file of replies does not have; use mmpost eval")
+
+    def loss(self, samples: Sequence[Sample], objective: Objective) -> float:
+        raise ConfigError("the task needs a loss, which a file of replies does not have; use mmpost eval")
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         return Reply(_parts(text), origin, ())

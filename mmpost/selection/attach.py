@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +28,8 @@ from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Selector, So
 
 NAME = "select"
 """The name of the measuring stage."""
+MAX_LOOKED_AT = 100
+"""Samples that are read for the reward of a correct reply, where it depends on the sample."""
 
 
 def apply_selection(
@@ -85,13 +89,35 @@ def _selector(select: Mapping[str, Any], stage: Stage) -> Settings:
             "with a field k"
         )
     selector = run_config.decode(cls, fields, "select.")
-    declared = [gold.reward for gold in stage.gold if gold.reward is not None]
-    if declared and "right" in cls.model_fields and getattr(selector, "right") is None:  # noqa: B009
+    if "right" in cls.model_fields and getattr(selector, "right") is None:  # noqa: B009
         # Declared rewards are weighted sums of scores, so they set no threshold for a single score.
         scores = {getattr(selector, "score", None), *getattr(selector, "discrete", ())}
         if REWARD in scores:
-            selector = selector.model_copy(update={"right": min(declared)})
+            selector = selector.model_copy(update={"right": _lowest_declared(stage)})
     return selector
+
+
+def _lowest_declared(stage: Stage) -> float | None:
+    """The lowest reward that the stage's gold replies declare; None without any.
+
+    Raises ConfigError if that differs between samples, of which at most MAX_LOOKED_AT, evenly spaced, are read.
+    """
+    golds = [gold for gold in stage.gold if gold.reward is not None]
+    if not any(callable(gold.reward) for gold in golds):
+        return min((gold.reward for gold in golds if isinstance(gold.reward, float | int)), default=None)
+    lowest: dict[float, str] = {}
+    for index in range(0, len(stage.source), max(1, math.ceil(len(stage.source) / MAX_LOOKED_AT))):
+        with suppress(DataError):  # raised again where the sample is measured
+            sample = stage.source[index]
+            values = [gold.reward(sample) if callable(gold.reward) else gold.reward for gold in golds]
+            lowest.setdefault(min(value for value in values if value is not None), sample.label)
+    if len(lowest) > 1:
+        (low, first), *_, (high, other) = sorted(lowest.items())
+        raise ConfigError(
+            f"select.right: wanted the minimum reward of a correct reply, which differs between samples ({low:g} for "
+            f"{first}, {high:g} for {other}); set it, or select by a score (select.score=...)"
+        )
+    return next(iter(lowest), None)
 
 
 def _with_measuring_stage(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mmpost.selection.attach import measuring_stage
 from mmpost.selection.selectors import InstanceFilter
 from mmpost.studies.study import Study
 from mmpost.training.stage_checks import check_stages
-from mmpost.types import Stage
+from mmpost.types import Gold, Stage
 
 REWARDS = '''
 from mmpost.selection.selectors import InstanceFilter
@@ -358,3 +359,15 @@ def test_two_ranks_measure_the_same(place: Path) -> None:
         subprocess.run([sys.executable, *start, *arguments, f"out={place / name}"], check=True, timeout=900)
     assert (place / "one" / "measured.jsonl").read_bytes() == (place / "two" / "measured.jsonl").read_bytes()
     assert (place / "one" / "manifest.jsonl").read_bytes() == (place / "two" / "manifest.jsonl").read_bytes()
+
+
+def test_a_declared_reward_that_differs_between_samples_sets_no_threshold(place: Path) -> None:
+    """Rows of referring expressions with and without points have different rewards of a correct reply."""
+    without_rewards = {k: v for k, v in settings(place).items() if k != "rewards"}
+    stage = next(s for s in stages(without_rewards) if s.name == "rl")
+    odd = stage.source[0].uid
+    golds = tuple(Gold(g.text, lambda s: 4.0 if s.uid == odd else 6.0) for g in stage.gold)
+    with pytest.raises(ConfigError, match=rf"differs between samples \(4 for sample '{odd}', 6 for sample .*set it"):
+        measuring_stage([replace(stage, gold=golds)], {"by": "rif"})
+    measured, _ = measuring_stage([replace(stage, gold=golds)], {"by": "rif", "right": 5.0})
+    assert measured.transforms[-1].right == 5.0  # type: ignore[union-attr]

@@ -36,19 +36,26 @@ def test_a_rollout_that_copies_the_label_earns_less_than_one_that_thinks() -> No
 
 
 def test_a_label_with_a_thought_has_that_of_the_row() -> None:
-    task = ViSurf(label="thought")
+    task = ViSurf(label="thought", thought="look")
     assert task.truth(SCENE).startswith("<think>look</think><answer>[{")
     own = Sample("a.jsonl:3", (), truth=SCENE.truth, meta={"cot": "the left one"})
     assert task.truth(own).startswith("<think>the left one</think><answer>[{")
     with pytest.raises(
-        DataError, match=r"^a\.jsonl:3: wanted a thought for label=thought, found no text in the column"
+        DataError, match=r"^sample 'a\.jsonl:3': wanted a thought for label=thought, found none in the column"
     ):
-        task.truth(Sample("a.jsonl:3", (), truth=SCENE.truth, meta={}))
+        ViSurf(label="thought").truth(Sample("a.jsonl:3", (), truth=SCENE.truth, meta={}))
 
 
-@pytest.mark.parametrize(("settings", "reward"), [({}, 6), ({"label": "thought"}, 6), ({"think_for_truth": True}, 7)])
+@pytest.mark.parametrize(
+    ("settings", "reward"),
+    [
+        ({}, 6),
+        ({"label": "thought", "thought": "look"}, 6),
+        ({"label": "thought", "thought": "look", "think_for_truth": True}, 7),
+    ],
+)
 def test_the_declared_reward_of_the_label(settings: dict[str, object], reward: float) -> None:
-    task = ViSurf.model_validate({"label": "thought", **settings} if "think_for_truth" in settings else settings)
+    task = ViSurf.model_validate(settings)
     gold, _ = task.gold()
     unpaid = () if task.think_for_truth else ("think_format",)
     assert callable(gold.reward)

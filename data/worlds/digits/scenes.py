@@ -132,8 +132,6 @@ def answer_item(digit: Digit) -> dict[str, list[int]]:
     return {"bbox_2d": digit.box, "point_2d": [int(x), int(y)]}
 
 
-SHORT_THOUGHT = "look"
-"""The thought of all scenes: it carries nothing of the answer, and not the question, whose words may be new."""
 EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
 """The example in the prompt, in exactly the format of the answers."""
 
@@ -213,12 +211,7 @@ class Scenes(GeneratedQuestions):
                 "points": [item["point_2d"] for item in items],
                 "frame": [self.size, self.size],
             },
-            meta={
-                "kind": question_type,
-                "question": scene.question,
-                "digits": [d.value for d in scene.digits],
-                "cot": SHORT_THOUGHT,
-            },
+            meta={"kind": question_type, "question": scene.question, "digits": [d.value for d in scene.digits]},
         )
 
     def scene(self, index: int) -> Scene:
