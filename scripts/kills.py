@@ -32,8 +32,10 @@ import random  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
@@ -69,7 +71,7 @@ class Kills:
             shutil.rmtree(self.out / name, ignore_errors=True)
         write_inputs(self.inputs)
         start = Kind("finished", (*FINISHED, "out={out}"))
-        self._uninterrupted(start, self.inputs / "finished", self.inputs)
+        self._uninterrupted(start, self.inputs, self.inputs / "finished")
         for name, kind in self.kinds.items():
             folder = self.out / "references" / name
             self._uninterrupted(kind, folder, folder / "work")
@@ -102,10 +104,8 @@ class Kills:
             sys.exit(f"{kind.name}: an uninterrupted run ends with {process.status}: {process.output()[-2000:]}")
         for name in json.loads(modules.read_text()):
             if name not in sys.modules and not name.startswith("_"):
-                try:
+                with suppress(Exception):  # a module that was made rather than imported
                     importlib.import_module(name)
-                except Exception:  # noqa: BLE001, S110  (a module that was made rather than imported)
-                    pass
         return process
 
     def measure_startup(self) -> None:
@@ -205,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work.prepare()
     if parsed.commands or any(":command-" in name for name in parsed.only):
         work.measure_startup()
+    assert threading.active_count() == 1, f"forks would have broken locks: {threading.enumerate()}"
     print(f"references of {len(work.kinds)} kinds in {time.monotonic() - started:.0f} s", flush=True)
     done = Done(None if parsed.only else parsed.done, commit(), parsed.keep)
     for name in parsed.only:

@@ -50,8 +50,11 @@ def check(
             f"{resume}: prompts would be built differently than before, in {'; '.join(changes)}; undo this change, or "
             f"start a new run with model={folder}"
         )
-    # A run that was killed after its last step may still lack its final evaluation, so it may be resumed.
-    if state["step"] >= steps and run_files.read_json(folder / "summary.json").get("status") == "done":
+    # A run that was killed after its last step may still lack its final evaluation, so it may be resumed. The summary
+    # may be that of fewer steps, from before it was resumed for more.
+    summary = run_files.read_json(folder / "summary.json")
+    is_done = summary.get("status") == "done" and summary.get("steps", steps) >= state["step"]
+    if state["step"] >= steps and is_done:
         raise ConfigError(f"{resume} is at step {state['step']} of {steps}; set steps=N for more")
 
 

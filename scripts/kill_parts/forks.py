@@ -1,4 +1,4 @@
-"""Processes that are to be killed: forked ones, which a kill may reach at a given file operation, and whole commands."""
+"""Processes to kill: forked ones, also at a given file operation, and whole commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -222,10 +221,8 @@ class Process:
 
     def end(self) -> None:
         """Kill everything that is left of it."""
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         if self.status is None:
             self._reap()
 
@@ -248,9 +245,8 @@ def forked(
     """`work(arguments)` in a forked child, which counts its file operations in `folders` and may be killed at one.
 
     Reports: "locked" once it owns its folder, "reached" or "killed" at the operation, and at the end "counts N M" of
-    operations and writes. Forking is safe: this process has one thread of Python, and torch one as well.
+    operations and writes. Forking is safe where this process has one thread, of Python and of torch.
     """
-    assert threading.active_count() == 1, threading.enumerate()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -259,10 +255,8 @@ def forked(
         os.close(reader)
         _be_child(lambda: work(arguments), log, environment, Operations(folders, moment, _reporter(writer)))
     os.close(writer)
-    try:
+    with suppress(PermissionError, ProcessLookupError):  # it has done so itself, or has ended
         os.setpgid(pid, pid)
-    except (PermissionError, ProcessLookupError):  # it has done so itself, or has ended
-        pass
     return Process(arguments, pid, log, reader)
 
 

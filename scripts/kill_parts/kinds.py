@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of run. In its arguments {out} is a place in the folder of a seed, {inputs} the folder of shared inputs."""
+    """A kind of run. In its arguments {out} is in the folder of a seed, {inputs} the folder of shared inputs."""
 
     name: str
     command: tuple[str, ...]
@@ -64,6 +64,8 @@ class Kind:
     """It starts processes, here forks, that a kill may leave behind."""
     waits: bool = False
     """A second process waits for the first one instead of being refused."""
+    may_leave: str = ""
+    """Folders of this name may be left over."""
     whole: bool = True
     """It works as a whole command, too."""
 
@@ -176,6 +178,8 @@ KINDS = (
         "study",
         ("compare", "study={inputs}/study.yaml", "seeds=1", "budgets=steps", "out={out}"),
         processes=True,
+        # The weights of a finished run, which a study deletes, and cannot tell from those that keep=true kept.
+        may_leave="checkpoints",
         whole=False,
     ),
 )
@@ -205,14 +209,14 @@ from mmpost.tasks.grpo import Grpo
 
 class Several(Grpo):
     def benches(self, split):
-        for bench in super().benches(split):
-            drop, _, score = bench.transforms
-            yield replace(bench, transforms=(drop, mp.Generate(n=3, sampling=self.sampling), score))
+        (bench,) = super().benches(split)
+        drop, _, score = bench.transforms
+        return [replace(bench, transforms=(drop, mp.Generate(n=3, sampling=self.sampling), score))]
 """
 
 
 class ForkedCommand:
-    """Stands for subprocess.Popen: forks instead of starting an interpreter, which takes ten seconds to import torch."""
+    """Stands for subprocess.Popen: forks instead of starting an interpreter, which imports torch for seconds."""
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         assert command[1:3] == ["-m", "mmpost.cli"], command

@@ -14,15 +14,18 @@ from PIL import Image
 
 from mmpost.core.run_files import read_metrics
 
-TIMES = ("wall_s", "seconds")
+TIMES = ("wall_s", "seconds", "seconds_per_step")
 MOST = 12
 """Differences that are listed."""
 
 
-def differences(run: Path, reference: Path) -> list[str]:
-    """What `run` has, lacks or holds otherwise than the uninterrupted `reference`."""
+def differences(run: Path, reference: Path, may_leave: str = "") -> list[str]:
+    """What `run` has, lacks or holds otherwise than the uninterrupted `reference`.
+
+    `may_leave`: the name of folders that may be left over.
+    """
     found, wanted = entries(run), entries(reference)
-    out = [f"left over: {name}" for name in sorted(found - wanted)]
+    out = [f"left over: {name}" for name in sorted(found - wanted) if may_leave not in Path(name).parts]
     out += [f"missing: {name}" for name in sorted(wanted - found)]
     for name in sorted(found & wanted):
         a, b = run / name, reference / name
@@ -151,4 +154,6 @@ def _scalars_differ(run: Path, reference: Path) -> list[str]:
     if found == wanted:
         return []
     steps = {name: sorted(found.get(name, {})) for name in wanted if found.get(name) != wanted[name]}
-    return [f"{run.name}: TensorBoard shows other curves; steps {next(iter(steps.items()), found.keys() - wanted)!r:.200}"]
+    return [
+        f"{run.name}: TensorBoard shows other curves; steps {next(iter(steps.items()), found.keys() - wanted)!r:.200}"
+    ]

@@ -15,7 +15,6 @@ from pathlib import Path
 from kill_parts import forks, same
 from kill_parts.forks import Moment, Process
 from kill_parts.kinds import Kind
-
 from mmpost.errors import MmpostError
 from mmpost.runs import checkpoint
 
@@ -84,14 +83,15 @@ class Seed:
             self.kind.prepare(self.work, self.inputs)
         try:
             self._kill_and_go_on()
-            if found := same.differences(self.work, self.reference.folder):
+            if found := same.differences(self.work, self.reference.folder, self.kind.may_leave):
                 raise Lost("; ".join(found))
         except (Lost, TimeoutError, MmpostError) as e:
             self.outcome.error = str(e)
             (self.folder / "diary.txt").write_text("\n".join([*self.outcome.diary, str(e)]) + "\n")
         finally:
             for process in self.started:
-                process.end()
+                if process.status is None or self.kind.processes:
+                    process.end()
         if not self.outcome.error:
             shutil.rmtree(self.folder)
         return self.outcome
@@ -136,7 +136,8 @@ class Seed:
         pair = [p for p in (process, second) if p is not None]
         if len(pair) == 2 and not patient and min(p.until for p in pair) > max(p.since for p in pair):
             raise Lost("two processes owned the folder at the same time")
-        return any([self._judge(p, together=len(pair) == 2, first=first) for p in pair])
+        ended = [self._judge(p, together=len(pair) == 2, first=first) for p in pair]
+        return any(ended)
 
     def _kill_at(self, process: Process, moment: Moment) -> None:
         if moment.how == "time":
@@ -220,9 +221,7 @@ class Command(Seed):
 
     kills = (1, 2)
 
-    def __init__(
-        self, name: str, kind: Kind, reference: Reference, folder: Path, inputs: Path, startup: float
-    ) -> None:
+    def __init__(self, name: str, kind: Kind, reference: Reference, folder: Path, inputs: Path, startup: float) -> None:
         """`startup`: how many seconds longer than a forked run a whole command takes."""
         super().__init__(name, kind, reference, folder, inputs)
         self.startup = startup
