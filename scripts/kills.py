@@ -156,7 +156,7 @@ class Done:
             self.seeds[name] = [outcome.kills, outcome.refused]
         if self.file is not None:
             content = {"commit": self.commit, "kills": self.kills(False), "kills_of_commands": self.kills(True)}
-            text = json.dumps({**content, "seeds": self.seeds, "lost": self.lost}, indent=0)
+            text = json.dumps({**content, "seeds": self.seeds, "lost": self.lost})
             run_files.write(self.file, text.encode())
 
     def kills(self, whole: bool) -> int:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kill_parts import forks
+from kill_parts.same import PLACEHOLDER
 
 QUIET = ("model=random-tiny", "log.progress=false")
 PLAIN = ("log.tensorboard=false", "eval.before=false", "eval.after=false")
@@ -101,7 +102,7 @@ def _train(name: str, *words: str, **options: Any) -> Kind:
 
 
 def _placeholder(lines: Any, path: Path, title: str = "") -> None:
-    path.write_bytes(b"a curve takes longer to draw than this run to train")
+    path.write_bytes(PLACEHOLDER)
 
 
 def _build_base() -> int:

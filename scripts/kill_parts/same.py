@@ -15,6 +15,7 @@ from PIL import Image
 from mmpost.core.run_files import read_metrics
 
 TIMES = ("wall_s", "seconds", "seconds_per_step")
+PLACEHOLDER = b"a curve takes longer to draw than this run to train"
 MOST = 12
 """Differences that are listed."""
 
@@ -99,13 +100,12 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
-def _picture(path: Path) -> Any:
-    """That a plot is complete; its content has times. Runs that draw none write a placeholder."""
-    if path.read_bytes()[:4] != b"\x89PNG":
-        return path.read_bytes()
-    with Image.open(path) as image:
-        image.load()
-        return image.format
+def _picture(path: Path) -> bool:
+    """Whether a plot is complete; its content has times. Runs that draw none write a placeholder."""
+    if path.read_bytes() != PLACEHOLDER:
+        with Image.open(path) as image:
+            image.load()
+    return True
 
 
 def _database(path: Path) -> list[Any]:

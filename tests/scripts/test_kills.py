@@ -23,7 +23,7 @@ from mmpost.runs import checkpoint
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(drawn_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     mmpost.train(GROUPS, checkpoint={"every": 1}, eval={"before": False}, out=str(folder / "run"))
     return folder
@@ -46,6 +46,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "eval/after.jsonl: other content": lambda run: append(run / "eval" / "after.jsonl", "\n"),
     "summary.json: other values of status": lambda run: (run / "summary.json").write_text(
         (run / "summary.json").read_text().replace('"done"', '"stopped"')
+    ),
+    "curves.png: cannot be read": lambda run: (run / "curves.png").write_bytes(
+        (run / "curves.png").read_bytes()[:9000]
     ),
     "TensorBoard shows other curves": lambda run: next((run / "tensorboard").iterdir()).write_bytes(b""),
 }
