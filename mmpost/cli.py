@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mmpost.core.display import fitted, visible
+from mmpost.core.processes import end_with
 from mmpost.errors import MmpostError
 
 COMMANDS = {
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         meta = {"list": "[TASK]", "doctor": "", "new-task": "NAME", "report": "RUN"}.get(name, "KEY=VALUE")
         sub.add_argument("arguments", nargs="*", metavar=meta or None, help="settings; out=DIR is where results go")
+        sub.add_argument("--started-by", type=int, default=0, metavar="PID", help=argparse.SUPPRESS)
     return top
 
 
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parsed = parser().parse_args(argv)
     try:
+        if parsed.started_by:
+            end_with(parsed.started_by)
         return _run(parsed.command, parsed.arguments)
     except (MmpostError, OSError) as e:
         if os.environ.get("MMPOST_TRACEBACK") or (isinstance(e, OSError) and e.filename is None):

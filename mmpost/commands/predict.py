@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,14 @@ def _line(bench: Bench, sample: Sample, reply: Reply, stamp: Mapping[str, str]) 
 def _continue(out: Path, stamp: Mapping[str, str]) -> dict[tuple[str, str], str]:
     """The prompts of the samples in `out` by (bench, uid).
 
-    Removes a truncated last line, and the other lines of the same sample.
+    Removes what a kill within a write may have left: a truncated last line, and the last sample where it has fewer
+    replies than others of its bench, or is the only one.
     """
     prompts: dict[tuple[str, str], str] = {}
     if not out.exists():
         return prompts
     offset, last = 0, ("", "")
+    replies: Counter[tuple[str, str]] = Counter()
     offsets: dict[tuple[str, str], int] = {}
     with out.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -158,9 +161,13 @@ def _continue(out: Path, stamp: Mapping[str, str]) -> dict[tuple[str, str], str]
                     )
             prompts[last] = prompt
             offsets.setdefault(last, offset)
+            replies[last] += 1
             offset += len(line)
         else:
-            return prompts
+            others = [count for sample, count in replies.items() if sample[0] == last[0] and sample != last]
+            if not replies or (others and replies[last] >= max(others)):
+                return prompts
+            offset = offsets.pop(last)
     with out.open("rb+") as file:
         file.truncate(offset)
     return {sample: prompts[sample] for sample in offsets}

@@ -34,6 +34,9 @@ BEFORE_FIRST_STEP = {
 }
 """What the folder of a run without a finished step may hold."""
 
+LEFTOVERS = {f"{name}.partial" for name in BEFORE_FIRST_STEP}
+"""What a kill within `write` leaves of them; the next write replaces it."""
+
 LOCK = ".lock"
 """In a folder that a process writes to: the file whose OS lock it holds."""
 
@@ -158,19 +161,32 @@ def _acquire(file: Path, owned: Path) -> filelock.BaseFileLock:
     return lock
 
 
+def wait_until_free(folder: Path) -> None:
+    """Wait until no process owns `folder`: one whose parent was killed may still finish its step and save."""
+    if not (folder / LOCK).exists():
+        return
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"mmpost: waiting for another mmpost process, which writes to {folder}", file=sys.stderr)
+        lock.acquire()
+    lock.release()
+
+
 def require_unused(folder: Path) -> None:
     """Check that nothing in `folder` would be overwritten by a new run.
 
     What a run left that failed before its first step is deleted, with a line on stderr. Raises ConfigError for a folder
     with any other content.
     """
-    names = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    names = {path.name for path in folder.iterdir()} - {LOCK} - LEFTOVERS if folder.exists() else set()
     if not names:
         return
     status = read_json(folder / "summary.json").get("status")
     if status == "failed" and names <= BEFORE_FIRST_STEP and not read_lines(folder / "metrics.jsonl", MetricsLine):
         print(f"mmpost: {folder} holds a run that failed before its first step; it is replaced", file=sys.stderr)
-        for name in names:
+        for name in sorted(names, key="summary.json".__eq__):  # last, so that a kill meanwhile changes nothing
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return

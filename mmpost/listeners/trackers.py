@@ -41,6 +41,8 @@ class TensorBoard(Listener):
         for name, value in finite_values(metrics).items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
+        # As in metrics.jsonl: a checkpoint never holds a step that a kill could take out of the log.
+        self._writer.flush()
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         writer, self._writer = self._writer, None

@@ -21,6 +21,7 @@ import transformers
 
 from mmpost.config import parsing, registry, run_config
 from mmpost.config.settings import Settings
+from mmpost.core.run_files import wait_until_free
 from mmpost.errors import ConfigError, TrainError
 from mmpost.runs import checkpoint, code_hash
 from mmpost.types import Task
@@ -74,6 +75,7 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
         if not folder.exists():
             # Renamed when complete, so that an interrupted training leaves no incomplete base.
             partial = folder.with_name(f".{folder.name}")
+            wait_until_free(partial)
             shutil.rmtree(partial, ignore_errors=True)
             print(f"model={name}: training this base once, cached in {folder}", file=sys.stderr)
             _train(recipe, partial)
@@ -82,10 +84,14 @@ def _trained(name: str, recipe: dict[str, Any]) -> Path:
 
 
 def _train(recipe: dict[str, Any], folder: Path) -> None:
-    """Train in a separate process, so that random state, memory and ranks of this one are unaffected."""
+    """Train in a separate process, so that random state, memory and ranks of this one are unaffected.
+
+    It ends with this one, so that none goes on in a folder that others take for abandoned.
+    """
     file = folder.with_name(f"{folder.name}.yaml")
     file.write_text(parsing.dump(recipe))
-    command = [sys.executable, "-m", "mmpost.cli", "train", f"config={file}", f"out={folder}"]
+    started_by = f"--started-by={os.getpid()}"
+    command = [sys.executable, "-m", "mmpost.cli", "train", started_by, f"config={file}", f"out={folder}"]
     environment = {
         k: v for k, v in os.environ.items() if k not in TORCHRUN_VARIABLES and not k.startswith("TORCHELASTIC")
     }

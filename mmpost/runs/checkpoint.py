@@ -62,7 +62,7 @@ def save(root: Path, step: int, model: Model, snapshot: Snapshot) -> Path:
     Raises OSError if writing fails (a full disk); older checkpoints are unaffected.
     """
     root.mkdir(parents=True, exist_ok=True)
-    _recover(root)
+    recover(root)
     hidden = root / f".step-{step}"
     try:
         model.save(hidden)
@@ -108,7 +108,7 @@ def _place(hidden: Path) -> Path:
     return final
 
 
-def _recover(root: Path) -> None:
+def recover(root: Path) -> None:
     """Finish a replacement that a kill interrupted (`last` points to a hidden name); delete other hidden folders."""
     last = root / "last"
     target = root / os.readlink(last) if last.is_symlink() else last
@@ -116,6 +116,8 @@ def _recover(root: Path) -> None:
         _place(target)
     for leftover in (*root.glob(".step-*"), *root.glob(".last.*"), *root.glob(".best.*")):
         shutil.rmtree(leftover, ignore_errors=True)
+    for link in ("last", "best"):
+        _temporary(root / link).unlink(missing_ok=True)
 
 
 def _hide(folder: Path) -> Path:
@@ -271,13 +273,24 @@ def set_link(link: Path, target: str) -> None:
 
     A folder in its place, which copying without links leaves, is deleted.
     """
-    temporary = link.with_name(f".{link.name}")
+    temporary = _temporary(link)
     temporary.unlink(missing_ok=True)
     os.symlink(target, temporary)
     replaced = _hide(link) if link.is_dir() and not link.is_symlink() else None
     temporary.replace(link)
     if replaced is not None:
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _temporary(link: Path) -> Path:
+    return link.with_name(f".{link.name}")
+
+
+def link_best(root: Path, step: int) -> None:
+    """Point root/best at the checkpoint of `step`, unless it does already or there is no such checkpoint."""
+    link, name = root / "best", f"step-{step}"
+    if (root / name).is_dir() and not (link.is_symlink() and os.readlink(link) == name):
+        set_link(link, name)
 
 
 def resolve_weights(name: str) -> str:

@@ -55,11 +55,13 @@ def check(
             f"{resume}: prompts would be built differently than before, in {'; '.join(changes)}; undo this change, or "
             f"start a new run with model={folder}"
         )
-    # A run that was killed after its last step may still lack its final evaluation, so it may be resumed. One that
-    # ended a stage early has taken fewer steps than planned.
-    finished = run_files.read_json(folder / "summary.json")
-    last = finished["steps"] if "steps" in finished and sum(state["plan"].values()) == steps else steps
-    if state["step"] >= min(last, steps) and finished.get("status") == "done":
+    # A run that was killed after its last step may still lack its final evaluation, so it may be resumed; its summary
+    # may be that of fewer steps, from before it was resumed for more. One that ended a stage early has taken fewer steps
+    # than planned.
+    summary = run_files.read_json(folder / "summary.json")
+    taken = summary.get("steps", steps)
+    last = min(taken, steps) if sum(state["plan"].values()) == steps else steps
+    if summary.get("status") == "done" and last <= state["step"] <= taken:
         raise ConfigError(f"{resume} is at step {state['step']} of {steps}; set steps=N for more")
 
 

@@ -291,10 +291,11 @@ class Run:
             "versions": summary.versions(),
         }
         if distributed.rank() == 0:
+            # The summary comes last: a run that it calls done has everything, and is not resumed after a kill.
             try:
-                summary.write(self.folder, content)
-            finally:
                 self.listeners.on_end(content)
+            finally:
+                summary.write(self.folder, content)
             summary.print_summary(self.folder, content)
         distributed.stop()
         return content

@@ -51,6 +51,8 @@ class RunState:
         self.steps_per_stage: dict[str, int] = {}
         self.results: dict[str, Any] = {}
         """Evaluations so far, as in summary.json."""
+        self.best_step: int | None = None
+        """The step of the checkpoint that `best` links to. A kill may come between saving and linking it."""
         self._last_stamp = checkpoint.stamp(self.pending) if self.pending else ""
         self._weights: dict[str, torch.Tensor] = {}
         self._started, self._earlier_seconds = time.time(), 0.0
@@ -58,6 +60,7 @@ class RunState:
         if self.pending is not None:
             self.results, self._earlier_seconds = dict(self.pending.state["results"]), self.pending.state["wall_s"]
             self.results.pop("eval_after", None)
+            self.best_step = self.pending.state.get("best_step")
 
     @property
     def interrupted_stage(self) -> str | None:
@@ -82,6 +85,8 @@ class RunState:
         """Write a checkpoint. If writing fails, the run continues without it, unless it is the last one."""
         context, settings = self.session.context, self.session.config.checkpoint
         start = time.monotonic()
+        if best:
+            self.best_step = context.step
         rollout_batch = distributed.gather(sample_io.pack(self.progress.samples))
         rng = distributed.gather(torch.get_rng_state())
         if distributed.rank() == 0:
@@ -92,8 +97,10 @@ class RunState:
                 if self._last_stamp != (stamp := checkpoint.stamp(snapshot)) or not (root / name).is_dir():
                     checkpoint.save(root, context.step, self.session.model, snapshot)
                     self._last_stamp = stamp
-                if best:
-                    checkpoint.set_link(root / "best", name)
+                else:
+                    checkpoint.recover(root)
+                if self.best_step is not None:
+                    checkpoint.link_best(root, self.best_step)
                 checkpoint.prune(root, settings.keep)
             except OSError as e:
                 if last:
@@ -118,6 +125,7 @@ class RunState:
             "base_hash": self.base_hash,
             "wall_s": self.wall_seconds(),
             "results": self.results,
+            "best_step": self.best_step,
         }
 
     def _tensors(self, rng: list[torch.Tensor]) -> dict[str, Any]:

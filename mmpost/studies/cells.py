@@ -195,6 +195,7 @@ class Runner:
         """Train or resume a cell, from the weights of the run `start` if there is one."""
         cell, folder = result.cell, result.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
+        run_files.wait_until_free(folder)
         config, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
         if result.has_weights:
             arguments = [f"resume={folder}"]
@@ -203,7 +204,10 @@ class Runner:
             settings = run_config.merge(cell.settings, {"model": str(start)} if start else {})
             config.write_text(parsing.dump(settings), encoding="utf-8")
             arguments = [f"config={config}", f"out={folder}"]
-        command = [*(shlex.split(self.launch) or [sys.executable]), "-m", "mmpost.cli", "train", *arguments]
+        # A launcher ends its processes itself.
+        started_by = [] if self.launch else [f"--started-by={os.getpid()}"]
+        python = shlex.split(self.launch) or [sys.executable]
+        command = [*python, "-m", "mmpost.cli", "train", *started_by, *arguments]
         with self._lock:
             slot = self._slots.pop()
         try:
