@@ -56,8 +56,8 @@ def check(
             f"start a new run with model={folder}"
         )
     # A run that was killed after its last step may still lack its final evaluation, so it may be resumed; its summary
-    # may be that of fewer steps, from before it was resumed for more. One that ended a stage early has taken fewer steps
-    # than planned.
+    # may be that of fewer steps, from before it was resumed for more. One that ended a stage early has taken fewer than
+    # planned.
     summary = run_files.read_json(folder / "summary.json")
     taken = summary.get("steps", steps)
     last = min(taken, steps) if sum(state["plan"].values()) == steps else steps
