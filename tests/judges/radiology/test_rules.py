@@ -108,6 +108,7 @@ def test_the_judge_as_a_reward() -> None:
         RuleJudge()(Sample("a", (), truth={"x": 1}), Reply((Part("text", ABNORMAL),)))
 
 
+@pytest.mark.slow
 def test_a_thousand_pairs_take_less_than_a_second() -> None:
     pairs = [(f"{ABNORMAL} Nodule of {n} mm.", f"{NORMAL} Nodule of {n + 1} mm.") for n in range(1000)]
     start = time.process_time()
