@@ -358,7 +358,7 @@ def runs_case(rng: random.Random, folder: Path) -> Callable[[], object]:
                 require("steps on record are gone", _lines(run)[: len(measured)] == measured)
         if command[0] == "train":
             require("step 3 is not on record", [row["step"] for row in run_files.read_metrics(run)][-1:] == [3])
-            require("no summary", run_files.read_json(run / "summary.json")["status"] == "done")
+            require("no summary", run_files.read_summary(run)["status"] == "done")
         return None
 
     return go

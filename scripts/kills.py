@@ -143,7 +143,7 @@ class Done:
         """[kills, refused] by the name of the seed."""
         self.lost: dict[str, str] = {}
         """What was lost, by the name of the seed; these run again at the next start."""
-        content = run_files.read_json(file) if file is not None else {}
+        content = json.loads(file.read_text()) if file is not None and file.exists() else {}
         if content and content["commit"] != commit and not keep:
             print(f"{file} is of commit {content['commit'][:12]}, this is {commit[:12]}: counting anew", flush=True)
         elif content:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from mmpost.config import parsing, run_config
 from mmpost.config.settings import ModelSettings, Settings
-from mmpost.core.run_files import read_json
+from mmpost.core.run_files import read_summary
 from mmpost.edits.lora import merged
 from mmpost.errors import ConfigError, TrainError
 from mmpost.models.chat.model import ChatModel
@@ -114,14 +114,13 @@ def _origin(name: str) -> tuple[ModelSettings, Mapping[str, Any], Mapping[str, A
     """Model settings, summary and configuration of the run that wrote `name`; the last two are empty if none did."""
     path = Path(name).expanduser().resolve()
     for folder in (path, *path.parents[:2]):
-        file = folder / "config.yaml"
-        if file.is_file() and (folder / "checkpoints").is_dir():
-            run: dict[str, Any] = parsing.parse_yaml(file.read_text(), str(file))
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            run = run_config.run_of(str(folder))
             model_fields = {
                 k: run["model"][k] for k in ("trust_remote_code", *run_config.PROMPT_RECIPE_FIELDS) if k in run["model"]
             }
             settings = run_config.decode(ModelSettings, {"name": name, "device": "cpu", **model_fields}, "model.")
-            return settings, read_json(folder / "summary.json"), run
+            return settings, read_summary(folder), run
     return ModelSettings(name=name, device="cpu"), {}, {}
 
 

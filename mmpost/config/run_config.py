@@ -209,11 +209,19 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def run_of(name: str) -> dict[str, Any]:
-    """The configuration of the run in the folder `name`; empty if it is not a run folder."""
-    folder = Path(name)
-    if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+    """The configuration of the run in the folder `name`; empty if it is not a run folder.
+
+    Raises ConfigError for one without the names of its task and model.
+    """
+    file = Path(name) / "config.yaml"
+    if not file.is_file() or not (file.parent / "checkpoints").is_dir():
         return {}
-    return _read_config(folder / "config.yaml")
+    run = _read_config(file)
+    for key in ("task", "model"):
+        section = run.get(key)
+        if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+            raise ConfigError(f"{file} is damaged: wanted {key}.name, found {_short_repr(section)}; copy the run again")
+    return run
 
 
 def _inherited(trained: Mapping[str, Any], task: str) -> dict[str, Any]:

@@ -103,6 +103,26 @@ class MetricsLine(BaseModel, extra="allow"):
     stage: str = ""
 
 
+class EstimateFile(BaseModel):
+    """A metric in summary.json."""
+
+    value: float
+    n: float
+    low: float
+    high: float
+
+
+class SummaryFile(BaseModel, extra="allow"):
+    """summary.json, as far as it is read again."""
+
+    status: str = ""
+    reason: str = ""
+    steps: int = 0
+    eval_before: dict[str, EstimateFile] = {}
+    eval_after: dict[str, EstimateFile] = {}
+    versions: dict[str, str] = {}
+
+
 def new_folder(out: str | None, name: str) -> Path:
     """The folder for a new run: `out`, or by default runs/<name>/<time>."""
     if out is not None:
@@ -183,7 +203,7 @@ def require_unused(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {LOCK} - LEFTOVERS if folder.exists() else set()
     if not names:
         return
-    status = read_json(folder / "summary.json").get("status")
+    status = read_summary(folder).get("status")
     if status == "failed" and names <= BEFORE_FIRST_STEP and not read_lines(folder / "metrics.jsonl", MetricsLine):
         print(f"mmpost: {folder} holds a run that failed before its first step; it is replaced", file=sys.stderr)
         for name in sorted(names, key="summary.json".__eq__):  # last, so that a kill meanwhile changes nothing
@@ -216,9 +236,8 @@ def read_lines(path: Path, wanted: type[BaseModel]) -> list[dict[str, Any]]:
             objects.append(json.loads(line))
             wanted.model_validate(objects[-1])
         except (ValueError, RecursionError) as e:
-            first = e.errors()[0] if isinstance(e, ValidationError) else {"loc": (), "msg": e}
-            found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-            raise DataError(f"{path}:{number} is damaged ({found}); delete the line, or copy the run again") from e
+            reason = _first_reason(e)
+            raise DataError(f"{path}:{number} is damaged ({reason}); delete the line, or copy the run again") from e
     return objects
 
 
@@ -231,16 +250,26 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a .json file; empty for a missing file. Raises DataError for a damaged one."""
+def read_summary(run: Path) -> dict[str, Any]:
+    """The content of a run's summary.json; empty for a missing file. Raises DataError for a damaged one."""
+    path = run / "summary.json"
     text = _text(path)
+    if not path.exists():
+        return {}
     try:
-        content = json.loads(text) if path.exists() else {}
+        content: dict[str, Any] = json.loads(text)
+        SummaryFile.model_validate(content)
     except (ValueError, RecursionError) as e:
-        raise DataError(f"{path}: wanted JSON, found something else ({e}); delete it, or copy the run again") from e
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: wanted an object, found {type(content).__name__}; delete it, or copy the run again")
+        raise DataError(f"{path} is damaged ({_first_reason(e)}); delete it, or copy the run again") from e
     return content
+
+
+def _first_reason(error: Exception) -> str:
+    """What is wrong with a line or file: of a ValidationError the first field."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def _text(path: Path) -> str:

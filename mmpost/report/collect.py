@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.core.run_files import EvalLine, groups_of, read_json, read_lines, read_metrics, read_samples, replies_of
+from mmpost.core.run_files import EvalLine, groups_of, read_lines, read_metrics, read_samples, read_summary, replies_of
 
 DIGITS = 5
 """Significant digits of numbers on the page."""
@@ -37,7 +37,7 @@ def collect(run: Path, max_replies: int) -> dict[str, Any]:
     replies = Replies(run / "samples")
     for step in steps:
         replies.add(step, read_samples(files[step]))
-    summary = read_json(run / "summary.json")
+    summary = read_summary(run)
     config = run / "config.yaml"
     return {
         "name": run.resolve().name,

@@ -67,7 +67,7 @@ class ConfiguredTask:
 
     def benches(self, split: Split) -> list[Bench]:
         """The evaluations on `split`."""
-        benches = self.task.benches(split)
+        benches = list(self.task.benches(split))
         return UserRewards.load(self.config.rewards).in_benches(benches) if self.config.rewards else benches
 
 

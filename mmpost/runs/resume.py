@@ -58,7 +58,7 @@ def check(
     # A run that was killed after its last step may still lack its final evaluation, so it may be resumed; its summary
     # may be that of fewer steps, from before it was resumed for more. One that ended a stage early has taken fewer than
     # planned.
-    summary = run_files.read_json(folder / "summary.json")
+    summary = run_files.read_summary(folder)
     taken = summary.get("steps", steps)
     last = min(taken, steps) if sum(state["plan"].values()) == steps else steps
     if summary.get("status") == "done" and last <= state["step"] <= taken:

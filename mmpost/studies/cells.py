@@ -38,13 +38,13 @@ class Result:
     @property
     def finished(self) -> bool:
         """Whether the run is done, or failed in training (then a repetition would fail, too)."""
-        summary = run_files.read_json(self.folder / "summary.json")
+        summary = run_files.read_summary(self.folder)
         return summary.get("status") == "done" or str(summary.get("reason", "")).startswith("TrainError")
 
     @property
     def failure(self) -> str:
         """Why a finished run failed (for example, a non-finite loss); empty if it succeeded."""
-        summary = run_files.read_json(self.folder / "summary.json")
+        summary = run_files.read_summary(self.folder)
         return "" if summary["status"] == "done" else str(summary["reason"])
 
     def successful(self) -> Result:

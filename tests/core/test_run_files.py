@@ -49,4 +49,20 @@ def test_a_device_or_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"metrics\.jsonl: wanted a file, found a folder or device"):
         run_files.read_metrics(tmp_path)
     with pytest.raises(DataError, match=r"summary\.json: wanted a file"):
-        run_files.read_json(tmp_path / "summary.json")
+        run_files.read_summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[1]", "Input should be a valid dictionary"),
+        ('{"status": 3}', "status: Input should be a valid string"),
+        ('{"eval_after": {"a/f1": {"value": 1, "n": 2, "low": 0}}}', r"eval_after\.a/f1\.high: Field required"),
+    ],
+)
+def test_a_damaged_summary_is_named(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(DataError, match=rf"summary\.json is damaged \({reason}"):
+        run_files.read_summary(tmp_path)
+    assert run_files.read_summary(tmp_path / "none") == {}

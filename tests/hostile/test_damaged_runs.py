@@ -179,3 +179,17 @@ def test_a_damaged_summary_is_told(content: str, run: Path, tmp_path: Path, caps
     for arguments in (["train", f"resume={tmp_path / 'run'}"], ["export", f"model={tmp_path / 'run'}", "out=unused"]):
         assert main(arguments) == 1
         assert f"{tmp_path / 'run' / 'summary.json'}: wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["model: null\ntask: {name: visurf}\n", "model: {name: a}\ntask: [1]\n", "{}"])
+def test_a_damaged_configuration_is_named(
+    config: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "config.yaml").write_text(config)
+    for command in (
+        ["export", f"model={tmp_path / 'run'}", f"out={tmp_path / 'x'}"],
+        ["eval", "task=visurf", f"model={tmp_path / 'run'}"],
+    ):
+        assert main(command) == 1
+        assert "config.yaml is damaged: wanted" in capsys.readouterr().err

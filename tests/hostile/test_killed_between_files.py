@@ -77,7 +77,7 @@ def test_a_run_that_was_resumed_for_more_steps_still_owes_its_final_evaluation(
     with monkeypatch.context() as patch:
         patch.setattr("mmpost.runs.run.summary.write", lambda *_: None)
         mmpost.train(resume=str(run), steps=3)
-    assert run_files.read_json(run / "summary.json")["steps"] == 2
+    assert run_files.read_summary(run)["steps"] == 2
     assert mmpost.train(resume=str(run))["steps"] == 3
     with pytest.raises(ConfigError, match="is at step 3 of 3"):
         mmpost.train(resume=str(run))

@@ -57,7 +57,7 @@ def test_each_task_starts_from_the_weights_of_the_previous_one(folder: Path) -> 
     folders_of_cells = cell_folders(folder)
     assert set(folders_of_cells) == {"base-0", "sft-1-first-0", "sft-2-second-0", "sft-joint-0"}
     first, second = folders_of_cells["sft-1-first-0"], folders_of_cells["sft-2-second-0"]
-    summary = run_files.read_json(second / "summary.json")
+    summary = run_files.read_summary(second)
     assert (summary["model"], summary["base_model"]) == (str(first), "random-tiny")
     assert summary["base_hash"] == checkpoint.weights_hash(checkpoint.resolve_weights(str(first)))
     assert summary["base_hash"] != checkpoint.weights_hash(checkpoint.resolve_weights(str(second)))
