@@ -396,6 +396,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "eval": (*QUICK[:4], "eval.max_samples=1", "task.sampling.max_tokens=4"),
 }
 """Arguments of commands that end within seconds."""
+USE_MODEL = ("check", "show", "predict", "select", "eval")
 
 
 def commands_case(rng: random.Random, folder: Path) -> Callable[[], object]:
@@ -410,6 +411,8 @@ def commands_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     i = rng.randrange(len(words)) if words else 0
     words[i : i + 1] = [mutate_text(word, rng) for word in words[i : i + 1]]
     words = [word.replace("\x00", "") for word in words]  # which no command line can hold
+    if name in USE_MODEL and not any(word.startswith("model") for word in words):
+        words.append("model=random-tiny")  # the task's own base would be trained for minutes
     (folder / "command.txt").write_text("\n".join([name, *words]), encoding="utf-8", errors="surrogatepass")
 
     def go() -> object:

@@ -269,7 +269,9 @@ def _first_reason(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    if not first["loc"]:
+        return f"wanted an object, found {type(first['input']).__name__}"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _text(path: Path) -> str:

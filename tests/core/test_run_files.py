@@ -29,7 +29,7 @@ def test_logs_of_earlier_versions_load_with_modality(tmp_path: Path) -> None:
 DAMAGED = {
     "[": r"is damaged \(Expecting value",
     "[" * 100_000: r"is damaged \(maximum recursion depth",
-    "3": r"is damaged \(Input should be a valid dictionary",
+    "3": r"is damaged \(wanted an object, found int",
     json.dumps({**REPLY, "scores": {"reward": "high"}}): r"is damaged \(scores.reward: Input should be a valid number",
     json.dumps({k: v for k, v in REPLY.items() if k != "origin"}): r"is damaged \(origin: Field required\)",
 }
@@ -56,7 +56,7 @@ def test_a_device_or_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("", "Expecting value"),
-        ("[1]", "Input should be a valid dictionary"),
+        ("[1]", "wanted an object, found list"),
         ('{"status": 3}', "status: Input should be a valid string"),
         ('{"eval_after": {"a/f1": {"value": 1, "n": 2, "low": 0}}}', r"eval_after\.a/f1\.high: Field required"),
     ],

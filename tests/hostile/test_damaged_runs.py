@@ -178,7 +178,7 @@ def test_a_damaged_summary_is_told(content: str, run: Path, tmp_path: Path, caps
     (tmp_path / "run" / "summary.json").write_text(content)
     for arguments in (["train", f"resume={tmp_path / 'run'}"], ["export", f"model={tmp_path / 'run'}", "out=unused"]):
         assert main(arguments) == 1
-        assert f"{tmp_path / 'run' / 'summary.json'}: wanted" in capsys.readouterr().err
+        assert f"{tmp_path / 'run' / 'summary.json'} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", ["model: null\ntask: {name: visurf}\n", "model: {name: a}\ntask: [1]\n", "{}"])
