@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mmpost.cli import main
 from mmpost.data.worlds.digits.scenes import Scenes
 from mmpost.errors import DataError
 from mmpost.rewards.box import REWARDS, detection, detection_summary
@@ -79,17 +80,13 @@ def test_thinks_is_the_share_of_replies_with_a_thought() -> None:
     assert summary["thinks"] == summary["think_format"] == 25
 
 
-def test_a_row_without_thought_is_named_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mmpost.cli import main
-
-    image = tmp_path / "a.png"
-    SCENE.prompt[0].value.open().save(image)
+def test_a_row_without_thought_is_named(tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SCENE.prompt[0].value.open().save(tmp_path / "a.png")
     row = {"image": "a.png", "question": "the 3", "solution": [{"bbox_2d": [1, 2, 30, 40], "point_2d": [9, 9]}]}
     rows = [{**row, "cot": "the left one"}, row]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    command = ["train", "task=visurf", "model=random-tiny", f"data.train={tmp_path / 'a.jsonl'}", "task.label=thought"]
+    data = [f"data.train={tmp_path / 'a.jsonl'}", "task.prompt=find {question}", "task.label=thought"]
     small = ["steps=1", "task.prompts_per_step=2", "task.num_generations=2", "task.sampling.max_tokens=2"]
-    assert (
-        main([*command, *small, "task.prompt=find {question}", f"out={tmp_path / 'run'}", "log.tensorboard=false"]) == 1
-    )
+    quiet = [f"model={tiny_folder}", f"out={tmp_path / 'run'}", "log.tensorboard=false"]
+    assert main(["train", "task=visurf", *data, *small, *quiet]) == 1
     assert "a.jsonl:2: wanted a thought for label=thought" in capsys.readouterr().err
