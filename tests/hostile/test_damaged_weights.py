@@ -174,3 +174,28 @@ def test_an_embedding_model_with_nan_is_refused(tmp_path: Path) -> None:
     damage(folder / "model.safetensors", lambda w: w[min(k for k in w if k.startswith("projections"))].fill_(torch.nan))
     with pytest.raises(ConfigError, match=r"^model=here: .*NaN or infinite in projections\."):
         open_model(str(folder), ModelSettings(name="here", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "message"),
+    [
+        ("config.json", "image_token_id", 10**6, r"special tokens of the tokenizer, found the ids \[1000000\]"),
+        ("config.json", "image_token_id", -7, r"special tokens of the tokenizer, found the ids \[-7\]"),
+        ("generation_config.json", "eos_token_id", [-3], r"end-of-turn tokens of the vocabulary's \d+, found \[-3\]"),
+        (
+            "generation_config.json",
+            "eos_token_id",
+            10**6,
+            r"end-of-turn tokens of the vocabulary's \d+, found \[1000000\]",
+        ),
+        ("config.json", "text_config", "x", "which it cannot load"),
+        ("config.json", "vision_config", {"depth": "deep"}, "which it cannot load"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_tokenizer_is_told(
+    file: str, key: str, value: object, message: str, folder: Path
+) -> None:
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ConfigError, match=message):
+        open_model(str(folder), ModelSettings(name="here", device="cpu"))

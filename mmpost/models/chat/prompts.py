@@ -287,8 +287,14 @@ class PromptEncoder:
         return sum(len(self.escape(p.value)) - len(p.value) for p in sample.prompt if p.modality == "text")
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
-        """The strings that tokenize to these special tokens, longest first."""
-        return sorted((self.tokenizer.convert_ids_to_tokens(i) for i in ids), key=len, reverse=True)
+        """The strings that tokenize to these special tokens, longest first. Raises ConfigError for ids of no token."""
+        strings = [self.tokenizer.convert_ids_to_tokens(i) if isinstance(i, int) and i >= 0 else None for i in ids]
+        if unknown := [i for i, text in zip(ids, strings, strict=True) if text is None]:
+            raise ConfigError(
+                f"wanted special tokens of the tokenizer, found the ids {unknown[:9]}, which it does not have: correct "
+                "image_token_id and the like in the model's config.json"
+            )
+        return sorted((text for text in strings if text is not None), key=len, reverse=True)
 
     def coordinate_frame(self, sample: Sample, config: Any) -> CoordinateFrame | None:
         """The frame in which a model with this `config` writes coordinates; None for a prompt without image."""
