@@ -24,6 +24,8 @@ DONE = "set steps=N for more"
 NOT_EMPTY = "is not empty; choose a new folder"
 SOON = 0.02
 """Seconds after an operation within which a kill comes."""
+TEARDOWN = 10.0
+"""Seconds in which a process that has done everything has ended."""
 
 
 class Lost(Exception):
@@ -178,10 +180,15 @@ class Seed:
             before = same.snapshot(self.work)
             second = self._start(False, None)
             second.wait()
-            if second.status != 1 or REFUSED not in second.output():
-                raise Lost(f"a second process ended with {second.status}: {second.output()[-1500:]}")
             if same.snapshot(self.work) != before:
                 raise Lost("a second process changed the folder")
+            if second.status == 0:  # right if the first has done everything, and only has not ended yet
+                process.freeze(False)
+                if not process.wait(time.monotonic() + TEARDOWN) or same.snapshot(self.work) != before:
+                    raise Lost(f"a second process ended with 0 beside a first: {second.output()[-1500:]}")
+                return
+            if second.status != 1 or REFUSED not in second.output():
+                raise Lost(f"a second process ended with {second.status}: {second.output()[-1500:]}")
         finally:
             process.freeze(False)
             process.started += time.monotonic() - frozen

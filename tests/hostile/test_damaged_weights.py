@@ -182,12 +182,7 @@ def test_an_embedding_model_with_nan_is_refused(tmp_path: Path) -> None:
         ("config.json", "image_token_id", 10**6, r"special tokens of the tokenizer, found the ids \[1000000\]"),
         ("config.json", "image_token_id", -7, r"special tokens of the tokenizer, found the ids \[-7\]"),
         ("generation_config.json", "eos_token_id", [-3], r"end-of-turn tokens of the vocabulary's \d+, found \[-3\]"),
-        (
-            "generation_config.json",
-            "eos_token_id",
-            10**6,
-            r"end-of-turn tokens of the vocabulary's \d+, found \[1000000\]",
-        ),
+        ("generation_config.json", "eos_token_id", 10**6, r"end-of-turn tokens of the .*, found \[1000000\]"),
         ("config.json", "text_config", "x", "which it cannot load"),
         ("config.json", "vision_config", {"depth": "deep"}, "which it cannot load"),
     ],
