@@ -122,3 +122,12 @@ def test_names_that_no_file_can_have(key: str, capsys: pytest.CaptureFixture[str
     err = capsys.readouterr().err
     assert "Traceback" not in err
     assert len(err) < 3000
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for out, reason in (("x" * 300, "File name too long"), ("file/inside", "Not a directory")):
+        assert main(["new-task", "mine", f"out={tmp_path / out}"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"mmpost: {tmp_path}")
+        assert err.endswith(f"{reason}; correct the path or its rights\n")
