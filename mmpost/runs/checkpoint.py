@@ -161,8 +161,11 @@ def _target(last: Path) -> str:
 def _is_complete(folder: Path) -> bool:
     """Whether all files exist and are complete; a folder may have been copied or damaged after it was saved."""
     weights = [*folder.glob("*.safetensors"), *(folder / "trainer").glob("*.safetensors")]
+    state = folder / "trainer" / "state.json"
+    if not state.is_file():
+        return False
     try:
-        json.loads((folder / "trainer" / "state.json").read_text())
+        json.loads(state.read_text())
         for file in weights:
             with safe_open(file, "pt"):
                 pass
@@ -203,6 +206,8 @@ def load(folder: Path) -> Snapshot:
 def read_state(folder: Path) -> dict[str, Any]:
     """The state of a checkpoint (trainer/state.json). Raises DataError for a missing or broken file."""
     file = folder / "trainer" / "state.json"
+    if not file.is_file():  # a device would be read forever
+        raise DataError(f"{folder} is not a complete checkpoint ({file.name} is missing, or not a file); {OLDER}")
     try:
         state = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as e:

@@ -193,3 +193,15 @@ def test_a_damaged_configuration_is_named(
     ):
         assert main(command) == 1
         assert "config.yaml is damaged: wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["nowhere", "/dev/zero", "."])
+def test_a_state_that_is_no_file_is_told(
+    place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    state = tmp_path / "run" / "checkpoints" / "step-1" / "trainer" / "state.json"
+    state.unlink()
+    state.symlink_to(place)
+    assert main(["train", f"resume={state.parents[1]}", "steps=2"]) == 1
+    assert "is not a complete checkpoint (state.json is missing, or not a file)" in capsys.readouterr().err
