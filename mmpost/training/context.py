@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mmpost.core import distributed
 from mmpost.core.columns import concatenate, on_device
-from mmpost.core.outputs import by_micro_batch, concatenated, detached_to, shared_scalars
 from mmpost.errors import ConfigError, DataError
 from mmpost.training.logprob_cache import LogprobCache
+from mmpost.training.outputs import by_micro_batch, concatenated, detached_to, shared_scalars
 from mmpost.types import (
     Batch,
     EmbeddingModel,

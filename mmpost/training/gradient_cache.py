@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mmpost.core import distributed
 from mmpost.core.columns import concatenate, on_device, with_token_columns
-from mmpost.core.outputs import Key, by_micro_batch, concatenated, detached_to, named_tensors, shared_scalars
 from mmpost.training.context import TrainingContext
+from mmpost.training.outputs import Key, by_micro_batch, concatenated, detached_to, named_tensors, shared_scalars
 from mmpost.types import Batch, Engine, Objective, Outputs
 
 CPU = torch.device("cpu")
