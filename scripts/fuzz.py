@@ -372,14 +372,14 @@ def _lines(run: Path) -> list[str]:
 def _command(arguments: list[str]) -> int:
     """The exit code of a command. Raises MmpostError with what it printed where it is 1."""
     printed = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(printed):
+    with redirect_stdout(printed), redirect_stderr(printed):
         try:
             code = cli.main(arguments)
         except SystemExit as e:
             code = int(e.code or 0)  # argparse refuses words
     if code:
-        require(f"exit code {code} without a message", "mmpost" in printed.getvalue())
-        raise MmpostError(printed.getvalue())
+        require(f"exit code {code} without a message", bool(printed.getvalue().strip()))
+        raise MmpostError(printed.getvalue()[-2000:])
     return code
 
 

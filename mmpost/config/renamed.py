@@ -72,7 +72,9 @@ def upgrade_config(document: Mapping[str, Any]) -> dict[str, Any]:
 def upgrade_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint (trainer/state.json) with the current names."""
     names = tables()["files"]["checkpoint (trainer/state.json, cursor)"]
-    cursor = {names.get(name, name): value for name, value in state.get("cursor", {}).items()}
+    if not isinstance(state.get("cursor"), Mapping):
+        return dict(state)  # damaged, which resuming refuses
+    cursor = {names.get(name, name): value for name, value in state["cursor"].items()}
     return {**state, "cursor": cursor}
 
 

@@ -40,6 +40,8 @@ STATE: Mapping[str, type] = {
     **{"world": int, "results": dict},
 }
 """Entries of state.json that resuming needs, and their types."""
+CURSOR = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
+"""Entries of the state's cursor: the fields of StageProgress, without which samples would be drawn again."""
 TENSORS: Mapping[str, type] = {"update": dict, "kept": dict, "rng": list}
 """Likewise of tensors.pt."""
 ALMOST_FULL = 1 << 20
@@ -228,6 +230,8 @@ def require_entries(folder: Path, snapshot: Snapshot) -> None:
                     f"{folder / 'trainer' / file}: wanted {name} as {wanted.__name__}, found "
                     f"{type(content[name]).__name__ if name in content else 'nothing'}: the file is damaged; {OLDER}"
                 )
+    if lost := [name for name in CURSOR if not isinstance(snapshot.state["cursor"].get(name), int)]:
+        raise DataError(f"{folder / 'trainer' / 'state.json'} lacks cursor.{lost[0]}: the file is damaged; {OLDER}")
     ranks, world = len(snapshot.tensors["rng"]), snapshot.state["world"]
     if ranks != world:
         raise DataError(

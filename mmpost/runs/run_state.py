@@ -25,7 +25,6 @@ FORMAT = 1
 """Version of the run folder's layout."""
 SAVING_SHARE = 20
 """Checkpoints by time are at least this many times as far apart as the last one took to save."""
-PROGRESS = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
 
 
 def kept(root: Path) -> str:
@@ -117,7 +116,7 @@ class RunState:
             "stage": self.session.context.scope,
             "stages": list(stages),
             "plan": self.steps_per_stage,
-            "cursor": {name: getattr(self.progress, name) for name in PROGRESS},
+            "cursor": {name: getattr(self.progress, name) for name in checkpoint.CURSOR},
             "buffer": rollout_batch,
             "made": self.recorder.digests,
             "world": distributed.world(),

@@ -123,6 +123,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "state nested": (lambda t: (t / "state.json").write_text("[" * 10**5), "not a complete checkpoint (state.json: "),
     "state a list": (lambda t: (t / "state.json").write_text("[]"), "wanted an object, found list"),
     "state without results": (with_state(lambda s: s.pop("results")), "wanted results as dict, found nothing"),
+    "state without cursor": (with_state(lambda s: s.pop("cursor")), "wanted cursor as dict, found nothing"),
+    "state with an empty cursor": (with_state(lambda s: s.update(cursor={})), "lacks cursor.steps_done"),
     "state with a text as step": (with_state(lambda s: s.update(step="1")), "wanted step as int, found str"),
     "tensors cut off": (shorten("tensors.pt", 1000), "not a complete checkpoint (tensors.pt: RuntimeError"),
     "tensors missing": (lambda t: (t / "tensors.pt").unlink(), "(tensors.pt: FileNotFoundError"),
