@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from forked import Forked
+from kill_parts.kinds import SEVERAL
 from small_runs import GROUPS, QUICK
 
 import mmpost
@@ -142,21 +143,6 @@ def test_events_of_tensorboard_are_on_disk_after_each_step(tmp_path: Path) -> No
         sizes.append(sum(file.stat().st_size for file in (tmp_path / "tensorboard").iterdir()))
     board.on_end({})
     assert 0 < sizes[0] < sizes[1]
-
-
-SEVERAL = """
-from dataclasses import replace
-
-import mmpost as mp
-from mmpost.tasks.grpo import Grpo
-
-
-class Several(Grpo):
-    def benches(self, split):
-        (bench,) = super().benches(split)
-        drop, _, score = bench.transforms
-        return [replace(bench, transforms=(drop, mp.Generate(n=3, sampling=self.sampling), score))]
-"""
 
 
 def test_a_kill_after_some_replies_of_a_sample_costs_none_of_the_others(tmp_path: Path) -> None:
