@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, model_validator
 
 from mmpost.config import registry, renamed
 from mmpost.errors import ConfigError, DataError
@@ -121,6 +121,65 @@ class SummaryFile(BaseModel, extra="allow"):
     eval_before: dict[str, EstimateFile] = {}
     eval_after: dict[str, EstimateFile] = {}
     versions: dict[str, str] = {}
+
+
+class RolloutReplyState(BaseModel, extra="allow"):
+    """A reply of the rollout batch in a checkpoint (`mmpost.core.sample_io.pack`)."""
+
+    parts: list[dict[str, Any]]
+    origin: str
+    token_ids: list[int] | None
+    scores: dict[str, Any]
+    columns: dict[str, Any]
+
+
+class RolloutSampleState(BaseModel, extra="allow"):
+    """A sample of the rollout batch in a checkpoint."""
+
+    uid: str
+    columns: dict[str, Any]
+    replies: list[RolloutReplyState]
+
+
+class CursorState(BaseModel, strict=True, extra="forbid"):
+    """The fields of `mmpost.training.trainer.StageProgress`, without which samples would be drawn again."""
+
+    steps_done: int = Field(ge=0)
+    rollout: int = Field(ge=0)
+    updates_done: int = Field(ge=0)
+    samples_drawn: int = Field(ge=0)
+    zero_gradient_steps: int = Field(ge=0)
+
+
+class StateFile(BaseModel, strict=True, extra="allow"):
+    """trainer/state.json of a checkpoint."""
+
+    format: int
+    step: int = Field(ge=0)
+    stage: str
+    """The interrupted one; empty where none was."""
+    stages: list[str]
+    plan: dict[str, int]
+    """Steps of each stage."""
+    cursor: CursorState
+    buffer: list[list[RolloutSampleState] | None]
+    """The rollout batch of each rank."""
+    made: dict[str, str]
+    """Digest of the recording of each stage that makes data."""
+    world: int
+    recipe: str
+    base_hash: str
+    wall_s: float = Field(ge=0, allow_inf_nan=False)
+    results: dict[str, Any]
+    best_step: int | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> StateFile:
+        if self.plan.keys() - {*self.stages} or self.stage not in ("", *self.plan):
+            raise ValueError("stage, stages and plan name different stages")
+        if len(self.buffer) != self.world:
+            raise ValueError(f"buffer has {len(self.buffer)} rollout batches for {self.world} ranks")
+        return self
 
 
 def new_folder(out: str | None, name: str) -> Path:
@@ -236,7 +295,7 @@ def read_lines(path: Path, wanted: type[BaseModel]) -> list[dict[str, Any]]:
             objects.append(json.loads(line))
             wanted.model_validate(objects[-1])
         except (ValueError, RecursionError) as e:
-            reason = _first_reason(e)
+            reason = first_reason(e)
             raise DataError(f"{path}:{number} is damaged ({reason}); delete the line, or copy the run again") from e
     return objects
 
@@ -260,18 +319,18 @@ def read_summary(run: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(text)
         SummaryFile.model_validate(content)
     except (ValueError, RecursionError) as e:
-        raise DataError(f"{path} is damaged ({_first_reason(e)}); delete it, or copy the run again") from e
+        raise DataError(f"{path} is damaged ({first_reason(e)}); delete it, or copy the run again") from e
     return content
 
 
-def _first_reason(error: Exception) -> str:
+def first_reason(error: Exception) -> str:
     """What is wrong with a line or file: of a ValidationError the first field."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    if not first["loc"]:
+    if not first["loc"] and first["type"] != "value_error":
         return f"wanted an object, found {type(first['input']).__name__}"
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
 
 
 def _text(path: Path) -> str:

@@ -25,25 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mmpost.core import distributed
+from mmpost.core.run_files import StateFile, first_reason
 from mmpost.errors import DataError, TrainError
 from mmpost.models.loading import require_all_weights, require_finite, shortened
 from mmpost.types import Model
 
 ADAPTERS = "adapters.safetensors"
 OLDER = "use an older one, such as RUN/checkpoints/step-N"
-STATE: Mapping[str, type] = {
-    **{"step": int, "stage": str, "stages": list, "plan": dict, "cursor": dict, "buffer": list, "made": dict},
-    **{"world": int, "results": dict},
-}
-"""Entries of state.json that resuming needs, and their types."""
-CURSOR = ("steps_done", "rollout", "updates_done", "samples_drawn", "zero_gradient_steps")
-"""Entries of the state's cursor: the fields of StageProgress, without which samples would be drawn again."""
 TENSORS: Mapping[str, type] = {"update": dict, "kept": dict, "rng": list}
-"""Likewise of tensors.pt."""
+"""Entries of tensors.pt that resuming needs, and their types."""
 ALMOST_FULL = 1 << 20
 """Free bytes below which a failed save is put down to the disk."""
 
@@ -222,16 +217,18 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def require_entries(folder: Path, snapshot: Snapshot) -> None:
-    """Raise DataError where an entry that resuming needs is missing or of another type."""
-    for file, content, entries in (("state.json", snapshot.state, STATE), ("tensors.pt", snapshot.tensors, TENSORS)):
-        for name, wanted in entries.items():
-            if not isinstance(content.get(name), wanted):
-                raise DataError(
-                    f"{folder / 'trainer' / file}: wanted {name} as {wanted.__name__}, found "
-                    f"{type(content[name]).__name__ if name in content else 'nothing'}: the file is damaged; {OLDER}"
-                )
-    if lost := [name for name in CURSOR if not isinstance(snapshot.state["cursor"].get(name), int)]:
-        raise DataError(f"{folder / 'trainer' / 'state.json'} lacks cursor.{lost[0]}: the file is damaged; {OLDER}")
+    """Raise DataError where an entry that resuming needs is missing, of another type, or at odds with the others."""
+    try:
+        StateFile.model_validate(snapshot.state)
+    except ValidationError as e:
+        raise DataError(f"{folder / 'trainer' / 'state.json'} is damaged ({first_reason(e)}); {OLDER}") from e
+    for name, wanted in TENSORS.items():
+        if not isinstance(snapshot.tensors.get(name), wanted):
+            found = type(snapshot.tensors[name]).__name__ if name in snapshot.tensors else "nothing"
+            raise DataError(
+                f"{folder / 'trainer' / 'tensors.pt'} is damaged (wanted {name} as {wanted.__name__}, found {found}); "
+                f"{OLDER}"
+            )
     ranks, world = len(snapshot.tensors["rng"]), snapshot.state["world"]
     if ranks != world:
         raise DataError(

@@ -129,7 +129,7 @@ class Run:
             if interrupted is not None and stage.name != interrupted:
                 # This stage ended before the checkpoint; only its edits are applied again.
                 if stage.objective is None and pending is not None:
-                    digest = pending.state["made"][stage.name]
+                    digest = pending.state["made"].get(stage.name, "")
                     self.recorder.load(self.recorder.resolve_source(stage), digest)
                 continue
             if is_run:

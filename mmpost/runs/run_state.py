@@ -12,6 +12,7 @@ import torch
 
 from mmpost.config.renamed import upgrade_state
 from mmpost.core import distributed, sample_io
+from mmpost.core.run_files import CursorState
 from mmpost.errors import TrainError
 from mmpost.runs import checkpoint, prompt_recipe, resume
 from mmpost.runs.checkpoint import Snapshot
@@ -116,7 +117,7 @@ class RunState:
             "stage": self.session.context.scope,
             "stages": list(stages),
             "plan": self.steps_per_stage,
-            "cursor": {name: getattr(self.progress, name) for name in checkpoint.CURSOR},
+            "cursor": {name: getattr(self.progress, name) for name in CursorState.model_fields},
             "buffer": rollout_batch,
             "made": self.recorder.digests,
             "world": distributed.world(),

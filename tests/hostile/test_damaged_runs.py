@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_the_last_of_a_copy_may_be_older_than_another_step(run: Path, tmp_path: 
     assert checkpoint.resolve_weights(str(checkpoints / "last")) == str(checkpoints / "step-9")
 
 
-def with_state(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+def with_state(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def apply(trainer: Path) -> None:
         state = json.loads((trainer / "state.json").read_text())
         change(state)
@@ -122,10 +123,24 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "state binary": (lambda t: (t / "state.json").write_bytes(b"\xff\x00"), "(state.json: UnicodeDecodeError"),
     "state nested": (lambda t: (t / "state.json").write_text("[" * 10**5), "not a complete checkpoint (state.json: "),
     "state a list": (lambda t: (t / "state.json").write_text("[]"), "wanted an object, found list"),
-    "state without results": (with_state(lambda s: s.pop("results")), "wanted results as dict, found nothing"),
-    "state without cursor": (with_state(lambda s: s.pop("cursor")), "wanted cursor as dict, found nothing"),
-    "state with an empty cursor": (with_state(lambda s: s.update(cursor={})), "lacks cursor.steps_done"),
-    "state with a text as step": (with_state(lambda s: s.update(step="1")), "wanted step as int, found str"),
+    "state without results": (
+        with_state(lambda s: s.pop("results")),
+        "damaged (results: Field required)",
+    ),
+    "state without cursor": (with_state(lambda s: s.pop("cursor")), "damaged (cursor: Field required)"),
+    "state with an empty cursor": (with_state(lambda s: s.update(cursor={})), "(cursor.steps_done: Field required)"),
+    "state with a text as step": (with_state(lambda s: s.update(step="1")), "(step: Input should be a valid integer)"),
+    "state without a format": (with_state(lambda s: s.pop("format")), "state.json is damaged (format: Field required)"),
+    "state with a negative cursor": (
+        with_state(lambda s: s["cursor"].update(rollout=-1)),
+        "(cursor.rollout: Input should be greater than or equal to 0)",
+    ),
+    "state of another stage": (with_state(lambda s: s.update(stage="x")), "(Value error, stage, stages and plan name"),
+    "state of more ranks": (with_state(lambda s: s["buffer"].append(None)), "buffer has 2 rollout batches for 1 ranks"),
+    "state with a sample without replies": (
+        with_state(lambda s: s.update(buffer=[[{"uid": "1", "columns": {}}]])),
+        "(buffer.0.0.replies: Field required)",
+    ),
     "tensors cut off": (shorten("tensors.pt", 1000), "not a complete checkpoint (tensors.pt: RuntimeError"),
     "tensors missing": (lambda t: (t / "tensors.pt").unlink(), "(tensors.pt: FileNotFoundError"),
     "tensors a list": (with_tensors(lambda t: [1]), "wanted a dictionary of tensors, found list"),

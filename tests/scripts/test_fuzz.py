@@ -9,6 +9,8 @@ from pathlib import Path
 
 import fuzz
 import pytest
+from fuzz_parts import commands
+from fuzz_parts.losses import require
 
 from mmpost.errors import DataError
 
@@ -31,7 +33,7 @@ def crash() -> object:
 
 
 def lose() -> object:
-    return fuzz.require("a planted loss", False)
+    return require("a planted loss", False)
 
 
 def talk() -> object:
@@ -44,7 +46,7 @@ def hang() -> object:
 
 @pytest.mark.parametrize(
     ("planted", "outcome"),
-    [(crash, "ZeroDivisionError in test_fuzz.py:crash"), (lose, "SilentLoss in fuzz.py:require"), (hang, "hang")],
+    [(crash, "ZeroDivisionError in test_fuzz.py:crash"), (lose, "SilentLoss in losses.py:require"), (hang, "hang")],
 )
 def test_what_goes_wrong_is_kept_with_its_input(
     planted: Callable[[], object], outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +71,7 @@ def test_a_long_message_is_fitted_before_it_is_judged(tmp_path: Path, monkeypatc
 
 
 def test_a_command_is_refused_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fuzz.CASES, "commands", lambda rng, folder: lambda: fuzz._command(["show", "n=x"]))
+    monkeypatch.setitem(fuzz.CASES, "commands", lambda rng, folder: lambda: commands.run_command(["show", "n=x"]))
     assert fuzz.run_case("commands", 0, 0, tmp_path) == ("refused", "")
-    monkeypatch.setattr(fuzz.cli, "main", lambda arguments: 1)
-    assert fuzz.run_case("commands", 0, 0, tmp_path)[0] == "SilentLoss in fuzz.py:require"
+    monkeypatch.setattr(commands.cli, "main", lambda arguments: 1)
+    assert fuzz.run_case("commands", 0, 0, tmp_path)[0] == "SilentLoss in losses.py:require"
