@@ -182,10 +182,11 @@ class Seed:
             second.wait()
             if same.snapshot(self.work) != before:
                 raise Lost("a second process changed the folder")
-            if second.status == 0:  # right if the first has done everything, and only has not ended yet
+            if second.status == 0 or DONE in second.output():
+                # Right if the first has done everything, and only has not ended yet.
                 process.freeze(False)
                 if not process.wait(time.monotonic() + TEARDOWN) or same.snapshot(self.work) != before:
-                    raise Lost(f"a second process ended with 0 beside a first: {second.output()[-1500:]}")
+                    raise Lost(f"a second process found work done beside a first: {second.output()[-1500:]}")
                 return
             if second.status != 1 or REFUSED not in second.output():
                 raise Lost(f"a second process ended with {second.status}: {second.output()[-1500:]}")
