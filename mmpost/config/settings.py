@@ -23,6 +23,7 @@ class Settings(BaseModel):
         arbitrary_types_allowed=True,
         protected_namespaces=(),
         allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # what is stored must come back
     )
 
     @field_validator("*")
@@ -114,6 +115,8 @@ class ModelSettings(Settings):
     name: str = "tiny"
     """What to load: a built-in base ("tiny"), a folder, a run folder (its last checkpoint), a hub id, or a .yaml file
     that describes a model."""
+    base_seed: int = 0
+    """Seed of the training of a built-in base: another base of the same recipe, trained on first use."""
     base_model: str = ""
     """Name of the model that the run in `model.name` started from; filled in automatically."""
     device: str = "auto"

@@ -164,6 +164,8 @@ class StateFile(BaseModel, strict=True, extra="allow"):
     cursor: CursorState
     buffer: list[list[RolloutSampleState] | None]
     """The rollout batch of each rank."""
+    metrics: list[dict[str, list[float]]] | None = None
+    """What each rank had logged of a step that was interrupted after its rollout."""
     made: dict[str, str]
     """Digest of the recording of each stage that makes data."""
     world: int
@@ -177,8 +179,8 @@ class StateFile(BaseModel, strict=True, extra="allow"):
     def _agree(self) -> StateFile:
         if self.plan.keys() - {*self.stages} or self.stage not in ("", *self.plan):
             raise ValueError("stage, stages and plan name different stages")
-        if len(self.buffer) != self.world:
-            raise ValueError(f"buffer has {len(self.buffer)} rollout batches for {self.world} ranks")
+        if len(self.metrics or self.buffer) != self.world or len(self.buffer) != self.world:
+            raise ValueError(f"buffer or metrics are not of {self.world} ranks")
         return self
 
 

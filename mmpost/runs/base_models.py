@@ -45,19 +45,23 @@ def cache_dir() -> Path:
     return Path(root)
 
 
-def resolve(name: str, seed: int) -> str:
-    """Resolve `model.name` to a folder or hub id that can be loaded. Raises ConfigError for an unknown name.
+def resolve(name: str, seed: int, base_seed: int = 0) -> str:
+    """Resolve `model.name` to a folder or hub id that can be loaded.
 
-    - The name of a file in configs/bases/: a base, trained with that configuration on first use while other processes
-      wait, and cached by a hash of the configuration, of the code of its task, data and architecture, and of library
-      versions.
+    Raises ConfigError for an unknown name, and for a `base_seed` (not 0) of anything but a base.
+
+    - The name of a file in configs/bases/: a base, trained with that configuration and the seed `base_seed` on first
+      use while other processes wait, and cached by a hash of the configuration, of the code of its task, data and
+      architecture, and of library versions.
     - `random-<architecture>`: a built-in architecture with random weights, which depend on `seed`.
     - A .yaml file {model: NAME, ...}: a model that mmpost.models.NAME builds, cached by its content and `seed`.
     - A run folder: its newest checkpoint. Anything else is returned unchanged.
     """
     recipe = run_config.shipped(f"bases/{name}")
     if recipe:
-        return str(_trained(name, recipe))
+        return str(_trained(name, _seeded(recipe, base_seed)))
+    if base_seed:
+        raise ConfigError(f"model.base_seed={base_seed}: wanted a built-in base, found model={name}; remove it")
     if Path(name).suffix in (".yaml", ".yml") and os.path.isfile(name):
         return str(_described(Path(name), seed))
     if name.startswith("random-"):
@@ -66,6 +70,22 @@ def resolve(name: str, seed: int) -> str:
     if "/" not in name and not os.path.exists(name) and (close := difflib.get_close_matches(name, known, n=1)):
         raise ConfigError(f"model={name}: found no base, folder or run of this name; did you mean {close[0]}?")
     return checkpoint.resolve_weights(name)
+
+
+def identity(name: str, base_seed: int) -> str:
+    """What a base will be, without training it: its name and cache key. Empty for anything else."""
+    recipe = run_config.shipped(f"bases/{name}")
+    return f"{name}-{_key(_seeded(recipe, base_seed))}" if recipe else ""
+
+
+def trained_hash(identity: str) -> str:
+    """The hash of the weights of a base by its `identity`; empty if it has not been trained here."""
+    folder = cache_dir() / "bases" / identity
+    return checkpoint.weights_hash(checkpoint.resolve_weights(str(folder))) if identity and folder.exists() else ""
+
+
+def _seeded(recipe: dict[str, Any], seed: int) -> dict[str, Any]:
+    return {**recipe, "seed": seed} if seed else recipe
 
 
 def _trained(name: str, recipe: dict[str, Any]) -> Path:

@@ -191,7 +191,7 @@ def load(folder: Path) -> Snapshot:
             f"{file}: wanted tensors only, found pickled Python objects or a damaged file, and nothing of it was run; "
             f"{OLDER}"
         ) from e
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as e:
+    except Exception as e:  # the unpickler of a damaged file raises whatever its bytes lead to
         raise DataError(
             f"{folder} is not a complete checkpoint ({file.name}: {type(e).__name__}: {shortened(e, 150)}); {OLDER}"
         ) from e

@@ -88,10 +88,11 @@ class RunState:
         if best:
             self.best_step = context.step
         rollout_batch = distributed.gather(sample_io.pack(self.progress.samples))
+        pending_metrics = distributed.gather(dict(self.progress.metrics))
         rng = distributed.gather(torch.get_rng_state())
         if distributed.rank() == 0:
             root, name = self.folder / "checkpoints", f"step-{context.step}"
-            snapshot = Snapshot(self._state(stages, rollout_batch), self._tensors(rng))
+            snapshot = Snapshot(self._state(stages, rollout_batch, pending_metrics), self._tensors(rng))
             try:
                 # Nothing is written twice for one step, unless evaluations have been added since.
                 if self._last_stamp != (stamp := checkpoint.stamp(snapshot)) or not (root / name).is_dir():
@@ -110,7 +111,7 @@ class RunState:
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - start
 
-    def _state(self, stages: Sequence[str], rollout_batch: list[Any]) -> dict[str, Any]:
+    def _state(self, stages: Sequence[str], rollout_batch: list[Any], pending_metrics: list[Any]) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "step": self.session.context.step,
@@ -119,6 +120,7 @@ class RunState:
             "plan": self.steps_per_stage,
             "cursor": {name: getattr(self.progress, name) for name in CursorState.model_fields},
             "buffer": rollout_batch,
+            "metrics": pending_metrics,
             "made": self.recorder.digests,
             "world": distributed.world(),
             **prompt_recipe.as_dict(self.session.model.recipe),
@@ -180,6 +182,9 @@ class RunState:
         if packed is not None:
             batcher.drawn = self.progress.samples_drawn
             self.progress.samples = sample_io.unpack(packed, batcher.refetch([row["uid"] for row in packed]))
+            # Checkpoints of earlier versions have none.
+            self.progress.metrics = self.pending.state.get("metrics", [{}] * distributed.world())[distributed.rank()]
+            self.session.context.restore_metrics(self.progress.metrics)
 
     def rewind(self) -> None:
         """After an interruption within a step: set the random generator back to the last finished step."""

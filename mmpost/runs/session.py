@@ -58,7 +58,7 @@ def open_session(config: RunConfig, task: ConfiguredTask | None = None, weights:
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     # A base model is trained by one process before any process group exists.
-    base = base_models.resolve(config.model.name, config.seed)
+    base = base_models.resolve(config.model.name, config.seed, config.model.base_seed)
     distributed.start(config.model.device)
     model = open_model(weights or base, config.model, config.compute)
     if weights is None and distributed.rank() == 0:

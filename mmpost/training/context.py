@@ -52,6 +52,7 @@ class TrainingContext:
         """The stage or evaluation that is running; part of every seed, so that their random numbers are independent."""
         self._metrics: dict[str, tuple[float, float]] = {}
         """(sum, count) by name, since the last `pop_metrics`."""
+        self._totals: dict[str, float] = {}
         self._rollouts = 0
         """Rollouts of this step so far; part of the seed, so that a second one samples other replies."""
         self.snapshots: dict[str, dict[str, Tensor]] = {}
@@ -64,7 +65,11 @@ class TrainingContext:
 
     def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
         self._rollouts += 1
-        return self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._rollouts}"))
+        generated = self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._rollouts}"))
+        replies = [reply for sample in generated for reply in sample.replies if reply.origin == "policy"]
+        self.count("rollouts", len(replies))
+        self.count("generated_tokens", sum(len(reply.token_ids or ()) for reply in replies))
+        return generated
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         if of not in self.logprob_caches:
@@ -139,6 +144,10 @@ class TrainingContext:
 
     # For the trainer.
 
+    def count(self, name: str, value: float) -> None:
+        """Add to this step's `count/<name>`, a sum over the step and all ranks."""
+        self._totals[name] = self._totals.get(name, 0.0) + value
+
     def seed_for(self, name: str, step: int | None = None) -> int:
         """A 56-bit seed that depends on the run's seed, the scope (stage or evaluation), the step and `name` only.
 
@@ -184,15 +193,30 @@ class TrainingContext:
         frame = self.model.coordinate_frame(sample) if isinstance(self.model, GenerativeModel) else None
         return replace(sample, frame=frame)
 
+    def pending_metrics(self) -> dict[str, list[float]]:
+        """What this rank has logged and counted since the last `pop_metrics`, as plain data for `restore_metrics`."""
+        counted = {f"count/{name}": [value] for name, value in self._totals.items()}
+        return {name: list(pair) for name, pair in self._metrics.items()} | counted
+
+    def restore_metrics(self, pending: Mapping[str, Sequence[float]]) -> None:
+        """Set what `pending_metrics` returned, before an interruption."""
+        self._metrics = {name: (row[0], row[1]) for name, row in pending.items() if len(row) == 2}
+        self._totals = {name.removeprefix("count/"): row[0] for name, row in pending.items() if len(row) == 1}
+
     def pop_metrics(self) -> dict[str, float]:
-        """Means over all ranks of what was logged since the last call; resets them. Every rank must call it."""
-        # Sums ("s" + name) and counts ("n" + name) travel together, in one call.
+        """Means over all ranks of what was logged since the last call, and sums of what was counted; resets them.
+
+        Every rank must call it.
+        """
+        # Sums ("s" + name), counts ("n" + name) and totals ("t" + name) travel together, in one call.
         sums = distributed.total(
             {f"{side}{k}": v for k, pair in self._metrics.items() for side, v in zip("sn", pair, strict=True)}
+            | {f"t{k}": v for k, v in self._totals.items()}
         )
-        self._metrics, self._rollouts = {}, 0
+        self._metrics, self._totals, self._rollouts = {}, {}, 0
         names = [k[1:] for k in sums if k[0] == "s"]
-        return {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
+        means = {k: sums["s" + k] / sums["n" + k] for k in names if sums["n" + k]}
+        return means | {f"count/{k[1:]}": v for k, v in sums.items() if k[0] == "t"}
 
     @contextmanager
     def timer(self, name: str) -> Iterator[None]:
@@ -209,14 +233,14 @@ class TrainingContext:
 
         Evaluating more or less often thus changes no number of the training.
         """
-        saved = (self._metrics, self._rollouts, self.scope)
-        self._metrics, self._rollouts, self.scope = {}, 0, label
+        saved = (self._metrics, self._totals, self._rollouts, self.scope)
+        self._metrics, self._totals, self._rollouts, self.scope = {}, {}, 0, label
         devices = list(range(torch.cuda.device_count()))
         try:
             with torch.random.fork_rng(devices):
                 yield
         finally:
-            self._metrics, self._rollouts, self.scope = saved
+            self._metrics, self._totals, self._rollouts, self.scope = saved
 
     def snapshot_weights(self, name: str) -> None:
         """Copy the trainable weights as they are now to the CPU, under `name` (such as "reference")."""

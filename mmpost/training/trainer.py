@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -49,6 +49,8 @@ class StageProgress:
     """Optimizer steps taken on the current rollout batch."""
     samples: list[Sample] | None = None
     """The current rollout batch of this rank; None once all its updates are done."""
+    metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What this rank logged while the batch was made (`TrainingContext.pending_metrics`), until a step reports it."""
     samples_drawn: int = 0
     """Samples read from the source for this and all earlier rollout batches, over all ranks."""
     zero_gradient_steps: int = 0
@@ -165,8 +167,11 @@ def train_stage(
         if progress.samples is None:
             with stop.interruptible():
                 samples = batcher.next()
+            if distributed.rank() == 0:  # it is a number of all ranks
+                context.count("samples", batcher.drawn - progress.samples_drawn)
             progress.samples, progress.samples_drawn = samples, batcher.drawn
             progress.rollout, progress.updates_done = progress.rollout + 1, 0
+            progress.metrics = context.pending_metrics()
         minibatches = split_minibatches(progress.samples, stage.minibatches)
         counts = denominators(objective, context.model, minibatches)
         index, on_policy = progress.updates_done % stage.minibatches, progress.updates_done == 0
@@ -188,6 +193,7 @@ def train_stage(
         progress.steps_done, progress.updates_done = progress.steps_done + 1, progress.updates_done + 1
         if progress.updates_done == updates:
             progress.samples = None
+        progress.metrics = {}
         progress.zero_gradient_steps = progress.zero_gradient_steps + 1 if update_metrics.get("grad_norm") == 0.0 else 0
         progress.rng = torch.get_rng_state()
         metrics = {**context.pop_metrics(), "rollout": progress.rollout, "time/step": time.perf_counter() - start}
@@ -277,6 +283,7 @@ def accumulate(
     recorded = missing_columns(objective, samples) if on_policy else frozenset()
     # An objective of the whole step still allows micro-batches, by gradient caching, as long as samples stay whole.
     unit = "group" if objective.unit == "batch" else objective.unit
+    context.count("trained_tokens", sum(len(reply.token_ids or ()) for s in samples for reply in s.replies))
     plan = model.plan(select_replies(samples, mask), objective.required_columns - recorded, unit)
     if objective.unit == "batch" and not fits_one_pass(plan):
         total, logp = backward_with_gradient_cache(context, engine, objective, plan, counts, recorded)

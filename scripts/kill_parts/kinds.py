@@ -16,6 +16,7 @@ from typing import Any
 
 from kill_parts import forks
 from kill_parts.same import PLACEHOLDER
+from mmpost.core.run_files import read_summary
 
 QUIET = ("model=random-tiny", "log.progress=false")
 PLAIN = ("log.tensorboard=false", "eval.before=false", "eval.after=false")
@@ -54,7 +55,7 @@ class Kind:
     weight: float = 1.0
     """How often it is drawn, relative to the others."""
     again: tuple[str, ...] = ()
-    """What a user runs to go on; empty: the same command. {resume}: `resume=` once there is a config.yaml."""
+    """What a user runs to go on; empty: the same command. {resume}: `resume=` once the run has a config.yaml."""
     prepare: Callable[[Path, Path], None] | None = None
     """Fills the folder of a seed before the first command, given the shared inputs."""
     own_cache: bool = False
@@ -75,7 +76,9 @@ class Kind:
         out = work / "run"
         words = self.command if first or not self.again else self.again
         if words == ("{resume}",):
-            words = ("train", "resume={out}") if (out / "config.yaml").is_file() else self.command
+            # The configuration of a run that failed before its first step is not that of the corrected command.
+            resumes = (out / "config.yaml").is_file() and read_summary(out).get("status") != "failed"
+            words = ("train", "resume={out}") if resumes else self.command
         return [word.format(out=out, inputs=inputs) for word in words]
 
     def environment(self, work: Path, inputs: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpost.cli import main
-from mmpost.config import parsing
+from mmpost.config import parsing, run_config
 from mmpost.config.parsing import parse_argument, parse_yaml
 from mmpost.errors import ConfigError
 
@@ -47,6 +47,13 @@ def test_yaml_that_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_anchors_still_work() -> None:
     shared = {"x": 1, "y": 2}
     assert parse_yaml("a: &a {x: 1, y: 2}\nc: [*a, *a]\n", "x") == {"a": shared, "c": [shared, shared]}
+
+
+@pytest.mark.parametrize("key", ["optim.max_grad_norm", "task.policy.cispo_cap", "task.anything"])
+def test_no_bound_is_no_bound_once_it_was_stored(key: str) -> None:
+    config, _ = run_config.load(["task=visurf", f"{key}=.inf"])
+    stored = parsing.dump(config.model_dump(mode="json"))
+    assert run_config.load([parse_yaml(stored, "config.yaml")])[0] == config
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ def shorten(file: str, size: int) -> Callable[[Path], object]:
     return lambda trainer: (trainer / file).write_bytes((trainer / file).read_bytes()[:size])
 
 
+def empty_pickle(trainer: Path) -> None:
+    """Of torch's reader it causes an IndexError."""
+    with zipfile.ZipFile(trainer / "tensors.pt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(trainer / "tensors.pt", "w", zipfile.ZIP_STORED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, b"\x80\x02." if name.endswith("data.pkl") else content)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "state cut off": (shorten("state.json", 200), "not a complete checkpoint (state.json: JSONDecodeError"),
     "state empty": (shorten("state.json", 0), "not a complete checkpoint (state.json: JSONDecodeError"),
@@ -136,12 +146,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "(cursor.rollout: Input should be greater than or equal to 0)",
     ),
     "state of another stage": (with_state(lambda s: s.update(stage="x")), "(Value error, stage, stages and plan name"),
-    "state of more ranks": (with_state(lambda s: s["buffer"].append(None)), "buffer has 2 rollout batches for 1 ranks"),
+    "state of more ranks": (with_state(lambda s: s["buffer"].append(None)), "buffer or metrics are not of 1 ranks"),
     "state with a sample without replies": (
         with_state(lambda s: s.update(buffer=[[{"uid": "1", "columns": {}}]])),
         "(buffer.0.0.replies: Field required)",
     ),
     "tensors cut off": (shorten("tensors.pt", 1000), "not a complete checkpoint (tensors.pt: RuntimeError"),
+    "tensors of nothing": (empty_pickle, "not a complete checkpoint (tensors.pt: IndexError"),
     "tensors missing": (lambda t: (t / "tensors.pt").unlink(), "(tensors.pt: FileNotFoundError"),
     "tensors a list": (with_tensors(lambda t: [1]), "wanted a dictionary of tensors, found list"),
     "no generators": (with_tensors(lambda t: {"update": {}, "kept": {}, "rng": []}), "generators of 1 ranks, found 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,8 @@ import mmpost
 from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError, DataError, TrainError
 from mmpost.runs import checkpoint
+from mmpost.training import trainer
+from mmpost.training.context import TrainingContext
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,28 @@ def test_a_signal_finishes_the_step_and_saves(finished_run: Path, tmp_path: Path
     resumed = command(["train", f"resume={out}"], out.with_suffix(".log"))
     assert resumed.wait() == 0, resumed.output()
     assert same_weights(out, finished_run)
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_a_step_that_was_aborted_is_repeated_with_what_its_rollout_logged(
+    step: int, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a second signal during a forward pass: at the first update on a rollout batch (2, 4), and at the second."""
+    optimizer_step = trainer.optimizer_step
+
+    def aborted(context: TrainingContext, *args: Any) -> object:
+        if context.step == step:
+            context.log("loss", 7.0)  # of the part of the step that was done
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise trainer.Interrupted
+        return optimizer_step(context, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "optimizer_step", aborted)
+        assert mmpost.train(**TWO_STAGES, out=str(tmp_path / "run"))["status"] == "stopped"
+    assert mmpost.train(resume=str(tmp_path / "run"))["status"] == "done"
+    assert same_weights(tmp_path / "run", finished_run)
+    assert metrics(tmp_path / "run") == metrics(finished_run)
 
 
 def test_resuming_writes_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
