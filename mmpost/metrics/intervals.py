@@ -10,7 +10,7 @@ alone, without which three seeds that differ much would still be covered in 92 %
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special, stats
 
+from mmpost.metrics.bootstrap import Summary
 from mmpost.types import Sample
 
 GROUPS = 64
 """Groups of samples that the jackknife leaves out in turn. A standard error from 64 is accurate to 9 %."""
 NORMAL = 1e6
 """Degrees of freedom from which on t is normal; JSON has no infinity."""
-
-Summary = Callable[[Sequence[Sample]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -103,35 +102,31 @@ class Measured:
         The samples' part is the delete-a-group jackknife of the mean over seeds, (G - 1)/G times the sum of squares
         over the G groups (Kott 2001, Journal of Official Statistics 17, 521).
         """
+        groups = self.without.shape[1]
         mean = self.without.mean(axis=0)
-        groups = len(mean)
         variance = (groups - 1) / groups * float(((mean - mean.mean()) ** 2).sum()) if groups > 1 else 0.0
         return Estimate(tuple(self.seeds.tolist()), variance, max(0.0, groups - 1.0))
 
 
-def groups_of(samples: int) -> list[list[int]]:
-    """The indices that remain without each of at most GROUPS groups of equal size, up to one."""
-    groups = min(GROUPS, samples)
-    return [[i for i in range(samples) if i % groups != group] for group in range(groups)] if samples > 1 else []
-
-
-def measure(summary: Summary, seeds: Sequence[Sequence[Sample]]) -> dict[str, Measured]:
-    """Each metric that all seeds have.
+def replicates(summary: Summary, samples: Sequence[Sample], groups: int = GROUPS) -> dict[str, list[float]]:
+    """Each metric of the samples, followed by its values without each of at most `groups` groups of equal size, up to
+    one.
 
     Args:
-        summary: computes the metrics of a set of scored samples. Metrics must be smooth in the weights of the samples,
-            as means and ratios of sums are; a jackknife does not fit medians.
-        seeds: for each training seed its scored samples, the same in the same order for all seeds.
+        summary: computes the metrics of a set of scored samples. They must be smooth in the weights of the samples, as
+            means and ratios of sums are; a jackknife does not fit medians.
     """
-    remaining = groups_of(len(seeds[0]))
-    whole = [summary(samples) for samples in seeds]
-    without = [[summary([samples[i] for i in indices]) for indices in remaining] for samples in seeds]
-    measured = {}
-    for name in (name for name in whole[0] if all(name in metrics for metrics in whole)):
-        values = [float(metrics[name]) for metrics in whole]
-        rows = [[float(m.get(name, value)) for m in row] for value, row in zip(values, without, strict=True)]
-        measured[name] = Measured(np.array(values), np.array(rows))
-    return measured
+    groups = min(groups, len(samples)) if len(samples) > 1 else 0
+    whole = summary(samples)
+    without = [summary([s for i, s in enumerate(samples) if i % groups != group]) for group in range(groups)]
+    return {name: [float(v), *(float(metrics.get(name, v)) for metrics in without)] for name, v in whole.items()}
+
+
+def stack(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Measured]:
+    """The `replicates` of several training seeds on the same samples, of each metric that all of them have."""
+    names = [name for name in seeds[0] if all(name in metrics for metrics in seeds)]
+    rows = {name: np.array([metrics[name] for metrics in seeds], dtype=float) for name in names}
+    return {name: Measured(values[:, 0], values[:, 1:]) for name, values in rows.items()}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -151,6 +146,10 @@ def power(gap: float, sd: float, sample_se: float, seeds: int, level: float = 0.
     `sd`: of the gap over seeds; `sample_se`: its standard error because of the test samples.
     """
     variance = sd**2 / seeds + sample_se**2
+    if not variance:
+        return 1.0 if gap else level
     df = variance**2 / ((sd**2 / seeds) ** 2 / (seeds - 1) + sample_se**4 / (groups - 1))
     critical, shift = float(special.stdtrit(df, 1 - level / 2)), abs(gap) / math.sqrt(variance)
-    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+    # Of gaps of many standard errors scipy's noncentral t has no numbers: they are always seen, with the right sign.
+    right, wrong = stats.nct.sf(critical, df, shift), stats.nct.cdf(-critical, df, shift)
+    return float(np.nan_to_num(right, nan=1.0) + np.nan_to_num(wrong, nan=0.0))

@@ -9,8 +9,9 @@ from typing import Any
 
 from mmpost.config import parsing, run_config
 from mmpost.errors import ConfigError
+from mmpost.studies.study import PILOT_SEED
 
-OPTIONS = ("study", "arms", "seeds", "tune_seeds", "out", "jobs", "launch", "keep")
+OPTIONS = ("study", "arms", "seeds", "first_seed", "pilot", "tune_seeds", "out", "jobs", "launch", "keep")
 """Options of both commands."""
 
 
@@ -51,8 +52,20 @@ class StudyArguments:
         return int(text)
 
     @property
-    def seeds(self) -> list[int]:
-        return list(range(self.count("seeds", 3)))
+    def pilot(self) -> bool:
+        """Whether to design the study on seeds and bases that no confirming run uses. Raises ConfigError for neither
+        true nor false."""
+        if self.options.get("pilot", "false") not in ("true", "false"):
+            raise ConfigError(f"pilot={self.options['pilot']}: wanted true or false")
+        return self.get("pilot") == "true"
+
+    def seeds(self, default: int) -> list[int]:
+        """The seeds of the runs, from `first_seed` on or, of a pilot, from 100 on."""
+        text = self.options.get("first_seed", "0")
+        if not text.isdigit() or int(text) + self.count("seeds", default) > PILOT_SEED:
+            raise ConfigError(f"first_seed={text}: wanted seeds from 0 to {PILOT_SEED - 1}; the others are of pilots")
+        first = PILOT_SEED if self.pilot else int(text)
+        return list(range(first, first + self.count("seeds", default)))
 
     def folder(self, command: str, name: str) -> Path:
         """The study's output folder: `out`, by default runs/<command>/<name>."""

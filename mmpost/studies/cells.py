@@ -17,35 +17,91 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from mmpost.config import parsing, registry, run_config
 from mmpost.core import run_files
-from mmpost.errors import TrainError
+from mmpost.errors import DataError, TrainError
 from mmpost.listeners.files import eval_samples
+from mmpost.metrics.intervals import GROUPS, Summary, replicates
 from mmpost.runs import base_models, checkpoint
 from mmpost.runs.code_hash import fingerprint
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.study import Cell, Study
-from mmpost.types import Sample
+from mmpost.studies.study import PILOT_SEED, Cell, Study, Variant, points, widened
+
+SPENT = {"labels": "samples", "rollouts": "rollouts", "generated": "generated_tokens", "trained": "trained_tokens"}
+"""What a run used up, and the name of its metric count/..."""
+
+
+class Evaluated(BaseModel):
+    """An evaluation on val during a run."""
+
+    step: int
+    metrics: dict[str, list[float]]
+    """`mmpost.metrics.intervals.replicates`."""
+
+
+class CellFile(BaseModel):
+    """What a study keeps of a finished cell; with these files its result can be computed without the runs."""
+
+    arm: str
+    level: str
+    seed: int
+    steps: int
+    values: dict[str, float]
+    tuning: bool
+    failure: str = ""
+    """Why the run failed (for example, a non-finite loss); empty if it succeeded."""
+    base: str
+    """What it started from (`Runner.base`)."""
+    base_hash: str
+    """Of the weights of the base."""
+    seconds: float = 0.0
+    """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
+    spent: dict[str, float] = {}
+    """SPENT: labels presented, rollouts, tokens generated, tokens trained."""
+    val: dict[str, float] = {}
+    """The last evaluation on val."""
+    test: dict[str, list[float]] = {}
+    """The evaluation on test; `mmpost.metrics.intervals.replicates`."""
+    curve: list[Evaluated] = []
+    """Evaluations during a run, where the study asks for them."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A cell and the folder of its run."""
+    """A cell and the folder of its run, beside which its CellFile lies."""
 
     cell: Cell
     folder: Path
 
     @property
-    def finished(self) -> bool:
+    def file(self) -> Path:
+        return self.folder.with_suffix(".json")
+
+    @property
+    def ended(self) -> bool:
         """Whether the run is done, or failed in training (then a repetition would fail, too)."""
         summary = run_files.read_summary(self.folder)
         return summary.get("status") == "done" or str(summary.get("reason", "")).startswith("TrainError")
 
     @property
+    def finished(self) -> bool:
+        return self.file.exists() or self.ended
+
+    @cached_property
+    def measured(self) -> CellFile:
+        """The content of its file. Raises DataError where it is damaged."""
+        try:
+            return CellFile.model_validate_json(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValidationError, UnicodeDecodeError) as e:
+            raise DataError(
+                f"{self.file} is damaged ({run_files.first_reason(e)}); delete it to run the cell again"
+            ) from e
+
+    @property
     def failure(self) -> str:
-        """Why a finished run failed (for example, a non-finite loss); empty if it succeeded."""
-        summary = run_files.read_summary(self.folder)
-        return "" if summary["status"] == "done" else str(summary["reason"])
+        return self.measured.failure
 
     def successful(self) -> Result:
         """This result. Raises TrainError if the run failed."""
@@ -61,23 +117,11 @@ class Result:
     def delete_weights(self) -> None:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
-    @cached_property
-    def seconds(self) -> float:
-        """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
-        return sum(line["time/step"] for line in run_files.read_metrics(self.folder))
-
     def val_metric(self, name: str) -> float:
         """The metric on val after the last step ("-bench/metric": negated); -inf for a failed run."""
         if self.failure:
             return -float("inf")
-        sign = -1.0 if name.startswith("-") else 1.0
-        last = run_files.read_metrics(self.folder)[-1]
-        return sign * float(last[f"eval/{name.removeprefix('-')}"])
-
-    @cached_property
-    def test_samples(self) -> Mapping[str, list[Sample]]:
-        """The scored test samples of each bench."""
-        return eval_samples(self.folder / "eval" / "after.jsonl")
+        return (-1.0 if name.startswith("-") else 1.0) * self.measured.val[name.removeprefix("-")]
 
 
 @dataclass
@@ -85,31 +129,42 @@ class Runner:
     """Trains cells, up to `jobs` at once; a cell whose finished run is in the folder is not trained again."""
 
     folder: Path
-    base: str
-    """Hash of the initial weights."""
     code: str
     """Hash of the code that computes the results."""
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
+    """The metrics of each bench by its name, on test and on val."""
+    metrics: frozenset[str] = frozenset()
+    """The metrics ("bench/metric") that are kept with the samples' uncertainty; empty: all."""
     jobs: int = 1
     launch: str = ""
     """Command that starts Python for a cell, such as `torchrun --nproc-per-node=8`; empty: this interpreter."""
     keep: bool = False
     """Keep the checkpoints of finished cells."""
     log: Callable[[str], None] = print
+    _bases: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """What models are by name, base seed and run seed."""
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _slots: list[int] = field(default_factory=list)
     """The free ones of the `jobs` slots, each with its own GPU."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _protected: set[Path] = field(default_factory=set)
     """Folders of runs whose weights are still needed to start other runs."""
 
     @classmethod
-    def from_arguments(cls, arguments: StudyArguments, folder: Path, model: str, tasks: Iterable[str]) -> Runner:
-        """A runner with the command's options, for cells that start from `model` and train or evaluate `tasks`."""
-        base = base_models.resolve(model, 0)
+    def from_arguments(
+        cls,
+        arguments: StudyArguments,
+        folder: Path,
+        tasks: Iterable[str],
+        summaries: Mapping[str, Summary],
+        metrics: Iterable[str] = (),
+    ) -> Runner:
+        """A runner with the command's options, for cells that train or evaluate `tasks`."""
         return cls(
             folder,
-            checkpoint.weights_hash(base) or base,
             fingerprint(*(str(registry.module(name, "mmpost.tasks").__file__) for name in tasks)),
+            summaries,
+            frozenset(metrics),
             jobs=arguments.count("jobs", 1),
             launch=arguments.get("launch"),
             keep=arguments.get("keep") == "true",
@@ -169,9 +224,12 @@ class Runner:
         for i, result in enumerate(results):
             if missing[i]:
                 self._train(result, results[i - 1].folder if i else None)
-                self.log(f"{result.cell.title}: {result.failure or f'{result.seconds:.0f} s'}")
+                self._record(result)
+                self.log(f"{result.cell.title}: {result.failure or f'{result.measured.seconds:.0f} s'}")
                 if i:
                     self._clean_up(results[i - 1])
+            elif result.ended and not self._is_recorded(result):
+                self._record(result)
             if i < len(results) - 1:
                 result.successful()
         if missing[-1]:
@@ -184,12 +242,81 @@ class Runner:
 
     def _results(self, cells: Sequence[Cell]) -> list[Result]:
         """The results of a chain's cells. A cell's key represents its weights in the key of the next cell."""
-        results, key = [], self.base
+        results, key = [], self.base(cells[0])
         for cell in cells:
             key = cell.key(key, self.code)
-            name = f"{'tune-' if cell.tuning else ''}{cell.arm}-{cell.seed}-{key}"
+            words = [*(["tune"] if cell.tuning else []), cell.arm, *filter(None, [cell.level]), str(cell.seed), key]
+            name = "-".join(words)
             results.append(Result(cell, self.folder / "cells" / name))
         return results
+
+    def base(self, cell: Cell) -> str:
+        """What a cell's first weights are: the recipe of a built-in base, which is not trained for that, else a hash of
+        the weights, or the name of a hub model."""
+        config = run_config.load([dict(cell.settings)])[0]
+        name, base_seed = config.model.name, config.model.base_seed
+        with self._lock:
+            if (name, base_seed, config.seed) not in self._bases:
+                identity = base_models.identity(name, base_seed)
+                if not identity:
+                    folder = base_models.resolve(name, config.seed)
+                    identity = checkpoint.weights_hash(folder) or folder
+                self._bases[name, base_seed, config.seed] = identity
+            return self._bases[name, base_seed, config.seed]
+
+    def other_bases(self) -> list[str]:
+        """The files of cells that started from other weights than those that the same recipe gives here, as far as its
+        base is trained here. Numerics differ between machines; such cells do not belong together."""
+        out = []
+        for file in sorted((self.folder / "cells").glob("*.json")):
+            cell = CellFile.model_validate_json(file.read_text(encoding="utf-8"))
+            here = base_models.trained_hash(cell.base)
+            if here and here != cell.base_hash:
+                out.append(file.name)
+        return out
+
+    def _is_recorded(self, result: Result) -> bool:
+        """Whether its file exists, which a kill may have prevented, with the metrics that the study asks for today."""
+        return result.file.exists() and (result.cell.tuning or self.metrics <= result.measured.test.keys())
+
+    def _record(self, result: Result) -> None:
+        """Write the CellFile of a run that has ended."""
+        cell, run = result.cell, result.folder
+        summary, lines = run_files.read_summary(run), run_files.read_metrics(run)
+        failed = summary["status"] != "done"
+        curves = sorted((run / "eval").glob("step-*.jsonl")) if not (failed or cell.tuning) else []
+        measured = CellFile(
+            arm=cell.arm,
+            level=cell.level,
+            seed=cell.seed,
+            steps=cell.steps,
+            values=dict(cell.values),
+            tuning=cell.tuning,
+            failure=str(summary["reason"]) if failed else "",
+            base=self.base(cell),
+            base_hash=str(summary["base_hash"]),
+            seconds=round(sum(line["time/step"] for line in lines), 2),
+            spent={name: sum(line.get(f"count/{metric}", 0.0) for line in lines) for name, metric in SPENT.items()},
+            val={k.removeprefix("eval/"): v for k, v in (lines or [{}])[-1].items() if k.startswith("eval/")},
+            test={} if failed else self._replicates(run / "eval" / "after.jsonl"),
+            curve=[Evaluated(step=int(f.stem.removeprefix("step-")), metrics=self._replicates(f)) for f in curves],
+        )
+        run_files.write(result.file, measured.model_dump_json(exclude_defaults=True).encode())
+
+    def _replicates(self, file: Path) -> dict[str, list[float]]:
+        """The metrics of an evaluation, rounded to what a table shows and some digits more."""
+        benches = eval_samples(file)
+        groups = min([GROUPS, *map(len, benches.values())])  # equal, so that measures may combine benches
+        values = {
+            f"{bench}/{name}": row
+            for bench, samples in benches.items()
+            for name, row in replicates(self.summaries[bench], samples, groups).items()
+        }
+        return {
+            name: [float(f"{v:.6g}") for v in row]
+            for name, row in values.items()
+            if not self.metrics or name in self.metrics
+        }
 
     def _train(self, result: Result, start: Path | None) -> None:
         """Train or resume a cell, from the weights of the run `start` if there is one."""
@@ -201,7 +328,8 @@ class Runner:
             arguments = [f"resume={folder}"]
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            settings = run_config.merge(cell.settings, {"model": str(start)} if start else {})
+            changes = {"model": {"name": str(start), "base_seed": 0}} if start else {}
+            settings = run_config.merge(cell.settings, changes)
             config.write_text(parsing.dump(settings), encoding="utf-8")
             arguments = [f"config={config}", f"out={folder}"]
         # A launcher ends its processes itself.
@@ -219,7 +347,7 @@ class Runner:
         finally:
             with self._lock:
                 self._slots.append(slot)
-        if not result.finished:
+        if not result.ended:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise TrainError(f"{cell.title}: exit code {code}; the end of {log}:\n{tail}")
 
@@ -244,31 +372,63 @@ def _missing(results: Sequence[Result]) -> list[bool]:
     return missing[::-1]
 
 
-def tune(
-    runner: Runner, studies: Mapping[str, Study], steps: Mapping[str, int], metrics: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
-    """Tune each arm on its own grid by its metric on val (`Result.val_metric`), averaged over `tune_seeds` runs.
+Tuned = dict[str, Any]
+"""Of a variant: "chosen", the best values, and "tuning", all points with "values", their mean metric "val" and the one
+of each of the "seeds"."""
 
-    `studies`, `steps` and `metrics` have an entry for each arm. Returns for each arm "chosen", the best values, and
-    "tuning", its points: "values", the mean metric "val", and the metric of each of the "seeds". A grid of one point is
-    not trained.
+
+def tune(
+    runner: Runner,
+    studies: Mapping[Variant, Study],
+    steps: Mapping[Variant, int],
+    metrics: Mapping[Variant, str],
+    pilot: bool = False,
+) -> dict[Variant, Tuned]:
+    """Tune each variant on its arm's grid by its metric on val (`Result.val_metric`), averaged over `tune_seeds` runs.
+
+    A grid is extended while the best point lies at an edge, at most `Study.widen` times; one of a single point is not
+    trained. `studies`, `steps` and `metrics` have an entry for each variant.
     """
-    grids = {arm: study.grid(arm) for arm, study in studies.items()}
-    cells = [
-        studies[arm].with_start(studies[arm].cell(arm, values, seed, steps[arm], tuning=True))
-        for arm, grid in grids.items()
-        if len(grid) > 1
-        for values in grid
-        for seed in range(studies[arm].tune_seeds)
+    grids = {variant: study.grid(variant.arm) for variant, study in studies.items()}
+    found: dict[Variant, dict[tuple[float, ...], list[float]]] = {variant: {} for variant in grids}
+    for extensions in range(1 + max(study.widen for study in studies.values())):
+        wanted = [
+            (variant, values)
+            for variant, grid in grids.items()
+            for values in points(grid)
+            if len(points(grid)) > 1 and tuple(values.values()) not in found[variant]
+        ]
+        if not wanted:
+            break
+        pairs = [
+            studies[v].with_start(studies[v].cell(v.arm, values, seed, steps[v], tuning=True, level=v.level))
+            for v, values in wanted
+            for seed in (PILOT_SEED * pilot + k for k in range(studies[v].tune_seeds))
+        ]
+        done = iter(runner.run_from_starts(pairs))
+        for variant, values in wanted:
+            seeds = [next(done).val_metric(metrics[variant]) for _ in range(studies[variant].tune_seeds)]
+            found[variant][tuple(values.values())] = seeds
+        grids = {
+            variant: widened(grid, dict(zip(grid, _best(found[variant]), strict=True)))
+            if found[variant] and extensions < studies[variant].widen
+            else grid
+            for variant, grid in grids.items()
+        }
+    return {variant: _tuned(studies[variant].grid(variant.arm), values) for variant, values in found.items()}
+
+
+def _best(found: Mapping[tuple[float, ...], Sequence[float]]) -> tuple[float, ...]:
+    return max(found, key=lambda values: statistics.mean(found[values]))
+
+
+def _tuned(grid: Mapping[str, Sequence[float]], found: Mapping[tuple[float, ...], Sequence[float]]) -> Tuned:
+    """The entry of a variant; a grid of a single point has no runs."""
+    if not found:
+        (values,) = points(grid)
+        return {"chosen": values, "tuning": [{"values": values, "val": 0.0, "seeds": []}]}
+    tried = [
+        {"values": dict(zip(grid, point, strict=True)), "val": statistics.mean(seeds), "seeds": list(seeds)}
+        for point, seeds in sorted(found.items())
     ]
-    done = iter(runner.run_from_starts(cells))
-    tuned = {}
-    for arm, grid in grids.items():
-        points = []
-        for values in grid:
-            seeds = [
-                next(done).val_metric(metrics[arm]) for _ in range(studies[arm].tune_seeds if len(grid) > 1 else 0)
-            ]
-            points.append({"values": values, "val": statistics.mean(seeds) if seeds else 0.0, "seeds": seeds})
-        tuned[arm] = {"chosen": max(points, key=lambda point: point["val"])["values"], "tuning": points}
-    return tuned
+    return {"chosen": dict(zip(grid, _best(found), strict=True)), "tuning": tried}

@@ -1,4 +1,5 @@
-"""`mmpost compare`: the arms of a study, each tuned on its own grid, compared at equal steps and at equal wall time."""
+"""`mmpost compare`: the arms of a study at each level of its dial, compared at equal budgets, and verdicts about its
+claims."""
 
 from __future__ import annotations
 
@@ -7,16 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmpost.config import run_config
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
-from mmpost.metrics.bootstrap import Resampled, bootstrap, paired_difference, summarize_seeds
+from mmpost.metrics.intervals import Measured, stack
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.cells import Result, Runner, tune
+from mmpost.studies.cells import SPENT, Result, Runner, tune
+from mmpost.studies.claims import Curve, findings, matched_gap, planned_power
+from mmpost.studies.history import History
 from mmpost.studies.plots import plot_compare
-from mmpost.studies.study import Study
+from mmpost.studies.study import Study, Variant, points
 from mmpost.studies.tables import compare_markdown, write_results
+
+BUDGETS = ("steps", "time", "labels", "tokens")
+"""What arms may have equal amounts of."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,7 +34,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> dict[str, Any]:
-    """Train the cells of a study; write study.json, study.md and study.png, and return the content of the JSON."""
+    """Train the cells of a study; write study.json, study.md and study.png, and return the content of the JSON.
+
+    With pilot=true, from which a study is designed, they are pilot.json, pilot.md and pilot.png.
+    """
     parsed = StudyArguments.parse(arguments, "task", "budgets")
     name = parsed.get("study") or parsed.get("task")
     if not name:
@@ -42,7 +53,8 @@ def compare(arguments: Sequence[str]) -> dict[str, Any]:
     folder = parsed.folder("compare", name)
     with locked(folder):
         result = Comparison(study, folder, parsed).run()
-        write_results(folder, result, compare_markdown(result), plot_compare)
+        stem = "pilot" if parsed.pilot else "study"
+        write_results(folder, result, compare_markdown(result), plot_compare, stem)
     return result
 
 
@@ -50,98 +62,190 @@ class Comparison:
     """A study being run in its folder."""
 
     def __init__(self, study: Study, folder: Path, arguments: StudyArguments) -> None:
-        self.study = study
-        self.seeds = arguments.seeds
+        self.study, self.pilot = study, arguments.pilot
+        self.seeds = arguments.seeds(study.seeds)
         self.budgets = arguments.names("budgets") or ["steps", "time"]
-        if self.budgets not in (["steps"], ["steps", "time"]):
+        if self.budgets[0] != "steps" or not set(self.budgets) <= set(BUDGETS):
             raise ConfigError(
-                f"budgets={arguments.get('budgets')}: wanted steps, or steps,time (time uses the speed measured by "
-                "steps)"
+                f"budgets={arguments.get('budgets')}: wanted steps, then any of {', '.join(BUDGETS[1:])}, for which "
+                "the steps measure what each arm takes"
             )
         configs = study.check()
-        for name in ("steps", "model"):
-            values = {str(getattr(config, name)) for config in configs}
-            if len(values) > 1:
-                raise ConfigError(f"the arms differ in {name} ({'; '.join(sorted(values))}): wanted the same for all")
+        steps = {str(config.steps) for config in configs}
+        if len(steps) > 1:
+            raise ConfigError(f"the arms differ in steps ({'; '.join(sorted(steps))}): wanted the same for all")
         self.run_config = configs[0]
         self.task = ConfiguredTask.load(self.run_config)
-        self.benches = {bench.name: bench for bench in self.task.benches("test")}
-        if not self.benches or not self.task.best_metric:
+        benches = {bench.name: bench.summary for split in ("val", "test") for bench in self.task.benches(split)}
+        if not self.task.benches("test") or not self.task.best_metric:
             raise ConfigError(
                 f"task={study.task}: wanted a bench on test and a `best_metric` to tune by; set data.test, or use "
                 "another task"
             )
-        self.runner = Runner.from_arguments(arguments, folder, self.run_config.model.name, [study.task])
+        claimed = [m for c in study.predict.values() for m in (c.metric, c.control_metric, c.matched) if m]
+        metrics = {*study.metrics, *claimed} if study.metrics else set()
+        self.runner = Runner.from_arguments(arguments, folder, [study.task], benches, metrics)
+        self.history = History(folder)
 
     def run(self) -> dict[str, Any]:
         """The content of study.json."""
         study = self.study
-        arm = next(iter(study.arms))
-        base = self.runner.run([study.cell(arm, study.grid(arm)[0], 0, 0)])[0]
+        version = self.history.begin(study, self.seeds, self.pilot)
         result: dict[str, Any] = {
             "task": study.task,
             "model": self.run_config.model.name,
+            "mechanism": study.mechanism,
             "against": study.against or list(study.arms)[-1],
             "metrics": list(study.metrics),
             "seeds": self.seeds,
-            "samples": {name: len(samples) for name, samples in base.test_samples.items()},
-            "arms": study.arms,
-            "starts": study.starts,
-            "set": study.set,
-            "base_hash": self.runner.base,
+            "samples": self._samples(),
+            "study": study.model_dump(mode="json"),
+            "study_hash": version.study_hash,
             "code_hash": self.runner.code,
-            "base": self._scores([base], self._resample([base])),
+            "planned_power": self._planned_power(),
+            "base": self._base(),
             "budgets": {},
         }
-        steps = dict.fromkeys(study.arms, self.run_config.steps)
+        steps = dict.fromkeys(study.variants, self.run_config.steps)
         for budget in self.budgets:
-            result["budgets"][budget] = self._run_budget(steps)
-            pace = {arm: entry["seconds_per_step"] for arm, entry in result["budgets"]["steps"].items()}
-            steps = equal_time(self.run_config.steps, pace)
+            entries, scores, runs = self._run_budget(steps)
+            result["budgets"][budget] = entries
+            if budget == "steps":
+                found = findings(study, scores, self._matched(runs))
+            following = self.budgets[self.budgets.index(budget) + 1 :]
+            if following:
+                steps = self._equal(following[0], result["budgets"]["steps"])
+        conflict = self.history.conflict(version)
+        self.history.end(version, found)
+        result["claims"], result["no_verdict"] = found, conflict
+        result["history"] = [v.model_dump(mode="json") for v in self.history.versions if v is not version]
+        result["other_bases"] = self.runner.other_bases()
         return result
 
-    def _run_budget(self, steps: Mapping[str, int]) -> dict[str, Any]:
-        """Tune all arms, train them with all seeds, and compare."""
-        study, arms = self.study, self.study.arms
-        tuned = tune(self.runner, dict.fromkeys(arms, study), steps, dict.fromkeys(arms, self.task.best_metric))
-        cells = [study.cell(arm, tuned[arm]["chosen"], seed, steps[arm]) for seed in self.seeds for arm in arms]
-        done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
-        runs = {arm: [result.successful() for result in done if result.cell.arm == arm] for arm in arms}
-        resampled = {arm: self._resample(results) for arm, results in runs.items()}
-        entries = {}
-        for arm, results in runs.items():
-            opponent = study.opponent(arm)
-            entries[arm] = {
-                "steps": steps[arm],
-                **tuned[arm],
-                "seconds": [round(result.seconds, 2) for result in results],
-                "seconds_per_step": statistics.median(result.seconds / steps[arm] for result in results),
-                "scores": self._scores(results, resampled[arm]),
-                "against": opponent,
-                "difference": paired_difference(resampled[arm], resampled[opponent]) if arm != opponent else {},
-            }
-        return entries
+    def _samples(self) -> dict[str, int]:
+        """The number of test samples of each bench."""
+        limit = self.run_config.eval.max_samples
+        sizes = {bench.name: len(bench.source) for bench in self.task.benches("test")}
+        return {name: min(limit, size) if limit else size for name, size in sizes.items()}
 
-    def _resample(self, results: Sequence[Result]) -> Resampled:
-        """Resampled "bench/metric" values. A model that cannot be evaluated yet (no trained head) has no samples."""
+    def _planned_power(self) -> dict[str, float]:
+        pilot = self.history.last_pilot()
+        if pilot is None or self.pilot:
+            return {}
+        planned = planned_power(pilot.outcome, len(self.seeds))
+        for name, value in planned.items():
+            print(f"{name}: power {value:.0%} with {len(self.seeds)} seeds, from the spread of the pilot")
+        return planned
+
+    def _base(self) -> dict[str, Any]:
+        """The scores of the models that the arms start from, at each level of the dial."""
+        study = self.study
+        arm = next(iter(study.arms))
+        values = points(study.grid(arm))[0]
+        levels = list(study.dial) or [""]
+        cells = [study.cell(arm, values, seed, 0, level=level) for level in levels for seed in self.seeds]
+        done = iter(self.runner.run(cells))
+        return {level: self._scores(stack([next(done).measured.test for _ in self.seeds])) for level in levels}
+
+    def _run_budget(
+        self, steps: Mapping[Variant, int]
+    ) -> tuple[dict[str, Any], dict[Variant, dict[str, Measured]], dict[Variant, list[Result]]]:
+        """Tune all variants and train them with all seeds. Returns the entries of study.json, and the measured metrics
+        and the runs of each variant."""
+        study, variants = self.study, self.study.variants
+        tuned = tune(
+            self.runner,
+            dict.fromkeys(variants, study),
+            steps,
+            dict.fromkeys(variants, self.task.best_metric),
+            self.pilot,
+        )
+        cells = [
+            study.cell(v.arm, tuned[v]["chosen"], seed, steps[v], level=v.level)
+            for seed in self.seeds
+            for v in variants
+        ]
+        done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
+        runs = {v: [result.successful() for result in done if result.cell.variant == v] for v in variants}
+        scores = {v: stack([result.measured.test for result in results]) for v, results in runs.items()}
+        entries = {}
+        for v, results in runs.items():
+            opponent = Variant(study.opponent(v.arm), v.level)
+            seconds = [result.measured.seconds for result in results]
+            entries[v.name] = {
+                "arm": v.arm,
+                "level": v.level,
+                "steps": steps[v],
+                **tuned[v],
+                "seconds": seconds,
+                "seconds_per_step": statistics.median(seconds) / max(1, steps[v]),
+                "spent": {name: statistics.mean(r.measured.spent.get(name, 0.0) for r in results) for name in SPENT},
+                "scores": self._scores(scores[v]),
+                "against": opponent.name,
+                "difference": self._differences(scores[v], scores[opponent]) if v != opponent else {},
+            }
+        return entries, scores, runs
+
+    @staticmethod
+    def _scores(measured: Mapping[str, Measured]) -> dict[str, Any]:
+        return {name: values.estimate().as_dict() for name, values in measured.items()}
+
+    @staticmethod
+    def _differences(measured: Mapping[str, Measured], other: Mapping[str, Measured]) -> dict[str, Any]:
+        return {name: (measured[name] - other[name]).estimate().as_dict() for name in measured if name in other}
+
+    def _equal(self, budget: str, entries: Mapping[str, Any]) -> dict[Variant, int]:
+        """The steps of each variant that take as much of a budget as the most expensive one at its level."""
+        pace = {v: _per_step(entries[v.name], budget) for v in self.study.variants}
+        levels = {v.level for v in pace}
         return {
-            f"{name}/{metric}": values
-            for name, bench in self.benches.items()
-            if all(name in result.test_samples for result in results)
-            for metric, values in bootstrap(bench.summary, [result.test_samples[name] for result in results]).items()
+            v: steps
+            for level in levels
+            for v, steps in equal_amount(
+                self.run_config.steps, {v: value for v, value in pace.items() if v.level == level}
+            ).items()
         }
 
-    def _scores(self, results: Sequence[Result], resampled: Resampled) -> dict[str, Any]:
-        """The `summarize_seeds` of each metric."""
-        scores = {}
-        for metric, values in resampled.items():
-            bench, _, name = metric.partition("/")
-            seeds = [self.benches[bench].summary(result.test_samples[bench])[name] for result in results]
-            scores[metric] = summarize_seeds(seeds, values)
-        return scores
+    def _matched(self, runs: Mapping[Variant, Sequence[Result]]) -> dict[str, dict[str, Measured]]:
+        """For claims at equal learning their gap at each level, from runs at every rate of the grid."""
+        study = self.study
+        chosen = {v: runs[v][0].cell for v in study.matched}
+        cells = [
+            study.cell(v.arm, values, seed, cell.steps, level=v.level)
+            for v, cell in chosen.items()
+            for values in [cell.values, *(p for p in points(study.grid(v.arm)) if p != cell.values)]
+            for seed in self.seeds
+        ]
+        done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
+        out: dict[str, dict[str, Measured]] = {}
+        for name, claim in study.predict.items():
+            for level in dict.fromkeys([claim.at, claim.control or claim.at]) if claim.matched else ():
+                arms: list[list[list[Curve]]] = []
+                for v in (Variant(claim.arm, level), Variant(claim.against, level)):
+                    of_arm = [result for result in done if result.cell.variant == v]
+                    curves = {seed: [r for r in of_arm if r.cell.seed == seed] for seed in self.seeds}
+                    arms.append([[_curve(r, claim.matched, claim.metric) for r in rs] for rs in curves.values()])
+                if (gap := matched_gap(*arms)) is not None:
+                    out.setdefault(name, {})[level] = gap
+        return out
 
 
-def equal_time(steps: int, pace: Mapping[str, float]) -> dict[str, int]:
-    """The steps of each arm that take as long as `steps` steps of the slowest; `pace` is in seconds per step."""
-    seconds = steps * max(pace.values())
-    return {arm: max(1, round(seconds / seconds_per_step)) for arm, seconds_per_step in pace.items()}
+def _curve(result: Result, x: str, y: str) -> Curve:
+    """Two metrics of a run's checkpoints; raises TrainError if it failed."""
+    curve = result.successful().measured.curve
+    return np.array([point.metrics[x] for point in curve]), np.array([point.metrics[y] for point in curve])
+
+
+def _per_step(entry: Mapping[str, Any], budget: str) -> float:
+    """What a step of a variant takes of a budget."""
+    if budget == "time":
+        return float(entry["seconds_per_step"])
+    spent = entry["spent"]
+    return (spent["labels"] if budget == "labels" else spent["generated"] + spent["trained"]) / entry["steps"]
+
+
+def equal_amount(steps: int, pace: Mapping[Variant, float]) -> dict[Variant, int]:
+    """The steps of each variant that take as much as `steps` steps of the most expensive; `pace` is the amount per
+    step."""
+    amount = steps * max(pace.values())
+    return {variant: max(1, round(amount / per_step)) for variant, per_step in pace.items()}

@@ -9,14 +9,15 @@ from typing import Any
 from mmpost.config import run_config
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
-from mmpost.metrics.bootstrap import Resampled, paired_difference, summarize_seeds
-from mmpost.runs.configured_task import make_task
+from mmpost.metrics.intervals import Measured
+from mmpost.runs.configured_task import ConfiguredTask, make_task
 from mmpost.studies import sequence
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.cells import Result, Runner, tune
-from mmpost.studies.forgetting import MEANINGS, Scored, accuracies, measures_and_matrix, resample_measures
+from mmpost.studies.cells import Result, Runner, Tuned, tune
+from mmpost.studies.forgetting import MEANINGS, Replicates, measured
 from mmpost.studies.plots import plot_continual
 from mmpost.studies.sequence import ContinualStudy
+from mmpost.studies.study import Cell, Variant
 from mmpost.studies.tables import continual_markdown, write_results
 
 
@@ -43,10 +44,13 @@ class Continual:
 
     def __init__(self, study: ContinualStudy, folder: Path, arguments: StudyArguments) -> None:
         self.study = study
-        self.seeds = arguments.seeds
+        self.seeds = arguments.seeds(study.seeds)
         self.model = sequence.check(study)
         self.columns = sequence.columns(study)
-        self.runner = Runner.from_arguments(arguments, folder, self.model, self._tasks())
+        summaries = {column.key: column.bench.summary for column in self.columns}
+        first = ConfiguredTask.load(run_config.load([dict(sequence.base_cell(study, ()).settings)])[0])
+        summaries |= {bench.name: bench.summary for bench in first.benches("val")}
+        self.runner = Runner.from_arguments(arguments, folder, self._tasks(), summaries)
 
     def _tasks(self) -> list[str]:
         """Names of all tasks that are trained or evaluated."""
@@ -58,51 +62,59 @@ class Continual:
     def run(self) -> dict[str, Any]:
         """The content of study.json."""
         study, columns = self.study, self.columns
-        base = self._scored(self.runner.run([sequence.base_cell(study, columns)])[0].successful())
+        bases = [self._row(result.successful()) for result in self.runner.run(self._base_cells())]
         tuned = self._tune()
         runs = self._train({arm: tuned[arm]["chosen"] for arm in study.arms})
         entries: dict[str, Any] = {}
-        resampled: dict[str, Resampled] = {}
+        values: dict[str, dict[str, Measured]] = {}
         for arm, seeds in runs.items():
-            scored = [[self._scored(result) for result in results] for results in seeds]
+            rows = [[self._row(result) for result in results] for results in seeds]
             # The runs of the tasks are followed by the joint run, if the study has one.
-            tasks = [results[: len(study.tasks)] for results in scored]
-            joint = [result for results in scored for result in results[len(study.tasks) :]]
-            resampled[arm] = resample_measures(base, tasks, [column.accuracy for column in columns], joint)
+            joint = [row for results in rows for row in results[len(study.tasks) :]]
+            values[arm] = measured(bases, [results[: len(study.tasks)] for results in rows], joint)
+            estimates = {name: value.estimate().as_dict() for name, value in values[arm].items()}
             entries[arm] = {
                 "steps": [result.cell.steps for result in seeds[0]],
-                "seconds": [[round(result.seconds, 2) for result in results] for results in seeds],
+                "seconds": [[result.measured.seconds for result in results] for results in seeds],
                 **tuned[arm],
-                **self._measures(base, tasks, joint, resampled[arm]),
+                "measures": {name: estimates[name] for name in MEANINGS if name in estimates},
+                "matrix": {name: value for name, value in estimates.items() if name not in MEANINGS},
             }
         for arm, entry in entries.items():
             opponent = study.opponent(arm)
-            measures = {name: values for name, values in resampled[arm].items() if name in MEANINGS}
+            gaps = {name: values[arm][name] - values[opponent][name] for name in entry["measures"]}
             entry["against"] = opponent
-            entry["difference"] = paired_difference(measures, resampled[opponent]) if arm != opponent else {}
+            entry["difference"] = {n: gap.estimate().as_dict() for n, gap in gaps.items()} if arm != opponent else {}
+        samples = {column.name: len(column.bench.source) for column in columns}
+        limit = run_config.load([dict(self._base_cells()[0].settings)])[0].eval.max_samples
         return {
             "model": self.model,
             "tasks": list(study.tasks),
             "general": list(study.general),
             "joint": study.joint is not None,
             "accuracy": {column.name: f"{column.bench.name}/{column.metric}" for column in columns},
-            "samples": {column.name: len(samples) for column, samples in zip(columns, base, strict=True)},
+            "samples": {name: min(limit, size) if limit else size for name, size in samples.items()},
             "seeds": self.seeds,
             "against": study.against or list(study.arms)[-1],
             "meanings": MEANINGS,
             "study": study.model_dump(mode="json"),
-            "base_hash": self.runner.base,
             "code_hash": self.runner.code,
+            "other_bases": self.runner.other_bases(),
             "arms": entries,
         }
 
-    def _tune(self) -> dict[str, dict[str, Any]]:
+    def _base_cells(self) -> list[Cell]:
+        """Runs of 0 steps: the evaluations of the models that the seeds start from."""
+        return [sequence.base_cell(self.study, self.columns, seed) for seed in self.seeds]
+
+    def _tune(self) -> dict[str, Tuned]:
         """Tune each arm on val of the first task."""
         first = next(iter(self.study.tasks.values()))
-        studies = {arm: sequence.task_study(self.study, first, arm) for arm in self.study.arms}
-        configs = {arm: run_config.load([study.arm_settings(arm, {})])[0] for arm, study in studies.items()}
-        steps = {arm: config.steps for arm, config in configs.items()}
-        return tune(self.runner, studies, steps, {arm: make_task(c).best_metric for arm, c in configs.items()})
+        studies = {Variant(arm): sequence.task_study(self.study, first, arm) for arm in self.study.arms}
+        configs = {v: run_config.load([study.arm_settings(v.arm, {})])[0] for v, study in studies.items()}
+        steps = {v: config.steps for v, config in configs.items()}
+        tuned = tune(self.runner, studies, steps, {v: make_task(config).best_metric for v, config in configs.items()})
+        return {v.arm: entry for v, entry in tuned.items()}
 
     def _train(self, values: Mapping[str, Mapping[str, float]]) -> dict[str, list[list[Result]]]:
         """For each arm and seed the runs of the tasks in order, then the joint run if there is one."""
@@ -117,28 +129,13 @@ class Continual:
             runs[arm].append([result.successful() for _ in arm_chains for result in next(done)])
         return runs
 
-    def _scored(self, result: Result) -> Scored:
-        """The scored samples of each column. Raises ConfigError if they do not have the column's metric."""
-        scored = [result.test_samples[column.key] for column in self.columns]
-        for column, samples in zip(self.columns, scored, strict=True):
-            summary = column.bench.summary(samples)
-            if column.metric not in summary:
+    def _row(self, result: Result) -> Replicates:
+        """The accuracy of each column. Raises ConfigError if its samples do not have the column's metric."""
+        found = result.measured.test
+        for column in self.columns:
+            if f"{column.key}/{column.metric}" not in found:
+                known = [name.removeprefix(f"{column.key}/") for name in found if name.startswith(f"{column.key}/")]
                 raise ConfigError(
-                    f"{column.name}: found no metric {column.metric!r}; {column.bench.name} has {', '.join(summary)}"
+                    f"{column.name}: found no metric {column.metric!r}; {column.bench.name} has {', '.join(known)}"
                 )
-        return scored
-
-    def _measures(
-        self, base: Scored, seeds: Sequence[Sequence[Scored]], joint: Sequence[Scored], resampled: Resampled
-    ) -> dict[str, Any]:
-        """The `summarize_seeds` of each measure and of each entry of the accuracy matrix."""
-        metrics, all_samples = [column.accuracy for column in self.columns], [range(len(samples)) for samples in base]
-        base_row = accuracies(base, metrics, all_samples)
-        matrices = [[accuracies(row, metrics, all_samples) for row in rows] for rows in seeds]
-        joint_rows = [accuracies(row, metrics, all_samples) for row in joint] or [None] * len(seeds)
-        values = [measures_and_matrix(base_row, a, row) for a, row in zip(matrices, joint_rows, strict=True)]
-        summary = {name: summarize_seeds([seed[name] for seed in values], resampled[name]) for name in values[0]}
-        return {
-            "measures": {name: summary[name] for name in MEANINGS if name in summary},
-            "matrix": {name: value for name, value in summary.items() if name not in MEANINGS},
-        }
+        return [found[f"{column.key}/{column.metric}"] for column in self.columns]

@@ -7,13 +7,15 @@ is better. The literature has two measures of forgetting with opposite signs, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
-from mmpost.metrics.bootstrap import RESAMPLES, Resampled, bootstrap_indices
-from mmpost.types import Sample
+from mmpost.metrics.intervals import Measured, stack
 
 Matrix = Sequence[Sequence[float]]
+
+Replicates = Sequence[Sequence[float]]
+"""A row of the matrix: for each column `mmpost.metrics.intervals.replicates` of its accuracy, equally many."""
 
 MEANINGS = {
     "AvgAcc": "mean over k of a_{T,k}: accuracy at the end, on all tasks",
@@ -80,45 +82,26 @@ def measures_and_matrix(base: Sequence[float], a: Matrix, joint: Sequence[float]
     return {**measures(base, a, joint), **matrix}
 
 
-Scored = Sequence[Sequence[Sample]]
-"""The scored samples of each evaluation, column by column."""
-
-Accuracy = Callable[[Sequence[Sample]], float]
-
-
-def accuracies(columns: Scored, metrics: Sequence[Accuracy], index: Sequence[Iterable[int]]) -> list[float]:
-    """A row of the matrix: the accuracy of each column, on its samples at `index`."""
-    return [
-        metric([samples[i] for i in indices]) for samples, metric, indices in zip(columns, metrics, index, strict=True)
-    ]
-
-
-def resample_measures(
-    base: Scored,
-    seeds: Sequence[Sequence[Scored]],
-    metrics: Sequence[Accuracy],
-    joint: Sequence[Scored] = (),
-    resamples: int = RESAMPLES,
-) -> Resampled:
-    """Hierarchical bootstrap of all numbers of `measures_and_matrix`, averaged over seeds.
-
-    Each resample draws seeds and, for each column, samples, which are the same for every t and seed. Quantities of the
-    same samples stay paired, also between arms, which have identical draws (`bootstrap_indices`).
+def measured(
+    bases: Sequence[Replicates], seeds: Sequence[Sequence[Replicates]], joint: Sequence[Replicates] = ()
+) -> dict[str, Measured]:
+    """All numbers of `measures_and_matrix` for several training seeds, with the uncertainty of their samples.
 
     Args:
-        base: the columns of the base model.
-        seeds: for each seed, the columns after each task.
-        metrics: the accuracy of each column.
-        joint: for each seed the columns of the model trained on all tasks jointly; empty if there is none.
+        bases: for each seed the accuracies of the model that it starts from, in every column.
+        seeds: for each seed the accuracies after each task.
+        joint: for each seed those of the model trained on all tasks jointly; empty if there is none.
     """
-    resampled: Resampled = {}
-    for seed_indices, index in bootstrap_indices(len(seeds), [len(samples) for samples in base], resamples):
-        base_row = accuracies(base, metrics, index)
-        values: dict[int, Mapping[str, float]] = {}
-        for seed in set(seed_indices):
-            a = [accuracies(columns, metrics, index) for columns in seeds[seed]]
-            joint_row = accuracies(joint[seed], metrics, index) if joint else None
-            values[seed] = measures_and_matrix(base_row, a, joint_row)
-        for name in values[seed_indices[0]]:
-            resampled.setdefault(name, []).append(fmean(values[seed][name] for seed in seed_indices))
-    return resampled
+    rows = []
+    for k, (base, tasks) in enumerate(zip(bases, seeds, strict=True)):
+        after_joint = joint[k] if joint else None
+        replicates = [
+            measures_and_matrix(
+                [column[i] for column in base],
+                [[column[i] for column in row] for row in tasks],
+                None if after_joint is None else [column[i] for column in after_joint],
+            )
+            for i in range(len(base[0]))
+        ]
+        rows.append({name: [values[name] for values in replicates] for name in replicates[0]})
+    return stack(rows)

@@ -20,23 +20,53 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     metrics = shown_metrics(result)[:2]
-    budgets = result["budgets"]
+    budgets, claims = result["budgets"], {name: c for name, c in result["claims"].items() if len(c["dose"]) > 1}
     columns = 1 + max(len(arms) for arms in budgets.values()) // 16
-    figure = Figure(figsize=(5.2 * len(budgets) + 1.6 * columns, 4.6), layout="constrained")
-    panels = figure.subplots(1, len(budgets), squeeze=False, sharey=True, sharex=True)[0]
+    width, height = 5.2 * len(budgets) + 1.6 * columns, 4.6
+    figure = Figure(figsize=(width, height * (1.75 if claims else 1)), layout="constrained")
+    ratios = [1, 0.75] if claims else [1]
+    top, *bottom = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+    panels = top.subplots(1, len(budgets), squeeze=False, sharey=True, sharex=True)[0]
     for panel, (budget, arms) in zip(panels, budgets.items(), strict=True):
         for position, (name, arm) in enumerate(arms.items()):
             _plot_arm(panel, name, arm, metrics, position)
         if len(metrics) == 2:
             y, x = metrics
-            if x in result["base"] and y in result["base"]:
-                panel.plot(result["base"][x]["mean"], result["base"][y]["mean"], "kx", label="base")
+            for level, base in result["base"].items():
+                if x in base and y in base:
+                    panel.plot(base[x]["mean"], base[y]["mean"], "kx", label=f"base @ {level}" if level else "base")
             panel.set_xlabel(x)
         panel.set_ylabel(metrics[0])
         panel.set_title(BUDGETS[budget], fontsize=10)
         panel.grid(alpha=0.3)
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, ncols=columns)
+    if claims:
+        dose_panels = bottom[0].subplots(1, len(claims), squeeze=False)[0]
+        for panel, (name, found) in zip(dose_panels, claims.items(), strict=True):
+            _plot_dose(panel, name, found)
     figure.savefig(file, dpi=110)
+
+
+def _plot_dose(panel: Any, name: str, found: Mapping[str, Any]) -> None:
+    """A claim's gap at each level of the dial, with its interval and seeds; dotted: the predicted gap."""
+    claim, dose = found["claim"], found["dose"]
+    for position, value in enumerate(dose.values()):
+        panel.plot([position] * len(value["seeds"]), value["seeds"], ".", color="0.6")
+        panel.errorbar(
+            position,
+            value["mean"],
+            [[value["mean"] - value["low"]], [value["high"] - value["mean"]]],
+            fmt="o",
+            color="C0",
+            capsize=3,
+        )
+    panel.axhline(0, color="0.7", lw=1)
+    panel.axhline(claim["gap"], color="C3", ls=":", lw=1)
+    panel.set_xticks(range(len(dose)), list(dose), fontsize=8)
+    panel.set_xlim(-0.5, len(dose) - 0.5)
+    panel.set_ylabel(f"{claim['arm']} - {claim['against']}, {claim['metric']}", fontsize=8)
+    panel.set_title(f"{name}: {found['verdict']}", fontsize=9)
+    panel.grid(alpha=0.3)
 
 
 def _plot_arm(panel: Any, name: str, arm: Mapping[str, Any], metrics: list[str], position: int) -> None:

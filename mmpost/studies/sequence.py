@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from mmpost.config.settings import Settings
 from mmpost.errors import ConfigError
 from mmpost.runs.configured_task import ConfiguredTask, make_task
 from mmpost.studies.study import ArmsStudy, Cell, Study, read_yaml
-from mmpost.types import Bench, Sample
+from mmpost.types import Bench
 
 ARMS = ("sft", "grpo")
 """Default arms of tasks=a,b,c, as defined in the tasks' own studies."""
@@ -82,10 +81,6 @@ class Column:
         """The key of its scored samples in `Result.test_samples`."""
         return f"{self.name}/{self.bench.name}"
 
-    def accuracy(self, samples: Sequence[Sample]) -> float:
-        """The metric of these samples; NaN if they do not have it."""
-        return float(self.bench.summary(samples).get(self.metric, math.nan))
-
 
 def load_study(
     name: str, tasks: Sequence[str], arms: Sequence[str] | None, settings: Mapping[str, Any]
@@ -150,7 +145,13 @@ def task_study(study: ContinualStudy, entry: TaskEntry, arm: str) -> Study:
     settings = _override(_override(_entry_settings(study, entry), study.arms[arm]), entry.arms.get(arm, {}))
     options = {"tune": settings.pop("tune")} if "tune" in settings else {}
     return Study(
-        task=settings["task"]["name"], set=settings, arms={arm: options}, tune=study.tune, tune_seeds=study.tune_seeds
+        task=settings["task"]["name"],
+        set=settings,
+        arms={arm: options},
+        tune=study.tune,
+        tune_seeds=study.tune_seeds,
+        widen=study.widen,
+        bases=study.bases,
     )
 
 
@@ -226,10 +227,10 @@ def joint(
     return [_cell(task_study(study, study.joint, arm), evaluations, values, seed, f"{arm}-joint", steps)]
 
 
-def base_cell(study: ContinualStudy, evaluations: Sequence[Column]) -> Cell:
+def base_cell(study: ContinualStudy, evaluations: Sequence[Column], seed: int = 0) -> Cell:
     """A run of 0 steps: the evaluations of the model that all arms start from."""
     arm, entry = next(iter(study.arms)), next(iter(study.tasks.values()))
-    return _cell(task_study(study, entry, arm), evaluations, {}, 0, "base", steps=0)
+    return _cell(task_study(study, entry, arm), evaluations, {}, seed, "base", steps=0)
 
 
 def _cell(

@@ -1,4 +1,5 @@
-"""The description of a study: named arms of one task, the grid to tune each on, and the runs (cells)."""
+"""The description of a study: a claim with a dial, named arms of one task, the grid to tune each on, and the runs
+(cells)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmpost.config import parsing, run_config
 from mmpost.config.run_config import RunConfig
@@ -27,6 +28,9 @@ ARM_OPTIONS = ("tune", "after", "against")
 TUNING_SEED = 1000
 """Added to the seeds of tuning runs, so that no arm is evaluated on a seed its values were selected with."""
 
+PILOT_SEED = 100
+"""The first seed of pilots, from which a study is designed; the runs that confirm it have other seeds and bases."""
+
 CELL_SETTINGS: dict[str, Any] = {
     "eval": {"before": False},
     "log": {"progress": False, "tensorboard": False, "samples_every": 0, "probe_every": 0},
@@ -34,6 +38,59 @@ CELL_SETTINGS: dict[str, Any] = {
     "max_zero_gradient_steps": 0,
 }
 """Only final evaluations are compared; and a policy without gradient is a result, not an error."""
+
+
+class Claim(Settings):
+    """A prediction, written before the runs that confirm it: a gap between two arms, and where it should vanish."""
+
+    arm: str
+    against: str
+    """The gap is that of `arm` minus `against`."""
+    metric: str
+    """As "bench/metric"."""
+    gap: float
+    """The predicted gap, with its sign, in units of the metric."""
+    at: str = ""
+    """The level of the dial that has the cause."""
+    control: str = ""
+    """The level without the cause; what counts is the gap at `at` minus that at `control`."""
+    control_metric: str = ""
+    """The metric of the control; empty: `metric`. Of the same level if there is no `control`."""
+    vanishes: bool = True
+    """Whether the control's gap is predicted to vanish: to lie within `margin` of 0."""
+    matched: str = ""
+    """Compare at equal values of this metric, over rates and early checkpoints, instead of at the end of training."""
+    refuted_by: str = ""
+    """What outcome would speak against the mechanism, in words."""
+
+    @field_validator("gap")
+    @classmethod
+    def _not_zero(cls, value: float) -> float:
+        if not value:
+            raise ValueError("wanted the predicted gap, found 0; a gap that should vanish is a control")
+        return value
+
+    @property
+    def margin(self) -> float:
+        """Half of the predicted gap: less than that is not what was predicted."""
+        return abs(self.gap) / 2
+
+    @property
+    def has_control(self) -> bool:
+        return bool(self.control or self.control_metric)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An arm at a level of the dial."""
+
+    arm: str
+    level: str = ""
+    """Empty in a study without a dial."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} @ {self.level}" if self.level else self.arm
 
 
 class ArmsStudy(Settings):
@@ -50,6 +107,12 @@ class ArmsStudy(Settings):
     """Values to try for each setting; every arm takes the point with the best metric on val (`Task.best_metric`)."""
     tune_seeds: int = Field(default=1, ge=1)
     """Runs for each point of the grid."""
+    widen: int = Field(default=4, ge=0)
+    """How often a grid is extended where the best value lies at its edge; 0: never."""
+    seeds: int = Field(default=3, ge=1)
+    """Runs of each arm."""
+    bases: Literal["per_seed", "shared"] = "per_seed"
+    """Of a built-in base: seed k starts from base k, so that intervals hold the luck of the base; or all from one."""
     against: str = ""
     """The arm that the others are compared with, sample by sample; empty: the last one."""
 
@@ -94,6 +157,8 @@ class Cell:
     """All settings, as `mmpost train config=` reads them."""
     tuning: bool = False
     """Evaluated on val only, to choose values."""
+    level: str = ""
+    """Of the study's dial."""
 
     def key(self, base: str, code: str) -> str:
         """Hash of everything that determines the result: full configuration, initial weights `base`, and `code`."""
@@ -106,7 +171,11 @@ class Cell:
     @property
     def title(self) -> str:
         values = " ".join(f"{name}={value:g}" for name, value in self.values.items())
-        return f"{self.arm} seed={self.seed} steps={self.steps} {values}".rstrip()
+        return f"{self.variant.name} seed={self.seed} steps={self.steps} {values}".rstrip()
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.arm, self.level)
 
 
 class Study(ArmsStudy):
@@ -114,51 +183,104 @@ class Study(ArmsStudy):
 
     task: str
     """The task of all arms."""
+    mechanism: str = ""
+    """Why the arms should differ, in words."""
+    dial: dict[str, dict[str, Any]] = {}
+    """Levels of the cause, by name and in order: settings of all arms."""
+    predict: dict[str, Claim] = {}
+    """Claims by name."""
+    checkpoints: int = Field(default=6, ge=1)
+    """Evaluations during each run, for claims at equal learning (`matched`)."""
     starts: dict[str, dict[str, Any]] = {}
     """Settings of runs that arms start from, by name: trained once per seed, and not compared themselves."""
     metrics: tuple[str, ...] = ()
     """Metrics of the tables and the plot, as "bench/metric"; the first two are the plot's axes. Empty: all."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Study:
+        levels = self.dial or {"": {}}
+        for name, claim in self.predict.items():
+            for field, known in (("arm", self.arms), ("against", self.arms), ("at", levels), ("control", levels)):
+                value = getattr(claim, field)
+                if value not in known and not (field == "control" and not value):
+                    raise ValueError(f"predict.{name}.{field}={value!r}: the study has {', '.join(known) or 'no dial'}")
+        return self
 
     @classmethod
     def load(cls, name: str) -> Study:
         """The study of this name in configs/studies/, or in a YAML file of the user."""
         return run_config.decode(cls, read_yaml(name, "studies", "task and arms"), f"{name}: ")
 
-    def common_settings(self) -> dict[str, Any]:
-        """Settings that all runs of the study share."""
-        settings = run_config.merge(CELL_SETTINGS, {"task": self.task, **({"model": self.model} if self.model else {})})
-        return run_config.merge(settings, self.set)
+    def select_arms(self, names: Sequence[str] | None) -> Study:
+        """`ArmsStudy.select_arms`, with the claims about these arms."""
+        study = super().select_arms(names)
+        kept = {name: c for name, c in study.predict.items() if {c.arm, c.against} <= study.arms.keys()}
+        return study.model_copy(update={"predict": kept})
 
-    def arm_settings(self, arm: str, values: Mapping[str, float]) -> dict[str, Any]:
-        """Settings of `arm` with tuned `values`, without seed and steps."""
+    @property
+    def variants(self) -> list[Variant]:
+        """Every arm at every level of the dial."""
+        return [Variant(arm, level) for level in self.dial or ("",) for arm in self.arms]
+
+    @property
+    def matched(self) -> set[Variant]:
+        """The variants that some claim compares at equal learning."""
+        claims = [claim for claim in self.predict.values() if claim.matched]
+        levels = [(claim, level) for claim in claims for level in (claim.at, claim.control or claim.at)]
+        return {Variant(arm, level) for claim, level in levels for arm in (claim.arm, claim.against)}
+
+    def common_settings(self, level: str = "") -> dict[str, Any]:
+        """Settings that all runs of the study share, at a level of the dial."""
+        settings = run_config.merge(CELL_SETTINGS, {"task": self.task, **({"model": self.model} if self.model else {})})
+        return run_config.merge(run_config.merge(settings, self.set), self.dial[level] if level else {})
+
+    def arm_settings(self, arm: str, values: Mapping[str, float], level: str = "") -> dict[str, Any]:
+        """Settings of `arm` with tuned `values` at a level of the dial, without seed and steps."""
         changes = {key: value for key, value in self.arms[arm].items() if key not in ARM_OPTIONS}
-        settings = run_config.merge(self.common_settings(), changes)
+        settings = run_config.merge(self.common_settings(level), changes)
         for name, value in values.items():
             settings = run_config.merge(settings, parsing.nest(name, value))
         return settings
 
-    def grid(self, arm: str) -> list[dict[str, float]]:
-        """Every combination of the values to try for `arm`."""
-        grid: Mapping[str, Sequence[float]] = self.arms[arm].get("tune", self.tune)
-        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    def grid(self, arm: str) -> dict[str, tuple[float, ...]]:
+        """The values to try for each tuned setting of `arm`."""
+        return {name: tuple(values) for name, values in self.arms[arm].get("tune", self.tune).items()}
 
-    def cell(self, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False) -> Cell:
+    def cell(
+        self, arm: str, values: Mapping[str, float], seed: int, steps: int, tuning: bool = False, level: str = ""
+    ) -> Cell:
         """The run of `arm` with tuned `values`; a tuning run is evaluated on val only."""
         changes: dict[str, Any] = {"seed": seed + TUNING_SEED * tuning, "steps": steps}
         if tuning:
             changes["eval"] = {"after": False, "every": steps}
-        settings = run_config.merge(self.arm_settings(arm, values), changes)
-        return Cell(arm, dict(values), changes["seed"], steps, settings, tuning)
+        elif steps and Variant(arm, level) in self.matched:
+            changes["eval"] = {"every": max(1, steps // self.checkpoints)}
+        settings = run_config.merge(self.arm_settings(arm, values, level), changes)
+        # All tuning runs start from one base, which no compared run starts from.
+        base_seed = TUNING_SEED + PILOT_SEED * (seed >= PILOT_SEED) if tuning else seed
+        return Cell(arm, dict(values), changes["seed"], steps, self._with_base(settings, base_seed), tuning, level)
+
+    def _with_base(self, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+        """The settings, starting from the base of `seed` where the model is a built-in base."""
+        name = run_config.load([settings])[0].model.name
+        is_base = self.bases == "per_seed" and bool(run_config.shipped(f"bases/{name}"))
+        return run_config.merge(settings, {"model": {"base_seed": seed}}) if is_base else settings
 
     def check(self) -> list[RunConfig]:
-        """The configurations of all points of all arms' grids, in order.
+        """The configurations of all points of all arms' grids at all levels, in order.
 
         Loads and checks them and those of the starts, so that mistakes in any arm show before the first run is trained.
         """
         configs = [
-            run_config.load([self.arm_settings(arm, values)])[0] for arm in self.arms for values in self.grid(arm)
+            run_config.load([self.arm_settings(arm, values, level)])[0]
+            for level in self.dial or ("",)
+            for arm in self.arms
+            for values in points(self.grid(arm))
         ]
-        starts = [self.with_start(self.cell(arm, self.grid(arm)[0], 0, 0))[0] for arm in self.arms]
+        starts = [
+            self.with_start(self.cell(v.arm, points(self.grid(v.arm))[0], 0, 0, level=v.level))[0]
+            for v in self.variants
+        ]
         start_configs = [run_config.load([dict(start.settings)])[0] for start in starts if start is not None]
         for config in (*configs, *start_configs):
             ConfiguredTask.load(config).stages()
@@ -175,9 +297,30 @@ class Study(ArmsStudy):
         if name not in self.starts:
             known = ", ".join(self.starts) or "(none)"
             raise ConfigError(f"arm {cell.arm}: after={name!r}: the study has the starts {known}")
-        settings = run_config.merge(self.common_settings(), self.starts[name])
+        settings = run_config.merge(self.common_settings(cell.level), self.starts[name])
         settings = run_config.merge(settings, {"seed": cell.seed, "eval": {"after": False}})
-        return Cell(name, {}, cell.seed, run_config.load([settings])[0].steps, settings), cell
+        base_seed = cell.settings.get("model", {}).get("base_seed")
+        if base_seed is not None:
+            settings = run_config.merge(settings, {"model": {"base_seed": base_seed}})
+        return Cell(name, {}, cell.seed, run_config.load([settings])[0].steps, settings, level=cell.level), cell
+
+
+def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Every combination of the values of a grid."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def widened(grid: Mapping[str, Sequence[float]], best: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """The grid with one more value, in the ratio of the last two, beyond each edge at which the best point lies."""
+    out = {}
+    for name, values in grid.items():
+        values = sorted(values)
+        if len(values) > 1 and best[name] == values[0] and values[0] > 0:
+            values = [values[0] ** 2 / values[1], *values]
+        elif len(values) > 1 and best[name] == values[-1] and values[-2] > 0:
+            values = [*values, values[-1] ** 2 / values[-2]]
+        out[name] = tuple(float(f"{value:.3g}") for value in values)
+    return out
 
 
 def read_yaml(name: str, folder: str, contents: str) -> dict[str, Any]:

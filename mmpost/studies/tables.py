@@ -11,26 +11,35 @@ from rich.console import Console
 
 from mmpost.core.display import visible
 
-BUDGETS = {"steps": "At equal optimizer steps", "time": "At equal wall time"}
+BUDGETS = {
+    "steps": "At equal optimizer steps",
+    "time": "At equal wall time",
+    "labels": "At equal presentations of labels",
+    "tokens": "At equal tokens generated and trained",
+}
 
 CELLS = (
-    "Cells: mean over seeds (95 % confidence interval by hierarchical bootstrap over seeds and samples; value of each "
-    "seed)."
+    "Cells: mean over seeds (95 % confidence interval over seeds and test samples; value of each seed). Seed k starts "
+    "from base k."
 )
-DIFFERENCE = "Differences between arms, paired by seed and sample:"
+DIFFERENCE = "Differences between arms, paired by seed and sample (95 % interval; SD over seeds):"
 
 
 def write_results(
-    folder: Path, result: Mapping[str, Any], markdown: str, plot: Callable[[Mapping[str, Any], Path], None]
+    folder: Path,
+    result: Mapping[str, Any],
+    markdown: str,
+    plot: Callable[[Mapping[str, Any], Path], None],
+    stem: str = "study",
 ) -> None:
-    """Write study.json, study.md and study.png (by `plot`) into `folder`, and print the tables."""
+    """Write STEM.json, STEM.md and STEM.png (by `plot`) into `folder`, and print the tables."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown = visible(markdown)  # the names of arms, tasks and metrics are the user's and those of plug-ins
-    (folder / "study.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    (folder / "study.md").write_text(markdown, encoding="utf-8")
-    plot(result, folder / "study.png")
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (folder / f"{stem}.md").write_text(markdown, encoding="utf-8")
+    plot(result, folder / f"{stem}.png")
     Console().print(markdown, markup=False, highlight=False, soft_wrap=True)
-    print(f"written: {folder / 'study.json'}, study.md, study.png")
+    print(f"written: {folder / stem}.json, {stem}.md, {stem}.png")
 
 
 def compare_markdown(result: Mapping[str, Any]) -> str:
@@ -40,18 +49,91 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
     text = [
         f"# {result['task']} on {result['model']}",
         f"Evaluated on test samples: {samples}. Seeds: {len(result['seeds'])}. {CELLS}",
+        *claims_markdown(result),
     ]
     for budget, arms in result["budgets"].items():
-        base = [score(result["base"][name]) if name in result["base"] else "-" for name in metrics]
-        rows = [["base", "0", "0", *base]]
+        rows = []
+        for level, scores in result["base"].items():
+            base = [score(scores[name]) if name in scores else "-" for name in metrics]
+            rows.append([f"base @ {level}" if level else "base", "0", *["-"] * 5, *base])
         for name, arm in arms.items():
             seconds = sum(arm["seconds"]) / len(arm["seconds"])
-            rows.append([name, str(arm["steps"]), f"{seconds:.0f}", *(score(arm["scores"][m]) for m in metrics)])
-        text += [f"## {BUDGETS[budget]}", table(["arm", "steps", "seconds", *metrics], rows)]
+            spent = [f"{arm['spent'][kind]:,.0f}" for kind in ("labels", "rollouts", "generated", "trained")]
+            scores = [score(arm["scores"][m]) if m in arm["scores"] else "-" for m in metrics]
+            rows.append([name, str(arm["steps"]), f"{seconds:.0f}", *spent, *scores])
+        head = ["arm", "steps", "seconds", "labels", "rollouts", "tokens generated", "tokens trained", *metrics]
+        text += [f"## {BUDGETS[budget]}", table(head, rows)]
         if len(arms) > 1:
             text += [DIFFERENCE, differences(arms, metrics)]
-    text += ["## Tuning on val", tuning(result["budgets"])]
+    text += ["## Tuning on val", tuning(result["budgets"]), *_history(result)]
     return "\n\n".join(text) + "\n"
+
+
+def claims_markdown(result: Mapping[str, Any]) -> list[str]:
+    """The mechanism, and a table of what each claim predicted, what was measured, and the verdict.
+
+    Empty without claims.
+    """
+    if not result["claims"]:
+        return []
+    rows = []
+    for name, found in result["claims"].items():
+        claim = found["claim"]
+        where = f" @ {claim['at']}" if claim["at"] else ""
+        gap = f"{claim['arm']} - {claim['against']}{where}, {claim['metric']}"
+        gap += f" at equal {claim['matched']}" if claim["matched"] else ""
+        control = " ".join(filter(None, [claim["control"], claim["control_metric"]]))
+        outcome = found["verdict"] if not result["no_verdict"] else "no verdict"
+        outcome += f" ({found['reason']})" if "reason" in found else ""
+        cells = [_gap(found.get(part)) for part in ("gap", "control", "effect")]
+        cells[1] += f" {found['control_verdict']}" if "control_verdict" in found and not result["no_verdict"] else ""
+        p = f"{found['p']:.2g}" if "p" in found else "-"
+        power = f"{found['power']:.0%}" if found.get("power") is not None else "-"
+        rows.append([name, gap, f"{claim['gap']:+g}", cells[0], control or "-", cells[1], cells[2], p, power, outcome])
+    head = ["claim", "gap", "predicted", "with the cause", "control", "without", "interaction", "p (Holm)", "power"]
+    text = ["## Claims", *filter(None, [result["mechanism"].strip()])]
+    if result["no_verdict"]:
+        text.append(f"No verdict: {result['no_verdict']}.")
+    text.append(table([*head, "verdict"], rows))
+    refuted = [
+        f"- {n}: refuted by {f['claim']['refuted_by'].strip()}"
+        for n, f in result["claims"].items()
+        if f["claim"]["refuted_by"]
+    ]
+    text += ["\n".join(refuted)] if refuted else []
+    levels = [level for found in result["claims"].values() for level in found["dose"]]
+    if len(set(levels)) > 1:
+        shown = list(dict.fromkeys(levels))
+        doses = [[n, *(_gap(f["dose"].get(level)) for level in shown)] for n, f in result["claims"].items()]
+        text += ["The gap at each level of the dial:", table(["claim", *shown], doses)]
+    if result["other_bases"]:
+        names = ", ".join(result["other_bases"])
+        text.append(f"From other weights than the same base has on this machine: {names}.")
+    return text
+
+
+def _gap(value: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """A difference with its interval, and the SD over seeds if there are several."""
+    if value is None:
+        return "-"
+    spread = "" if value.get("sd") is None else f"; SD {value['sd']:.{digits}f}"
+    return f"{value['mean']:+.{digits}f} ({value['low']:+.{digits}f} to {value['high']:+.{digits}f}{spread})"
+
+
+def _history(result: Mapping[str, Any]) -> list[str]:
+    """What was tried before with other versions of the study."""
+    if not result["history"]:
+        return []
+    lines = []
+    for version in result["history"]:
+        kind = "pilot" if version["pilot"] else "version"
+        outcome = "; ".join(
+            f"{name} {_gap(found.get('effect'))}, predicted {found['claim']['gap']:+g}: {found['verdict']}"
+            for name, found in version["outcome"].items()
+        )
+        seeds = ", ".join(map(str, version["seeds"]))
+        lines.append(f"- {kind} {version['study_hash']}, seeds {seeds}: {outcome or 'not finished, or without claims'}")
+    return ["## Earlier versions of this study", "\n".join(lines)]
 
 
 def continual_markdown(result: Mapping[str, Any]) -> str:
@@ -84,7 +166,7 @@ def continual_markdown(result: Mapping[str, Any]) -> str:
 
 def shown_metrics(result: Mapping[str, Any]) -> list[str]:
     """The metrics to show: those the study names, else all."""
-    return list(result["metrics"]) or list(result["base"])
+    return list(result["metrics"]) or list(next(iter(result["base"].values())))
 
 
 def decimals(result: Mapping[str, Any]) -> int:
@@ -116,9 +198,8 @@ def differences(arms: Mapping[str, Any], metrics: Sequence[str], digits: int = 1
     rows = []
     for name, arm in arms.items():
         if arm["difference"]:
-            gaps = [arm["difference"][metric] for metric in metrics]
-            cells = [f"{g['mean']:+.{digits}f} ({g['low']:+.{digits}f} to {g['high']:+.{digits}f})" for g in gaps]
-            rows.append([f"{name} - {arm['against']}", *cells])
+            gaps = [arm["difference"].get(metric) for metric in metrics]
+            rows.append([f"{name} - {arm['against']}", *(_gap(gap, digits) for gap in gaps)])
     return table(["arm", *metrics], rows)
 
 

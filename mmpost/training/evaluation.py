@@ -95,7 +95,7 @@ def intervals(
 ) -> dict[str, Estimate]:
     """Each metric with its 95 % percentile interval, from a bootstrap over samples with a fixed seed."""
     values = summary(samples)
-    resampled = bootstrap(summary, [samples], RESAMPLES if len(samples) > 1 else 0)
+    resampled = bootstrap(summary, samples, RESAMPLES if len(samples) > 1 else 0)
     estimates = {}
     for name, value in values.items():
         if math.isnan(value):

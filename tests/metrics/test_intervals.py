@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmpost.metrics.intervals import GROUPS, Estimate, Measured, groups_of, holm, measure, power
+from mmpost.metrics.intervals import GROUPS, Estimate, Measured, Summary, holm, power, replicates, stack
 from mmpost.types import Reply, Sample
 
 
@@ -19,6 +19,10 @@ def mean_metric(samples: Sequence[Sample]) -> Mapping[str, float]:
 
 def samples_with_scores(values: Iterable[float]) -> list[Sample]:
     return [Sample(str(i), (), (Reply((), scores={"x": float(v)}),)) for i, v in enumerate(values)]
+
+
+def measure(summary: Summary, seeds: Sequence[Sequence[Sample]]) -> dict[str, Measured]:
+    return stack([replicates(summary, samples) for samples in seeds])
 
 
 def t_test(values: Sequence[float] | np.ndarray) -> float:
@@ -53,8 +57,7 @@ def test_no_interval_is_narrower_than_that_of_the_seeds() -> None:
     estimate = Estimate(seeds, 4.0, 63.0)
     assert estimate.parts[0][0] > estimate.parts[1][0]
     assert estimate.interval() == pytest.approx(stats.t.interval(0.95, 2, np.mean(seeds), stats.sem(seeds)))
-    low, high = Estimate((14.0, 10.0, 7.0), 4.0, 63.0).interval()
-    assert (Estimate((14.0, 10.0, 7.0), 4.0, 63.0).p < 0.05) == (low > 0)
+    assert Estimate((14.0, 10.0, 7.0), 4.0, 63.0).interval()[0] > 0
     assert Estimate((14.0, 10.0, 7.0), 4.0, 63.0).p == pytest.approx(t_test([14, 10, 7]))
     wide = Estimate(seeds, 400.0, 63.0)
     assert np.diff(wide.interval()) > np.diff(estimate.interval())
@@ -97,11 +100,15 @@ def test_a_metric_that_a_group_alone_has_and_one_that_a_seed_lacks() -> None:
 
 def test_groups_leave_out_every_sample_once() -> None:
     for n in (2, 63, 64, 65, 200):
-        remaining = groups_of(n)
-        assert len(remaining) == min(n, GROUPS)
-        assert sum(n - len(indices) for indices in remaining) == n
-        assert {i for indices in remaining for i in set(range(n)) - set(indices)} == set(range(n))
-    assert groups_of(1) == []
+        samples = samples_with_scores(range(n))
+        lengths = replicates(lambda remaining: {"n": len(remaining)}, samples)["n"]
+        assert lengths[0] == n
+        assert len(lengths) == min(n, GROUPS) + 1
+        assert sum(n - length for length in lengths[1:]) == n
+        assert max(lengths[1:]) - min(lengths[1:]) <= 1
+        sums = replicates(lambda remaining: {"sum": sum(s.replies[0].scores["x"] for s in remaining)}, samples)["sum"]
+        assert sum(sums[0] - value for value in sums[1:]) == sums[0]
+    assert replicates(mean_metric, samples_with_scores([7.0])) == {"mean": [7.0]}
     assert measure(mean_metric, [samples_with_scores([7.0])])["mean"].estimate().interval() == (7, 7)
 
 
@@ -163,4 +170,5 @@ def test_power_is_what_simulation_gives() -> None:
         seeds = 4 + rng.normal(scale=2, size=5) + groups.mean()
         seen += Estimate(tuple(seeds.tolist()), variance, GROUPS - 1.0).p < 0.05
     assert power(4.0, 2.0, 1.0, 5) == pytest.approx(seen / trials, abs=0.03)
+    assert power(400.0, 2.0, 1.0, 5) == power(1.0, 0.0, 0.0, 5) == 1
     assert power(0.0, 2.0, 1.0, 5) == pytest.approx(0.05, abs=1e-3)

@@ -19,6 +19,9 @@ class FakeRunner(Runner):
 
     trained: list[tuple[str, str | None]]
 
+    def base(self, cell: Cell) -> str:
+        return "base"
+
     def _train(self, result: Result, start: Path | None) -> None:
         self.trained.append((result.cell.arm, start and start.name.partition("-")[0]))
         finish(result.folder, failed=result.cell.arm == "broken")
@@ -31,8 +34,13 @@ def finish(folder: Path, weights: bool = True, failed: bool = False) -> None:
     summary = (
         {"status": "failed", "reason": "TrainError: the loss is nan"} if failed else {"status": "done", "reason": ""}
     )
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps({**summary, "base_hash": "x"}))
     (folder / "metrics.jsonl").write_text("")
+
+
+def forget(result: Result) -> None:
+    (result.folder / "summary.json").unlink()
+    result.file.unlink(missing_ok=True)
 
 
 def cell(arm: str) -> Cell:
@@ -40,7 +48,7 @@ def cell(arm: str) -> Cell:
 
 
 def runner(folder: Path, **changes: Any) -> FakeRunner:
-    new_runner = FakeRunner(folder, "base", "code", log=lambda _: None, **changes)
+    new_runner = FakeRunner(folder, "code", log=lambda _: None, **changes)
     new_runner.trained = []
     return new_runner
 
@@ -68,7 +76,7 @@ def test_a_chain_continues_from_the_weights_that_exist(tmp_path: Path) -> None:
     test_runner.run_chains([cells])
     assert test_runner.trained == [("c", "b")]
     # The weights in the middle of an unfinished chain were deleted: it restarts from the last ones that exist.
-    (results[2].folder / "summary.json").unlink()
+    forget(results[2])
     assert _missing(results) == [True, True, True]
     finish(results[0].folder)
     assert _missing(results) == [False, True, True]
@@ -87,13 +95,14 @@ def test_a_chain_stops_at_a_run_that_fails_and_one_run_alone_may_fail(tmp_path: 
 
 
 def test_the_model_of_a_later_run_is_the_folder_of_the_previous_one(tmp_path: Path) -> None:
-    new_runner = Runner(tmp_path, "base", "code", launch="true", log=lambda _: None)
+    new_runner = Runner(tmp_path, "code", launch="true", log=lambda _: None)
     new_runner._slots = [0]
+    new_runner._bases["tiny", 0, 0] = "base"
     (result,) = new_runner._results([cell("b")])
     with pytest.raises(TrainError, match="exit code 0"):  # `true` writes no run
         new_runner._train(result, tmp_path / "a run")
     written = yaml.safe_load(result.folder.with_suffix(".yaml").read_text())
-    assert written["model"] == {"name": str(tmp_path / "a run")}
+    assert written["model"] == {"name": str(tmp_path / "a run"), "base_seed": 0}
 
 
 def test_a_start_shared_by_several_cells_is_trained_once(tmp_path: Path) -> None:
@@ -112,7 +121,7 @@ def test_a_start_shared_by_several_cells_is_trained_once(tmp_path: Path) -> None
     assert again.run_from_starts(pairs) == results
     assert again.trained == []
     # One cell must be repeated, and the weights it starts from are gone: the start is trained again, once.
-    (results[1].folder / "summary.json").unlink()
+    forget(results[1])
     third = runner(tmp_path)
     third.run_from_starts(pairs)
     assert third.trained == [("shared", None), ("second", "shared")]

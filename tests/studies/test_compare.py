@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 import yaml
 
 from mmpost.cli import main
-from mmpost.errors import ConfigError
+from mmpost.config import run_config
+from mmpost.errors import ConfigError, DataError
+from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies import cells
 from mmpost.studies.cells import Result, Runner
-from mmpost.studies.compare import compare, equal_time
-from mmpost.studies.study import Study
+from mmpost.studies.compare import compare, equal_amount
+from mmpost.studies.study import Study, Variant
 
 STUDY = """
 task: visurf
@@ -26,6 +29,7 @@ set:
   task: {prompts_per_step: 2, num_generations: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
   steps: 2
 tune: {optim.lr: [1e-4, 1e-3]}
+widen: 0
 arms:
   plain: {task: {sft_fraction: 1.0}}
   full: {tune: {}}
@@ -66,6 +70,13 @@ def test_the_tables_contain_every_arm_seed_and_metric(done: dict[str, Any], stud
         assert arm["steps"] == 2
         assert len(arm["scores"]["target/f1"]["seeds"]) == len(arm["seconds"]) == 1
     assert [point["values"] for point in steps["plain"]["tuning"]] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert steps["plain"]["spent"] == {
+        "labels": 4,
+        "rollouts": 0,
+        "generated": 0,
+        "trained": steps["plain"]["spent"]["trained"],
+    }
+    assert steps["full"]["spent"] | {"trained": 0} == {"labels": 4, "rollouts": 8, "generated": 32, "trained": 0}
     assert steps["full"]["chosen"] == {}
     assert set(steps["plain"]["difference"]) >= {"target/f1", "old/f1"}
     assert not steps["full"]["difference"]
@@ -74,21 +85,26 @@ def test_the_tables_contain_every_arm_seed_and_metric(done: dict[str, Any], stud
     assert "| plain - full | " in text
     assert "At equal optimizer steps" in text
     assert "At equal wall time" not in text
+    assert "## Claims" not in text
     assert (study / "out" / "study.png").stat().st_size > 10_000
 
 
 def test_at_equal_time_a_faster_arm_gets_more_steps() -> None:
-    assert equal_time(60, {"slow": 1.0, "fast": 0.1, "middle": 0.7}) == {"slow": 60, "fast": 600, "middle": 86}
+    slow, fast, middle = (Variant(name) for name in ("slow", "fast", "middle"))
+    assert equal_amount(60, {slow: 1.0, fast: 0.1, middle: 0.7}) == {slow: 60, fast: 600, middle: 86}
 
 
 @pytest.mark.slow
 def test_both_budgets_and_several_seeds(study: Path, tmp_path: Path, forked_cells: None) -> None:
     arguments = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=2", "jobs=2", f"out={tmp_path}"]
-    done = compare(arguments)
-    assert list(done["budgets"]) == ["steps", "time"]
-    pace = {name: arm["seconds_per_step"] for name, arm in done["budgets"]["steps"].items()}
-    assert {name: arm["steps"] for name, arm in done["budgets"]["time"].items()} == equal_time(2, pace)
+    done = compare([*arguments, "budgets=steps,time,tokens"])
+    assert list(done["budgets"]) == ["steps", "time", "tokens"]
+    pace = {Variant(name): arm["seconds_per_step"] for name, arm in done["budgets"]["steps"].items()}
+    assert {Variant(name): arm["steps"] for name, arm in done["budgets"]["time"].items()} == equal_amount(2, pace)
     assert len(done["budgets"]["time"]["plain"]["scores"]["target/f1"]["seeds"]) == 2
+    tokens = {n: a["spent"]["generated"] + a["spent"]["trained"] for n, a in done["budgets"]["tokens"].items()}
+    assert tokens["plain"] == pytest.approx(tokens["full"], rel=0.5)
+    assert done["budgets"]["tokens"]["full"]["steps"] == 2
     assert "At equal wall time" in (tmp_path / "study.md").read_text()
 
 
@@ -104,11 +120,13 @@ def test_finished_cells_are_not_run_again(done: dict[str, Any], study: Path) -> 
 def test_an_interrupted_cell_is_resumed(tmp_path: Path, forked_cells: None, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Study.model_validate(yaml.safe_load(STUDY))
     interrupted_cell = small.cell("full", {}, 0, 2)
-    runner = Runner(tmp_path, "base", "code", log=lambda _: None, keep=True)
+    benches = ConfiguredTask.load(run_config.load([dict(interrupted_cell.settings)])[0]).benches("test")
+    runner = Runner(tmp_path, "code", {b.name: b.summary for b in benches}, log=lambda _: None, keep=True)
     (result,) = runner.run([interrupted_cell])
     file = result.folder / "summary.json"
     before = json.loads(file.read_text())
     file.unlink()  # as after a kill in the last evaluation
+    result.file.unlink()
     monkeypatch.setattr(cells, "subprocess", subprocess)  # a real process, as for users; all other cells here are forks
     assert runner.run([interrupted_cell])[0].folder == result.folder
     after = json.loads(file.read_text())
@@ -132,8 +150,13 @@ def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, cap
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
     interrupted_cell = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
-    (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "reason": "TrainError: the loss is nan"}))
-    assert Result(interrupted_cell, tmp_path).val_metric("target/f1") == -float("inf")
+    result = Result(interrupted_cell, tmp_path / "a")
+    result.folder.mkdir()
+    summary = {"status": "failed", "reason": "TrainError: the loss is nan", "base_hash": "x"}
+    (result.folder / "summary.json").write_text(json.dumps(summary))
+    Runner(tmp_path, "code")._record(result)
+    assert result.failure == "TrainError: the loss is nan"
+    assert result.val_metric("target/f1") == -float("inf")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +168,9 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=visurf", "arms=sft,sfd"], "the study has the arms sft, grpo"),
         (["task=visurf", "seeds=none"], "seeds=none: wanted a positive integer"),
         (["task=visurf", "budgets=money"], "budgets=money"),
+        (["task=visurf", "budgets=time"], "budgets=time: wanted steps, then"),
+        (["task=visurf", "pilot=maybe"], "pilot=maybe: wanted true or false"),
+        (["task=visurf", "first_seed=98"], "first_seed=98: wanted seeds from 0 to 99"),
         (["task=visurf", "optm.lr=1"], "did you mean optim.lr"),
         (["task=visurf", "task.sampling.max_token=1"], "did you mean task.sampling.max_tokens"),
     ],
@@ -152,3 +178,20 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
 def test_wrong_arguments_are_reported_before_any_training(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compare(arguments)
+
+
+def test_a_damaged_file_of_a_cell_is_named(tmp_path: Path) -> None:
+    cell = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
+    (tmp_path / "a.json").write_text('{"arm": "a"')
+    with pytest.raises(DataError, match=r"a\.json is damaged .*; delete it to run the cell again"):
+        Result(cell, tmp_path / "a").successful()
+
+
+def test_the_result_needs_the_files_of_cells_only(done: dict[str, Any], study: Path, tmp_path: Path) -> None:
+    """As after a clone of what was committed: the folders of the runs are not there."""
+    (tmp_path / "cells").mkdir()
+    for file in (study / "out" / "cells").glob("*.json"):
+        shutil.copy(file, tmp_path / "cells")
+    arguments = [f"study={study / 'small.yaml'}", "arms=plain,full", "seeds=1", "budgets=steps", f"out={tmp_path}"]
+    assert compare(arguments) == done
+    assert not [path for path in (tmp_path / "cells").iterdir() if path.is_dir()]

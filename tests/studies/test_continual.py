@@ -77,6 +77,7 @@ def test_finished_runs_are_reused_and_their_scores_land_in_the_right_entries(fol
             x = planted[name, line["bench"].partition("/")[0]]
             line["scores"] |= dict(zip(list(line["scores"])[:3], (1.0, float(x), 0.0), strict=True))
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        path.with_suffix(".json").unlink()
     before = finish_times(folder)
     done = continual(study_arguments(folder))
     assert finish_times(folder) == before
@@ -111,6 +112,7 @@ def test_an_interrupted_chain_continues_where_it_stopped(folder: Path, tmp_path:
     before = finish_times(copied)
     second = cell_folders(copied)["sft-2-second-0"]
     (second / "summary.json").unlink()
+    second.with_suffix(".json").unlink()
     shutil.rmtree(second / "checkpoints")  # as after a kill in its first step
     continual([f"study={folder / 'small.yaml'}", "arms=sft", "seeds=1", f"out={copied / 'out'}"])
     after = finish_times(copied)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from mmpost.metrics.bootstrap import confidence_interval
+from mmpost.metrics.intervals import replicates
 from mmpost.studies import forgetting
 from mmpost.types import Reply, Sample
 
@@ -50,55 +49,37 @@ def test_untrained_evaluations_affect_general_change_only() -> None:
     assert list(with_joint) == list(forgetting.MEANINGS)
 
 
-def samples_with_scores(values: Iterable[float]) -> list[Sample]:
-    return [Sample(str(i), (), (Reply((), scores={"x": float(v)}),)) for i, v in enumerate(values)]
+def column(values: np.ndarray) -> list[float]:
+    """The accuracy of a column with these samples, in 50 groups."""
+    samples = [Sample(str(i), (), (Reply((), scores={"x": float(v)}),)) for i, v in enumerate(values)]
+
+    def mean_score(samples: Sequence[Sample]) -> dict[str, float]:
+        return {"mean": sum(s.replies[0].scores["x"] for s in samples) / len(samples)}
+
+    return replicates(mean_score, samples, 50)["mean"]
 
 
-def mean_score(samples: Sequence[Sample]) -> float:
-    return sum(s.replies[0].scores["x"] for s in samples) / len(samples)
-
-
-def test_resampling_covers_seeds_and_the_samples_of_each_task() -> None:
+def test_uncertainty_covers_seeds_and_the_samples_of_each_task() -> None:
     rng = np.random.default_rng(0)
-    base = [samples_with_scores([0.0] * 200), samples_with_scores([0.0] * 100)]
-    first, second, losses = rng.normal(size=200), rng.normal(size=100), [3.0, 0.0, -3.0]
+    base = [column(np.zeros(200)), column(np.zeros(100))]
+    first, second, losses = rng.normal(size=200), rng.normal(size=100), np.array([3.0, 0.0, -3.5])
     # Per seed: a_{1,1} is sampling noise, a_{2,1} the same noise minus the loss of the seed, a_{2,2} other noise.
     seeds = [
-        [
-            [samples_with_scores(first), samples_with_scores([0.0] * 100)],
-            [samples_with_scores(first - loss), samples_with_scores(second)],
-        ]
-        for loss in losses
+        [[column(first), column(np.zeros(100))], [column(first - loss), column(second)]] for loss in losses.tolist()
     ]
-    resampled = forgetting.resample_measures(base, seeds, [mean_score, mean_score], resamples=3000)
+    found = {name: value.estimate() for name, value in forgetting.measured([base] * 3, seeds).items()}
     # Forgetting is measured on the same samples, so sampling noise cancels and only the spread over seeds remains.
-    assert np.std(resampled["FM"]) == pytest.approx(math.sqrt(np.var(losses) / 3), rel=0.05)
-    # The final accuracy has both; the noise is half of each task's, whose samples are drawn independently.
-    noise = (np.var(first) / 200 + np.var(second) / 100) / 4
-    assert np.std(resampled["AvgAcc"]) == pytest.approx(math.sqrt(np.var(losses) / 12 + noise), rel=0.05)
-    assert np.std(resampled["1/1"]) == pytest.approx(math.sqrt(np.var(first) / 200), rel=0.05)
-    assert set(resampled["0/1"]) == {0.0}
-    assert "JointAcc" not in resampled
-    joint = [[samples_with_scores(first + loss), samples_with_scores(second)] for loss in losses]
-    resampled = forgetting.resample_measures(base, seeds, [mean_score, mean_score], joint, resamples=3000)
-    # Compared on the same seeds and samples.
-    gaps = np.subtract(resampled["JointAcc"], resampled["AvgAcc"])
-    assert np.std(gaps) == pytest.approx(math.sqrt(np.var(losses) / 3), rel=0.05)
-    assert np.allclose(resampled["joint/1"], 2 * np.array(resampled["JointAcc"]) - resampled["joint/2"])
-    low, high = confidence_interval(resampled["FM"])
-    assert low < 0 < high
-
-
-def test_arms_with_the_same_samples_use_the_same_resamples() -> None:
-    values = np.random.default_rng(2).normal(size=50)
-    base = [samples_with_scores(values), samples_with_scores(values)]
-
-    def resample_arm(shift: float) -> forgetting.Resampled:
-        rows = [
-            [samples_with_scores(values), samples_with_scores(values)],
-            [samples_with_scores(values + shift), samples_with_scores(values)],
-        ]
-        return forgetting.resample_measures(base, [rows, rows], [mean_score, mean_score], resamples=50)
-
-    gaps = np.subtract(resample_arm(3.0)["AvgAcc"], resample_arm(1.0)["AvgAcc"])
-    assert np.allclose(gaps, 1.0)
+    assert found["FM"].seeds == pytest.approx(-losses)
+    assert found["FM"].sample_variance == pytest.approx(0)
+    # The final accuracy has both; the noise is half of each task's, whose samples are independent.
+    assert found["AvgAcc"].sd == pytest.approx(losses.std(ddof=1) / 2)
+    both = first.reshape(-1, 50).mean(axis=0) + second.reshape(-1, 50).mean(axis=0)
+    assert found["AvgAcc"].sample_variance == pytest.approx(both.var(ddof=1) / 50 / 4)
+    assert found["1/1"].sd == pytest.approx(0)
+    assert found["0/1"].interval() == (0, 0)
+    assert "JointAcc" not in found
+    joint = [[column(first + loss), column(second)] for loss in losses.tolist()]
+    measured = forgetting.measured([base] * 3, seeds, joint)
+    gap = (measured["JointAcc"] - measured["AvgAcc"]).estimate()
+    assert gap.seeds == pytest.approx(losses)
+    assert gap.sample_variance == pytest.approx(0)

@@ -92,7 +92,9 @@ def test_only_the_weights_carry_over_from_one_task_to_the_next(tmp_path: Path) -
 def test_a_run_key_covers_all_previous_tasks(tmp_path: Path) -> None:
     def keys(one_cell: ContinualStudy, base: str = "base") -> list[str]:
         chain = sequence.chain(one_cell, sequence.columns(one_cell), "rl", {}, 0)
-        return [result.folder.name for result in Runner(tmp_path, base, "code")._results(chain)]
+        runner = Runner(tmp_path, "code")
+        runner._bases["tiny", 0, 0] = base
+        return [result.folder.name for result in runner._results(chain)]
 
     plain = keys(study())
     assert plain == keys(study())

@@ -8,7 +8,7 @@ import pytest
 
 from mmpost.errors import ConfigError
 from mmpost.runs import code_hash
-from mmpost.studies.study import TUNING_SEED, Study
+from mmpost.studies.study import PILOT_SEED, TUNING_SEED, Study, Variant, points
 
 STUDY = Study.model_validate(
     {
@@ -24,8 +24,8 @@ STUDY = Study.model_validate(
 
 
 def test_a_grid_has_every_combination_and_an_arm_may_have_its_own() -> None:
-    assert STUDY.grid("a") == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
-    assert STUDY.grid("b") == [
+    assert points(STUDY.grid("a")) == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    assert points(STUDY.grid("b")) == [
         {"optim.lr": 1.0, "optim.max_grad_norm": 1.0},
         {"optim.lr": 1.0, "optim.max_grad_norm": 2.0},
     ]
@@ -121,3 +121,70 @@ def test_an_arm_starts_from_its_named_start_at_the_same_seed() -> None:
     assert "after" not in second.settings
     with pytest.raises(ConfigError, match="arm lost: after='nowhere': the study has the starts first"):
         study.with_start(study.cell("lost", {}, 2, 9))
+
+
+DIAL = {
+    "task": "visurf",
+    "model": "tiny",
+    "set": {"task": {"scenes": 8}},
+    "dial": {"many": {"task": {"scenes": 512}}, "few": {"task": {"scenes": 64}, "model": "random-tiny"}},
+    "arms": {"a": {"task": {"sft_fraction": 1.0}}, "b": {}},
+    "predict": {"gap": {"arm": "a", "against": "b", "metric": "target/f1", "gap": 8, "at": "few", "control": "many"}},
+    "starts": {"first": {"steps": 3}},
+}
+
+
+def test_a_level_of_the_dial_is_settings_of_all_arms() -> None:
+    study = Study.model_validate(DIAL)
+    assert [v.name for v in study.variants] == ["a @ many", "b @ many", "a @ few", "b @ few"]
+    cell = study.cell("a", {}, 3, 5, level="few")
+    assert cell.settings["task"] == {"name": "visurf", "scenes": 64, "sft_fraction": 1.0}
+    assert cell.settings["model"] == {"name": "random-tiny"}
+    assert (cell.variant, cell.title) == (Variant("a", "few"), "a @ few seed=3 steps=5")
+    assert cell.key("base", "code") != study.cell("a", {}, 3, 5, level="many").key("base", "code")
+
+
+def test_each_seed_starts_from_its_own_base_and_tuning_from_another_one() -> None:
+    study = Study.model_validate({**DIAL, "arms": {"a": {"after": "first"}, "b": {}}})
+
+    def base_seed(seed: int, tuning: bool = False) -> int:
+        start, cell = study.with_start(study.cell("a", {}, seed, 5, tuning, "many"))
+        assert start is not None
+        assert start.settings["model"] == cell.settings["model"]
+        return int(cell.settings["model"]["base_seed"])
+
+    assert [base_seed(seed) for seed in (0, 4, PILOT_SEED + 1)] == [0, 4, PILOT_SEED + 1]
+    assert {base_seed(seed, tuning=True) for seed in (0, 1)} == {TUNING_SEED}
+    assert base_seed(PILOT_SEED, tuning=True) == TUNING_SEED + PILOT_SEED
+    shared = Study.model_validate({**DIAL, "bases": "shared"})
+    assert shared.cell("a", {}, 3, 5, level="many").settings["model"] == {"name": "tiny"}
+
+
+def test_claims_at_equal_learning_need_checkpoints_of_their_arms_only() -> None:
+    claim = {**DIAL["predict"]["gap"], "metric": "old/f1", "matched": "target/f1", "control": ""}  # type: ignore[index]
+    study = Study.model_validate({**DIAL, "predict": {"gap": claim}, "checkpoints": 4})
+    assert study.matched == {Variant("a", "few"), Variant("b", "few")}
+    assert study.cell("a", {}, 0, 60, level="few").settings["eval"] == {"before": False, "every": 15}
+    assert study.cell("a", {}, 0, 60, level="many").settings["eval"] == {"before": False}
+    assert study.cell("a", {}, 0, 60, True, "few").settings["eval"] == {"before": False, "after": False, "every": 60}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"at": "some"}, r"predict.gap.at='some': the study has many, few"),
+        ({"arm": "c"}, r"predict.gap.arm='c': the study has a, b"),
+        ({"gap": 0}, "wanted the predicted gap, found 0"),
+        ({"by": 3}, "by"),
+    ],
+)
+def test_a_claim_about_something_else_is_refused(change: dict[str, object], message: str) -> None:
+    claim = {**DIAL["predict"]["gap"], **change}  # type: ignore[index]
+    with pytest.raises(ValueError, match=message):
+        Study.model_validate({**DIAL, "predict": {"gap": claim}})
+
+
+def test_selected_arms_keep_the_claims_about_them() -> None:
+    study = Study.model_validate(DIAL)
+    assert list(study.select_arms(["b", "a"]).predict) == ["gap"]
+    assert study.select_arms(["a"]).predict == {}
