@@ -1,4 +1,4 @@
-"""Runs the cells of a study, each as an ordinary `mmpost train` in its own process, reads their results, and tunes."""
+"""Runs the cells of a study, each as an ordinary `mmpost train` in its own process, and reads their results."""
 
 from __future__ import annotations
 
@@ -6,122 +6,24 @@ import os
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
 
 from mmpost.config import parsing, registry, run_config
 from mmpost.core import run_files
-from mmpost.errors import DataError, TrainError
+from mmpost.errors import TrainError
 from mmpost.listeners.files import eval_samples
 from mmpost.metrics.intervals import GROUPS, Summary, replicates
 from mmpost.runs import base_models, checkpoint
 from mmpost.runs.code_hash import fingerprint
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.study import PILOT_SEED, Cell, Study, Variant, points, widened
-
-SPENT = {"labels": "samples", "rollouts": "rollouts", "generated": "generated_tokens", "trained": "trained_tokens"}
-"""What a run used up, and the name of its metric count/..."""
-
-
-class Evaluated(BaseModel):
-    """An evaluation on val during a run."""
-
-    step: int
-    metrics: dict[str, list[float]]
-    """`mmpost.metrics.intervals.replicates`."""
-
-
-class CellFile(BaseModel):
-    """What a study keeps of a finished cell; with these files its result can be computed without the runs."""
-
-    arm: str
-    level: str
-    seed: int
-    steps: int
-    values: dict[str, float]
-    tuning: bool
-    failure: str = ""
-    """Why the run failed (for example, a non-finite loss); empty if it succeeded."""
-    base: str
-    """What it started from (`Runner.base`)."""
-    base_hash: str
-    """Of the weights of the base."""
-    seconds: float = 0.0
-    """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
-    spent: dict[str, float] = {}
-    """SPENT: labels presented, rollouts, tokens generated, tokens trained."""
-    val: dict[str, float] = {}
-    """The last evaluation on val."""
-    test: dict[str, list[float]] = {}
-    """The evaluation on test; `mmpost.metrics.intervals.replicates`."""
-    curve: list[Evaluated] = []
-    """Evaluations during a run, where the study asks for them."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A cell and the folder of its run, beside which its CellFile lies."""
-
-    cell: Cell
-    folder: Path
-
-    @property
-    def file(self) -> Path:
-        return self.folder.with_suffix(".json")
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is done, or failed in training (then a repetition would fail, too)."""
-        summary = run_files.read_summary(self.folder)
-        return summary.get("status") == "done" or str(summary.get("reason", "")).startswith("TrainError")
-
-    @property
-    def finished(self) -> bool:
-        return self.file.exists() or self.ended
-
-    @cached_property
-    def measured(self) -> CellFile:
-        """The content of its file. Raises DataError where it is damaged."""
-        try:
-            return CellFile.model_validate_json(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValidationError, UnicodeDecodeError) as e:
-            raise DataError(
-                f"{self.file} is damaged ({run_files.first_reason(e)}); delete it to run the cell again"
-            ) from e
-
-    @property
-    def failure(self) -> str:
-        return self.measured.failure
-
-    def successful(self) -> Result:
-        """This result. Raises TrainError if the run failed."""
-        if self.failure:
-            raise TrainError(f"{self.cell.title} failed: {self.failure}; its folder is {self.folder}")
-        return self
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether there is a checkpoint to resume, or to start another run from."""
-        return (self.folder / "checkpoints" / "last").exists()
-
-    def delete_weights(self) -> None:
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-
-    def val_metric(self, name: str) -> float:
-        """The metric on val after the last step ("-bench/metric": negated); -inf for a failed run."""
-        if self.failure:
-            return -float("inf")
-        return (-1.0 if name.startswith("-") else 1.0) * self.measured.val[name.removeprefix("-")]
+from mmpost.studies.results import SPENT, CellFile, Evaluated, Result
+from mmpost.studies.study import Cell
 
 
 @dataclass
@@ -370,65 +272,3 @@ def _missing(results: Sequence[Result]) -> list[bool]:
         needed = bool(missing) and missing[-1] and not result.has_weights
         missing.append(not result.finished or (needed and not result.failure))
     return missing[::-1]
-
-
-Tuned = dict[str, Any]
-"""Of a variant: "chosen", the best values, and "tuning", all points with "values", their mean metric "val" and the one
-of each of the "seeds"."""
-
-
-def tune(
-    runner: Runner,
-    studies: Mapping[Variant, Study],
-    steps: Mapping[Variant, int],
-    metrics: Mapping[Variant, str],
-    pilot: bool = False,
-) -> dict[Variant, Tuned]:
-    """Tune each variant on its arm's grid by its metric on val (`Result.val_metric`), averaged over `tune_seeds` runs.
-
-    A grid is extended while the best point lies at an edge, at most `Study.widen` times; one of a single point is not
-    trained. `studies`, `steps` and `metrics` have an entry for each variant.
-    """
-    grids = {variant: study.grid(variant.arm) for variant, study in studies.items()}
-    found: dict[Variant, dict[tuple[float, ...], list[float]]] = {variant: {} for variant in grids}
-    for extensions in range(1 + max(study.widen for study in studies.values())):
-        wanted = [
-            (variant, values)
-            for variant, grid in grids.items()
-            for values in points(grid)
-            if len(points(grid)) > 1 and tuple(values.values()) not in found[variant]
-        ]
-        if not wanted:
-            break
-        pairs = [
-            studies[v].with_start(studies[v].cell(v.arm, values, seed, steps[v], tuning=True, level=v.level))
-            for v, values in wanted
-            for seed in (PILOT_SEED * pilot + k for k in range(studies[v].tune_seeds))
-        ]
-        done = iter(runner.run_from_starts(pairs))
-        for variant, values in wanted:
-            seeds = [next(done).val_metric(metrics[variant]) for _ in range(studies[variant].tune_seeds)]
-            found[variant][tuple(values.values())] = seeds
-        grids = {
-            variant: widened(grid, dict(zip(grid, _best(found[variant]), strict=True)))
-            if found[variant] and extensions < studies[variant].widen
-            else grid
-            for variant, grid in grids.items()
-        }
-    return {variant: _tuned(studies[variant].grid(variant.arm), values) for variant, values in found.items()}
-
-
-def _best(found: Mapping[tuple[float, ...], Sequence[float]]) -> tuple[float, ...]:
-    return max(found, key=lambda values: statistics.mean(found[values]))
-
-
-def _tuned(grid: Mapping[str, Sequence[float]], found: Mapping[tuple[float, ...], Sequence[float]]) -> Tuned:
-    """The entry of a variant; a grid of a single point has no runs."""
-    if not found:
-        (values,) = points(grid)
-        return {"chosen": values, "tuning": [{"values": values, "val": 0.0, "seeds": []}]}
-    tried = [
-        {"values": dict(zip(grid, point, strict=True)), "val": statistics.mean(seeds), "seeds": list(seeds)}
-        for point, seeds in sorted(found.items())
-    ]
-    return {"chosen": dict(zip(grid, _best(found), strict=True)), "tuning": tried}

@@ -16,12 +16,14 @@ from mmpost.errors import ConfigError
 from mmpost.metrics.intervals import Measured, stack
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.cells import SPENT, Result, Runner, tune
+from mmpost.studies.cells import Runner
 from mmpost.studies.claims import Curve, findings, matched_gap, planned_power
 from mmpost.studies.history import History
 from mmpost.studies.plots import plot_compare
+from mmpost.studies.results import SPENT, Result
 from mmpost.studies.study import Study, Variant, points
 from mmpost.studies.tables import compare_markdown, write_results
+from mmpost.studies.tuning import tune
 
 BUDGETS = ("steps", "time", "labels", "tokens")
 """What arms may have equal amounts of."""

@@ -13,12 +13,14 @@ from mmpost.metrics.intervals import Measured
 from mmpost.runs.configured_task import ConfiguredTask, make_task
 from mmpost.studies import sequence
 from mmpost.studies.arguments import StudyArguments
-from mmpost.studies.cells import Result, Runner, Tuned, tune
+from mmpost.studies.cells import Runner
 from mmpost.studies.forgetting import MEANINGS, Replicates, measured
 from mmpost.studies.plots import plot_continual
+from mmpost.studies.results import Result
 from mmpost.studies.sequence import ContinualStudy
 from mmpost.studies.study import Cell, Variant
 from mmpost.studies.tables import continual_markdown, write_results
+from mmpost.studies.tuning import Tuned, tune
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -95,6 +95,7 @@ class RolloutBatcher:
 
     def _fetch_next(self) -> list[Sample]:
         samples = self.context.fetch(self._source, self._next_indices())
+        self.context.count("samples", len(samples))
         self.drawn += self.stage.batch_size
         # The media of the next batch are read while this one is computed.
         self.context.model.prefetch(self._source.prefetch(self._next_indices()))

@@ -167,8 +167,6 @@ def train_stage(
         if progress.samples is None:
             with stop.interruptible():
                 samples = batcher.next()
-            if distributed.rank() == 0:  # it is a number of all ranks
-                context.count("samples", batcher.drawn - progress.samples_drawn)
             progress.samples, progress.samples_drawn = samples, batcher.drawn
             progress.rollout, progress.updates_done = progress.rollout + 1, 0
             progress.metrics = context.pending_metrics()

@@ -48,6 +48,8 @@ def test_resuming_adapters_is_bit_identical(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
     mmpost.train(resume=str(tmp_path / "run" / "checkpoints" / "step-2"))
     assert same_weights(tmp_path / "run", tmp_path / "whole")
+    saved = json.loads((tmp_path / "run" / "checkpoints" / "last" / "adapter_config.json").read_text())
+    assert saved["target_modules"] == sorted(saved["target_modules"]) != []
 
 
 def test_only_the_number_of_steps_can_change_on_resume(finished_run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from mmpost.errors import TrainError
-from mmpost.studies.cells import Result, Runner, _missing
+from mmpost.studies.cells import Runner, _missing
+from mmpost.studies.results import Result
 from mmpost.studies.study import Cell
 
 

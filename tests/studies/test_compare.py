@@ -16,8 +16,9 @@ from mmpost.config import run_config
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies import cells
-from mmpost.studies.cells import Result, Runner
+from mmpost.studies.cells import Runner
 from mmpost.studies.compare import compare, equal_amount
+from mmpost.studies.results import Result
 from mmpost.studies.study import Study, Variant
 
 STUDY = """

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmpost.studies.cells import Result, Runner, tune
+from mmpost.studies.cells import Runner
+from mmpost.studies.results import Result
 from mmpost.studies.study import TUNING_SEED, Cell, Study, Variant, points, widened
+from mmpost.studies.tuning import tune
 
 A, B = Variant("a"), Variant("b")
 

@@ -312,6 +312,9 @@ class ChatModel:
         self.feature_cache.after_step()
 
     def save(self, folder: Path) -> None:
+        for adapter in getattr(self.module, "peft_config", {}).values():
+            if isinstance(adapter.target_modules, set):  # which every process would write in another order
+                adapter.target_modules = sorted(adapter.target_modules)
         with quiet():
             self.module.save_pretrained(folder)
             self.processor.save_pretrained(folder)
