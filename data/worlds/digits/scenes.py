@@ -159,12 +159,16 @@ def answer_text(truth: Mapping[str, Any], frame: CoordinateFrame | None = None, 
     return answer if thought is None else f"<think>{thought}</think>{answer}"
 
 
-def location_thought(truth: Mapping[str, Any]) -> str:
-    """A thought to precede the answer: the cell of a 3 x 3 grid in which each point lies, or "none"."""
-    width, height = truth["frame"]
-    rows, columns = ("top", "middle", "bottom"), ("left", "center", "right")
-    parts = [f"{rows[min(2, int(3 * y / height))]} {columns[min(2, int(3 * x / width))]}" for x, y in truth["points"]]
-    return ", ".join(parts) or "none"
+def listing_thought(sample: Sample) -> str:
+    """A thought from which the answer can be read: value and center of every digit, from left to right, in the model's
+    frame, as " 7, 12, 40 3, 55, 21"; " none" without digits."""
+    source = CoordinateFrame(*sample.truth["frame"])
+    target = sample.frame or source
+    listed = []
+    for value, center in sorted(zip(sample.meta["digits"], sample.meta["centers"], strict=True), key=lambda d: d[1]):
+        x, y = source.convert(target, center)
+        listed.append(f" {value}, {round(x)}, {round(y)}")
+    return "".join(listed) or " none"
 
 
 class Scenes(GeneratedQuestions):
@@ -211,7 +215,12 @@ class Scenes(GeneratedQuestions):
                 "points": [item["point_2d"] for item in items],
                 "frame": [self.size, self.size],
             },
-            meta={"kind": question_type, "question": scene.question, "digits": [d.value for d in scene.digits]},
+            meta={
+                "kind": question_type,
+                "question": scene.question,
+                "digits": [d.value for d in scene.digits],
+                "centers": [[int(v) for v in d.center] for d in scene.digits],
+            },
         )
 
     def scene(self, index: int) -> Scene:

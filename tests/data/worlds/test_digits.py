@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from mmpost.data.worlds.digits.scenes import (
     Split,
     _by_value,
     answer_text,
-    location_thought,
+    listing_thought,
     render,
 )
 from mmpost.errors import ConfigError
-from mmpost.types import CoordinateFrame
+from mmpost.types import CoordinateFrame, Sample
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -103,15 +104,26 @@ def test_labels_follow_the_example_format_in_the_frame_of_the_model() -> None:
     double = json.loads(re.sub("</?answer>", "", answer_text(sample.truth, CoordinateFrame(168, 84))))
     assert double[0]["bbox_2d"][0] == 2 * items[0]["bbox_2d"][0]
     assert double[0]["bbox_2d"][1] == items[0]["bbox_2d"][1]
-    assert json.dumps(items) in answer_text(sample.truth, thought=location_thought(sample.truth))
+    assert json.dumps(items) in answer_text(sample.truth, thought=listing_thought(sample))
     assert sample.prompt[0].modality == "image"
     assert sample.meta["question"] in sample.prompt[1].value
 
 
-def test_the_location_thought_describes_the_points() -> None:
-    truth = {"boxes": [], "points": [[5, 5], [80, 42]], "frame": [84, 84]}
-    assert location_thought(truth) == "top left, middle right"
-    assert location_thought({**truth, "points": []}) == "none"
+def test_the_listing_thought_has_every_digit_in_the_frame_of_the_model() -> None:
+    sample = Sample(
+        "a",
+        (),
+        truth={"frame": [84, 84]},
+        meta={"digits": [3, 7], "centers": [[60, 10], [12, 40]]},
+        frame=CoordinateFrame(168, 84),
+    )
+    assert listing_thought(sample) == " 7, 24, 40 3, 120, 10"
+    assert listing_thought(replace(sample, frame=None)) == " 7, 12, 40 3, 60, 10"
+    assert listing_thought(replace(sample, meta={"digits": [], "centers": []})) == " none"
+    drawn = Scenes("train", ("single",), n=1, none=0)[0]
+    digits = [(int(v), int(x), int(y)) for v, x, y in re.findall(r" (\d+), (\d+), (\d+)", listing_thought(drawn))]
+    assert sorted(value for value, _, _ in digits) == sorted(drawn.meta["digits"])
+    assert {tuple(p) for p in drawn.truth["points"]} <= {(x, y) for _, x, y in digits}
 
 
 def test_unknown_question_types_and_impossible_scenes_are_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmpost.data.worlds.digits.scenes import EXAMPLE, QUESTION_TYPES, Scenes, answer_text, location_thought, prompt_text
+from mmpost.data.worlds.digits.scenes import EXAMPLE, QUESTION_TYPES, Scenes, answer_text, listing_thought, prompt_text
 from mmpost.models.builtin.qwen_vl import SPECIAL, tiny_tokenizer, write_tiny
 
 TOKENIZER = tiny_tokenizer()
@@ -44,7 +44,7 @@ def test_numbers_tags_and_scaffold_are_single_tokens() -> None:
 @pytest.mark.parametrize("question_type", QUESTION_TYPES)
 def test_prompts_and_answers_are_short(question_type: str) -> None:
     for sample in Scenes("val", (question_type,), n=20, none=0):
-        answer = answer_text(sample.truth, thought=location_thought(sample.truth))
+        answer = answer_text(sample.truth, thought=listing_thought(sample))
         objects = len(sample.truth["boxes"])
         assert len(TOKENIZER.encode(answer)) + 1 <= 12 + 12 * objects
         assert len(TOKENIZER.encode(prompt_text(sample.meta["question"]))) <= 12
