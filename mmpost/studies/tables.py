@@ -85,7 +85,7 @@ def claims_markdown(result: Mapping[str, Any]) -> list[str]:
         control = " ".join(filter(None, [claim["control"], claim["control_metric"]]))
         outcome = found["verdict"] if not result["no_verdict"] else "no verdict"
         outcome += f" ({found['reason']})" if "reason" in found else ""
-        cells = [_gap(found.get(part)) for part in ("gap", "control", "effect")]
+        cells = [gap_text(found.get(part)) for part in ("gap", "control", "effect")]
         cells[1] += f" {found['control_verdict']}" if "control_verdict" in found and not result["no_verdict"] else ""
         p = f"{found['p']:.2g}" if "p" in found else "-"
         power = f"{found['power']:.0%}" if found.get("power") is not None else "-"
@@ -104,7 +104,7 @@ def claims_markdown(result: Mapping[str, Any]) -> list[str]:
     levels = [level for found in result["claims"].values() for level in found["dose"]]
     if len(set(levels)) > 1:
         shown = list(dict.fromkeys(levels))
-        doses = [[n, *(_gap(f["dose"].get(level)) for level in shown)] for n, f in result["claims"].items()]
+        doses = [[n, *(gap_text(f["dose"].get(level)) for level in shown)] for n, f in result["claims"].items()]
         text += ["The gap at each level of the dial:", table(["claim", *shown], doses)]
     if result["other_bases"]:
         names = ", ".join(result["other_bases"])
@@ -112,7 +112,7 @@ def claims_markdown(result: Mapping[str, Any]) -> list[str]:
     return text
 
 
-def _gap(value: Mapping[str, Any] | None, digits: int = 1) -> str:
+def gap_text(value: Mapping[str, Any] | None, digits: int = 1) -> str:
     """A difference with its interval, and the SD over seeds if there are several."""
     if value is None:
         return "-"
@@ -128,7 +128,7 @@ def _history(result: Mapping[str, Any]) -> list[str]:
     for version in result["history"]:
         kind = "pilot" if version["pilot"] else "version"
         outcome = "; ".join(
-            f"{name} {_gap(found.get('effect'))}, predicted {found['claim']['gap']:+g}: {found['verdict']}"
+            f"{name} {gap_text(found.get('effect'))}, predicted {found['claim']['gap']:+g}: {found['verdict']}"
             for name, found in version["outcome"].items()
         )
         seeds = ", ".join(map(str, version["seeds"]))
@@ -199,7 +199,7 @@ def differences(arms: Mapping[str, Any], metrics: Sequence[str], digits: int = 1
     for name, arm in arms.items():
         if arm["difference"]:
             gaps = [arm["difference"].get(metric) for metric in metrics]
-            rows.append([f"{name} - {arm['against']}", *(_gap(gap, digits) for gap in gaps)])
+            rows.append([f"{name} - {arm['against']}", *(gap_text(gap, digits) for gap in gaps)])
     return table(["arm", *metrics], rows)
 
 

@@ -125,6 +125,7 @@ COMPARE: dict[str, Callable[[Path], Any]] = {
     "curves.png": _picture,
     "study.png": _picture,
     "study.md": _nonempty,
+    ".json": _json,
     ".log": _nonempty,
     ".sqlite": _database,
 }
