@@ -85,7 +85,7 @@ def claim_rows(name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
         dial = f"{claim['at']}, not {claim['control'] or claim['control_metric'] or '-'}"
         verdict = f"no verdict: {result['no_verdict']}" if result["no_verdict"] else found["verdict"]
         yield [
-            f"[{name}](../studies/{name}/study.md)",
+            name,
             f"{claim_name}: {claim['arm']} - {claim['against']}, {claim['metric']}, predicted {claim['gap']:+g}",
             " ".join(result["mechanism"].split()),
             dial,
@@ -112,7 +112,7 @@ def older_rows(name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
                 new = Estimate(tuple(seeds.tolist()), max(0.0, samples), GROUPS - 1.0)
                 low, high = new.interval()
                 yield [
-                    f"[{name}](../studies/{name}/README.md)" if (STUDIES / name / "README.md").exists() else name,
+                    name,
                     budget,
                     f"{arm_name} - {arm['against']}",
                     metric,

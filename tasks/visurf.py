@@ -1,6 +1,6 @@
 """ViSurf: GRPO for referring expressions with the ground truth as one more reply per group (arXiv 2510.10606)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 import mmpost as mp
 from mmpost.data.formats.grounding import Grounding
 from mmpost.data.readers.user_data import user_data
-from mmpost.data.worlds.digits.scenes import Scenes, answer_text
+from mmpost.data.worlds.digits.scenes import Scenes, answer_text, listing_thought
 from mmpost.rewards.box import (
     REWARDS,
     box_accuracy_inclusive,
@@ -42,10 +42,13 @@ class ViSurf(mp.PolicyGradientTask):
     """Add the truth to each group of rollouts."""
     smooth: bool = True
     """Lower the truth's reward to the mean of the rollouts once one of them reaches it."""
-    label: Literal["bare", "thought"] = "bare"
-    """The truth as a reply: the answer alone, as annotators give it, or after a thought, the row's column `cot`."""
+    label: Literal["bare", "empty", "thought"] = "bare"
+    """The truth as a reply: the answer alone, as annotators give it; after empty think tags; or after a thought, the
+    row's column `cot`."""
     thought: str = ""
     """With label=thought: the thought of rows without `cot`; empty: such a row is an error."""
+    listing: bool = False
+    """With label=thought and synthetic scenes: the thought lists every digit, as the base `tiny-listing` thinks."""
     think_for_truth: bool = False
     """With label=thought: give the truth the reward for the thinking format too."""
     aligned: bool = True
@@ -80,12 +83,12 @@ class ViSurf(mp.PolicyGradientTask):
         sources = {name: self._source(split, t, self.bench_scenes, seed=5) for name, t in question_types.items()}
         known = {"old": "f1"}
         return [
-            mp.Bench(name, source, scored, detection_summary, known.get(name, "")) for name, source in sources.items()
+            mp.Bench(name, source, scored, summary_by_type, known.get(name, "")) for name, source in sources.items()
         ]
 
     @model_validator(mode="after")
     def _thought_to_reward(self) -> "ViSurf":
-        if self.think_for_truth and self.label == "bare":
+        if self.think_for_truth and self.label != "thought":
             raise ValueError("think_for_truth=true wants a label with a thought: set label=thought")
         return self
 
@@ -94,13 +97,15 @@ class ViSurf(mp.PolicyGradientTask):
 
         Raises DataError with label=thought for a row without one.
         """
-        thought = str(sample.meta.get("cot") or self.thought)
+        listed = self.listing and "centers" in sample.meta
+        thought = listing_thought(sample) if listed else str(sample.meta.get("cot") or self.thought)
         if self.label == "thought" and not thought:
             raise mp.DataError(
                 f"{sample.label}: wanted a thought for label=thought, found none in the column `cot`; write one, or "
                 "set task.thought for all"
             )
-        text = answer_text(sample.truth, sample.frame, thought if self.label == "thought" else None)
+        thoughts = {"bare": None, "empty": "", "thought": thought}
+        text = answer_text(sample.truth, sample.frame, thoughts[self.label])
         return text if self.aligned else text.replace(", ", ",").replace(": ", ":")
 
     def gold(self) -> tuple[mp.Gold, ...]:
@@ -120,3 +125,12 @@ class ViSurf(mp.PolicyGradientTask):
 def readable(text: str) -> bool:
     """Whether boxes and points can be parsed from a reply."""
     return parse_answer(text) is not None
+
+
+def summary_by_type(samples: Sequence[mp.Sample]) -> dict[str, float]:
+    """`detection_summary`, and the F1 of each question type if there are several, as f1_<type>."""
+    by_type: dict[str, list[mp.Sample]] = {}
+    for sample in samples:
+        by_type.setdefault(str(sample.meta.get("kind", "")).replace(" ", "_"), []).append(sample)
+    types = by_type if len(by_type) > 1 else {}
+    return detection_summary(samples) | {f"f1_{name}": detection_summary(of)["f1"] for name, of in types.items()}

@@ -24,6 +24,8 @@ DONE = "set steps=N for more"
 NOT_EMPTY = "is not empty; choose a new folder"
 SOON = 0.02
 """Seconds after an operation within which a kill comes."""
+STILL = 1.0
+"""Seconds without a change after which nobody writes."""
 TEARDOWN = 10.0
 """Seconds in which a process that has done everything has ended."""
 
@@ -177,7 +179,7 @@ class Seed:
         frozen = time.monotonic()
         process.freeze(True)
         try:
-            before = same.snapshot(self.work)
+            before = self._snapshot()
             second = self._start(False, None)
             second.wait()
             if same.snapshot(self.work) != before:
@@ -194,6 +196,16 @@ class Seed:
             process.freeze(False)
             process.started += time.monotonic() - frozen
         self.outcome.refused += 1
+
+    def _snapshot(self) -> dict[str, tuple[int, int]]:
+        """The folder once it stands still: what an earlier kill has orphaned may still save and end."""
+        before = same.snapshot(self.work)
+        while self.kind.processes:
+            time.sleep(STILL)
+            if (now := same.snapshot(self.work)) == before:
+                break
+            before = now
+        return before
 
     def _finish(self) -> None:
         """What a user runs to go on, to its end."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from mmpost.cli import main
-from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.data.worlds.digits.scenes import Scenes, listing_thought
 from mmpost.errors import DataError
 from mmpost.rewards.box import REWARDS, detection, detection_summary
-from mmpost.tasks.visurf import ViSurf
+from mmpost.tasks.visurf import ViSurf, summary_by_type
 from mmpost.types import Part, Reply, Sample
 
 SCENE = Scenes(n=1)[0]
@@ -41,6 +42,10 @@ def test_a_label_with_a_thought_has_that_of_the_row() -> None:
     assert task.truth(SCENE).startswith("<think>look</think><answer>[{")
     own = Sample("a.jsonl:3", (), truth=SCENE.truth, meta={"cot": "the left one"})
     assert task.truth(own).startswith("<think>the left one</think><answer>[{")
+    assert ViSurf(label="empty").truth(SCENE).startswith("<think></think><answer>[{")
+    listed = ViSurf(label="thought", listing=True, thought="look").truth(SCENE)
+    assert listed.startswith(f"<think>{listing_thought(SCENE)}</think><answer>[{{")
+    assert ViSurf(label="thought", listing=True).truth(own).startswith("<think>the left one</think>")
     with pytest.raises(
         DataError, match=r"^sample 'a\.jsonl:3': wanted a thought for label=thought, found none in the column"
     ):
@@ -67,6 +72,19 @@ def test_the_declared_reward_of_the_label(settings: dict[str, object], reward: f
 def test_a_bare_label_has_no_thought_to_reward() -> None:
     with pytest.raises(ValidationError, match="set label=thought"):
         ViSurf(think_for_truth=True)
+
+
+def test_question_types_have_a_metric_each_if_there_are_several() -> None:
+    source = Scenes("test", ("single", "last from the top"), n=4, none=0.0)
+    texts = [ViSurf().truth(source[i]) if i % 2 == 0 else "<answer>[]</answer>" for i in range(4)]
+    scored = []
+    for sample, text in zip(source, texts, strict=True):
+        reply = Reply((Part("text", text),))
+        values = {k: v for k, f in detection.items() if (v := f(sample, reply)) is not None}
+        scored.append(replace(sample, replies=(replace(reply, scores=values),)))
+    found = summary_by_type(scored)
+    assert (found["f1_single"], found["f1_last_from_the_top"]) == (100, 0)
+    assert not [name for name in summary_by_type(scored[::2]) if name.startswith("f1_")]
 
 
 def test_thinks_is_the_share_of_replies_with_a_thought() -> None:
