@@ -3,8 +3,10 @@
 An answer is `<answer>[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]</answer>`; the list is empty if there is
 no such object. The model writes coordinates in its own frame (`Sample.frame`), and rewards are computed in that of the
 truth, `{"boxes": [[x1, y1, x2, y2], ...], "points": [[x, y], ...], "frame": [width, height]}`. A point of the truth may
-be None; what replies say about it then counts neither for nor against them (`max_reward`). Rewards never raise because
-of a reply; a truth without these keys raises DataError.
+be None; what replies say about it then counts neither for nor against them (`max_reward`). Where several answers are
+right, `"alternatives": [{"boxes": ..., "points": ...}, ...]` has them all, and a reply is compared with the one that it
+is nearest to; `boxes` and `points` are then those of the label. Rewards never raise because of a reply; a truth without
+these keys raises DataError.
 """
 
 from __future__ import annotations
@@ -102,12 +104,25 @@ def _truth(sample: Sample) -> Mapping[str, Any]:
     return sample.truth
 
 
-def _expected(sample: Sample) -> Objects:
-    """The objects of the truth, in its frame."""
-    truth = _truth(sample)
+def _objects(truth: Mapping[str, Any]) -> Objects:
+    """Boxes and points of the truth or of an alternative."""
     boxes = truth["boxes"][:MAX_OBJECTS]
     points = [[math.nan] * 2 if point is None else point for point in truth["points"][:MAX_OBJECTS]]
     return Objects(np.array(boxes, float).reshape(-1, 4), np.array(points, float).reshape(-1, 2))
+
+
+def _expected(sample: Sample, predicted: Objects | None = None) -> Objects:
+    """The objects of the truth, in its frame; of several alternatives those that `predicted` is nearest to: with the
+    highest total of `pair_scores`, then the highest total IoU, then the first."""
+    truth = _truth(sample)
+    alternatives = truth.get("alternatives")
+    if not alternatives or predicted is None:
+        return _objects(truth)
+
+    def nearness(one: Objects) -> tuple[float, float]:
+        return best_total(pair_scores(predicted, one, truth["frame"])), best_total(iou(predicted.boxes, one.boxes))
+
+    return max(map(_objects, alternatives), key=nearness)
 
 
 def iou(a: NDArray[np.float64], b: NDArray[np.float64], inclusive: bool = False) -> NDArray[np.float64]:
@@ -173,7 +188,8 @@ def box_accuracy(sample: Sample, reply: Reply, inclusive: bool = False) -> float
 
     An object of the truth without a point adds at most 2. If there is no object: 3 for an empty list, else 0.
     """
-    predicted, truth = _predicted(sample, reply), _expected(sample)
+    predicted = _predicted(sample, reply)
+    truth = _expected(sample, predicted)
     if predicted is None:
         return 0.0
     if not len(truth):
@@ -217,7 +233,8 @@ def max_reward(sample: Sample) -> float:
 
 def _hits(sample: Sample, reply: Reply) -> tuple[float, int, int]:
     """Numbers of matched boxes (one to one, IoU > 0.5), of predicted boxes and of boxes of the truth."""
-    predicted, truth = _predicted(sample, reply), _expected(sample)
+    predicted = _predicted(sample, reply)
+    truth = _expected(sample, predicted)
     if predicted is None:
         return 0.0, 0, len(truth)
     return best_total((iou(predicted.boxes, truth.boxes) > 0.5).astype(float)), len(predicted), len(truth)
@@ -245,7 +262,8 @@ def point_hit(sample: Sample, reply: Reply) -> float | None:
 
     Boxes of objects without a point do not count; None if none is left.
     """
-    predicted, truth = _predicted(sample, reply), _expected(sample)
+    predicted = _predicted(sample, reply)
+    truth = _expected(sample, predicted)
     boxes = truth.boxes[np.isfinite(truth.points).all(-1)]
     if not len(boxes):
         return None
@@ -254,6 +272,16 @@ def point_hit(sample: Sample, reply: Reply) -> float | None:
     low, high = boxes[None, :, :2], boxes[None, :, 2:]
     inside = ((predicted.points[:, None] >= low) & (predicted.points[:, None] <= high)).all(-1)
     return best_total(inside.astype(float)) / len(boxes)
+
+
+def as_labelled(sample: Sample, reply: Reply) -> float | None:
+    """Where several answers are right: 1 if the reply has the label's boxes (IoU > 0.5), else 0; None elsewhere."""
+    if "alternatives" not in _truth(sample):
+        return None
+    predicted, label = _predicted(sample, reply), _objects(_truth(sample))
+    if predicted is None or len(predicted) != len(label):
+        return 0.0
+    return float(best_total((iou(predicted.boxes, label.boxes) > 0.5).astype(float)) == len(label))
 
 
 def rejection(sample: Sample, reply: Reply) -> float | None:
@@ -285,7 +313,8 @@ def _cells(boxes: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.flo
 
 def _areas(sample: Sample, reply: Reply) -> tuple[float, float]:
     """Intersection and union of the predicted region and that of the truth, within the truth's frame, in its pixels."""
-    predicted, truth = _predicted(sample, reply), _expected(sample)
+    predicted = _predicted(sample, reply)
+    truth = _expected(sample, predicted)
     sides = np.tile(np.asarray(_truth(sample)["frame"], float), 2)
     boxes = np.zeros((0, 4)) if predicted is None else predicted.boxes
     return region_areas(np.clip(boxes, 0, sides), np.clip(truth.boxes, 0, sides))
@@ -322,6 +351,7 @@ detection: Mapping[str, Reward] = {
     "intersection": intersection,
     "union": union,
     "point_hit": point_hit,
+    "as_labelled": as_labelled,
     "rejection": rejection,
     "region_iou": region_iou,
     "parse_failure": parse_failure,

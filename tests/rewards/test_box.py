@@ -194,6 +194,32 @@ def test_a_point_that_is_there_still_counts_beside_others_that_are_not() -> None
     assert detection["point_hit"](sample(BARE_A, BARE_B), label_reply(A, B)) is None
 
 
+def with_alternatives(*items: dict[str, Any]) -> Sample:
+    """Each of the items is a right answer; the label is the first."""
+    one = sample(items[0])
+    alternatives = [{"boxes": [i["bbox_2d"]], "points": [i["point_2d"]]} for i in items]
+    return Sample("s", (), truth={**one.truth, "alternatives": alternatives})
+
+
+def test_a_reply_is_compared_with_the_nearest_of_several_right_answers() -> None:
+    several = with_alternatives(A, B)
+    for item, labelled in ((A, 1.0), (B, 0.0)):
+        answered = label_reply(item)
+        assert total(several, answered) == 7 == max_reward(several)
+        scores = {name: metric(several, answered) for name, metric in detection.items()}
+        assert (scores["true_positives"], scores["false_positives"], scores["false_negatives"]) == (1, 0, 0)
+        assert (scores["point_hit"], scores["region_iou"], scores["as_labelled"]) == (1, 1, labelled)
+    both = label_reply(A, B)  # one is asked for
+    assert box_accuracy(several, both) == 1.5
+    assert detection["false_positives"](several, both) == 1
+    assert detection["as_labelled"](several, both) == 0
+    assert box_accuracy(several, label_reply()) == 0
+    assert detection["false_negatives"](several, reply("none")) == 1
+    shifted = {"bbox_2d": [110, 210, 310, 410], "point_2d": [210, 310]}
+    assert box_accuracy(several, label_reply(shifted)) == box_accuracy(sample(B), label_reply(shifted)) > 0
+    assert detection["as_labelled"](sample(A), label_reply(A)) is None
+
+
 def test_at_most_120_objects_count() -> None:
     objects = parse_answer(label_reply(*[A] * 200).text)
     assert len(objects or ()) == 120

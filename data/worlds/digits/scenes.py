@@ -36,8 +36,13 @@ QUESTION_TYPES = (
     "right",
     "above",
     "below",
+    "any:leftmost",
+    "any:rightmost",
+    "any:top",
+    "any:bottom",
 )
-"""Referents: one digit by its value, all of a value, all but one, an extreme, or a neighbor."""
+"""Referents: one digit by its value, all of a value, all but one, an extreme, a neighbor; or any digit, of which the
+label has always the same one."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -194,7 +199,7 @@ class Scenes(GeneratedQuestions):
         """`size` is the side of the canvas; each scene has `count` digits of `heights` pixels (both ranges inclusive).
 
         `question_types` may use the names of `GROUPS`. A fraction `none` of the questions refers to no digit of the
-        scene. Raises ConfigError for an unknown question type or split.
+        scene (of those about any digit none does). Raises ConfigError for an unknown question type or split.
         """
         check_names("question_types", question_types, (*QUESTION_TYPES, *GROUPS))
         expanded = [t for name in question_types for t in GROUPS.get(name, (name,))]
@@ -210,11 +215,7 @@ class Scenes(GeneratedQuestions):
                 Part("image", media(render(scene.digits, self.size), "image")),
                 Part("text", prompt_text(scene.question)),
             ),
-            truth={
-                "boxes": [item["bbox_2d"] for item in items],
-                "points": [item["point_2d"] for item in items],
-                "frame": [self.size, self.size],
-            },
+            truth={**_as_truth(items), "frame": [self.size, self.size], **self._alternatives(question_type, scene)},
             meta={
                 "kind": question_type,
                 "question": scene.question,
@@ -222,6 +223,13 @@ class Scenes(GeneratedQuestions):
                 "centers": [[int(v) for v in d.center] for d in scene.digits],
             },
         )
+
+    @staticmethod
+    def _alternatives(question_type: str, scene: Scene) -> dict[str, Any]:
+        """All right answers, where there are several."""
+        if not question_type.startswith("any:"):
+            return {}
+        return {"alternatives": [_as_truth([answer_item(digit)]) for digit in scene.digits]}
 
     def scene(self, index: int) -> Scene:
         """The digits and the question of sample `index`, without rendering the image."""
@@ -256,6 +264,11 @@ class Scenes(GeneratedQuestions):
     def place_any_height(self, rng: random.Random, values: Sequence[int]) -> list[Digit] | None:
         """`place` with heights sampled uniformly from `heights`."""
         return self.place(rng, values, [rng.randint(*self.heights) for _ in values])
+
+
+def _as_truth(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries of an answer as boxes and points."""
+    return {"boxes": [item["bbox_2d"] for item in items], "points": [item["point_2d"] for item in items]}
 
 
 def _touch(a: Digit, b: Digit, gap: int = 2) -> bool:
@@ -339,6 +352,15 @@ def _relation(scenes: Scenes, rng: random.Random, question_type: str, none: bool
     return Scene(digits, question, hits) if clear else None
 
 
+def _any(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
+    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+    if digits is None:
+        return None
+    axis, sign = DIRECTION[question_type.removeprefix("any:")]
+    return Scene(digits, "one of the digits", [max(digits, key=lambda d: sign * d.center[axis])])
+
+
 _GENERATORS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] = {
     "single": _single,
     "all": _all,
@@ -346,4 +368,5 @@ _GENERATORS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None
     **dict.fromkeys(GROUPS["extreme"], _by_size),
     **dict.fromkeys((*GROUPS["side"], *GROUPS["far"]), _by_side),
     **dict.fromkeys(GROUPS["relation"], _relation),
+    **dict.fromkeys((name for name in QUESTION_TYPES if name.startswith("any:")), _any),
 }

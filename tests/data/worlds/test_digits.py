@@ -68,6 +68,15 @@ def test_answers_are_correct(question_type: str) -> None:
             expected = [d for d in digits if d.value != value]
         elif question_type in ("largest", "smallest"):
             expected = sorted(digits, key=lambda d: d.height, reverse=question_type == "largest")[:1]
+        elif question_type.startswith("any:"):
+            pick, axis = {"leftmost": (min, 0), "rightmost": (max, 0), "top": (min, 1), "bottom": (max, 1)}[
+                question_type.removeprefix("any:")
+            ]
+            expected = [pick(digits, key=lambda d: center(d, axis))]
+            boxes = [one["boxes"][0] for one in scenes[i].truth["alternatives"]]
+            assert sorted(boxes) == sorted(d.box for d in digits)
+            assert scenes[i].truth["boxes"] == [expected[0].box]
+            assert len(boxes) > 1
         elif question_type in ("leftmost", "rightmost", "last from the left"):
             expected = sorted(digits, key=lambda d: center(d, 0), reverse=question_type != "leftmost")[:1]
         elif question_type in ("top", "bottom", "last from the top"):
@@ -76,7 +85,7 @@ def test_answers_are_correct(question_type: str) -> None:
             axis, sign = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}[question_type]
             expected = [d for d in digits for a in with_value if sign * (center(d, axis) - center(a, axis)) > 0]
         assert answer == expected
-    assert 0 < empty < 40
+    assert empty == 0 if question_type.startswith("any:") else 0 < empty < 40
 
 
 def test_boxes_are_tight_disjoint_and_inside_the_canvas() -> None:
