@@ -170,6 +170,7 @@ if TYPE_CHECKING:
         greedy as greedy,
     )
     from mmpost.transforms.logprobs import (
+        KlFromStart as KlFromStart,
         OldLogprobs as OldLogprobs,
         ReferenceLogprobs as ReferenceLogprobs,
         ScoreLogprobs as ScoreLogprobs,

@@ -1,6 +1,7 @@
 """ViSurf: GRPO for referring expressions with the ground truth as one more reply per group (arXiv 2510.10606)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -53,6 +54,8 @@ class ViSurf(mp.PolicyGradientTask):
     """With label=thought: give the truth the reward for the thinking format too."""
     aligned: bool = True
     """Format the truth like the model's own answers; false: JSON without spaces."""
+    measure_kl: bool = False
+    """Measure how far the model has moved from its start on the target's prompts (bench `moved`, `KlFromStart`)."""
     sft_fraction: float = Field(default=0.0, ge=0, le=1)
     """Fraction of the steps for SFT on the truth, before GRPO."""
 
@@ -82,9 +85,13 @@ class ViSurf(mp.PolicyGradientTask):
         question_types = {"target": self.target} if rows else {"target": self.target, "old": self.old}
         sources = {name: self._source(split, t, self.bench_scenes, seed=5) for name, t in question_types.items()}
         known = {"old": "f1"}
-        return [
+        benches = [
             mp.Bench(name, source, scored, summary_by_type, known.get(name, "")) for name, source in sources.items()
         ]
+        if self.measure_kl:
+            kl = mp.KlFromStart(max_tokens=self.sampling.max_tokens)
+            benches.append(mp.Bench("moved", sources["target"], (kl,), mean_kl))
+        return benches
 
     @model_validator(mode="after")
     def _thought_to_reward(self) -> "ViSurf":
@@ -134,3 +141,8 @@ def summary_by_type(samples: Sequence[mp.Sample]) -> dict[str, float]:
         by_type.setdefault(str(sample.meta.get("kind", "")).replace(" ", "_"), []).append(sample)
     types = by_type if len(by_type) > 1 else {}
     return detection_summary(samples) | {f"f1_{name}": detection_summary(of)["f1"] for name, of in types.items()}
+
+
+def mean_kl(samples: Sequence[mp.Sample]) -> dict[str, float]:
+    """The mean of `KlFromStart` over replies, in nats."""
+    return {"kl": fmean(reply.scores["kl"] for sample in samples for reply in sample.replies)}

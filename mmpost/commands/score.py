@@ -40,7 +40,7 @@ class RecordedReplies:
     version: int = 0
     step: int = 0
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, of: str = "policy") -> list[Sample]:
         """Append all of the file's replies to each sample; `n` is ignored."""
         columns = {"truncated": 0.0, "temperature": 1.0}
         return [

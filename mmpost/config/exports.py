@@ -39,7 +39,7 @@ EXPORTS: dict[str, str] = {
         "mmpost.transforms.advantage": "GroupAdvantage LeaveOneOut",
         "mmpost.transforms.dynamic_sampling": "DropZeroVariance",
         "mmpost.transforms.generate": "DropReplies EncodeReplies Generate InjectTruth ReplyFromTruth greedy",
-        "mmpost.transforms.logprobs": "OldLogprobs ReferenceLogprobs ScoreLogprobs",
+        "mmpost.transforms.logprobs": "KlFromStart OldLogprobs ReferenceLogprobs ScoreLogprobs",
         "mmpost.transforms.score": "ParseRate Score SmoothTruth",
     }.items()
     for name in names.split()

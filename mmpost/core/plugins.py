@@ -59,8 +59,11 @@ class Context(Protocol):
     step: int
     """Optimizer steps done so far, over all stages."""
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
-        """Append `n` replies sampled from the current policy to each sample."""
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, of: str = "policy") -> list[Sample]:
+        """Append `n` replies to each sample, sampled under the weights `of`.
+
+        `of`: "policy" (the current weights) or "start" (declare `requires_start`).
+        """
         ...
 
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
@@ -118,6 +121,9 @@ class Transform:
     """What it must not be combined with, and why: columns that another transform writes, class names, or classes."""
     requires_reference: ClassVar[bool] = False
     """Whether it calls `context.logp(samples, "reference")`; the stage then keeps reference weights in memory."""
+    requires_start: ClassVar[bool] = False
+    """Whether it uses the weights that the run started from (`of="start"`), which then stay in memory. Without training
+    its bench is left out."""
     timer: ClassVar[str] = "transform"
     """The time that it takes is logged as time/<timer>, in seconds."""
 

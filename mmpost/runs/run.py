@@ -74,6 +74,7 @@ class Run:
         results, status, reason = self.state.results, "failed", ""
         try:
             with self.stop:
+                self._keep_start()
                 if self.config.eval.before and "eval_before" not in results:
                     results["eval_before"] = self._evaluate("test", "before")
                 try:
@@ -243,10 +244,18 @@ class Run:
         return use.numbers() if use else {}
 
     def _evaluate(self, split: Split, name: str) -> dict[str, Estimate]:
+        log = partial(self.listeners.on_eval, name)
+        return run_benches(self.context, self._benches_of(split), self.config.eval.max_samples, log)
+
+    def _benches_of(self, split: Split) -> list[Bench]:
         if split not in self._benches:
             self._benches[split] = select_benches(self.task, self.evaluated, self.config.eval, split)
-        log = partial(self.listeners.on_eval, name)
-        return run_benches(self.context, self._benches[split], self.config.eval.max_samples, log)
+        return self._benches[split]
+
+    def _keep_start(self) -> None:
+        """Keep the weights that a new run starts from, if evaluations compare with them; checkpoints hold them."""
+        if self.state.pending is None and reference.needs_start([*self._benches_of("val"), *self._benches_of("test")]):
+            self.context.snapshot_weights(reference.START)
 
     def _improved(self, scores: dict[str, Estimate]) -> bool:
         """Whether these scores are the best so far by the task's `best_metric`; remembers them if so."""

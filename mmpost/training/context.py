@@ -63,9 +63,10 @@ class TrainingContext:
 
     # The `Context` protocol.
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, of: str = "policy") -> list[Sample]:
         self._rollouts += 1
-        generated = self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._rollouts}"))
+        with self._weights_swapped(of):
+            generated = self.rollout.generate(samples, n, sampling, self.seed_for(f"generate {self._rollouts}"))
         replies = [reply for sample in generated for reply in sample.replies if reply.origin == "policy"]
         self.count("rollouts", len(replies))
         self.count("generated_tokens", sum(len(reply.token_ids or ()) for reply in replies))

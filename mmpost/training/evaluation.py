@@ -17,6 +17,7 @@ from mmpost.core.display import visible
 from mmpost.core.means import Mean
 from mmpost.errors import ConfigError
 from mmpost.metrics.bootstrap import bootstrap, confidence_interval
+from mmpost.training import reference
 from mmpost.training.context import TrainingContext
 from mmpost.types import Bench, Sample, Split
 
@@ -71,6 +72,8 @@ def run_benches(
     """
     results: dict[str, Estimate] = {}
     for bench in benches:
+        if reference.needs_start([bench]) and reference.START not in context.snapshots:
+            continue
         with context.isolated(f"eval/{bench.name}"):
             samples = _transformed_samples(context, bench, max_samples)
         if not samples and distributed.rank() == 0:

@@ -1,7 +1,7 @@
 """Reference weights of a stage: those at its start, those at the end of an earlier stage, or those of a model.
 
 They are snapshots in the `TrainingContext`: "reference" for the current stage, and "end of NAME" for a stage that a
-later one refers to.
+later one refers to. The weights at the start of the run are another one, for evaluations that compare with them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ from torch import Tensor
 
 from mmpost.errors import ConfigError
 from mmpost.training.context import TrainingContext
-from mmpost.types import Stage, Transform
+from mmpost.types import Bench, Stage, Transform
 
 Load = Callable[[str], Mapping[str, Tensor]]
 """Loads the weights of a model, given its name or folder: by parameter, on the CPU."""
+
+
+START = "start"
+"""The snapshot of the weights that the run started from."""
+
+
+def needs_start(benches: Sequence[Bench]) -> bool:
+    """Whether a transform of a bench uses the weights that the run started from."""
+    return any(isinstance(t, Transform) and t.requires_start for bench in benches for t in bench.transforms)
 
 
 def needs_reference(stage: Stage) -> bool:
@@ -48,7 +57,7 @@ def begin_stage(context: TrainingContext, stage: Stage, stages: Sequence[Stage],
     """
     earlier = [s.name for s in stages[: _place(stages, stage)]]
     needed = _needed(stages, stage, inclusive=True)
-    for name in [name for name in context.snapshots if name not in needed]:
+    for name in [name for name in context.snapshots if name not in (*needed, START)]:
         del context.snapshots[name]
     # Edits and freezing may have made more parameters trainable since the snapshot was taken.
     for name in context.snapshots:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from mmpost.config.settings import Settings
-from mmpost.types import Context, Sample, Transform
+from mmpost.types import Context, Sample, Sampling, Transform
 
 
 class OldLogprobs(Transform, Settings):
@@ -46,6 +47,34 @@ class ScoreLogprobs(Transform, Settings):
                 replace(r, scores={**r.scores, "nll": -sum(logp), "tokens": float(len(logp))}) for r, logp in pairs
             ]
             out.append(replace(sample, replies=tuple(replies)))
+        return out
+
+
+class KlFromStart(Transform, Settings):
+    """Write the score `kl`: how far the policy is from the weights that the run started from, in nats per reply.
+
+    The forward divergence KL(start || policy), which orders methods by what they forget (RL's Razor, Shenfeld et al.
+    2025, arXiv 2509.04259), estimated by one reply per prompt that is sampled from the start: the log-probs of its
+    tokens there minus those under the policy.
+    """
+
+    timer: ClassVar[str] = "logp"
+    requires_start: ClassVar[bool] = True
+
+    max_tokens: int
+    """Maximum tokens of a reply."""
+
+    def max_reply_tokens(self) -> int:
+        return self.max_tokens
+
+    def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
+        samples = context.generate(samples, 1, Sampling(max_tokens=self.max_tokens, temperature=1.0), of="start")
+        out = []
+        for sample, rows in zip(samples, context.logp(samples, "policy"), strict=True):
+            *earlier, reply = sample.replies
+            at_start = cast(Sequence[float], reply.columns["behaviour_logp"])
+            reply = replace(reply, scores={**reply.scores, "kl": sum(at_start) - sum(rows[-1])})
+            out.append(replace(sample, replies=(*earlier, reply)))
         return out
 
 

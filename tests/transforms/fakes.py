@@ -22,7 +22,7 @@ class FakeContext:
     version: int = 0
     step: int = 0
 
-    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling) -> list[Sample]:
+    def generate(self, samples: Sequence[Sample], n: int, sampling: Sampling, of: str = "policy") -> list[Sample]:
         reply = Reply(
             parts=(Part("text", "drawn", "assistant"),),
             origin="policy",
