@@ -58,6 +58,7 @@ class KlFromStart(Transform, Settings):
     tokens there minus those under the policy.
     """
 
+    makes: ClassVar[tuple[str, ...]] = ("behaviour_logp", "temperature", "truncated")
     timer: ClassVar[str] = "logp"
     requires_start: ClassVar[bool] = True
 

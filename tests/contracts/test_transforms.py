@@ -21,6 +21,7 @@ from tests.transforms.fakes import FakeContext, group
 SETTINGS: Mapping[str, list[dict[str, Any]]] = {
     "Crop": [{"modality": "image", "length": 4}],
     "Generate": [{"n": 2, "sampling": Sampling(max_tokens=4)}],
+    "KlFromStart": [{"max_tokens": 4}],
     "Score": [{"rewards": {"right": lambda sample, reply: float(len(reply.text))}}],
     "ReplyFromTruth": [{"text": lambda sample: str(sample.truth)}],
     "ParseRate": [{"gold": Gold(lambda sample: str(sample.truth), is_parseable=str.isdigit)}],
