@@ -173,7 +173,7 @@ class Runner:
         for file in sorted((self.folder / "cells").glob("*.json")):
             cell = CellFile.model_validate_json(file.read_text(encoding="utf-8"))
             here = base_models.trained_hash(cell.base)
-            if here and here != cell.base_hash:
+            if here and cell.base_hash and here != cell.base_hash:
                 out.append(file.name)
         return out
 
@@ -186,6 +186,7 @@ class Runner:
         cell, run = result.cell, result.folder
         summary, lines = run_files.read_summary(run), run_files.read_metrics(run)
         failed = summary["status"] != "done"
+        is_first = summary.get("model") == run_config.load([dict(cell.settings)])[0].model.name
         curves = sorted((run / "eval").glob("step-*.jsonl")) if not (failed or cell.tuning) else []
         measured = CellFile(
             arm=cell.arm,
@@ -196,7 +197,7 @@ class Runner:
             tuning=cell.tuning,
             failure=str(summary["reason"]) if failed else "",
             base=self.base(cell),
-            base_hash=str(summary["base_hash"]),
+            base_hash=str(summary["base_hash"]) if is_first else "",
             seconds=round(sum(line["time/step"] for line in lines), 2),
             spent={name: sum(line.get(f"count/{metric}", 0.0) for line in lines) for name, metric in SPENT.items()},
             val={k.removeprefix("eval/"): v for k, v in (lines or [{}])[-1].items() if k.startswith("eval/")},

@@ -52,7 +52,9 @@ def findings(study: Study, scores: Scores, matched: Mapping[str, Mapping[str, Me
         }
         if claim.has_control:
             control = gaps[name][CONTROL].estimate()
-            entry |= {"control": control.as_dict(), "control_verdict": control_verdict(claim, control)}
+            entry["control"] = control.as_dict()
+            if claim.vanishes:
+                entry["control_verdict"] = control_verdict(claim, control)
         out[name] = entry
     return out
 

@@ -39,7 +39,7 @@ class CellFile(BaseModel):
     base: str
     """What it started from (`Runner.base`)."""
     base_hash: str
-    """Of the weights of the base."""
+    """Of the weights of the base; empty where it started from another cell."""
     seconds: float = 0.0
     """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
     spent: dict[str, float] = {}

@@ -104,16 +104,21 @@ def test_arguments_that_set_the_same_setting(arguments: list[str], message: str)
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "contradiction"),
     [
-        ["model=x", "model.lora.rank=4", "model.name=x"],
-        ["task=visurf", "task.scenes=4", "config=mine.yaml", "optim={lr: 1}", "optim.eps=1", "optim.weight_decay=0"],
-        ["eval.tasks.a.task=sft", "eval.tasks.a.task.studies=3", "eval.tasks.a={task: sft}"],
-        ["RUN", "steps", "optim={", "data.train=[a, b]", "rewards={}", "rewards.a=b"],
+        (["model=x", "model.lora.rank=4", "model.name=x"], "model.lora.rank=5"),
+        (["task=visurf", "task.scenes=4", "config=mine.yaml", "optim={lr: 1}", "optim.eps=1"], "optim.eps=2"),
+        (
+            ["eval.tasks.a.task=sft", "eval.tasks.a.task.studies=3", "eval.tasks.a={task: sft}"],
+            "eval.tasks.a.task=grpo",
+        ),
+        (["RUN", "steps", "optim={", "data.train=[a, b]", "rewards={}", "rewards.a=b"], "rewards.a=c"),
     ],
 )
-def test_arguments_that_complete_each_other(arguments: list[str]) -> None:
+def test_arguments_that_complete_each_other(arguments: list[str], contradiction: str) -> None:
     parsing.refuse_repeated(arguments)
+    with pytest.raises(ConfigError, match="wanted one value"):
+        parsing.refuse_repeated([*arguments, contradiction])
 
 
 def test_a_key_twice_is_an_error_of_its_own() -> None:

@@ -92,6 +92,9 @@ def test_what_counts_is_the_gap_with_the_cause_minus_that_without() -> None:
     assert (one["verdict"], one["control_verdict"]) == ("as predicted", "remains")
     assert (two["verdict"], two["control_verdict"]) == ("as predicted", "vanished")
     assert one["effect"]["sd"] == pytest.approx(0, abs=1e-9)  # paired: the same noise at all levels
+    is_open = STUDY.model_copy(update={"predict": {"one": CLAIM.model_copy(update={"vanishes": False})}})
+    open_control = findings(is_open, scores({"without": (6.0, 0.0), "little": (8.0, 1.0), "with": (15.0, 4.0)}), {})
+    assert "control_verdict" not in open_control["one"]
     gone = findings(STUDY, scores({"without": (6.0, 0.0), "little": (6.0, 0.0), "with": (6.0, 0.0)}), {})
     assert {name: entry["verdict"] for name, entry in gone.items()} == {"one": "against", "two": "against"}
 
