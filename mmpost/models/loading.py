@@ -100,6 +100,8 @@ def load_processor(folder: str, settings: ModelSettings) -> Any:
     hub.require_available(folder, settings.name)
     with _explained(folder, settings):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+        # Most values of tokenizer_config.json are not looked at before the first use.
+        getattr(processor, "tokenizer", processor)("a")
     if not media_processors(processor, settings):
         raise ConfigError(
             f"model={settings.name}: wanted a processor for text and media, found {type(processor).__name__}: put the "

@@ -16,7 +16,8 @@ from towers_task import write
 
 from mmpost.cli import main
 from mmpost.config.settings import ModelSettings
-from mmpost.errors import ConfigError
+from mmpost.data.worlds.digits.scenes import Scenes
+from mmpost.errors import ConfigError, DataError
 from mmpost.models.loading import load
 from mmpost.models.opening import open_model
 from mmpost.runs import checkpoint
@@ -184,6 +185,7 @@ def test_an_embedding_model_with_nan_is_refused(tmp_path: Path) -> None:
         ("generation_config.json", "eos_token_id", [-3], r"end-of-turn tokens of the vocabulary's \d+, found \[-3\]"),
         ("generation_config.json", "eos_token_id", 10**6, r"end-of-turn tokens of the .*, found \[1000000\]"),
         ("config.json", "text_config", "x", "which it cannot load"),
+        ("tokenizer_config.json", "model_max_length", [1], "which it cannot load"),
         ("config.json", "vision_config", {"depth": "deep"}, "which it cannot load"),
     ],
 )
@@ -194,3 +196,13 @@ def test_a_configuration_that_does_not_fit_the_tokenizer_is_told(
     (folder / file).write_text(json.dumps(config | {key: value}))
     with pytest.raises(ConfigError, match=message):
         open_model(str(folder), ModelSettings(name="here", device="cpu"))
+
+
+def test_a_processor_whose_settings_do_not_work_is_told(folder: Path) -> None:
+    file = folder / "processor_config.json"
+    config = json.loads(file.read_text())
+    config["image_processor"]["patch_size"] = -1
+    file.write_text(json.dumps(config))
+    model = open_model(str(folder), ModelSettings(name="here", device="cpu"))
+    with pytest.raises(DataError, match=r"found image inputs for which it raises RuntimeError: .*copy it again$"):
+        model.preview(Scenes("test", ("all",), n=1)[0])

@@ -40,9 +40,10 @@ QUESTION_TYPES = (
     "any:rightmost",
     "any:top",
     "any:bottom",
+    "group",
 )
-"""Referents: one digit by its value, all of a value, all but one, an extreme, a neighbor; or any digit, of which the
-label has always the same one."""
+"""Referents: one digit by its value, all of a value, all but one, an extreme, a neighbor; any digit, of which the label
+has always the same one; or all digits as one, in one box."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "extreme": ("largest", "smallest"),
@@ -62,11 +63,9 @@ DIRECTION: dict[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True)
-class Digit:
-    """One scan on the canvas: its value, its index in the dataset, and the box of its ink in pixels."""
+class Region:
+    """A rectangle on the canvas, in pixels."""
 
-    value: int
-    scan: int
     x: int
     y: int
     width: int
@@ -81,12 +80,20 @@ class Digit:
         return self.x + self.width / 2, self.y + self.height / 2
 
 
+@dataclass(frozen=True)
+class Digit(Region):
+    """The ink of one scan: its value, and its index in the dataset."""
+
+    value: int
+    scan: int
+
+
 class Scene(NamedTuple):
-    """The digits of one image, and those that the question refers to (none where no such digit exists)."""
+    """The digits of one image, and what the question refers to (nothing where there is no such digit)."""
 
     digits: list[Digit]
     question: str
-    answer: list[Digit]
+    answer: Sequence[Region]
 
 
 @cache
@@ -131,10 +138,10 @@ def render(digits: Sequence[Digit], size: int) -> Image.Image:
     return canvas.convert("RGB")
 
 
-def answer_item(digit: Digit) -> dict[str, list[int]]:
-    """The entry of the answer that marks `digit`, in pixels of the canvas."""
-    x, y = digit.center
-    return {"bbox_2d": digit.box, "point_2d": [int(x), int(y)]}
+def answer_item(region: Region) -> dict[str, list[int]]:
+    """The entry of the answer that marks `region`, in pixels of the canvas."""
+    x, y = region.center
+    return {"bbox_2d": region.box, "point_2d": [int(x), int(y)]}
 
 
 EXAMPLE = [{"bbox_2d": [10, 20, 30, 40], "point_2d": [20, 30]}]
@@ -253,7 +260,7 @@ class Scenes(GeneratedQuestions):
             width = _resized(scan, height).width
             for _ in range(20):
                 x, y = rng.randint(0, self.size - width), rng.randint(0, self.size - height)
-                digit = Digit(value, scan, x, y, width, height)
+                digit = Digit(x, y, width, height, value, scan)
                 if not any(_touch(digit, other) for other in placed):
                     placed.append(digit)
                     break
@@ -361,6 +368,19 @@ def _any(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> 
     return Scene(digits, "one of the digits", [max(digits, key=lambda d: sign * d.center[axis])])
 
 
+def _group(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
+    question = "the group of digits"
+    if none:
+        return Scene([], question, [])
+    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
+    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+    if digits is None:
+        return None
+    lefts, tops, rights, bottoms = zip(*(digit.box for digit in digits), strict=True)
+    x, y = min(lefts), min(tops)
+    return Scene(digits, question, [Region(x, y, max(rights) - x, max(bottoms) - y)])
+
+
 _GENERATORS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None]] = {
     "single": _single,
     "all": _all,
@@ -368,5 +388,6 @@ _GENERATORS: dict[str, Callable[[Scenes, random.Random, str, bool], Scene | None
     **dict.fromkeys(GROUPS["extreme"], _by_size),
     **dict.fromkeys((*GROUPS["side"], *GROUPS["far"]), _by_side),
     **dict.fromkeys(GROUPS["relation"], _relation),
+    "group": _group,
     **dict.fromkeys((name for name in QUESTION_TYPES if name.startswith("any:")), _any),
 }

@@ -12,7 +12,7 @@ from transformers.video_utils import VideoMetadata
 
 from mmpost.config.settings import ModelSettings
 from mmpost.data.media.media import Audio, Media, sample_frames
-from mmpost.errors import DataError
+from mmpost.errors import ConfigError, DataError
 
 TICKS = 1000
 """Frames per second of the nominal video whose frame numbers stand in for times; see `video_metadata`."""
@@ -61,9 +61,19 @@ class MediaProcessor:
     """(name in the output of `subprocessor`, name in the output of the processor), where they differ."""
 
     def run(self, opened: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """The output of `subprocessor` for decoded media, under the names that the model knows."""
+        """The output of `subprocessor` for decoded media, under the names that the model knows.
+
+        Raises ValueError for media that it does not take, and ConfigError where it cannot work with its settings.
+        """
         values, description = self.call(opened)
-        output = dict(self.subprocessor(values, **(options | description)))
+        try:
+            output = dict(self.subprocessor(values, **(options | description)))
+        except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as e:
+            raise ConfigError(
+                f"wanted settings that {type(self.subprocessor).__name__} can work with, found {self.modality} inputs "
+                f"for which it raises {type(e).__name__}: {e}. Correct processor_config.json (or "
+                "preprocessor_config.json) of the model, or copy it again"
+            ) from e
         for inner, outer in self.renamed:
             if inner in output:
                 output[outer] = output.pop(inner)

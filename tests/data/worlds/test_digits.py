@@ -77,6 +77,9 @@ def test_answers_are_correct(question_type: str) -> None:
             assert sorted(boxes) == sorted(d.box for d in digits)
             assert scenes[i].truth["boxes"] == [expected[0].box]
             assert len(boxes) > 1
+        elif question_type == "group":
+            assert all(region.box == _hull(digits) for region in answer)
+            expected = answer if digits else []
         elif question_type in ("leftmost", "rightmost", "last from the left"):
             expected = sorted(digits, key=lambda d: center(d, 0), reverse=question_type != "leftmost")[:1]
         elif question_type in ("top", "bottom", "last from the top"):
@@ -86,6 +89,12 @@ def test_answers_are_correct(question_type: str) -> None:
             expected = [d for d in digits for a in with_value if sign * (center(d, axis) - center(a, axis)) > 0]
         assert answer == expected
     assert empty == 0 if question_type.startswith("any:") else 0 < empty < 40
+
+
+def _hull(digits: list[Digit]) -> list[int]:
+    """The box around all digits."""
+    corners = np.array([d.box for d in digits])
+    return [*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()]
 
 
 def test_boxes_are_tight_disjoint_and_inside_the_canvas() -> None:
