@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import mimetypes
 import re
@@ -69,7 +70,7 @@ def open_table(path: str | Path, openers: Mapping[str, Opener] | None = None) ->
     }
     suffix = place.suffix.lower()
     if released is not None and suffix != ".json":
-        rows = released(place)
+        rows = _released(released, place)
         if rows is not None:
             return RowList(rows, place.name, place.parent)
     if suffix in readers:
@@ -173,6 +174,19 @@ class ArrowTable:
         return table.to_pylist()
 
 
+def _released(opener: Opener, path: Path) -> Sequence[Mapping[str, Any]] | None:
+    """The rows of a released file. Raises DataError for one that is damaged, or has another structure."""
+    try:
+        return opener(path)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as e:
+        raise DataError(
+            f"{path}: wanted the file as it was released, found one that cannot be read ({type(e).__name__}: {e}); "
+            "copy it again"
+        ) from e
+
+
 def _delimited(path: Path) -> Table:
     """Read a table of rows in CSV or TSV."""
     rows, numbers = read_records(path)
@@ -192,7 +206,7 @@ def _json(path: Path, released: Opener | None = None) -> Table:
         ) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    if isinstance(content, dict) and released is not None and (rows := released(path)) is not None:
+    if isinstance(content, dict) and released is not None and (rows := _released(released, path)) is not None:
         return RowList(rows, path.name, path.parent)
     if not isinstance(content, list):
         raise DataError(

@@ -42,7 +42,7 @@ def collect(run: Path, max_replies: int) -> dict[str, Any]:
     return {
         "name": run.resolve().name,
         "summary": _clean(summary),
-        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+        "config": config.read_text(encoding="utf-8", errors="backslashreplace") if config.is_file() else "",
         "metrics": series(read_metrics(run)),
         "left_out": len(files) - len(steps),
         "maps": maps(run),

@@ -122,9 +122,8 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def _described(file: Path, seed: int) -> Path:
-    text = file.read_text(encoding="utf-8")
-    spec: dict[str, Any] = parsing.parse_yaml(text, str(file))
-    name = spec.pop("model", "")
+    spec: Any = parsing.read_yaml(file)
+    name = spec.pop("model", "") if isinstance(spec, dict) else ""
     write = getattr(registry.module(str(name), "mmpost.models"), "write_from_spec", None)
     if write is None:
         raise ConfigError(
@@ -132,7 +131,8 @@ def _described(file: Path, seed: int) -> Path:
             f"{name!r}"
         )
     versions = [f"{m.__name__} {m.__version__}" for m in (torch, transformers)]
-    return _written(f"{file.stem}-{seed}-{_digest([text, *versions])}", lambda folder: write(folder, spec, seed))
+    digest = _digest([file.read_text(encoding="utf-8"), *versions])
+    return _written(f"{file.stem}-{seed}-{digest}", lambda folder: write(folder, spec, seed))
 
 
 def _random(architecture: str, seed: int) -> Path:

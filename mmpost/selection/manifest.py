@@ -45,7 +45,7 @@ def read(name: str) -> Manifest:
     if not file.is_file():
         raise DataError(f"data.manifest={name}: no such file; `mmpost select task=... by=... out=FOLDER` writes one")
     records, provenance, uids = [], {}, set()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
             row = json.loads(line)
             if number == 1 and "made" in row:
@@ -53,7 +53,8 @@ def read(name: str) -> Manifest:
                 continue
             uid, verdict = str(row["uid"]), row.get("verdict", "keep")
         except (ValueError, KeyError, TypeError) as e:
-            raise DataError(f"{file}:{number}: wanted a JSON object with a uid, found {line[:60]!r}") from e
+            found = line[:60].decode(errors="backslashreplace")
+            raise DataError(f"{file}:{number}: wanted a JSON object with a uid, found {found!r}") from e
         if verdict not in ("keep", "drop") or uid in uids:
             problem = "each uid once" if uid in uids else f"a verdict of keep or drop, found {verdict!r}"
             raise DataError(f"{file}:{number}: wanted {problem}; uid {uid!r}")

@@ -330,7 +330,7 @@ def read_yaml(name: str, folder: str, contents: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"study={name}: no such file")
-        raw = parsing.parse_yaml(path.read_text(encoding="utf-8"), name)
+        raw = parsing.read_yaml(path)
     else:
         raw = run_config.shipped(f"{folder}/{name}")
     if not raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,22 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
         err = capsys.readouterr().err
         assert err.startswith(f"mmpost: {tmp_path}")
         assert err.endswith(f"{reason}; correct the path or its rights\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "config=bad.yaml"],
+        ["compare", "study=bad.yaml"],
+        ["continual", "study=bad.yaml"],
+        ["export", "model=bad.yaml", "out=x"],
+        ["train", "task=visurf", "model=random-tiny", "data.manifest=bad.yaml"],
+    ],
+)
+def test_text_that_is_not_utf_8_is_refused_by_name(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_bytes(b"a: \xae\n")
+    assert main(arguments) == 1
+    assert re.search(r"bad\.yaml:.* wanted a (YAML file in UTF-8|JSON object with a uid)", capsys.readouterr().err)

@@ -148,6 +148,20 @@ def test_released_files_are_read_for_the_task_that_names_them(tmp_path: Path) ->
         open_dataset(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"AO8RW 0.0 1.5##a person \xae opens a door.\n"),
+        ("a.csv", b"video_id,qid,question,answer,a0,a1\nv,1,\xae,x,x,y\n"),
+        ("a.json", b'{"v": {"duration": 1, "timestamps": 2, "sentences": 3}}'),
+    ],
+)
+def test_damaged_released_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: wanted the file as it was released, .*copy it again"):
+        open_dataset(tmp_path / name, openers=OPENERS)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "blank.jsonl", "a.json", "a.csv", "header.csv", "a.parquet"])
 def test_empty_data_are_refused_with_the_file(tmp_path: Path, name: str) -> None:
     text = {"blank.jsonl": "\n \n", "a.json": "[]", "header.csv": "query,response\n"}

@@ -138,6 +138,12 @@ def test_an_unfinished_run_has_a_page_too(tmp_path: Path) -> None:
     assert (data["metrics"]["step"], data["replies"], data["summary"]) == ([1], [], {})
 
 
+def test_bytes_in_the_configuration_are_shown_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_bytes(b"seed: \xae\n")
+    assert data_of(write_report(str(run)).read_text())["config"] == "seed: \\xae\n"
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", steps=1)
     assert main([str(run), f"out={tmp_path / 'new' / 'page.html'}"]) == 0
