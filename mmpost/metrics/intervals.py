@@ -129,6 +129,15 @@ def stack(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Measured]
     return {name: Measured(values[:, 0], values[:, 1:]) for name, values in rows.items()}
 
 
+def rank_correlation(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> list[float]:
+    """Spearman's rank correlation of two metrics over runs, as `replicates`; `x` and `y` have those of each run.
+
+    0 where a metric is the same in all runs.
+    """
+    pairs = zip(np.transpose(x), np.transpose(y), strict=True)
+    return [0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(stats.spearmanr(a, b).statistic) for a, b in pairs]
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (1979, Scandinavian Journal of Statistics 6, 65): whoever calls those below 0.05
     significant is wrong about any of them in at most 5 % of studies."""

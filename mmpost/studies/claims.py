@@ -68,7 +68,9 @@ def _gaps(study: Study, claim: Claim, scores: Scores, matched: Mapping[str, Meas
     if claim.matched:
         gaps = dict(matched)
     else:
-        gaps = {level: _gap(claim, scores, level, claim.metric) for level in study.dial or ("",)}
+        arms = (claim.arm, claim.against)
+        both = [level for level in study.dial or ("",) if all(Variant(arm, level) in scores for arm in arms)]
+        gaps = {level: _gap(claim, scores, level, claim.metric) for level in both}
     if claim.has_control:
         level = claim.control or claim.at
         if claim.control_metric:

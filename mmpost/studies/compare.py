@@ -3,6 +3,7 @@ claims."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from mmpost.config import run_config
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
-from mmpost.metrics.intervals import Measured, stack
+from mmpost.metrics.intervals import Measured, rank_correlation, stack
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies.arguments import StudyArguments
 from mmpost.studies.cells import Runner
@@ -40,7 +41,7 @@ def compare(arguments: Sequence[str]) -> dict[str, Any]:
 
     With pilot=true, from which a study is designed, they are pilot.json, pilot.md and pilot.png.
     """
-    parsed = StudyArguments.parse(arguments, "task", "budgets")
+    parsed = StudyArguments.parse(arguments, "task", "budgets", "levels")
     name = parsed.get("study") or parsed.get("task")
     if not name:
         raise ConfigError("wanted task=NAME (with a study in configs/studies/) or study=FILE.yaml, found neither")
@@ -51,7 +52,7 @@ def compare(arguments: Sequence[str]) -> dict[str, Any]:
         "set": run_config.merge(study.set, parsed.settings),
         "tune_seeds": parsed.count("tune_seeds", study.tune_seeds),
     }
-    study = study.select_arms(parsed.names("arms")).model_copy(update=changes)
+    study = study.select_arms(parsed.names("arms")).select_levels(parsed.names("levels")).model_copy(update=changes)
     folder = parsed.folder("compare", name)
     with locked(folder):
         result = Comparison(study, folder, parsed).run()
@@ -85,7 +86,7 @@ class Comparison:
                 "another task"
             )
         claimed = [m for c in study.predict.values() for m in (c.metric, c.control_metric, c.matched) if m]
-        metrics = {*study.metrics, *claimed} if study.metrics else set()
+        metrics = {*study.metrics, *claimed, *(study.relation or ())} if study.metrics else set()
         self.runner = Runner.from_arguments(arguments, folder, [study.task], benches, metrics)
         self.history = History(folder)
 
@@ -113,7 +114,9 @@ class Comparison:
             entries, scores, runs = self._run_budget(steps)
             result["budgets"][budget] = entries
             if budget == "steps":
-                found = findings(study, scores, self._matched(runs))
+                every_rate = self._every_rate(runs)
+                found = findings(study, scores, self._matched(every_rate))
+                result["relation"] = self._relation([*itertools.chain(*runs.values()), *every_rate])
             following = self.budgets[self.budgets.index(budget) + 1 :]
             if following:
                 steps = self._equal(following[0], result["budgets"]["steps"])
@@ -154,7 +157,7 @@ class Comparison:
     ) -> tuple[dict[str, Any], dict[Variant, dict[str, Measured]], dict[Variant, list[Result]]]:
         """Tune all variants and train them with all seeds. Returns the entries of study.json, and the measured metrics
         and the runs of each variant."""
-        study, variants = self.study, self.study.variants
+        study, variants = self.study, list(steps)
         tuned = tune(
             self.runner,
             dict.fromkeys(variants, study),
@@ -184,7 +187,7 @@ class Comparison:
                 "spent": {name: statistics.mean(r.measured.spent.get(name, 0.0) for r in results) for name in SPENT},
                 "scores": self._scores(scores[v]),
                 "against": opponent.name,
-                "difference": self._differences(scores[v], scores[opponent]) if v != opponent else {},
+                "difference": self._differences(scores[v], scores.get(opponent, {})) if v != opponent else {},
             }
         return entries, scores, runs
 
@@ -198,8 +201,8 @@ class Comparison:
 
     def _equal(self, budget: str, entries: Mapping[str, Any]) -> dict[Variant, int]:
         """The steps of each variant that take as much of a budget as the most expensive one at its level."""
-        pace = {v: _per_step(entries[v.name], budget) for v in self.study.variants}
-        levels = {v.level for v in pace}
+        levels = self.study.budget_levels or list(self.study.dial) or [""]
+        pace = {v: _per_step(entries[v.name], budget) for v in self.study.variants if v.level in levels}
         return {
             v: steps
             for level in levels
@@ -208,10 +211,10 @@ class Comparison:
             ).items()
         }
 
-    def _matched(self, runs: Mapping[Variant, Sequence[Result]]) -> dict[str, dict[str, Measured]]:
-        """For claims at equal learning their gap at each level, from runs at every rate of the grid."""
+    def _every_rate(self, runs: Mapping[Variant, Sequence[Result]]) -> list[Result]:
+        """The runs at every point of the grid of the variants that are compared at equal learning; none that failed."""
         study = self.study
-        chosen = {v: runs[v][0].cell for v in study.matched}
+        chosen = {v: runs[v][0].cell for v in study.variants if v in study.matched}
         cells = [
             study.cell(v.arm, values, seed, cell.steps, level=v.level)
             for v, cell in chosen.items()
@@ -219,22 +222,46 @@ class Comparison:
             for seed in self.seeds
         ]
         done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
+        return [result for result in done if not result.failure]
+
+    def _matched(self, runs: Sequence[Result]) -> dict[str, dict[str, Measured]]:
+        """For claims at equal learning their gap at each level, from runs at every rate of the grid."""
         out: dict[str, dict[str, Measured]] = {}
-        for name, claim in study.predict.items():
+        for name, claim in self.study.predict.items():
             for level in dict.fromkeys([claim.at, claim.control or claim.at]) if claim.matched else ():
                 arms: list[list[list[Curve]]] = []
                 for v in (Variant(claim.arm, level), Variant(claim.against, level)):
-                    of_arm = [result for result in done if result.cell.variant == v]
+                    of_arm = [result for result in runs if result.cell.variant == v]
                     curves = {seed: [r for r in of_arm if r.cell.seed == seed] for seed in self.seeds}
                     arms.append([[_curve(r, claim.matched, claim.metric) for r in rs] for rs in curves.values()])
-                if (gap := matched_gap(*arms)) is not None:
+                if all(map(all, arms)) and (gap := matched_gap(*arms)) is not None:
                     out.setdefault(name, {})[level] = gap
         return out
 
+    def _relation(self, runs: Sequence[Result]) -> dict[str, Any]:
+        """How well one metric orders another over all runs of a seed, and the runs themselves; empty if not asked."""
+        if self.study.relation is None:
+            return {}
+        x, y = self.study.relation
+        every = {result.folder: result for result in runs}.values()
+        of_seed = [[r for r in every if r.cell.seed == seed] for seed in self.seeds]
+        rho = [rank_correlation([r.measured.test[x] for r in rs], [r.measured.test[y] for r in rs]) for rs in of_seed]
+        points = [
+            {"arm": r.cell.variant.name, "seed": r.cell.seed, x: r.measured.test[x][0], y: r.measured.test[y][0]}
+            for rs in of_seed
+            for r in rs
+        ]
+        return {
+            "x": x,
+            "y": y,
+            "correlation": stack([{"rho": r} for r in rho])["rho"].estimate().as_dict(),
+            "runs": points,
+        }
+
 
 def _curve(result: Result, x: str, y: str) -> Curve:
-    """Two metrics of a run's checkpoints; raises TrainError if it failed."""
-    curve = result.successful().measured.curve
+    """Two metrics of a run's checkpoints."""
+    curve = result.measured.curve
     return np.array([point.metrics[x] for point in curve]), np.array([point.metrics[y] for point in curve])
 
 

@@ -21,10 +21,11 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
 
     metrics = shown_metrics(result)[:2]
     budgets, claims = result["budgets"], {name: c for name, c in result["claims"].items() if len(c["dose"]) > 1}
+    relation = result["relation"]
     columns = 1 + max(len(arms) for arms in budgets.values()) // 16
     width, height = 5.2 * len(budgets) + 1.6 * columns, 4.6
-    figure = Figure(figsize=(width, height * (1.75 if claims else 1)), layout="constrained")
-    ratios = [1, 0.75] if claims else [1]
+    figure = Figure(figsize=(width, height * (1.75 if claims or relation else 1)), layout="constrained")
+    ratios = [1, 0.75] if claims or relation else [1]
     top, *bottom = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     panels = top.subplots(1, len(budgets), squeeze=False, sharey=True, sharex=True)[0]
     for panel, (budget, arms) in zip(panels, budgets.items(), strict=True):
@@ -40,10 +41,12 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
         panel.set_title(BUDGETS[budget], fontsize=10)
         panel.grid(alpha=0.3)
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, ncols=columns)
-    if claims:
-        dose_panels = bottom[0].subplots(1, len(claims), squeeze=False)[0]
-        for panel, (name, found) in zip(dose_panels, claims.items(), strict=True):
-            _plot_dose(panel, name, found)
+    if bottom:
+        lower = iter(bottom[0].subplots(1, len(claims) + bool(relation), squeeze=False)[0])
+        for name, found in claims.items():
+            _plot_dose(next(lower), name, found)
+        if relation:
+            _plot_relation(next(lower), relation, list(next(iter(budgets.values()))))
     figure.savefig(file, dpi=110)
 
 
@@ -66,6 +69,19 @@ def _plot_dose(panel: Any, name: str, found: Mapping[str, Any]) -> None:
     panel.set_xlim(-0.5, len(dose) - 0.5)
     panel.set_ylabel(f"{claim['arm']} - {claim['against']}, {claim['metric']}", fontsize=8)
     panel.set_title(f"{name}: {found['verdict']}", fontsize=9)
+    panel.grid(alpha=0.3)
+
+
+def _plot_relation(panel: Any, relation: Mapping[str, Any], arms: list[str]) -> None:
+    """All runs by two metrics, in the colors and markers of their arms."""
+    x, y = relation["x"], relation["y"]
+    for position, arm in enumerate(arms):
+        runs = [run for run in relation["runs"] if run["arm"] == arm]
+        marker = MARKERS[position // 10 % len(MARKERS)]
+        panel.plot([r[x] for r in runs], [r[y] for r in runs], marker, ms=3.5, color=f"C{position % 10}")
+    panel.set_xlabel(x)
+    panel.set_ylabel(y, fontsize=8)
+    panel.set_title(f"rank correlation {relation['correlation']['mean']:+.2f}", fontsize=9)
     panel.grid(alpha=0.3)
 
 

@@ -22,7 +22,7 @@ from mmpost.selection.manifest import read as read_manifest
 
 S = TypeVar("S", bound="ArmsStudy")
 
-ARM_OPTIONS = ("tune", "after", "against")
+ARM_OPTIONS = ("tune", "after", "against", "levels")
 """Keys of an arm that are options of the study rather than settings of its runs."""
 
 TUNING_SEED = 1000
@@ -38,6 +38,19 @@ CELL_SETTINGS: dict[str, Any] = {
     "max_zero_gradient_steps": 0,
 }
 """Only final evaluations are compared; and a policy without gradient is a result, not an error."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An arm at a level of the dial."""
+
+    arm: str
+    level: str = ""
+    """Empty in a study without a dial."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} @ {self.level}" if self.level else self.arm
 
 
 class Claim(Settings):
@@ -79,18 +92,11 @@ class Claim(Settings):
     def has_control(self) -> bool:
         return bool(self.control or self.control_metric)
 
-
-@dataclass(frozen=True)
-class Variant:
-    """An arm at a level of the dial."""
-
-    arm: str
-    level: str = ""
-    """Empty in a study without a dial."""
-
     @property
-    def name(self) -> str:
-        return f"{self.arm} @ {self.level}" if self.level else self.arm
+    def variants(self) -> list[Variant]:
+        """Those whose runs it needs."""
+        levels = dict.fromkeys([self.at, self.control or self.at])
+        return [Variant(arm, level) for level in levels for arm in (self.arm, self.against)]
 
 
 class ArmsStudy(Settings):
@@ -102,7 +108,8 @@ class ArmsStudy(Settings):
     """Settings of all runs."""
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     """Settings of each arm by name. The option `tune` replaces the study's grid for this arm. In `mmpost compare`,
-    `after` names the entry of `starts` whose weights the arm starts from, and `against` replaces the study's own."""
+    `after` names the entry of `starts` whose weights the arm starts from, `against` replaces the study's own, and
+    `levels` are those of the dial at which the arm is run, by default all."""
     tune: dict[str, tuple[float, ...]] = {}
     """Values to try for each setting; every arm takes the point with the best metric on val (`Task.best_metric`)."""
     tune_seeds: int = Field(default=1, ge=1)
@@ -187,23 +194,35 @@ class Study(ArmsStudy):
     """Why the arms should differ, in words."""
     dial: dict[str, dict[str, Any]] = {}
     """Levels of the cause, by name and in order: settings of all arms."""
+    budget_levels: tuple[str, ...] = ()
+    """Levels of the dial at which budgets other than steps are compared; empty: all."""
     predict: dict[str, Claim] = {}
     """Claims by name."""
     checkpoints: int = Field(default=6, ge=1)
     """Evaluations during each run, for claims at equal learning (`matched`)."""
     starts: dict[str, dict[str, Any]] = {}
     """Settings of runs that arms start from, by name: trained once per seed, and not compared themselves."""
+    relation: tuple[str, str] | None = None
+    """Two metrics: how well the first orders the second over all runs of a seed (rank correlation)."""
     metrics: tuple[str, ...] = ()
     """Metrics of the tables and the plot, as "bench/metric"; the first two are the plot's axes. Empty: all."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Study:
         levels = self.dial or {"": {}}
+        for name, arm in self.arms.items():
+            if not set(arm.get("levels", levels)) <= levels.keys():
+                raise ValueError(f"arm {name}: levels={arm['levels']}: the study has {', '.join(levels) or 'no dial'}")
+        if not set(self.budget_levels) <= levels.keys():
+            raise ValueError(f"budget_levels={self.budget_levels}: the study has {', '.join(levels) or 'no dial'}")
         for name, claim in self.predict.items():
             for field, known in (("arm", self.arms), ("against", self.arms), ("at", levels), ("control", levels)):
                 value = getattr(claim, field)
                 if value not in known and not (field == "control" and not value):
                     raise ValueError(f"predict.{name}.{field}={value!r}: the study has {', '.join(known) or 'no dial'}")
+            missing = [v.name for v in claim.variants if v not in self.variants]
+            if missing:
+                raise ValueError(f"predict.{name}: wanted runs of {', '.join(missing)}, found none in the arms' levels")
         return self
 
     @classmethod
@@ -217,17 +236,35 @@ class Study(ArmsStudy):
         kept = {name: c for name, c in study.predict.items() if {c.arm, c.against} <= study.arms.keys()}
         return study.model_copy(update={"predict": kept})
 
+    def select_levels(self, names: Sequence[str] | None) -> Study:
+        """The study with only these levels of the dial (None: all), and the claims about them.
+
+        Raises ConfigError for an unknown name, or none at all.
+        """
+        if names is None:
+            return self
+        if not names or not self.dial.keys() >= set(names):
+            raise ConfigError(f"levels={','.join(names)}: the study has {', '.join(self.dial) or 'no dial'}")
+        kept = {n: c for n, c in self.predict.items() if {c.at, c.control or c.at} <= set(names)}
+        arms = {
+            arm: settings
+            | ({"levels": [at for at in settings["levels"] if at in names]} if "levels" in settings else {})
+            for arm, settings in self.arms.items()
+        }
+        levels = tuple(level for level in self.budget_levels if level in names)
+        dial = {name: self.dial[name] for name in names}
+        return self.model_copy(update={"dial": dial, "budget_levels": levels, "predict": kept, "arms": arms})
+
     @property
     def variants(self) -> list[Variant]:
-        """Every arm at every level of the dial."""
-        return [Variant(arm, level) for level in self.dial or ("",) for arm in self.arms]
+        """Every arm at each of its levels of the dial."""
+        levels = list(self.dial) or [""]
+        return [Variant(arm, at) for at in levels for arm in self.arms if at in self.arms[arm].get("levels", levels)]
 
     @property
     def matched(self) -> set[Variant]:
         """The variants that some claim compares at equal learning."""
-        claims = [claim for claim in self.predict.values() if claim.matched]
-        levels = [(claim, level) for claim in claims for level in (claim.at, claim.control or claim.at)]
-        return {Variant(arm, level) for claim, level in levels for arm in (claim.arm, claim.against)}
+        return {variant for claim in self.predict.values() if claim.matched for variant in claim.variants}
 
     def common_settings(self, level: str = "") -> dict[str, Any]:
         """Settings that all runs of the study share, at a level of the dial."""
@@ -272,10 +309,9 @@ class Study(ArmsStudy):
         Loads and checks them and those of the starts, so that mistakes in any arm show before the first run is trained.
         """
         configs = [
-            run_config.load([self.arm_settings(arm, values, level)])[0]
-            for level in self.dial or ("",)
-            for arm in self.arms
-            for values in points(self.grid(arm))
+            run_config.load([self.arm_settings(v.arm, values, v.level)])[0]
+            for v in self.variants
+            for values in points(self.grid(v.arm))
         ]
         starts = [
             self.with_start(self.cell(v.arm, points(self.grid(v.arm))[0], 0, 0, level=v.level))[0]

@@ -65,6 +65,12 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
         text += [f"## {BUDGETS[budget]}", table(head, rows)]
         if len(arms) > 1:
             text += [DIFFERENCE, differences(arms, metrics)]
+    if relation := result["relation"]:
+        rho, count = relation["correlation"], len(relation["runs"])
+        text.append(
+            f"Rank correlation of {relation['x']} and {relation['y']} over all {count} runs, at every rate that was "
+            f"run, within each seed: {rho['mean']:+.2f} ({rho['low']:+.2f} to {rho['high']:+.2f})."
+        )
     text += ["## Tuning on val", tuning(result["budgets"]), *_history(result)]
     return "\n\n".join(text) + "\n"
 

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmpost.metrics.intervals import GROUPS, Estimate, Measured, Summary, holm, power, replicates, stack
+from mmpost.metrics.intervals import (
+    GROUPS,
+    Estimate,
+    Measured,
+    Summary,
+    holm,
+    power,
+    rank_correlation,
+    replicates,
+    stack,
+)
 from mmpost.types import Reply, Sample
 
 
@@ -172,3 +182,9 @@ def test_power_is_what_simulation_gives() -> None:
     assert power(4.0, 2.0, 1.0, 5) == pytest.approx(seen / trials, abs=0.03)
     assert power(400.0, 2.0, 1.0, 5) == power(1.0, 0.0, 0.0, 5) == 1
     assert power(0.0, 2.0, 1.0, 5) == pytest.approx(0.05, abs=1e-3)
+
+
+def test_rank_correlation_of_each_replicate() -> None:
+    x, y = [[1.0, 1.0], [2.0, 3.0], [9.0, 2.0]], [[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]]
+    assert rank_correlation(x, y) == pytest.approx([-1.0, 0.5])
+    assert rank_correlation([[1.0], [1.0]], [[1.0], [2.0]]) == [0.0]

@@ -149,6 +149,45 @@ def test_an_arm_that_cannot_be_trained_is_named(study: Path, tmp_path: Path, cap
     assert "broken seed=0 steps=2 failed: TrainError" in error
 
 
+DIAL = """
+task: visurf
+model: random-tiny
+metrics: [target/f1, old/f1]
+set:
+  task: {prompts_per_step: 2, num_generations: 2, scenes: 8, bench_scenes: 4, sampling: {max_tokens: 4}}
+  steps: 2
+widen: 0
+checkpoints: 2
+relation: [target/f1, old/f1]
+dial: {much: {}, little: {task: {scenes: 4}}}
+arms:
+  # The second rate ends in a loss that is not finite.
+  sft: {task: {sft_fraction: 1.0}, tune: {optim.lr: [1e-3, 1.0e+38]}, optim: {max_grad_norm: 0}}
+  grpo: {levels: [much]}
+  visurf: {}
+predict:
+  learned: {arm: visurf, against: sft, metric: old/f1, gap: 5, at: much, control: little, matched: target/f1}
+  plain: {arm: visurf, against: grpo, metric: target/f1, gap: 5, at: much}
+"""
+
+
+def test_levels_of_an_arm_runs_that_fail_and_a_relation(tmp_path: Path, forked_cells: None) -> None:
+    (tmp_path / "dial.yaml").write_text(DIAL)
+    arguments = [f"study={tmp_path / 'dial.yaml'}", "seeds=1", "jobs=2", "budgets=steps", f"out={tmp_path / 'out'}"]
+    done = compare(arguments)
+    steps = done["budgets"]["steps"]
+    assert list(steps) == ["sft @ much", "grpo @ much", "visurf @ much", "sft @ little", "visurf @ little"]
+    assert steps["sft @ much"]["chosen"] == {"optim.lr": 1e-3}
+    assert list(done["claims"]["plain"]["dose"]) == ["much"]
+    assert list(done["claims"]["learned"]["dose"]) == ["much", "little"]
+    arms = [run["arm"] for run in done["relation"]["runs"]]
+    assert arms == list(steps)
+    assert done["relation"]["correlation"]["seeds"] == [0.0]
+    assert "Rank correlation of target/f1 and old/f1 over all 5 runs" in (tmp_path / "out" / "study.md").read_text()
+    failed = [f for f in (tmp_path / "out" / "cells").glob("sft-*.json") if json.loads(f.read_text()).get("failure")]
+    assert len(failed) == 2
+
+
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
     interrupted_cell = Study.model_validate({"task": "visurf", "arms": {"a": {}}}).cell("a", {}, 0, 1)
     result = Result(interrupted_cell, tmp_path / "a")
@@ -169,6 +208,7 @@ def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:
         (["task=visurf", "arms=sft,sfd"], "the study has the arms sft, grpo"),
         (["task=visurf", "seeds=none"], "seeds=none: wanted a positive integer"),
         (["task=visurf", "budgets=money"], "budgets=money"),
+        (["task=visurf", "levels=much"], "levels=much: the study has "),
         (["task=visurf", "budgets=time"], "budgets=time: wanted steps, then"),
         (["task=visurf", "pilot=maybe"], "pilot=maybe: wanted true or false"),
         (["task=visurf", "first_seed=98"], "first_seed=98: wanted seeds from 0 to 99"),

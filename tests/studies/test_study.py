@@ -144,6 +144,18 @@ def test_a_level_of_the_dial_is_settings_of_all_arms() -> None:
     assert cell.key("base", "code") != study.cell("a", {}, 3, 5, level="many").key("base", "code")
 
 
+def test_an_arm_may_be_run_at_some_levels_only() -> None:
+    study = Study.model_validate({**DIAL, "arms": {"a": {"levels": ["few"]}, "b": {}}, "predict": {}})
+    assert [v.name for v in study.variants] == ["b @ many", "a @ few", "b @ few"]
+    assert "levels" not in study.cell("a", {}, 0, 1, level="few").settings
+    with pytest.raises(ValueError, match=r"arm a: levels=\['some'\]: the study has many, few"):
+        Study.model_validate({**DIAL, "arms": {"a": {"levels": ["some"]}, "b": {}}})
+    with pytest.raises(ValueError, match=r"predict\.gap: wanted runs of a @ many, found none in the arms' levels"):
+        Study.model_validate({**DIAL, "arms": {"a": {"levels": ["few"]}, "b": {}}})
+    few = Study.model_validate(DIAL).select_levels(["few"])
+    assert ([v.name for v in few.variants], few.predict) == (["a @ few", "b @ few"], {})
+
+
 def test_each_seed_starts_from_its_own_base_and_tuning_from_another_one() -> None:
     study = Study.model_validate({**DIAL, "arms": {"a": {"after": "first"}, "b": {}}})
 
