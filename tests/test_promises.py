@@ -94,7 +94,7 @@ def test_a_loss_type_sets_its_published_advantages(arguments: list[str], transfo
     stage = next(iter(task.stages()))
     assert transform in stage.transforms
     if arguments == ["task.policy.loss_type=dr_grpo"]:
-        assert stage.objective.max_tokens == 40  # type: ignore[attr-defined]
+        assert stage.objective.max_tokens == 96  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
