@@ -6,13 +6,9 @@ seed and sample. A gap alone would not do: one method may be better for any reas
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float
 
 from mmpost.errors import ConfigError
 from mmpost.metrics.intervals import Estimate, Measured, holm, power
@@ -131,42 +127,3 @@ def planned_power(claims: Mapping[str, Any], seeds: int) -> dict[str, float]:
         if effect and effect["sd"] is not None:
             out[name] = power(entry["claim"]["gap"], effect["sd"], effect["sample_se"], seeds)
     return out
-
-
-Curve = tuple[Float[np.ndarray, "checkpoint replicate"], Float[np.ndarray, "checkpoint replicate"]]
-"""x and y of a run's checkpoints in order, as `mmpost.metrics.intervals.replicates`."""
-
-
-def matched_gap(first: Sequence[Sequence[Curve]], second: Sequence[Sequence[Curve]]) -> Measured | None:
-    """The gap in y of two arms at equal x: at the highest x that both reach. None if some seed's ranges do not overlap.
-
-    `first` and `second`: for each seed the curves of its runs, at several rates. Between two checkpoints of a run y is
-    interpolated, never beyond them; of several runs that pass x the highest y counts.
-    """
-    rows = []
-    for one, other in zip(first, second, strict=True):
-        size = one[0][0].shape[1]
-        gaps = [_gap_at_equal_x(one, other, replicate) for replicate in range(size)]
-        if gaps[0] is None:
-            return None
-        rows.append([gaps[0] if gap is None else gap for gap in gaps])
-    values = np.array(rows)
-    return Measured(values[:, 0], values[:, 1:])
-
-
-def _gap_at_equal_x(first: Sequence[Curve], second: Sequence[Curve], replicate: int) -> float | None:
-    x = min(max(float(xs[:, replicate].max()) for xs, _ in curves) for curves in (first, second))
-    one, other = (_highest(curves, replicate, x) for curves in (first, second))
-    return None if one is None or other is None else one - other
-
-
-def _highest(curves: Sequence[Curve], replicate: int, x: float) -> float | None:
-    """The highest y at `x` of the runs that pass it."""
-    found = []
-    for xs, ys in curves:
-        path = list(zip(xs[:, replicate].tolist(), ys[:, replicate].tolist(), strict=True))
-        found += [y for at, y in path if at == x]
-        for (x0, y0), (x1, y1) in itertools.pairwise(path):
-            if min(x0, x1) < x < max(x0, x1):
-                found.append(y0 + (y1 - y0) * (x - x0) / (x1 - x0))
-    return max(found, default=None)

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmpost.config import run_config
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
@@ -18,7 +16,8 @@ from mmpost.metrics.intervals import Measured, rank_correlation, stack
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.studies.arguments import StudyArguments
 from mmpost.studies.cells import Runner
-from mmpost.studies.claims import Curve, findings, matched_gap, planned_power
+from mmpost.studies.claims import findings, planned_power
+from mmpost.studies.equal_learning import matched_gaps, runs_at_every_rate
 from mmpost.studies.history import History
 from mmpost.studies.plots import plot_compare
 from mmpost.studies.results import SPENT, Result
@@ -114,9 +113,9 @@ class Comparison:
             entries, scores, runs = self._run_budget(steps)
             result["budgets"][budget] = entries
             if budget == "steps":
-                every_rate = self._every_rate(runs)
-                found = findings(study, scores, self._matched(every_rate))
-                result["relation"] = self._relation([*itertools.chain(*runs.values()), *every_rate])
+                rates = runs_at_every_rate(self.runner, study, {v: runs[v][0].cell for v in study.matched}, self.seeds)
+                found = findings(study, scores, matched_gaps(study, rates, self.seeds))
+                result["relation"] = self._relation([*itertools.chain(*runs.values()), *rates])
             following = self.budgets[self.budgets.index(budget) + 1 :]
             if following:
                 steps = self._equal(following[0], result["budgets"]["steps"])
@@ -211,33 +210,6 @@ class Comparison:
             ).items()
         }
 
-    def _every_rate(self, runs: Mapping[Variant, Sequence[Result]]) -> list[Result]:
-        """The runs at every point of the grid of the variants that are compared at equal learning; none that failed."""
-        study = self.study
-        chosen = {v: runs[v][0].cell for v in study.variants if v in study.matched}
-        cells = [
-            study.cell(v.arm, values, seed, cell.steps, level=v.level)
-            for v, cell in chosen.items()
-            for values in [cell.values, *(p for p in points(study.grid(v.arm)) if p != cell.values)]
-            for seed in self.seeds
-        ]
-        done = self.runner.run_from_starts([study.with_start(cell) for cell in cells])
-        return [result for result in done if not result.failure]
-
-    def _matched(self, runs: Sequence[Result]) -> dict[str, dict[str, Measured]]:
-        """For claims at equal learning their gap at each level, from runs at every rate of the grid."""
-        out: dict[str, dict[str, Measured]] = {}
-        for name, claim in self.study.predict.items():
-            for level in dict.fromkeys([claim.at, claim.control or claim.at]) if claim.matched else ():
-                arms: list[list[list[Curve]]] = []
-                for v in (Variant(claim.arm, level), Variant(claim.against, level)):
-                    of_arm = [result for result in runs if result.cell.variant == v]
-                    curves = {seed: [r for r in of_arm if r.cell.seed == seed] for seed in self.seeds}
-                    arms.append([[_curve(r, claim.matched, claim.metric) for r in rs] for rs in curves.values()])
-                if all(map(all, arms)) and (gap := matched_gap(*arms)) is not None:
-                    out.setdefault(name, {})[level] = gap
-        return out
-
     def _relation(self, runs: Sequence[Result]) -> dict[str, Any]:
         """How well one metric orders another over all runs of a seed, and the runs themselves; empty if not asked."""
         if self.study.relation is None:
@@ -257,12 +229,6 @@ class Comparison:
             "correlation": stack([{"rho": r} for r in rho])["rho"].estimate().as_dict(),
             "runs": points,
         }
-
-
-def _curve(result: Result, x: str, y: str) -> Curve:
-    """Two metrics of a run's checkpoints."""
-    curve = result.measured.curve
-    return np.array([point.metrics[x] for point in curve]), np.array([point.metrics[y] for point in curve])
 
 
 def _per_step(entry: Mapping[str, Any], budget: str) -> float:

@@ -9,12 +9,12 @@ from typing import Any
 from mmpost.config import run_config
 from mmpost.core.run_files import locked
 from mmpost.errors import ConfigError
+from mmpost.metrics.forgetting import MEANINGS, Replicates, measured
 from mmpost.metrics.intervals import Measured
 from mmpost.runs.configured_task import ConfiguredTask, make_task
 from mmpost.studies import sequence
 from mmpost.studies.arguments import StudyArguments
 from mmpost.studies.cells import Runner
-from mmpost.studies.forgetting import MEANINGS, Replicates, measured
 from mmpost.studies.plots import plot_continual
 from mmpost.studies.results import Result
 from mmpost.studies.sequence import ContinualStudy

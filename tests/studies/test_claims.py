@@ -12,10 +12,10 @@ from mmpost.metrics.intervals import Estimate, Measured
 from mmpost.studies.claims import (
     control_verdict,
     findings,
-    matched_gap,
     planned_power,
     verdict,
 )
+from mmpost.studies.equal_learning import matched_gap
 from mmpost.studies.history import History
 from mmpost.studies.study import Claim, Study, Variant
 

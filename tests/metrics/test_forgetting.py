@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from mmpost.metrics import forgetting
 from mmpost.metrics.intervals import replicates
-from mmpost.studies import forgetting
 from mmpost.types import Reply, Sample
 
 
