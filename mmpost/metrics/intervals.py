@@ -134,8 +134,9 @@ def rank_correlation(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]])
 
     0 where a metric is the same in all runs.
     """
-    pairs = zip(np.transpose(x), np.transpose(y), strict=True)
-    return [0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(stats.spearmanr(a, b).statistic) for a, b in pairs]
+    ranks = (stats.rankdata(metric, axis=0).T for metric in (x, y))
+    pairs = zip(*ranks, strict=True)
+    return [0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1]) for a, b in pairs]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
