@@ -19,7 +19,7 @@ COMMANDS = {
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
     "check": "find mistakes before training (rows, media, rewards, model): mmpost check task=visurf",
     "select": "measure a task's samples and write which to train on: mmpost select task=grpo by=rif out=FOLDER",
-    "compare": "train the arms of a study against each other: mmpost compare task=visurf arms=sft,grpo,visurf seeds=3",
+    "compare": "train the arms of a study against each other: mmpost compare task=visurf",
     "continual": "train tasks one after another, measure forgetting: mmpost continual study=digits arms=sft,rl seeds=3",
     "list": "tasks, rewards, objectives and other plug-ins; `mmpost list TASK` shows a task's settings",
     "predict": "replies to your prompts: mmpost predict model=RUN data.test=FILE_OR_FOLDER out=FILE.jsonl [task=...]",

@@ -178,7 +178,7 @@ def test_tasks_without_a_study_use_the_arms_and_settings_of_their_own_study(monk
     loaded = sequence.load_study("", ["visurf", "other"], None, {})
     assert (list(loaded.tasks), list(loaded.arms)) == (["visurf", "other"], ["sft", "grpo"])
     first = sequence.chain(loaded, [], "sft", {}, 0)[0].settings
-    assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 384)
+    assert (first["task"]["sft_fraction"], first["task"]["bench_scenes"]) == (1.0, 320)
     assert sequence.chain(loaded, [], "sft", {}, 0)[1].settings["optim"]["max_grad_norm"] == 2
     with pytest.raises(ConfigError, match="task=other has no arm 'visurf'"):
         sequence.load_study("", ["visurf", "other"], ["visurf"], {})
