@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmpost.errors import ConfigError
 from mmpost.runs import code_hash
@@ -200,3 +201,21 @@ def test_selected_arms_keep_the_claims_about_them() -> None:
     study = Study.model_validate(DIAL)
     assert list(study.select_arms(["b", "a"]).predict) == ["gap"]
     assert study.select_arms(["a"]).predict == {}
+
+
+def test_the_study_in_the_documentation_works() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "test-a-claim.md"
+    text = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    study = Study.model_validate(yaml.safe_load(text))
+    study.check()
+    assert [v.name for v in study.variants][:2] == ["sft @ silent", "grpo @ silent"]
+    assert study.predict["old"].has_control
+
+
+@pytest.mark.parametrize("name", ["visurf", "forgetting"])
+def test_claims_of_shipped_studies_have_controls_and_say_what_refutes_them(name: str) -> None:
+    study = Study.load(name)
+    study.check()
+    assert study.mechanism
+    assert study.predict
+    assert all(claim.has_control and claim.refuted_by for claim in study.predict.values())
