@@ -79,15 +79,16 @@ def files() -> list[Path]:
 
 def claim_rows(name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
     """A row for each claim of a study."""
-    minutes = sum(json.loads(f.read_text()).get("seconds", 0.0) for f in (STUDIES / name / "cells").glob("*.json")) / 60
-    for claim_name, found in result["claims"].items():
+    cells = [json.loads(file.read_text()) for file in (STUDIES / name / "cells").glob("*.json")]
+    minutes = sum(cell.get("wall", 0.0) for cell in cells) / 60
+    for position, (claim_name, found) in enumerate(result["claims"].items()):
         claim = found["claim"]
         dial = f"{claim['at']}, not {claim['control'] or claim['control_metric'] or '-'}"
         verdict = f"no verdict: {result['no_verdict']}" if result["no_verdict"] else found["verdict"]
         yield [
             name,
             f"{claim_name}: {claim['arm']} - {claim['against']}, {claim['metric']}, predicted {claim['gap']:+g}",
-            " ".join(result["mechanism"].split()),
+            "as above" if position else " ".join(result["mechanism"].split()),
             dial,
             *(gap_text(found.get(part)) for part in ("gap", "control", "effect")),
             verdict,

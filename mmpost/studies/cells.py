@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -125,8 +126,9 @@ class Runner:
         missing = _missing(results)
         for i, result in enumerate(results):
             if missing[i]:
+                start = time.monotonic()
                 self._train(result, results[i - 1].folder if i else None)
-                self._record(result)
+                self._record(result, time.monotonic() - start)
                 self.log(f"{result.cell.title}: {result.failure or f'{result.measured.seconds:.0f} s'}")
                 if i:
                     self._clean_up(results[i - 1])
@@ -181,8 +183,8 @@ class Runner:
         """Whether its file exists, which a kill may have prevented, with the metrics that the study asks for today."""
         return result.file.exists() and (result.cell.tuning or self.metrics <= result.measured.test.keys())
 
-    def _record(self, result: Result) -> None:
-        """Write the CellFile of a run that has ended."""
+    def _record(self, result: Result, wall: float = 0.0) -> None:
+        """Write the CellFile of a run that has ended, whose process took `wall` seconds."""
         cell, run = result.cell, result.folder
         summary, lines = run_files.read_summary(run), run_files.read_metrics(run)
         failed = summary["status"] != "done"
@@ -199,6 +201,7 @@ class Runner:
             base=self.base(cell),
             base_hash=str(summary["base_hash"]) if is_first else "",
             seconds=round(sum(line["time/step"] for line in lines), 2),
+            wall=round(wall, 1),
             spent={name: sum(line.get(f"count/{metric}", 0.0) for line in lines) for name, metric in SPENT.items()},
             val={k.removeprefix("eval/"): v for k, v in (lines or [{}])[-1].items() if k.startswith("eval/")},
             test={} if failed else self._replicates(run / "eval" / "after.jsonl"),

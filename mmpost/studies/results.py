@@ -42,6 +42,9 @@ class CellFile(BaseModel):
     """Of the weights of the base; empty where it started from another cell."""
     seconds: float = 0.0
     """Time of all optimizer steps including rollouts and rewards; without loading and evaluation."""
+    wall: float = 0.0
+    """Time of its process, everything included, also a base that it had to train; after an interruption, of the last
+    one."""
     spent: dict[str, float] = {}
     """SPENT: labels presented, rollouts, tokens generated, tokens trained."""
     val: dict[str, float] = {}

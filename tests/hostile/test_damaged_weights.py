@@ -186,6 +186,8 @@ def test_an_embedding_model_with_nan_is_refused(tmp_path: Path) -> None:
         ("generation_config.json", "eos_token_id", 10**6, r"end-of-turn tokens of the .*, found \[1000000\]"),
         ("config.json", "text_config", "x", "which it cannot load"),
         ("tokenizer_config.json", "model_max_length", [1], "which it cannot load"),
+        ("tokenizer_config.json", "pad_token", "<none>", r"wanted special tokens among .* embeddings, found <none>: "),
+        ("tokenizer_config.json", "eos_token", "<end>", r"wanted special tokens among .* embeddings, found <end>: "),
         ("config.json", "vision_config", {"depth": "deep"}, "which it cannot load"),
     ],
 )

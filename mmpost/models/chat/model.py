@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core.columns import collate, on_device
+from mmpost.errors import ConfigError
 from mmpost.models.chat import families, packing, padding
 from mmpost.models.chat.backbone import Backbone, ChatDecoder, PrefixDecoder
 from mmpost.models.chat.logprobs import Entropy, StatisticsRequest, token_statistics
@@ -58,8 +59,9 @@ class ChatModel:
     ) -> None:
         """Takes over a loaded `module` and its `processor`, and tries both on small probes (`_self_check`).
 
-        Raises ConfigError for a model without chat template or end-of-turn token, for settings that it does not
-        support, and where its logits are not its head over its last hidden states.
+        Raises ConfigError for a model without chat template or end-of-turn token, for special tokens without an
+        embedding, for settings that it does not support, and where its logits are not its head over its last hidden
+        states.
         """
         self.processor, self.settings, self.compute = processor, settings, compute
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -70,6 +72,17 @@ class ChatModel:
         module.eval()
         families.switch_off_dropout(module)
         lead, end = self.prompt.reply_delimiters()
+        rows = module.get_input_embeddings().weight.shape[0]
+        # A special token that the vocabulary lacks gets an id behind the last one when the tokenizer is loaded.
+        if beyond := [
+            token
+            for token, i in zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True)
+            if i >= rows
+        ]:
+            raise ConfigError(
+                f"model={settings.name}: wanted special tokens among the {rows} of the model's embeddings, found "
+                f"{', '.join(token[:60] for token in beyond)}: correct tokenizer_config.json, or copy it again"
+            )
         filler_id = self.tokenizer.pad_token_id
         self.backbone = Backbone(
             module,
