@@ -72,17 +72,6 @@ class ChatModel:
         module.eval()
         families.switch_off_dropout(module)
         lead, end = self.prompt.reply_delimiters()
-        rows = module.get_input_embeddings().weight.shape[0]
-        # A special token that the vocabulary lacks gets an id behind the last one when the tokenizer is loaded.
-        if beyond := [
-            token
-            for token, i in zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True)
-            if i >= rows
-        ]:
-            raise ConfigError(
-                f"model={settings.name}: wanted special tokens among the {rows} of the model's embeddings, found "
-                f"{', '.join(token[:60] for token in beyond)}: correct tokenizer_config.json, or copy it again"
-            )
         filler_id = self.tokenizer.pad_token_id
         self.backbone = Backbone(
             module,
@@ -93,6 +82,14 @@ class ChatModel:
             processors=self.prompt.processors,
             compute=compute,
         )
+        # A special token that the vocabulary lacks gets an id behind the last one when the tokenizer is loaded.
+        special = zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True)
+        if beyond := [token for token, i in special if i >= len(self.backbone.banned)]:
+            raise ConfigError(
+                f"model={settings.name}: wanted special tokens among the {len(self.backbone.banned)} of the model's "
+                f"embeddings, found {', '.join(token[:60] for token in beyond)}: correct tokenizer_config.json, or "
+                "copy it again"
+            )
         self.feature_cache = self.backbone.feature_cache
         self.recipe = PromptRecipe(
             template=self.prompt.template,
