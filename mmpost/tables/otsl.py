@@ -1,0 +1,206 @@
+"""OTSL (Lysak et al. 2023, arXiv 2305.03393): validity, reading and writing; `mmpost.tables.grammar` defines it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mmpost.errors import DataError
+from mmpost.tables.grammar import (
+    END_OF_ROW,
+    HEADERS,
+    SPACE,
+    Extension,
+    Grid,
+    Piece,
+    Tokens,
+    blocks,
+    broken_rules,
+    letter,
+    token_pattern,
+    tokenize,
+)
+from mmpost.tables.html import Reading, markup_of, read_html
+from mmpost.tables.table import MAX_POSITIONS, Cell, Position, Section, Table, fitted, plain
+
+
+class Written(NamedTuple):
+    """Markup, and what it could not hold."""
+
+    text: str
+    lost: tuple[str, ...]
+
+
+def _padded(grid: Grid, width: int) -> Grid:
+    return [row + [Piece("<ecel>", "")] * (width - len(row)) for row in grid]
+
+
+def _width(tokens: Tokens) -> int:
+    width = max((len(row) for _, grid in tokens.sections for row in grid), default=0)
+    if width * sum(len(grid) for _, grid in tokens.sections) > MAX_POSITIONS:
+        raise DataError(
+            f"OTSL: wanted a grid of at most {MAX_POSITIONS} positions, found rows of {width}; split the table"
+        )
+    return width
+
+
+def otsl_problems(text: str, extension: Extension | None = None) -> list[str]:
+    """Why `text` is no valid OTSL: what was wanted, what was found, and where; empty if it is valid.
+
+    Valid are texts that `read_otsl` reads strictly, which implies the six rules. Rows and columns count from 1. Raises
+    DataError for a table that is too large to read.
+    """
+    tokens = tokenize(text, extension)
+    problems = [*tokens.problems]
+    width = _width(tokens)
+    for tag, grid in tokens.sections:
+        where = f"{tag}: " if tag else ""
+        letters = [[letter(piece) for piece in row] for row in grid]
+        broken = [f"{where}{problem}" for problem in broken_rules(letters)]
+        if not broken and any(len(row) != width for row in grid):
+            broken = [f"{where}rule 6: wanted rows of {width} tokens, as in other sections, found {len(grid[0])}"]
+        problems += broken or [f"{where}{problem}" for problem in blocks(letters)[1]]
+    if extension:
+        problems += [p for _, grid in tokens.sections for row in grid for piece in row for p in _markup_problems(piece)]
+    return problems
+
+
+def _markup_problems(piece: Piece) -> list[str]:
+    try:
+        _content(piece.text, strict=True)
+    except DataError as e:
+        return [f"text of {piece.token}: {e}"]
+    return []
+
+
+def read_otsl(text: str, *, extension: Extension | None = None, strict: bool = True) -> Reading:
+    """The table of a text in OTSL; white space around the texts of cells does not count.
+
+    Strict, invalid OTSL raises DataError with the first of `otsl_problems`. Lenient, it is read by these rules, and
+    `Reading.repairs` says where: text before the first token and after tokens other than those of cells is dropped;
+    `<ecel>` with text is `<fcel>`; rows without tokens are dropped; a missing `<nl>` is added at the end; short rows
+    are filled up with `<ecel>`; a cell's rectangle is what `blocks` says, and tokens that continue no cell are empty
+    cells. Text without any token is a table without cells. Both raise DataError for tables that are too large to read.
+    """
+    if strict:
+        problems = otsl_problems(text, extension)
+        if problems:
+            raise DataError(f"OTSL: {problems[0]}; correct it, or read it with strict=False")
+    tokens = tokenize(text, extension)
+    width = _width(tokens)
+    repairs = [f"{problem}: {how}" for problem, how in zip(tokens.problems, tokens.repaired, strict=True)]
+    sections = []
+    for tag, grid in tokens.sections:
+        short = sum(len(row) != width for row in grid)
+        if short:
+            repairs.append(f"rule 6: wanted rows of {width} tokens, found {short} shorter ones: added <ecel>")
+        padded = _padded(grid, width)
+        found, problems = blocks([[letter(piece) for piece in row] for row in padded])
+        repairs += [f"{problem}: ended the cell, or read the token as <ecel>" for problem in problems]
+        rows: list[list[Cell]] = [[] for _ in padded]
+        for block in found:
+            piece = padded[block.row][block.column]
+            header = piece.token in HEADERS
+            content = _content(piece.text, strict) if extension else tuple(piece.text)
+            rows[block.row].append(Cell(content, block.rowspan, block.colspan, header))
+        sections.append(Section(tag, tuple(map(tuple, rows))))
+    return Reading(fitted(sections, None if strict else repairs), tuple(repairs), ())
+
+
+def _content(text: str, strict: bool) -> tuple[str, ...]:
+    """The tokens of a cell's text in HTML."""
+    if "<" not in text and "&" not in text:
+        return tuple(text)
+    cells = read_html(f"<table><tr><td>{text}</td></tr></table>", strict=strict).table.rows
+    if strict and (len(cells) != 1 or len(cells[0]) != 1):
+        raise DataError(f"HTML: wanted the content of one cell, found {text!r:.60}; escape < as &lt;")
+    return cells[0][0].tokens if cells and cells[0] else ()
+
+
+def write_otsl(table: Table, extension: Extension | None = None) -> Written:
+    """A table as OTSL with a line per row, and what that could not hold.
+
+    Plain OTSL holds neither sections nor `th` nor inline tags (a line break becomes a space), and no white space around
+    texts or line ends in them; OTSL tokens in a text are broken up by a space. The extension "otsl-html" holds all of
+    these except elements in cells that are called like its tokens. The cells of `table` must fill a rectangle, or it
+    raises DataError; tables from `read_html` and `read_otsl` do.
+    """
+    pattern = token_pattern(extension)
+    lines, lost = [], _Lost()
+    grid, first = table.grid(), 0
+    for tag, rows in table.sections:
+        if tag and extension:
+            lines.append(f"<{tag}>")
+        elif tag:
+            lost.add(f"<{tag}>")
+        for row in grid[first : first + len(rows)]:
+            columns = tag in ("", "thead")
+            lines.append("".join(_written(p, extension, pattern, columns, lost) for p in row) + END_OF_ROW)
+        first += len(rows)
+    return Written("\n".join(lines), lost.report())
+
+
+class _Lost:
+    """What a conversion loses, and how often."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def add(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def report(self) -> tuple[str, ...]:
+        return tuple(f"{what}, {n} times" if n > 1 else what for what, n in self.counts.items())
+
+
+def _written(
+    position: Position, extension: Extension | None, pattern: re.Pattern[str], columns: bool, lost: _Lost
+) -> str:
+    cell, down, right = position
+    if down or right:
+        return "<xcel>" if down and right else "<ucel>" if down else "<lcel>"
+    if extension:
+        text = _extended_text(cell, pattern, lost)
+        if cell.header:
+            return f"{'<ched>' if columns else '<rhed>'}{text}"
+    else:
+        text = _plain_text(cell, pattern, lost)
+    return f"<fcel>{text}" if text else "<ecel>"
+
+
+def _plain_text(cell: Cell, pattern: re.Pattern[str], lost: _Lost) -> str:
+    if cell.header:
+        lost.add("<th>")
+    if not plain(cell.tokens):
+        for tag in dict.fromkeys(token for token in cell.tokens if len(token) > 1 and not token.startswith("</")):
+            lost.add(f"{tag} in a cell")
+    text = re.sub(r"[\r\n]", " ", cell.text).strip(SPACE)
+    if text != cell.text:
+        lost.add("white space in a cell")
+    return _without_tokens(text, pattern, lost)
+
+
+def _extended_text(cell: Cell, pattern: re.Pattern[str], lost: _Lost) -> str:
+    tokens = []
+    for token in cell.tokens:
+        if len(token) > 1 and pattern.fullmatch(token.replace("</", "<")):
+            lost.add(f"{token} in a cell")
+        else:
+            tokens.append(token)
+    text = markup_of(tuple(tokens))
+    # White space around the text is written as references, which reading does not strip.
+    body = text.strip(SPACE)
+    head, _, tail = text.partition(body) if body else (text, "", "")
+    return "".join((_references(head), re.sub(r"[\r\n]", lambda m: _references(m[0]), body), _references(tail)))
+
+
+def _references(text: str) -> str:
+    return "".join(f"&#{ord(character)};" for character in text)
+
+
+def _without_tokens(text: str, pattern: re.Pattern[str], lost: _Lost) -> str:
+    def broken(match: re.Match[str]) -> str:
+        lost.add(f"the text {match[0]}")
+        return f"< {match[0][1:]}"
+
+    return pattern.sub(broken, text)
