@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from mmpost.errors import DataError
 from mmpost.tables.html import MAX_CHARACTERS
-from mmpost.tables.table import MAX_POSITIONS, SectionTag
+from mmpost.tables.table import SectionTag
 
 Extension = Literal["otsl-html"]
 
@@ -74,15 +74,13 @@ def token_pattern(extension: Extension | None) -> re.Pattern[str]:
 def tokenize(text: str, extension: Extension | None = None) -> Tokens:
     """Cut OTSL into sections of rows of tokens with their texts; never fails, and lists what is illegal.
 
-    Raises DataError above `MAX_CHARACTERS` or `MAX_POSITIONS`.
+    Raises DataError above `MAX_CHARACTERS`.
     """
     if len(text) > MAX_CHARACTERS:
         raise DataError(
             f"OTSL: wanted at most {MAX_CHARACTERS} characters, found {len(text)}; read one table at a time"
         )
     matches = list(token_pattern(extension).finditer(text))
-    if len(matches) > 2 * MAX_POSITIONS:
-        raise DataError(f"OTSL: wanted at most {2 * MAX_POSITIONS} tokens, found {len(matches)}; split the table")
     cutter = _Cutter()
     before = text[: matches[0].start()] if matches else text
     if before.strip():
