@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from mmpost.errors import DataError
 from mmpost.tables.html import MAX_CHARACTERS
-from mmpost.tables.table import SectionTag
+from mmpost.tables.table import MAX_POSITIONS, SectionTag, too_large
 
 Extension = Literal["otsl-html"]
 
@@ -74,13 +74,16 @@ def token_pattern(extension: Extension | None) -> re.Pattern[str]:
 def tokenize(text: str, extension: Extension | None = None) -> Tokens:
     """Cut OTSL into sections of rows of tokens with their texts; never fails, and lists what is illegal.
 
-    Raises DataError above `MAX_CHARACTERS`.
+    Raises DataError above `MAX_CHARACTERS` or `MAX_POSITIONS`.
     """
     if len(text) > MAX_CHARACTERS:
         raise DataError(
             f"OTSL: wanted at most {MAX_CHARACTERS} characters, found {len(text)}; read one table at a time"
         )
     matches = list(token_pattern(extension).finditer(text))
+    cells = sum(match[0] != END_OF_ROW for match in matches)
+    if cells > MAX_POSITIONS:  # before they are read
+        raise too_large(cells)
     cutter = _Cutter()
     before = text[: matches[0].start()] if matches else text
     if before.strip():

@@ -12,7 +12,7 @@ from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from lxml.html.defs import empty_tags
 
 from mmpost.errors import DataError
-from mmpost.tables.table import Cell, Section, SectionTag, Table, fitted
+from mmpost.tables.table import MAX_POSITIONS, Cell, Section, SectionTag, Table, fitted, too_large
 
 MAX_CHARACTERS = 200_000
 """Longer markup is not read. The annotations of PubTabNet have at most some ten thousand characters."""
@@ -84,6 +84,9 @@ def read_html(markup: str, *, strict: bool = True) -> Reading:
     for other in tables[1:]:
         if tables[0] not in other.iterancestors("table"):
             reader.lose("further tables")
+    cells = sum(1 for _ in tables[0].iter("td", "th"))
+    if cells > MAX_POSITIONS:  # before they are read
+        raise too_large(cells)
     sections = reader.sections(tables[0])
     table = fitted(sections, None if strict else reader.repairs)
     return Reading(table, tuple(reader.repairs), tuple(reader.lost))

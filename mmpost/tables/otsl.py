@@ -21,7 +21,7 @@ from mmpost.tables.grammar import (
     tokenize,
 )
 from mmpost.tables.html import Reading, markup_of, read_html
-from mmpost.tables.table import MAX_POSITIONS, Cell, Position, Section, Table, fitted, plain
+from mmpost.tables.table import MAX_POSITIONS, Cell, Position, Section, Table, fitted, plain, too_large
 
 
 class Written(NamedTuple):
@@ -37,10 +37,9 @@ def _padded(grid: Grid, width: int) -> Grid:
 
 def _width(tokens: Tokens) -> int:
     width = max((len(row) for _, grid in tokens.sections for row in grid), default=0)
-    if width * sum(len(grid) for _, grid in tokens.sections) > MAX_POSITIONS:
-        raise DataError(
-            f"OTSL: wanted a grid of at most {MAX_POSITIONS} positions, found rows of {width}; split the table"
-        )
+    positions = width * sum(len(grid) for _, grid in tokens.sections)
+    if positions > MAX_POSITIONS:
+        raise too_large(positions)
     return width
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from mmpost.errors import DataError
 
-MAX_POSITIONS = 50_000
+MAX_POSITIONS = 10_000
 """Rows times columns of the largest grid that is read: a single span could ask for a billion positions."""
 
 SectionTag = Literal["", "thead", "tbody", "tfoot"]
@@ -92,7 +92,7 @@ def _fill(sections: Sequence[Section], repairs: list[str] | None) -> Filled:
         first += len(section.rows)
     width = max((column + 1 for grid in placed for row in grid for column in row), default=0)
     if width * first > MAX_POSITIONS:
-        raise _too_large(width * first)
+        raise too_large(width * first)
     if not width:
         if first:
             _repair(repairs, f"a table with cells, found {first} rows without any", "removed them", "add cells")
@@ -136,7 +136,7 @@ def _place(section: Section, first: int, repairs: list[str] | None) -> list[dict
                 _repair(repairs, found, f"shortened the colspan to {colspan}", "correct the spans")
             covered += rowspan * colspan
             if covered > MAX_POSITIONS:
-                raise _too_large(covered)
+                raise too_large(covered)
             cell = replace(cell, rowspan=rowspan, colspan=colspan)
             for down in range(rowspan):
                 grid[r + down].update((column + right, Position(cell, down, right)) for right in range(colspan))
@@ -150,7 +150,8 @@ def _repair(repairs: list[str] | None, wanted_and_found: str, repaired: str, adv
     repairs.append(f"wanted {wanted_and_found}: {repaired}")
 
 
-def _too_large(positions: int) -> DataError:
+def too_large(positions: int) -> DataError:
+    """The error for a table of at least so many positions."""
     return DataError(
         f"table: wanted a grid of at most {MAX_POSITIONS} positions, found at least {positions}; correct the spans or "
         "split the table"
