@@ -15,9 +15,9 @@ continuations fill a rectangle:
 The rules alone do not suffice: `C L / U C` satisfies all six.
 
 Plain OTSL holds text and spans. The extension "otsl-html" also holds what TEDS compares in HTML: `<thead>`, `<tbody>`
-or `<tfoot>` before the first row of a section, whose rows are a grid of their own; `<ched>`, `<rhed>` and `<srow>`
-(column header, row header and section row, as in docling) begin cells that are `th`; the text of cells is HTML, with
-inline tags and escapes.
+or `<tfoot>` before the first row of a section, whose rows are a grid of their own, and the tag that ends it where rows
+without a section follow; `<ched>`, `<rhed>` and `<srow>` (column header, row header and section row, as in docling)
+begin cells that are `th`; the text of cells is HTML, with inline tags and escapes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ KINDS = {"<fcel>": "C", "<ecel>": "C", "<lcel>": "L", "<ucel>": "U", "<xcel>": "
 """The tokens of plain OTSL, without the end of a row, and their letters in the paper."""
 HEADERS = {"<ched>": "C", "<rhed>": "C", "<srow>": "C"}
 SECTIONS: dict[str, SectionTag] = {"<thead>": "thead", "<tbody>": "tbody", "<tfoot>": "tfoot"}
+SECTION_ENDS = {f"</{tag}>": tag for tag in SECTIONS.values()}
 END_OF_ROW = "<nl>"
 SPACE = " \t\r\n\f"
 """What counts as white space, as in HTML."""
 
 _PLAIN = re.compile("|".join((*KINDS, END_OF_ROW)))
-_EXTENDED = re.compile("|".join((*KINDS, *HEADERS, *SECTIONS, END_OF_ROW)))
+_EXTENDED = re.compile("|".join((*KINDS, *HEADERS, *SECTIONS, *SECTION_ENDS, END_OF_ROW)))
 
 
 class Piece(NamedTuple):
@@ -124,11 +125,13 @@ class _Cutter:
             if not self.row:
                 self.problem(f"cells before <nl> in row {number}", "none", "dropped the row")
             self.end_row()
-        elif token in SECTIONS:
+        elif token in SECTIONS or token in SECTION_ENDS:
             if self.row:
                 self.problem(f"<nl> before {token} at {where}", "none", "ended the row")
+            if token in SECTION_ENDS and self.tag != SECTION_ENDS[token]:
+                self.problem(f"<{SECTION_ENDS[token]}> before {token} at {where}", f"{self.tag!r}", "ended the section")
             self.end_row()
-            self.end_section(SECTIONS[token])
+            self.end_section(SECTIONS.get(token, ""))
         else:
             self.row.append(Piece(token, text))
 

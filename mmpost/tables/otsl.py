@@ -50,6 +50,18 @@ def otsl_problems(text: str, extension: Extension | None = None) -> list[str]:
     DataError for a table that is too large to read.
     """
     tokens = tokenize(text, extension)
+    problems = _grid_problems(tokens)
+    if extension:
+        for piece in (piece for _, grid in tokens.sections for row in grid for piece in row):
+            try:
+                _content(piece, strict=True)
+            except DataError as e:
+                problems.append(str(e))
+    return problems
+
+
+def _grid_problems(tokens: Tokens) -> list[str]:
+    """What is illegal about the tokens, whatever the texts of cells are."""
     problems = [*tokens.problems]
     width = _width(tokens)
     for tag, grid in tokens.sections:
@@ -59,17 +71,7 @@ def otsl_problems(text: str, extension: Extension | None = None) -> list[str]:
         if not broken and any(len(row) != width for row in grid):
             broken = [f"{where}rule 6: wanted rows of {width} tokens, as in other sections, found {len(grid[0])}"]
         problems += broken or [f"{where}{problem}" for problem in blocks(letters)[1]]
-    if extension:
-        problems += [p for _, grid in tokens.sections for row in grid for piece in row for p in _markup_problems(piece)]
     return problems
-
-
-def _markup_problems(piece: Piece) -> list[str]:
-    try:
-        _content(piece.text, strict=True)
-    except DataError as e:
-        return [f"text of {piece.token}: {e}"]
-    return []
 
 
 def read_otsl(text: str, *, extension: Extension | None = None, strict: bool = True) -> Reading:
@@ -81,14 +83,13 @@ def read_otsl(text: str, *, extension: Extension | None = None, strict: bool = T
     are filled up with `<ecel>`; a cell's rectangle is what `blocks` says, and tokens that continue no cell are empty
     cells. Text without any token is a table without cells. Both raise DataError for tables that are too large to read.
     """
-    if strict:
-        problems = otsl_problems(text, extension)
-        if problems:
-            raise DataError(f"OTSL: {problems[0]}; correct it, or read it with strict=False")
     tokens = tokenize(text, extension)
+    problems = _grid_problems(tokens) if strict else []
+    if problems:
+        raise DataError(f"OTSL: {problems[0]}; correct it, or read it with strict=False")
     width = _width(tokens)
     repairs = [f"{problem}: {how}" for problem, how in zip(tokens.problems, tokens.repaired, strict=True)]
-    sections = []
+    sections, lost = [], {}  # lost is a set in the order of appearance
     for tag, grid in tokens.sections:
         short = sum(len(row) != width for row in grid)
         if short:
@@ -100,20 +101,37 @@ def read_otsl(text: str, *, extension: Extension | None = None, strict: bool = T
         for block in found:
             piece = padded[block.row][block.column]
             header = piece.token in HEADERS
-            content = _content(piece.text, strict) if extension else tuple(piece.text)
-            rows[block.row].append(Cell(content, block.rowspan, block.colspan, header))
+            content = _content(piece, strict) if extension else _Content(tuple(piece.text))
+            repairs += content.repairs
+            lost.update(dict.fromkeys(content.lost))
+            rows[block.row].append(Cell(content.tokens, block.rowspan, block.colspan, header))
         sections.append(Section(tag, tuple(map(tuple, rows))))
-    return Reading(fitted(sections, None if strict else repairs), tuple(repairs), ())
+    return Reading(fitted(sections, None if strict else repairs), tuple(repairs), tuple(lost))
 
 
-def _content(text: str, strict: bool) -> tuple[str, ...]:
-    """The tokens of a cell's text in HTML."""
+class _Content(NamedTuple):
+    """The content of a cell in HTML, and what was repaired and lost."""
+
+    tokens: tuple[str, ...]
+    repairs: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def _content(piece: Piece, strict: bool) -> _Content:
+    """Read the text of a cell as HTML; raises DataError if it is illegal and `strict`."""
+    text = piece.text
     if "<" not in text and "&" not in text:
-        return tuple(text)
-    cells = read_html(f"<table><tr><td>{text}</td></tr></table>", strict=strict).table.rows
-    if strict and (len(cells) != 1 or len(cells[0]) != 1):
-        raise DataError(f"HTML: wanted the content of one cell, found {text!r:.60}; escape < as &lt;")
-    return cells[0][0].tokens if cells and cells[0] else ()
+        return _Content(tuple(text))
+    try:
+        reading = read_html(f"<table><tr><td>{text}</td></tr></table>", strict=strict)
+    except DataError as e:
+        raise DataError(f"text {text!r:.60} of {piece.token}: {e}") from e
+    cells = [cell for row in reading.table.rows for cell in row]
+    split = f"wanted the content of one cell after {piece.token}, found {text!r:.60}"
+    if strict and len(cells) != 1:
+        raise DataError(f"OTSL: {split}; escape < as &lt;, or read it with strict=False")
+    repairs = reading.repairs if len(cells) == 1 else (*reading.repairs, f"{split}: left out the tags of tables")
+    return _Content(tuple(token for cell in cells for token in cell.tokens), repairs, reading.lost)
 
 
 def write_otsl(table: Table, extension: Extension | None = None) -> Written:
@@ -126,8 +144,11 @@ def write_otsl(table: Table, extension: Extension | None = None) -> Written:
     """
     pattern = token_pattern(extension)
     lines, lost = [], _Lost()
-    grid, first = table.grid(), 0
+    grid, first, before = table.grid(), 0, ""
     for tag, rows in table.sections:
+        if extension and before and not tag:
+            lines.append(f"</{before}>")
+        before = tag
         if tag and extension:
             lines.append(f"<{tag}>")
         elif tag:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from mmpost.errors import DataError
 
-MAX_POSITIONS = 10_000
+MAX_POSITIONS = 5_000
 """Rows times columns of the largest grid that is read: a single span could ask for a billion positions."""
 
 SectionTag = Literal["", "thead", "tbody", "tfoot"]

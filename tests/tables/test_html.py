@@ -107,9 +107,9 @@ def test_the_grid_of_a_table_that_is_no_rectangle_is_refused() -> None:
 
 
 LARGE = [
-    '<table><tr><td colspan="1000">a</td></tr>' + "<tr><td>b</td></tr>" * 11,
+    '<table><tr><td colspan="1000">a</td></tr>' + "<tr><td>b</td></tr>" * 5,
     '<table><tr><td rowspan="65534">a</td>' + "<tr>" * 40_000 + "<td>x",
-    "<table>" + '<tr><td colspan="1000" rowspan="1000">' * 4000,
+    "<table>" + '<tr><td colspan="1000" rowspan="1000">' * 1000,
     "x" * 200_001,
 ]
 
