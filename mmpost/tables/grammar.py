@@ -105,6 +105,7 @@ class _Cutter:
         self.tag: SectionTag = ""
         self.grid: Grid = []
         self.row: list[Piece] = []
+        self.num_rows = 0
         self.problems: list[str] = []
         self.repaired: list[str] = []
 
@@ -113,7 +114,7 @@ class _Cutter:
         self.repaired.append(repaired)
 
     def add(self, token: str, text: str) -> None:
-        number = sum(len(grid) for _, grid in self.sections) + len(self.grid) + 1
+        number = self.num_rows + 1
         where = f"row {number}, column {len(self.row) + 1}"
         if text and token not in ("<fcel>", *HEADERS):
             if token == "<ecel>":
@@ -138,6 +139,7 @@ class _Cutter:
     def end_row(self) -> None:
         if self.row:
             self.grid.append(self.row)
+            self.num_rows += 1
             self.row = []
 
     def end_section(self, tag: SectionTag) -> None:

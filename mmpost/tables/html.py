@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, NamedTuple, get_args
 
 import lxml.html
@@ -20,7 +21,13 @@ MAX_CHARACTERS = 200_000
 MAX_COLSPAN, MAX_ROWSPAN = 1000, 65534
 """The largest spans of the HTML standard."""
 
+MAX_DEPTH = 50
+"""The deepest elements in a cell that are kept; libxml2 cuts documents at a depth of 256."""
+
 SECTIONS = get_args(SectionTag)[1:]
+_CONTROL = dict.fromkeys(code for code in range(32) if chr(code) not in "\t\n\r")
+"""Control characters, which libxml2 reads, but lxml does not write."""
+
 VERBATIM = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes", "plaintext"})
 """Elements in which HTML knows no escapes: their tags are left out, because their text could not be written back."""
 
@@ -166,8 +173,12 @@ class _Reader:
     def cell(self, cell: Any) -> Cell:
         self.attributes(cell, ("rowspan", "colspan"))
         tokens: list[str] = []
+        depth = 0
         for event, element in etree.iterwalk(cell, events=("start", "end")):
-            inside, kept = element is not cell, element.tag not in VERBATIM
+            inside = element is not cell
+            depth += event == "start"
+            kept = element.tag not in VERBATIM and depth <= MAX_DEPTH
+            depth -= event == "end"
             if event == "start":
                 if inside and kept:
                     tokens.append(f"<{element.tag}>")
@@ -208,8 +219,8 @@ def integer(text: str, otherwise: int) -> int:
 
 def _copied(element: Any) -> Any:
     """A copy without the text that follows the element."""
-    copied = lxml.html.Element(element.tag, dict(element.attrib))
-    copied.text, copied[:] = element.text, list(element)
+    copied = deepcopy(element)
+    copied.tail = None
     return copied
 
 
@@ -232,9 +243,12 @@ def _cell(cell: Cell) -> str:
 
 
 def markup_of(tokens: tuple[str, ...]) -> str:
-    """The tokens of a cell as HTML: characters are escaped, and void elements have no end tag."""
+    """The tokens of a cell as HTML: characters are escaped, and void elements have no end tag.
+
+    A carriage return is a reference: parsers read one in the text as a line feed.
+    """
     return "".join(
-        html.escape(token, quote=False) if len(token) == 1 else token
+        html.escape(token, quote=False).replace("\r", "&#13;") if len(token) == 1 else token
         for token in tokens
         if not (token.startswith("</") and token[2:-1] in empty_tags)
     )
@@ -245,13 +259,13 @@ def normalize(table: Any) -> None:
 
     Header cells become td; thead, tbody and tfoot are removed around their rows, and span, sup, sub, div and p around
     their content; math becomes `$alttext$`; column groups and attributes of style are dropped. Text is in Unicode NFKC,
-    without line breaks, with single spaces, and without any at the beginning of an element or the end of a cell. Unlike
-    in the released normalisers, which work on the markup's text, an escaped `<` stays text.
+    without line breaks and control characters, with single spaces, and without any at the beginning of an element or
+    the end of a cell. Unlike in the released normalisers, which work on the markup's text, an escaped `<` stays text.
     """
     for group in list(table.iter("colgroup")):
         group.drop_tree()
     for math in list(table.iter("math")):
-        math.text = f"${math.get('alttext', '')}$"
+        math.text = f"${math.get('alttext', '').translate(_CONTROL)}$"
         math[:] = []
     etree.strip_tags(table, *SECTIONS, "math", "span", "sup", "sub", "div", "p")
     for element in table.iter():
@@ -268,10 +282,23 @@ def normalize(table: Any) -> None:
             last.tail = (last.tail or "").rstrip(" ")
 
 
+def normalized_html(markup: str) -> str:
+    """The first table of HTML in the normal form of `normalize`; "" without one, or if it has no elements.
+
+    Raises DataError above `MAX_CHARACTERS`.
+    """
+    root = parse(markup).root
+    table = None if root is None else next(root.iter("table"), None)
+    if table is None or not len(table):
+        return ""
+    normalize(table)
+    return str(lxml.html.tostring(table, encoding="unicode", with_tail=False))
+
+
 def _normal(text: str | None) -> str | None:
     if not text:
         return text
-    joined = unicodedata.normalize("NFKC", text.replace("\n", ""))
+    joined = unicodedata.normalize("NFKC", text.translate(_CONTROL).replace("\n", ""))
     single = " ".join(part for part in joined.split()) if joined.strip() else ""
     # A space at the end stays: text follows, or the caller removes it. One at the beginning follows a tag.
     return f"{single} " if single and joined[-1:].isspace() else single

@@ -96,13 +96,14 @@ def test_counts_of_all_small_grids(height: int, width: int, rules: int, valid: i
     assert counts == [rules, valid]
 
 
+SHAPES: list[tuple[table.SectionTag, ...]] = [("",), ("thead", "tbody"), ("", "tfoot"), ("thead", "", "tbody", "tbody")]
+
+
 def random_table(draw: random.Random, extension: bool) -> table.Table:
     """Random sections whose grids random rectangles fill."""
     width = draw.randint(1, 5)
     sections = []
-    for tag in (
-        draw.choice([("",), ("thead", "tbody"), ("", "tfoot"), ("thead", "", "tbody", "tbody")]) if extension else ("",)
-    ):
+    for tag in draw.choice(SHAPES) if extension else SHAPES[0]:
         height = draw.randint(1, 4)
         free = {(r, c) for r in range(height) for c in range(width)}
         rows: list[list[table.Cell]] = [[] for _ in range(height)]

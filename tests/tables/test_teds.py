@@ -242,7 +242,7 @@ def cropped(markup: str, height: int) -> str:
     lines = list(root.iter("tr"))
     for row in lines[height:]:
         row.drop_tree()
-    return lxml.html.tostring(root, encoding="unicode")
+    return str(lxml.html.tostring(root, encoding="unicode"))
 
 
 def changed(markup: str, kind: str) -> str:
@@ -268,7 +268,7 @@ def changed(markup: str, kind: str) -> str:
     else:
         for section in [*root.iter("thead"), *root.iter("tbody")]:
             section.drop_tag()
-    return lxml.html.tostring(root, encoding="unicode")
+    return str(lxml.html.tostring(root, encoding="unicode"))
 
 
 KINDS = ("swap", "row", "span", "header", "unwrapped")
