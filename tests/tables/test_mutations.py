@@ -24,6 +24,7 @@ EXTENDED = (
     "<thead>\n<ecel><ched><b>Male</b><lcel><nl>\n<tbody>\n<fcel>x<sup>2</sup> &lt; 1<fcel>1<ecel><nl>\n"
     "<ucel><fcel>2<ecel><nl>\n</tbody>\n<fcel>a<lcel><lcel><nl>\n"
 )
+EXTENSIONS: tuple[Extension | None, ...] = (None, "otsl-html")
 PIECES = (
     *(
         "<table>",
@@ -110,18 +111,18 @@ def mutated(text: str, draw: random.Random) -> str:
             text = text[:place] + piece + text[place:]
         else:
             text = text[:start] + piece + text[end:]
-        if draw.random() < 0.02:
+        if draw.random() < 0.005:
             text = text[:start] + piece * 300 + text[start:]
     return text
 
 
-def check(text: str, extension: Extension | None) -> None:
+def check(text: str, extension: Extension | None, truth: str) -> None:
     """Everything that reads a table, on one text."""
     for strict in (True, False):
         with suppress(DataError):
             read = html.read_html(text, strict=strict)
             markup = html.write_html(read.table)
-            for written in (None, "otsl-html"):
+            for written in EXTENSIONS:
                 converted = otsl.write_otsl(read.table, written)
                 again = otsl.read_otsl(converted.text, extension=written)  # what is written is valid
                 assert written is None or converted.lost or html.write_html(again.table) == markup
@@ -130,13 +131,11 @@ def check(text: str, extension: Extension | None) -> None:
             back = html.read_html(converted.text, strict=False)
             assert html.write_html(back.table) == converted.text or NOT_IN_HTML & set(text)
             assert bool(converted.repairs) == bool(otsl.otsl_problems(text, extension))
-    for truth in (HTML, OTSL, EXTENDED):
-        sample = Sample("s", (), truth=truth)
-        reply = Reply((Part("text", text),))
-        for reward in (table.teds, table.s_teds, table.official_teds, table.table_complete, table.otsl_valid):
-            score = reward(sample, reply)
-            assert score is not None
-            assert 0 <= score <= 1
+    sample, reply = Sample("s", (), truth=truth), Reply((Part("text", text),))
+    for reward in (table.teds, table.s_teds, table.official_teds, table.table_complete, table.otsl_valid):
+        score = reward(sample, reply)
+        assert score is not None
+        assert 0 <= score <= 1
     for score in (teds.teds(text, HTML), teds.teds(HTML, text, normalized=True), teds.released_teds(text, HTML)):
         assert -1 <= score <= 1
 
@@ -148,10 +147,10 @@ def check_mutations(numbers: range) -> None:
         text = mutated(source, draw)
         start = time.process_time()
         try:
-            check(text, extension)
+            check(text, extension, (HTML, OTSL, EXTENDED)[number % 3])
         except Exception as e:  # whatever it is, the message must name the case
             raise AssertionError(f"mutation {number}: {text!r:.2000}") from e
-        # Some 20 calls, of which none may take a second.
+        # Some 15 calls, of which none may take a second.
         assert time.process_time() - start < 1, f"mutation {number}: {text!r:.2000}"
 
 
