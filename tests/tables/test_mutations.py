@@ -25,6 +25,7 @@ EXTENDED = (
     "<ucel><fcel>2<ecel><nl>\n</tbody>\n<fcel>a<lcel><lcel><nl>\n"
 )
 EXTENSIONS: tuple[Extension | None, ...] = (None, "otsl-html")
+SOURCES: tuple[tuple[str, Extension | None], ...] = ((HTML, None), (OTSL, None), (EXTENDED, "otsl-html"))
 PIECES = (
     *(
         "<table>",
@@ -143,7 +144,7 @@ def check(text: str, extension: Extension | None, truth: str) -> None:
 def check_mutations(numbers: range) -> None:
     for number in numbers:
         draw = random.Random(number)
-        source, extension = draw.choice(((HTML, None), (OTSL, None), (EXTENDED, "otsl-html")))
+        source, extension = draw.choice(SOURCES)
         text = mutated(source, draw)
         start = time.process_time()
         try:
