@@ -82,9 +82,9 @@ def tokenize(text: str, extension: Extension | None = None) -> Tokens:
             f"OTSL: wanted at most {MAX_CHARACTERS} characters, found {len(text)}; read one table at a time"
         )
     matches = list(token_pattern(extension).finditer(text))
-    cells = sum(match[0] != END_OF_ROW for match in matches)
-    if cells > MAX_POSITIONS:  # before they are read
-        raise too_large(cells)
+    rows = sum(match[0] == END_OF_ROW for match in matches)
+    if max(rows, len(matches) - rows) > MAX_POSITIONS:  # before they are read
+        raise too_large(max(rows, len(matches) - rows))
     cutter = _Cutter()
     before = text[: matches[0].start()] if matches else text
     if before.strip():
