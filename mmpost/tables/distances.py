@@ -126,8 +126,8 @@ def levenshtein_bound(a: Sequence[str], b: Sequence[str]) -> int:
 class _Costs(Config):
     """Unit costs of insertions and deletions, and given ones of renaming node i to node j."""
 
-    def __init__(self, rename: NDArray[np.float64], trees: tuple[Tree, Tree]) -> None:
-        self.costs, self.trees = rename, trees
+    def __init__(self, rename: NDArray[np.float64]) -> None:
+        self.costs = rename
 
     def rename(self, node1: _Node, node2: _Node) -> float:
         return float(self.costs[node1.number, node2.number])
@@ -145,7 +145,7 @@ def apted_distance(a: Tree, b: Tree, rename: NDArray[np.float64]) -> float:
     """The edit distance of two ordered trees by the package `apted` (Pawlik and Augsten 2016).
 
     Insertions and deletions cost 1, `rename` [a, b] has the cost of mapping nodes. It takes seconds for tables with
-    hundreds of cells; `tree_distance` is the same number faster.
+    hundreds of cells, and for a few trees the distance is too large; `tree_distance` is exact and faster.
     """
 
     def nodes(tree: Tree) -> list[_Node]:
@@ -154,7 +154,7 @@ def apted_distance(a: Tree, b: Tree, rename: NDArray[np.float64]) -> float:
             made.append(_Node(number, [made[child] for child in children]))
         return made
 
-    return float(APTED(nodes(a)[-1], nodes(b)[-1], _Costs(rename, (a, b))).compute_edit_distance())
+    return float(APTED(nodes(a)[-1], nodes(b)[-1], _Costs(rename)).compute_edit_distance())
 
 
 class _Level(NamedTuple):
@@ -215,8 +215,8 @@ def tree_steps(a: Tree, b: Tree) -> int:
 def tree_distance(a: Tree, b: Tree, rename: NDArray[np.float64]) -> float:
     """The edit distance of two ordered trees (Zhang and Shasha 1989), `rename` [a, b] being the cost of mapping nodes.
 
-    Insertions and deletions cost 1. The same number as `apted_distance`, computed for a whole row of the dynamic
-    program and all subtrees of a level at once. Renaming must cost at most 1.
+    Insertions and deletions cost 1, renaming must cost at most 1. Computed for a whole row of the dynamic program and
+    all subtrees of a level at once.
     """
     first_a, first_b = a.first_leaves(), b.first_leaves()
     distances = np.zeros((len(first_a), len(first_b)))

@@ -195,7 +195,7 @@ def compare(
 
     `normalized` compares them in the normal form of `mmpost.tables.html.normalize`, as OmniDocBench and TRivia do:
     without it, a `th` is no `td`, and `thead` and `tbody` count. `apted` computes the edit distance by the package
-    apted, for comparison: it is slower, and for some trees of the wrong shape a little too large.
+    apted, for comparison: it is slower, and for a few trees a little too large.
     """
     tables = [table_element(markup) for markup in (predicted, truth)]
     if any(table is None for table in tables):
