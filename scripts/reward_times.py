@@ -33,6 +33,8 @@ FRAGMENTS = (
     *("B: ", '"(A)"', '"(', "s ", "xes ", "'s ", "f(", "f('a',", "f('a', 'b')", "f(a, b) ", "change_size(1, 'small')"),
     *("move(", ")(", "f((", "f'", "step 1 ", "1) ", "- x\n", "first ", "then, ", "from 1 to 2", "1.5 to 3.5 seconds "),
     *('{"start_time": "1", "end_time": "2"}', "start_time", "00:", "1:00 - ", "two ", "twenty-", "hundred ", "the "),
+    *("<table>", "<tr>", "<td>", "<tr><td>", "<td colspan=9 rowspan=9>", "<b>", "&lt;", "<!--"),
+    *("<fcel>", "<ecel>", "<lcel>", "<nl>", "<fcel>a<lcel><nl><ucel><xcel><nl>", "<fcel><b>1</b><nl>", "<thead>"),
     *("\u202e", "\u0660", "é", "中", "\U0001f600", "\x00"),
 )
 PREFIXES = ("", "f(a,", "</think>", '{"answer": "', "1")
@@ -70,6 +72,7 @@ def samples() -> list[Sample]:
     """One sample for each type of truth."""
     prompt = (Part("text", "What is it? (A) one (B) two"),)
     truths = ["A  Cat", "<answer>7</answer>", 7, 0.5, "change_size(1, 'small')", "\\frac{1}{2}", "(A) one"]
+    truths += ["<fcel>a<lcel><nl><fcel>1<fcel>2<nl>"]
     spans = list(clips.Clips("val", clips.QUESTION_TYPES, n=len(clips.QUESTION_TYPES)))
     return [*(Sample(str(i), prompt, truth=t) for i, t in enumerate(truths)), Scenes("val", ("all",), n=1)[0], *spans]
 

@@ -31,6 +31,7 @@ TOP_LEVEL = {
 LEVELS = (
     *("errors", "config", "core", "types"),
     *("data.media", "data.signals", "data.sources", "data.readers", "data.formats", "data.worlds"),
+    "tables",
     *("rewards", "objectives", "updates", "edits", "transforms", "metrics"),
     *("judges", "judges.radiology", "methods"),
     *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),

@@ -32,6 +32,7 @@ TEXTS = (
     "<summary></summary><caption></caption><think>.</think><answer></answer>",
 )
 PROMPT = (Part("text", "what is it?"),)
+OTSL = "<fcel>a<lcel><nl><fcel>1<fcel>2<nl>"
 
 
 def rewards() -> dict[str, Reward]:
@@ -56,6 +57,10 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "number": [Sample("n", PROMPT, truth=7), Sample("f", PROMPT, truth=0.5)],
     "calls": [Sample("c", PROMPT, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", PROMPT)],
+    "tables": [
+        Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
+        Sample("o", PROMPT, truth=OTSL),
+    ],
     "spans": clips.Clips("val", clips.QUESTION_TYPES[::-1], n=16),
 }
 """Samples by type of truth."""

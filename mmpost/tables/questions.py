@@ -1,0 +1,92 @@
+"""Scores of answers to questions about a table (TRivia, arXiv 2512.01248).
+
+TRivia rewards a recognised table by how well a language model answers questions from it. Its paper scores answers by
+F1; its code compares characters instead of words, so that 63 for 36 is right. `token_f1` is the F1,
+`released_character_f1` what the code does.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mmpost.errors import DataError
+from mmpost.tables.grammar import END_OF_ROW
+from mmpost.tables.html import normalized_html, write_html
+from mmpost.tables.otsl import read_otsl
+
+MAX_TABLE_CHARACTERS = 30_000
+"""Longer tables are cut before they are shown to the language model, as in TRivia's code."""
+
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)%?")
+_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?%?")
+_TOKEN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\s\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+_RELEASED_TOKEN = re.compile(r"[A-Za-z0-9]+(?:\.[0-9]+)?%?|.", re.DOTALL)
+
+
+class Question(NamedTuple):
+    """A question about a table, with its answer."""
+
+    question: str
+    answer: str
+
+
+def _tokens(text: str) -> list[str]:
+    """Words in lower case and Unicode NFKC, numbers without thousands separators; a Chinese character is a word."""
+    words = unicodedata.normalize("NFKC", text).lower().split()
+    words = [word.replace(",", "") if _GROUPED.fullmatch(word) else word for word in words]
+    return [token for word in words for token in _TOKEN.findall(word)]
+
+
+def _f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
+    """F1 of two multisets, 0 to 1; 0 if one is empty."""
+    common = (Counter(predicted) & Counter(gold)).total()
+    return 2 * common / (len(predicted) + len(gold)) if common else 0.0
+
+
+def token_f1(predicted: str, gold: str) -> float:
+    """F1 of the words of two answers, 0 to 1. For a gold answer that is a number, 1 if they are equal, else 0."""
+    words, expected = _tokens(predicted), _tokens(gold)
+    if len(expected) == 1 and _NUMBER.fullmatch(expected[0]):
+        return float(words == expected)
+    return _f1(words, expected)
+
+
+def released_character_f1(predicted: str, gold: str) -> float:
+    """F1 of characters, in any order, as in TRivia's code, which takes the characters of the segmented text for words.
+
+    The code segments by jieba; here words and numbers of ASCII characters are segments, and any other character is one,
+    so that texts in Chinese may score differently.
+    """
+    return _f1(" ".join(_RELEASED_TOKEN.findall(predicted)), " ".join(_RELEASED_TOKEN.findall(gold)))
+
+
+def legal_tail(text: str) -> bool:
+    """Whether a text does not look like OTSL that was cut off: it has no `<nl>`, or ends with one."""
+    return END_OF_ROW not in text or text.rstrip().endswith(END_OF_ROW)
+
+
+def question_score(
+    text: str,
+    questions: Sequence[Question],
+    ask: Callable[[str, str], str],
+    f1: Callable[[str, str], float] = token_f1,
+) -> float:
+    """The mean score of the answers to questions about the table in `text`, 0 to 1 (TRivia's reward).
+
+    `ask` gets the table in the normal form of HTML, at most `MAX_TABLE_CHARACTERS` of it ("" without a table), and a
+    question. It is not asked about OTSL that was cut off, which scores 0, nor without questions.
+    """
+    if not questions or not legal_tail(text):
+        return 0.0
+    try:
+        markup = (
+            text if "<table" in text.lower() else write_html(read_otsl(text, extension="otsl-html", strict=False).table)
+        )
+        shown = normalized_html(markup)[:MAX_TABLE_CHARACTERS]
+    except DataError:  # too large to read
+        shown = ""
+    return sum(f1(ask(shown, q.question), q.answer) for q in questions) / len(questions)
