@@ -44,13 +44,13 @@ def plot_compare(result: Mapping[str, Any], file: Path) -> None:
     if bottom:
         lower = iter(bottom[0].subplots(1, len(claims) + bool(relation), squeeze=False)[0])
         for name, found in claims.items():
-            _plot_dose(next(lower), name, found)
+            _plot_dose(next(lower), name, found, "no verdict" if result["no_verdict"] else found["verdict"])
         if relation:
             _plot_relation(next(lower), relation, list(next(iter(budgets.values()))))
     figure.savefig(file, dpi=110)
 
 
-def _plot_dose(panel: Any, name: str, found: Mapping[str, Any]) -> None:
+def _plot_dose(panel: Any, name: str, found: Mapping[str, Any], verdict: str) -> None:
     """A claim's gap at each level of the dial, with its interval and seeds; dotted: the predicted gap."""
     claim, dose = found["claim"], found["dose"]
     for position, value in enumerate(dose.values()):
@@ -68,7 +68,7 @@ def _plot_dose(panel: Any, name: str, found: Mapping[str, Any]) -> None:
     panel.set_xticks(range(len(dose)), list(dose), fontsize=8)
     panel.set_xlim(-0.5, len(dose) - 0.5)
     panel.set_ylabel(f"{claim['arm']} - {claim['against']}, {claim['metric']}", fontsize=8)
-    panel.set_title(f"{name}: {found['verdict']}", fontsize=9)
+    panel.set_title(f"{name}: {verdict}", fontsize=9)
     panel.grid(alpha=0.3)
 
 

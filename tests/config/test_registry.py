@@ -148,7 +148,11 @@ def test_the_listed_plugins_exclude_helpers() -> None:
             if inspect.isclass(value) and issubclass(value, base) and value.__module__ == f"mmpost.{kind}.{name}"
         }
         assert {(module, name) for module, name, _ in listed[kind]} == classes
-    assert {f"{module}.{name}" for module, name, _ in listed["rewards"]} == {*REWARDS, "span.DualReward"}
+    assert {f"{module}.{name}" for module, name, _ in listed["rewards"]} == {
+        *REWARDS,
+        "span.DualReward",
+        "table.TableSimilarity",
+    }
     assert "columns" not in {module for module, _, _ in listed["transforms"]}
     assert {name for _, name, _ in listed["edits"]} == {"AddHead", "Freeze", "Lora", "Standardize"}
 
