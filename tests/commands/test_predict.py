@@ -141,7 +141,7 @@ def test_boxes_are_scored_in_their_coordinate_frame(tmp_path: Path) -> None:
     from mmpost.data.worlds.digits.scenes import Scenes, answer_text
     from mmpost.types import CoordinateFrame
 
-    scenes = [Scenes("test", ("last from the top",), n=256, seed=5)[i] for i in range(4)]
+    scenes = [Scenes("test", ("single", "all", "left", "group"), n=256, seed=5)[i] for i in range(4)]
     frame = CoordinateFrame(1000, 1000)
     lines = [
         {"bench": "target", "uid": s.uid, "reply": answer_text(s.truth, frame, thought=""), "frame": [1000, 1000]}
