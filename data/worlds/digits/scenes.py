@@ -272,6 +272,11 @@ class Scenes(GeneratedQuestions):
         """`place` with heights sampled uniformly from `heights`."""
         return self.place(rng, values, [rng.randint(*self.heights) for _ in values])
 
+    def place_several(self, rng: random.Random) -> list[Digit] | None:
+        """`place_any_height` with two digits or more, of any value."""
+        n = rng.randint(max(2, self.count_range[0]), max(2, self.count_range[1]))
+        return self.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+
 
 def _as_truth(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Entries of an answer as boxes and points."""
@@ -332,8 +337,7 @@ def _by_side(scenes: Scenes, rng: random.Random, question_type: str, none: bool)
     question = f"the digit {question_type}" if question_type in GROUPS["far"] else f"the {question_type} digit"
     if none:
         return Scene([], question, [])
-    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
-    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+    digits = scenes.place_several(rng)
     if digits is None:
         return None
     axis, sign = DIRECTION[question_type]
@@ -360,8 +364,7 @@ def _relation(scenes: Scenes, rng: random.Random, question_type: str, none: bool
 
 
 def _any(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -> Scene | None:
-    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
-    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+    digits = scenes.place_several(rng)
     if digits is None:
         return None
     axis, sign = DIRECTION[question_type.removeprefix("any:")]
@@ -372,8 +375,7 @@ def _group(scenes: Scenes, rng: random.Random, question_type: str, none: bool) -
     question = "the group of digits"
     if none:
         return Scene([], question, [])
-    n = rng.randint(max(2, scenes.count_range[0]), max(2, scenes.count_range[1]))
-    digits = scenes.place_any_height(rng, [rng.randrange(10) for _ in range(n)])
+    digits = scenes.place_several(rng)
     if digits is None:
         return None
     lefts, tops, rights, bottoms = zip(*(digit.box for digit in digits), strict=True)
