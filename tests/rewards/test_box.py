@@ -348,6 +348,7 @@ def test_summary_counts_boxes_over_all_replies() -> None:
     assert "n_acc" not in detection_summary(scored(*cases[:2]))
 
 
+@pytest.mark.slow
 def test_thousands_of_replies_a_second() -> None:
     s, r = sample(A, B), label_reply(B, A)
     start = time.perf_counter()

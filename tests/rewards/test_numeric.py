@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -79,12 +78,11 @@ def test_the_time_limit_works_in_threads_and_later_comparisons_succeed() -> None
         results.append(equivalent("$9^{9^{9^{9}}} - 1$", "$9^{9^{9^{9}}} + 1$", seconds=1.0))
         results.append(equivalent("2/4", "1/2"))
 
-    start = time.perf_counter()
     thread = threading.Thread(target=compare)
     thread.start()
     thread.join(60)
     assert results == [False, True]
-    assert time.perf_counter() - start < 50
+    assert not thread.is_alive()
 
 
 def test_a_crashed_worker_process_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,25 +116,25 @@ LARGE = [
 
 @pytest.mark.parametrize("markup", LARGE, ids=["columns", "rows", "spans", "long"])
 def test_tables_that_are_too_large_are_refused(markup: str) -> None:
-    start = time.process_time()
     with pytest.raises(DataError, match=r"wanted .*at most \d+ .*found"):
         html.read_html(markup, strict=False)
-    assert time.process_time() - start < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["<table>", "<td>", "<tr>", "<b>", "<tr><td>", "<tr><td colspan=9>", "<td><table>"])
-def test_no_conversion_takes_longer_than_a_second(tag: str) -> None:
+def test_no_conversion_takes_seconds(tag: str) -> None:
     start = time.process_time()
     with suppress(DataError):  # too large
         convert.html_to_otsl("<table>" + tag * (190_000 // len(tag)), strict=False)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tag", ["<ecel>", "<nl>", "<fcel>x<nl>", "<lcel>", "<fcel><lcel><nl><ucel><xcel><nl>", "<ucel><nl>"]
 )
-def test_no_conversion_of_otsl_takes_longer_than_a_second(tag: str) -> None:
+def test_no_conversion_of_otsl_takes_seconds(tag: str) -> None:
     start = time.process_time()
     with suppress(DataError):  # too large
         convert.otsl_to_html(tag * (190_000 // len(tag)), strict=False)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5

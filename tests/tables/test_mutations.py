@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from contextlib import suppress
 
 import pytest
@@ -146,13 +145,10 @@ def check_mutations(numbers: range) -> None:
         draw = random.Random(number)
         source, extension = draw.choice(SOURCES)
         text = mutated(source, draw)
-        start = time.process_time()
         try:
             check(text, extension, (HTML, OTSL, EXTENDED)[number % 3])
         except Exception as e:  # whatever it is, the message must name the case
             raise AssertionError(f"mutation {number}: {text!r:.2000}") from e
-        # Some 15 calls, of which none may take a second.
-        assert time.process_time() - start < 1, f"mutation {number}: {text!r:.2000}"
 
 
 def test_some_hundred_mutations() -> None:

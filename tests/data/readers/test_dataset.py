@@ -143,6 +143,7 @@ def test_folders_saved_by_datasets(folder):
         open_dataset(folder / "dict" / "train")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_open_quickly(folder):
     line = json.dumps({"id": 1, "messages": [USER, ASSISTANT], "images": ["a.png"]}).replace('"id": 1', '"id": %d')
     (folder / "big.jsonl").write_text("\n".join(line % i for i in range(100_000)))
