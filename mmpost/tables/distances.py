@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from apted import APTED, Config
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
 
 WORD = 64
 """Bits of a machine word."""
@@ -33,82 +35,20 @@ class Tree(NamedTuple):
 
 
 def levenshtein_steps(a: Sequence[Sequence[str]], b: Sequence[Sequence[str]]) -> int:
-    """How much work `levenshtein` of these is, in units of about 5 ns: 10 for a machine word, 8,000 for a step of
-    all."""
-    longest, total = max(map(len, b), default=0), sum(map(len, b))
-    groups: dict[int, int] = {}
-    for one in a:
-        words = -(-len(one) // WORD)
-        groups[words] = groups.get(words, 0) + 1
-    return sum(words * (10 * count * total + 8000 * longest) for words, count in groups.items())
+    """How much work `levenshtein` of these is, in units of about 5 ns: machine words of `a` times tokens of `b`."""
+    return sum(-(-len(one) // WORD) for one in a) * sum(map(len, b))
 
 
-def levenshtein(a: Sequence[Sequence[str]], b: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Levenshtein distances of all pairs of token sequences [a, b].
-
-    All pairs at once, a column of the dynamic program in machine words of 64 rows (Hyyrö 2003, "A bit-vector algorithm
-    for computing Levenshtein and Damerau edit distances", with the carries of longer patterns).
-    """
-    distances = np.zeros((len(a), len(b)), np.int64)
+def levenshtein(a: Sequence[Sequence[str]], b: Sequence[Sequence[str]]) -> NDArray[np.int32]:
+    """Levenshtein distances of all pairs of token sequences [a, b]."""
     if not a or not b:
-        return distances
-    codes = {token: code for code, token in enumerate({token for one in (*a, *b) for token in one})}
-    order = sorted(range(len(b)), key=lambda i: -len(b[i]))
-    texts = np.zeros((len(b), max(map(len, b))), np.int64)
-    for place, i in enumerate(order):
-        texts[place, : len(b[i])] = [codes[token] for token in b[i]]
-    lengths = np.array([len(b[i]) for i in order])
-    groups: dict[int, list[int]] = {}
-    for i, one in enumerate(a):
-        groups.setdefault(-(-len(one) // WORD), []).append(i)
-    for words, group in groups.items():
-        if words:
-            distances[np.ix_(group, order)] = _bit_parallel([a[i] for i in group], codes, texts, lengths, words)
-        else:
-            distances[np.ix_(group, order)] = lengths
-    return distances
-
-
-def _bit_parallel(
-    patterns: Sequence[Sequence[str]],
-    codes: dict[str, int],
-    texts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    words: int,
-) -> NDArray[np.int64]:
-    """Distances [pattern, text] of patterns of `words` machine words each, to texts sorted from the longest."""
-    one = np.uint64(1)
-    top = np.uint64(WORD - 1)
-    matches = np.zeros((words, len(patterns), len(codes)), np.uint64)  # bit i: row i of the pattern is this token
-    for p, pattern in enumerate(patterns):
-        for row, token in enumerate(pattern):
-            matches[row // WORD, p, codes[token]] |= one << np.uint64(row % WORD)
-    last = np.array([(len(pattern) - 1) % WORD for pattern in patterns], np.uint64)[:, None]
-    up = np.full((words, len(patterns), len(lengths)), ~np.uint64(0))  # vertical differences of +1
-    down = np.zeros_like(up)  # of -1
-    distance = np.repeat(np.array([len(pattern) for pattern in patterns])[:, None], len(lengths), 1)
-    for step in range(int(lengths[0])):
-        active = int(np.searchsorted(-lengths, -step, "left"))  # texts longer than step
-        tokens = texts[:active, step]
-        # Horizontal differences that enter a word from above: +1 at the first row, since the texts start at its left.
-        plus, minus = np.ones((len(patterns), active), np.uint64), np.zeros((len(patterns), active), np.uint64)
-        for word in range(words):
-            vp, vn = up[word, :, :active], down[word, :, :active]
-            equal = matches[word][:, tokens]
-            from_above = equal | minus
-            diagonal = (((from_above & vp) + vp) ^ vp) | from_above
-            horizontal_plus = vn | ~(diagonal | vp)
-            horizontal_minus = vp & diagonal
-            if word == words - 1:
-                distance[:, :active] += ((horizontal_plus >> last) & one).astype(np.int64)
-                distance[:, :active] -= ((horizontal_minus >> last) & one).astype(np.int64)
-            shifted_plus = (horizontal_plus << one) | plus
-            shifted_minus = (horizontal_minus << one) | minus
-            plus, minus = horizontal_plus >> top, horizontal_minus >> top
-            across = equal | vn
-            up[word, :, :active] = shifted_minus | ~(across | shifted_plus)
-            down[word, :, :active] = shifted_plus & across
-    return distance
+        return np.zeros((len(a), len(b)), np.int32)
+    # rapidfuzz compares all pairs at once only for strings, so that each token becomes a character.
+    codes: dict[str, str] = {}
+    texts_a, texts_b = (
+        ["".join(codes.setdefault(token, chr(len(codes))) for token in one) for one in texts] for texts in (a, b)
+    )
+    return cdist(texts_a, texts_b, scorer=Levenshtein.distance, dtype=np.int32)
 
 
 def levenshtein_bound(a: Sequence[str], b: Sequence[str]) -> int:
