@@ -25,6 +25,7 @@ def write_rows(path: Path, *records: dict[str, Any]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_the_same_adapters(tmp_path: Path) -> None:
     arguments = [
         "task=visurf",

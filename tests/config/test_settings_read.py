@@ -303,6 +303,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS_OF_TASK)
 def test_every_setting_is_read(
     name: str,

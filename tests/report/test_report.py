@@ -257,6 +257,7 @@ def test_new_modalities_and_marks_need_no_change_to_the_page(tmp_path: Path, mon
     assert "cell 3 4 row 3" in results["legend"]
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_ten_thousand_replies_stay_usable(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=20, prompts=50, group=10)

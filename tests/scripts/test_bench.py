@@ -33,6 +33,7 @@ def bench(out: Path, *arguments: str) -> dict:
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_the_plain_arm_computes_each_prompt_once_per_reply(tmp_path: Path) -> None:
     (measured,) = bench(tmp_path / "a.json", "--arms", "plain", "--shapes", "60x2x4@1")["shapes"]
     arm = measured["arms"]["plain"]

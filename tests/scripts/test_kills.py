@@ -154,6 +154,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Kills:
     return work
 
 
+@pytest.mark.slow
 def test_seeds_lose_nothing(work: Kills) -> None:
     outcomes = [work.run(f"save:{number}") for number in range(2)]
     assert not [outcome.error for outcome in outcomes if outcome.error]

@@ -141,6 +141,7 @@ def test_rows_with_a_question_keep_it(tmp_path: Path) -> None:
     assert [s.prompt[0].value for s in open_dataset(file, prompt="other")] == ["own", "other"]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_not_loaded_into_memory(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "large.jsonl", 20_000, response="x" * 200)
     size = Path(file).stat().st_size
