@@ -24,6 +24,12 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Keys are text as written, `0:` like `"0":`, as on the command line and in the JSON that a run writes."""
+        text = "tag:yaml.org,2002:str"
+        pairs = [(yaml.ScalarNode(text, k.value) if isinstance(k, yaml.ScalarNode) else k, v) for k, v in node.value]
+        return super().construct_mapping(yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark), deep)
+
 
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_yaml_that_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_anchors_still_work() -> None:
     shared = {"x": 1, "y": 2}
     assert parse_yaml("a: &a {x: 1, y: 2}\nc: [*a, *a]\n", "x") == {"a": shared, "c": [shared, shared]}
+
+
+def test_keys_are_text_as_written() -> None:
+    """A run writes its settings as JSON, in which they are: they were not equal when read again."""
+    text = "{0: a, 1.50: b, true: c, ~: d, '7': {08: e}}"
+    expected = {"0": "a", "1.50": "b", "true": "c", "~": "d", "7": {"08": "e"}}
+    assert parse_yaml(text, "x") == parse_yaml(json.dumps(expected), "x") == expected
 
 
 @pytest.mark.parametrize("key", ["optim.max_grad_norm", "task.policy.cispo_cap", "task.anything"])
