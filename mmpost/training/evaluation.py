@@ -125,5 +125,5 @@ def table(title: str, columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
             cells.append(f"{e['value']:.4g}  [dim]{e['low']:.4g} to {e['high']:.4g}" if e else "")
         out.add_row(escape(visible(metric)), *cells)
     if not out.rows:
-        out.caption, out.caption_justify = NO_ROWS, "left"
+        out.caption, out.caption_justify, out.min_width = NO_ROWS, "left", 60  # a readable width for the caption
     return out
