@@ -47,6 +47,7 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
             f"model={settings.name}: wanted a module made of `model` and a language head, found "
             f"{type(module).__name__}; choose a family with transformers' usual layout"
         )
+    _require_same_patches(processor, module.config, settings.name)
     if getattr(module, "peft_config", None):
         # transformers loads adapters frozen; here training continues with them.
         for name, parameter in module.named_parameters():
@@ -56,6 +57,29 @@ def load(folder: str, settings: ModelSettings) -> tuple[Any, Any]:
         enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return module, processor
+
+
+PATCHES = (
+    ("patch_size", "patch_size"),
+    ("temporal_patch_size", "temporal_patch_size"),
+    ("merge_size", "spatial_merge_size"),
+)
+"""How a processor cuts pictures, and the names under which the configuration of the vision encoder has the same."""
+
+
+def _require_same_patches(processor: Any, config: Any, name: str) -> None:
+    """Raise ConfigError where a processor cuts pictures otherwise than the encoder of the model `name` takes them."""
+    vision = getattr(config, "vision_config", None)
+    for attribute in ("image_processor", "video_processor"):
+        subprocessor = getattr(processor, attribute, None)
+        for inner, outer in PATCHES:
+            found, wanted = getattr(subprocessor, inner, None), getattr(vision, outer, None)
+            # Other families count patches in other ways.
+            if hasattr(vision, "spatial_merge_size") and None not in (found, wanted) and found != wanted:
+                raise ConfigError(
+                    f"model={name}: wanted {inner}={wanted} in its {attribute}, as its vision encoder has it, found "
+                    f"{found!r}; correct processor_config.json (or preprocessor_config.json), or copy it again"
+                )
 
 
 def _ignoring(names: Sequence[str]) -> str:

@@ -203,8 +203,25 @@ def test_a_configuration_that_does_not_fit_the_tokenizer_is_told(
 def test_a_processor_whose_settings_do_not_work_is_told(folder: Path) -> None:
     file = folder / "processor_config.json"
     config = json.loads(file.read_text())
-    config["image_processor"]["patch_size"] = -1
+    config["image_processor"]["image_mean"] = [0.0, 0.0]
     file.write_text(json.dumps(config))
     model = open_model(str(folder), ModelSettings(name="here", device="cpu"))
-    with pytest.raises(DataError, match=r"found image inputs for which it raises RuntimeError: .*copy it again$"):
+    with pytest.raises(DataError, match=r"found image inputs for which it raises \w+: .*copy it again$"):
         model.preview(Scenes("test", ("all",), n=1)[0])
+
+
+@pytest.mark.parametrize("processor", ["image_processor", "video_processor"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("patch_size", True), ("patch_size", -1), ("merge_size", 1), ("temporal_patch_size", 1)]
+)
+def test_a_processor_that_cuts_pictures_otherwise_than_the_model_is_told(
+    processor: str, key: str, value: int, folder: Path
+) -> None:
+    file = folder / "processor_config.json"
+    config = json.loads(file.read_text())
+    config[processor][key] = value
+    file.write_text(json.dumps(config))
+    with pytest.raises(
+        ConfigError, match=rf"wanted {key}=\d+ in its {processor}, as its vision encoder has it, found {value}"
+    ):
+        open_model(str(folder), ModelSettings(name="here", device="cpu"))
