@@ -133,7 +133,8 @@ def test_arms_are_tuned_on_the_first_task_and_compared(tmp_path: Path, forked_ce
     done = continual([f"study={tmp_path / 'small.yaml'}", "seeds=2", "jobs=2", f"out={tmp_path / 'out'}"])
     assert list(done["arms"]) == ["sft", "rl"]
     points = done["arms"]["rl"]["tuning"]
-    assert [point["values"] for point in points] == [{"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
+    # All are equal, so that the first one is chosen, and the grid goes on beyond it.
+    assert [point["values"] for point in points] == [{"optim.lr": 1e-5}, {"optim.lr": 1e-4}, {"optim.lr": 1e-3}]
     assert done["arms"]["sft"]["tuning"] == [{"values": {}, "val": 0.0, "seeds": []}]
     assert set(done["arms"]["sft"]["difference"]) == set(done["meanings"])
     assert not done["arms"]["rl"]["difference"]
