@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -168,8 +169,10 @@ def commands_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     i = rng.randrange(len(words)) if words else 0
     words[i : i + 1] = [mutate_text(word, rng) for word in words[i : i + 1]]
     words = [word.replace("\x00", "") for word in words]  # which no command line can hold
+    # A base would be trained for minutes, also the task's own.
+    words = ["model=random-tiny" if re.fullmatch(r"model(\.name)?=tiny[-\w]*", word) else word for word in words]
     if name in USE_MODEL and not any(word.startswith("model") for word in words):
-        words.append("model=random-tiny")  # the task's own base would be trained for minutes
+        words.append("model=random-tiny")
     (folder / "command.txt").write_text("\n".join([name, *words]), encoding="utf-8", errors="surrogatepass")
 
     def go() -> object:
