@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmpost.core.run_files import read_metrics
 
-TIMES = ("wall_s", "seconds", "seconds_per_step")
+TIMES = ("wall", "wall_s", "seconds", "seconds_per_step")
 PLACEHOLDER = b"a curve takes longer to draw than this run to train"
 MOST = 12
 """Differences that are listed."""

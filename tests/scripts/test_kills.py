@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kill_parts import same
 from kill_parts.forks import Moment, Process, forked
-from kill_parts.kinds import KINDS
+from kill_parts.kinds import KINDS, Kind
 from kill_parts.seeds import Outcome
 from kills import Done, Kills
 from small_runs import GROUPS
@@ -155,8 +155,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Kills:
 
 
 @pytest.mark.slow
-def test_seeds_lose_nothing(work: Kills) -> None:
-    outcomes = [work.run(f"save:{number}") for number in range(2)]
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_seeds_lose_nothing(kind: Kind, tmp_path: Path, drawn_curves: None) -> None:
+    work = Kills(tmp_path, [kind])
+    work.prepare()
+    outcomes = [work.run(f"{kind.name}:{number}") for number in range(2)]
     assert not [outcome.error for outcome in outcomes if outcome.error]
     assert sum(outcome.kills for outcome in outcomes) >= 1
     assert not list((work.out / "seeds").iterdir())
