@@ -1,0 +1,1 @@
+"""Pictures of tables with numbers from real data sets."""
