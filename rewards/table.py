@@ -17,6 +17,7 @@ from mmpost.rewards.text import answer_or_text
 from mmpost.tables.grammar import END_OF_ROW, KINDS
 from mmpost.tables.html import normalize, parse, read_html, write_html
 from mmpost.tables.otsl import otsl_problems, read_otsl
+from mmpost.tables.table import Table
 from mmpost.tables.teds import compare_tables
 from mmpost.types import Reply, Reward, Sample
 
@@ -37,6 +38,14 @@ def table_markup(text: str, *, strict: bool = False) -> str | None:
     return write_html(read_otsl(text, extension="otsl-html", strict=strict).table)
 
 
+def predicted_markup(text: str, *, strict: bool = False) -> str | None:
+    """`table_markup`, but None for what is illegal or too large to read."""
+    try:
+        return table_markup(text, strict=strict)
+    except DataError:
+        return None
+
+
 def _element(markup: str | None) -> Any:
     """The first element `table`, at any depth; None without one, or if nothing is in it."""
     root = None if markup is None else parse(markup).root
@@ -44,16 +53,30 @@ def _element(markup: str | None) -> Any:
     return table if table is not None and len(table) else None
 
 
-def _truth(sample: Sample) -> Any:
-    """The element `table` of the truth, or None; raises DataError if it cannot be read."""
+def truth_markup(sample: Sample) -> str | None:
+    """The truth as HTML, or None without one; raises DataError for OTSL that is not valid."""
     truth = sample.truth
     if isinstance(truth, Mapping):
         truth = truth.get("html") or truth.get("otsl")
     if not isinstance(truth, str):
         return None
     try:
-        is_html = "<table" in truth.lower()
-        return _element(truth if is_html else table_markup(answer_or_text(truth), strict=True))
+        return truth if "<table" in truth.lower() else table_markup(answer_or_text(truth), strict=True)
+    except DataError as e:
+        raise DataError(f"{sample.label}: wanted a table in HTML or valid OTSL as the truth; {e}") from e
+
+
+def truth_table(sample: Sample) -> Table | None:
+    """The table of the truth, or None if it has none; raises DataError if it cannot be read."""
+    markup = truth_markup(sample)
+    table = None if markup is None else read_html(markup, strict=False).table
+    return table if table is not None and table.sections else None
+
+
+def _truth(sample: Sample) -> Any:
+    """The element `table` of the truth, or None; raises DataError if it cannot be read."""
+    try:
+        return _element(truth_markup(sample))
     except DataError as e:
         raise DataError(f"{sample.label}: wanted a table in HTML or valid OTSL as the truth; {e}") from e
 
@@ -75,10 +98,7 @@ class TableSimilarity(Settings):
         truth = _truth(sample)
         if truth is None:
             return None
-        try:
-            predicted = _element(table_markup(answer_or_text(reply.text), strict=self.strict))
-        except DataError:  # illegal, or too large to read
-            return 0.0
+        predicted = _element(predicted_markup(answer_or_text(reply.text), strict=self.strict))
         if predicted is None:
             return 0.0
         if self.normalized:

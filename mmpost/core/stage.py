@@ -133,3 +133,7 @@ class Task(Settings):
     def benches(self, split: Split) -> list[Bench]:
         """Evaluations on `split` ("val" or "test")."""
         return []
+
+    def notes(self) -> Sequence[str]:
+        """What readers of a result must know of how it came about, such as a stand-in for a model; reports show it."""
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -12,12 +13,16 @@ from typing import Any
 
 from mmpost.errors import ConfigError
 
-Messages = Sequence[Mapping[str, str]]
-"""A conversation in the usual chat format: a sequence of {"role": ..., "content": ...}."""
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation in the usual chat format: a sequence of {"role": ..., "content": ...}.
+
+The content is text, or a list of {"type": "text", "text": ...} and {"type": "image_url", "image_url": {"url": ...}}.
+"""
 
 _CREATE_TABLE = (
     "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL)"
 )
+_DATA_URL = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]{64,}")
 _LOCK_TIMEOUT = 60.0
 """Seconds to wait while another process writes."""
 
@@ -25,6 +30,11 @@ _LOCK_TIMEOUT = 60.0
 def question_key(question: Mapping[str, Any]) -> str:
     """Hash of everything that determines the answer. The server's address is not part of it."""
     return hashlib.sha256(json.dumps(question, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _hashed(match: re.Match[str]) -> str:
+    """A hash in place of an image: thousands of questions about one would fill the disk."""
+    return f"sha256:{hashlib.sha256(match[0].encode()).hexdigest()}"
 
 
 class AnswerCache:
@@ -62,7 +72,8 @@ class AnswerCache:
 
     def put(self, question: Mapping[str, Any], answer: str) -> None:
         """Store an answer. If the question has one already, that one is kept."""
-        row = (question_key(question), json.dumps(question, sort_keys=True, ensure_ascii=False), answer)
+        text = _DATA_URL.sub(_hashed, json.dumps(question, sort_keys=True, ensure_ascii=False))
+        row = (question_key(question), text, answer)
         with closing(self._connect()) as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
 

@@ -1,13 +1,14 @@
-"""A transformers chat model on this machine, as a judge."""
+"""A transformers chat model on this machine, as a judge: a language model or, where it is shown images, one that sees."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from mmpost.data.media.media import media
 from mmpost.errors import ConfigError
 from mmpost.judges.answer_cache import Messages
 from mmpost.judges.chat_judge import Answer, ChatBackend
@@ -20,7 +21,7 @@ class LocalModel(ChatBackend):
     """
 
     model: str
-    """Folder or hub id of a causal language model with a chat template."""
+    """Folder or hub id of a chat model; of one that sees, where the judge shows it images."""
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -35,22 +36,27 @@ class LocalModel(ChatBackend):
     """Sampling temperature of repeated questions; the first answer is greedy."""
 
     def answers(self, conversations: Sequence[Messages], draw: int) -> list[Answer]:
-        tokenizer, model = _load_model(self.model, self.device, self.precision, self.trust_remote_code)
-        texts = [
-            tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
-            for messages in conversations
-        ]
+        sees = any(not isinstance(message["content"], str) for messages in conversations for message in messages)
+        processor, model = _load_model(self.model, self.device, self.precision, self.trust_remote_code, sees)
         answers: list[Answer] = []
-        for start in range(0, len(texts), self.batch):
-            answers += self._generate(tokenizer, model, texts[start : start + self.batch], draw)
+        for start in range(0, len(conversations), self.batch):
+            batch = conversations[start : start + self.batch]
+            read = processor.apply_chat_template(
+                [_with_open_images(messages) if sees else [dict(m) for m in messages] for messages in batch],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **({"processor_kwargs": {"padding": True}} if sees else {"padding": True}),
+            )
+            answers += self._generate(processor, model, read.to(model.device), draw)
         return answers
 
-    def _generate(self, tokenizer: Any, model: Any, texts: Sequence[str], draw: int) -> list[Answer]:
+    def _generate(self, processor: Any, model: Any, inputs: Any, draw: int) -> list[Answer]:
         import torch
         from transformers import GenerationConfig
 
-        # The chat template has already written the special tokens.
-        inputs = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        tokenizer = getattr(processor, "tokenizer", processor)
         sampling = {"do_sample": True, "temperature": self.reask_temperature} if draw else {"do_sample": False}
         end = model.generation_config.eos_token_id or tokenizer.eos_token_id
         config = GenerationConfig(
@@ -67,25 +73,48 @@ class LocalModel(ChatBackend):
         return [Answer(text if complete else "") for text, complete in zip(texts, finished, strict=True)]
 
 
+def _with_open_images(messages: Messages) -> list[dict[str, Any]]:
+    """The conversation as transformers' processors read it: lists of parts, with images instead of data URLs."""
+    return [
+        {**message, "content": [_part(part) for part in _parts(message["content"])]}  # one dict per turn
+        for message in messages
+    ]
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] != "image_url":
+        return dict(part)
+    return {"type": "image", "image": media(part["image_url"]["url"], "image").open()}
+
+
 @functools.lru_cache(maxsize=1)
-def _load_model(name: str, device: str, precision: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Tokenizer and model. The last one stays loaded, because a judge runs on every rollout batch."""
+def _load_model(name: str, device: str, precision: str, trust_remote_code: bool, sees: bool) -> tuple[Any, Any]:
+    """Tokenizer or processor, and model. The last one stays loaded, because a judge runs on every rollout batch."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer
 
     types = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    model_class, kind = (AutoModelForMultimodalLM, "vision-") if sees else (AutoModelForCausalLM, "causal ")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=trust_remote_code)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=types[precision], trust_remote_code=trust_remote_code
+        reader: Any = (AutoProcessor if sees else AutoTokenizer).from_pretrained(
+            name, padding_side="left", trust_remote_code=trust_remote_code
         )
+        model: Any = model_class.from_pretrained(name, dtype=types[precision], trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as e:
-        raise ConfigError(f"judge: wanted a causal language model, found {name!r}, which cannot be loaded: {e}") from e
-    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"judge: wanted a {kind}language model, found {name!r}, which cannot be loaded: {e}"
+        ) from e
+    tokenizer = getattr(reader, "tokenizer", reader)
+    tokenizer.padding_side = "left"
+    if not (reader.chat_template or tokenizer.chat_template):
         raise ConfigError(
             f"judge: wanted a model with a chat template, found {name!r} without one; use an instruction-tuned model"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return tokenizer, model.to(target).eval()
+    return reader, model.to(target).eval()

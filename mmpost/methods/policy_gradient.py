@@ -6,6 +6,7 @@ happens to each rollout batch before the loss sees it: sample, score, compute ad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from pydantic import Field
 from mmpost.objectives.policy import PolicyLoss
 from mmpost.transforms.advantage import GlobalWhiten, GroupAdvantage, LeaveOneOut
 from mmpost.transforms.dynamic_sampling import DropZeroVariance
+from mmpost.transforms.filter_replies import FilterReplies
 from mmpost.transforms.generate import DropReplies, Generate, InjectTruth, greedy
 from mmpost.transforms.logprobs import OldLogprobs, ReferenceLogprobs
 from mmpost.transforms.reward_shaping import KLReward, LengthReward, OverlongPenalty
@@ -68,6 +70,8 @@ class PolicyGradientTask(Task):
         smooth: bool = True,
         fraction: float = 1.0,
         gold: tuple[Gold, ...] = (),
+        keep: FilterReplies | None = None,
+        judges: tuple[Transform, ...] = (),
     ) -> Stage:
         """A training stage: sample replies to the prompts of `source`, score them, and minimize the policy loss.
 
@@ -77,13 +81,15 @@ class PolicyGradientTask(Task):
         `smooth`: once a rollout earns the reward of the truth, the truth's reward becomes the mean of the rollouts'.
         `fraction`: weight of the stage when the run's steps are divided among its stages.
         `gold`: correct replies, for `mmpost check` and the parse-failure metrics; training does not depend on them.
+        `keep`: which rollouts are trained on; with `oversample`, more are sampled, of which the group is filled.
+        `judges`: transforms that write scores of the whole batch, which `score` reads.
         """
         return Stage(
             name,
             source,
             self._policy_loss(injects_truth=truth is not None),
             self.prompts_per_step,
-            tuple(self._transforms(score, truth, smooth, gold)),
+            tuple(self._transforms(score, truth, smooth, gold, keep, judges)),
             self.num_iterations,
             self.minibatches,
             fraction=fraction,
@@ -106,15 +112,25 @@ class PolicyGradientTask(Task):
         return PolicyLoss.model_validate({**dict(self.policy), **derived})
 
     def _transforms(
-        self, score: Score, truth: Callable[[Sample], str | None] | None, smooth: bool, gold: Sequence[Gold]
+        self,
+        score: Score,
+        truth: Callable[[Sample], str | None] | None,
+        smooth: bool,
+        gold: Sequence[Gold],
+        keep: FilterReplies | None,
+        judges: Sequence[Transform],
     ) -> Iterator[Transform | RefillBatch]:
         # Sample a group of replies per prompt. Replies that come with the data would otherwise be part of it.
         yield DropReplies()
-        yield Generate(n=self.num_generations, sampling=self.sampling)
+        sampled = math.ceil(self.num_generations * (keep.oversample if keep is not None else 1.0))
+        yield Generate(n=sampled, sampling=self.sampling)
+        if keep is not None:
+            yield keep.model_copy(update={"n": self.num_generations})
         if truth is not None:
             yield InjectTruth(text=truth)
 
         # Score them. One parser is enough to count unparseable replies.
+        yield from judges
         yield score
         parseable = next((one for one in gold if one.is_parseable is not None), None)
         if parseable is not None:

@@ -282,12 +282,14 @@ class Run:
         # A rank that failed is alone here, so rows are gathered only if no rank failed.
         messages = list(self.context.skipped)
         skipped = distributed.gather(messages) if status == "done" else [messages]
+        notes = list(self.task.task.notes())
         content: dict[str, Any] = {
             "status": status,
             "reason": reason,
             **self.state.results,
             **summary.forgotten(self.state.results, self._benches.get("test", ())),
             **summary.skipped_rows(row for part in skipped for row in part),
+            **({"notes": notes} if notes else {}),
             **self.recorder.summary(),
             "format": FORMAT,
             "steps": self.context.step,

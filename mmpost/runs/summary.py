@@ -68,6 +68,8 @@ def print_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         console.print(table("test split", scores))
         for line in summary.get("forgotten", ()):
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for line in summary.get("notes", ()):
+        console.print(f"note: {visible(line)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{status}: {folder}", highlight=False, soft_wrap=True)
     if status == "stopped":
         console.print(f"resume with: mmpost train resume={folder}", highlight=False, soft_wrap=True)

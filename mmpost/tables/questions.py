@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mmpost.errors import DataError
@@ -20,6 +20,9 @@ from mmpost.tables.otsl import read_otsl
 
 MAX_TABLE_CHARACTERS = 30_000
 """Longer tables are cut before they are shown to the language model, as in TRivia's code."""
+
+NOT_ANSWERABLE = "not answerable"
+"""The answer for a table that does not hold one, which scores 0."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)%?")
 _GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?%?")
@@ -69,24 +72,35 @@ def legal_tail(text: str) -> bool:
     return END_OF_ROW not in text or text.rstrip().endswith(END_OF_ROW)
 
 
-def question_score(
-    text: str,
-    questions: Sequence[Question],
-    ask: Callable[[str, str], str],
-    f1: Callable[[str, str], float] = token_f1,
-) -> float:
-    """The mean score of the answers to questions about the table in `text`, 0 to 1 (TRivia's reward).
+def shown_table(text: str) -> str:
+    """What a language model sees of a recognised table: the normal form of HTML, cut to `MAX_TABLE_CHARACTERS`.
 
-    `ask` gets the table in the normal form of HTML, at most `MAX_TABLE_CHARACTERS` of it ("" without a table), and a
-    question. It is not asked about OTSL that was cut off, which scores 0, nor without questions.
+    "" for a text without a table, and for one that is too large to read.
     """
-    if not questions or not legal_tail(text):
-        return 0.0
     try:
-        markup = (
-            text if "<table" in text.lower() else write_html(read_otsl(text, extension="otsl-html", strict=False).table)
-        )
-        shown = normalized_html(markup)[:MAX_TABLE_CHARACTERS]
-    except DataError:  # too large to read
-        shown = ""
-    return sum(f1(ask(shown, q.question), q.answer) for q in questions) / len(questions)
+        is_html = "<table" in text.lower()
+        markup = text if is_html else write_html(read_otsl(text, extension="otsl-html", strict=False).table)
+        return normalized_html(markup)[:MAX_TABLE_CHARACTERS]
+    except DataError:
+        return ""
+
+
+def question_pairs(value: object, where: str) -> list[Question]:
+    """Questions and answers as TRivia's rows hold them, `[{"question": ..., "answer": ...}, ...]`.
+
+    Raises DataError for anything else; `where` says what holds it.
+    """
+    pairs = value if isinstance(value, list | tuple) else None
+    if pairs is None or not all(isinstance(pair, Mapping) for pair in pairs):
+        raise DataError(f"{where}: wanted qa_pairs as a list of {{question, answer}}, found {value!r:.80}; correct it")
+    questions = []
+    for number, pair in enumerate(pairs, 1):
+        texts = [pair.get("question"), pair.get("answer")]
+        texts = [str(t) if isinstance(t, int | float) and not isinstance(t, bool) else t for t in texts]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(
+                f"{where}: wanted a question and an answer as texts in each of qa_pairs, found {dict(pair)!r:.80} as "
+                f"number {number}; correct or remove it"
+            )
+        questions.append(Question(*texts))
+    return questions
