@@ -38,14 +38,6 @@ def table_markup(text: str, *, strict: bool = False) -> str | None:
     return write_html(read_otsl(text, extension="otsl-html", strict=strict).table)
 
 
-def predicted_markup(text: str, *, strict: bool = False) -> str | None:
-    """`table_markup`, but None for what is illegal or too large to read."""
-    try:
-        return table_markup(text, strict=strict)
-    except DataError:
-        return None
-
-
 def _element(markup: str | None) -> Any:
     """The first element `table`, at any depth; None without one, or if nothing is in it."""
     root = None if markup is None else parse(markup).root
@@ -98,7 +90,10 @@ class TableSimilarity(Settings):
         truth = _truth(sample)
         if truth is None:
             return None
-        predicted = _element(predicted_markup(answer_or_text(reply.text), strict=self.strict))
+        try:
+            predicted = _element(table_markup(answer_or_text(reply.text), strict=self.strict))
+        except DataError:  # illegal, or too large to read
+            return 0.0
         if predicted is None:
             return 0.0
         if self.normalized:

@@ -146,12 +146,12 @@ class Trivia(mp.PolicyGradientTask):
         if self.learn_from == "labels":
             return self._imitation("learn", pictures, fraction)
         if self.learn_from == "label_reward":
-            score, judges = mp.Score(rewards={"teds": teds}), ()
+            score: tuple[mp.Transform, ...] = (mp.Score(rewards={"teds": teds}),)
         else:
-            score = mp.Score(rewards={QA: mp.judge_reward(QA)})
-            judges = (mp.JudgeScore(judge=self.answers.judge(), name=QA),)
+            judge = mp.JudgeScore(judge=self.answers.judge(), name=QA)
+            score = (judge, mp.Score(rewards={QA: mp.judge_reward(QA)}))
         keep = None if self.illegal is None else FilterReplies(legal=table_complete, **dict(self.illegal))
-        return self.rl_stage("learn", pictures, score, fraction=fraction, keep=keep, judges=judges)
+        return self.rl_stage("learn", pictures, score, fraction=fraction, keep=keep)
 
     def _imitation(self, name: str, source: mp.Source, fraction: float) -> mp.Stage:
         return mp.Stage(
@@ -172,9 +172,7 @@ class Trivia(mp.PolicyGradientTask):
         if not self.data.train and not self.labelled:
             sources["labelled"] = self._labelled(split, self.bench_scenes, seed=5)
         return [
-            mp.Bench(
-                name, AskedExactly(source), steps, table_summary, "teds" if name == "labelled" else ""
-            )
+            mp.Bench(name, AskedExactly(source), steps, table_summary, "teds" if name == "labelled" else "")
             for name, source in sources.items()
         ]
 
@@ -224,8 +222,8 @@ def kept(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
         found = [r.columns["consistency"] for r in recording.records if "consistency" in r.columns]
         most = f", of which the most consistent has {max(found):.2f}" if found else ""
         raise mp.DataError(
-            f"wanted pictures whose readings are consistent enough, found none of {len(recording.records)}{most}; lower "
-            "pictures.low, or train the model on labelled tables first"
+            f"wanted pictures whose readings are consistent enough, found none of {len(recording.records)}{most}; "
+            "lower pictures.low, or train the model on labelled tables first"
         )
     return mp.Subset(source, indices)
 

@@ -1,4 +1,4 @@
-"""A transformers chat model on this machine, as a judge: a language model or, where it is shown images, one that sees."""
+"""A transformers chat model on this machine, as a judge: of language or, where it is shown images, one that sees."""
 
 from __future__ import annotations
 
@@ -105,9 +105,7 @@ def _load_model(name: str, device: str, precision: str, trust_remote_code: bool,
         )
         model: Any = model_class.from_pretrained(name, dtype=types[precision], trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as e:
-        raise ConfigError(
-            f"judge: wanted a {kind}language model, found {name!r}, which cannot be loaded: {e}"
-        ) from e
+        raise ConfigError(f"judge: wanted a {kind}language model, found {name!r}, which cannot be loaded: {e}") from e
     tokenizer = getattr(reader, "tokenizer", reader)
     tokenizer.padding_side = "left"
     if not (reader.chat_template or tokenizer.chat_template):

@@ -65,31 +65,29 @@ class PolicyGradientTask(Task):
         self,
         name: str,
         source: Source,
-        score: Score,
+        score: Score | tuple[Transform, ...],
         truth: Callable[[Sample], str | None] | None = None,
         smooth: bool = True,
         fraction: float = 1.0,
         gold: tuple[Gold, ...] = (),
         keep: FilterReplies | None = None,
-        judges: tuple[Transform, ...] = (),
     ) -> Stage:
         """A training stage: sample replies to the prompts of `source`, score them, and minimize the policy loss.
 
-        `score`: the rewards.
+        `score`: the rewards; where they read what a judge says of the whole batch, that judge before them.
         `truth`: writes a sample's ground truth as a reply, which joins the rollouts of its group (ViSurf, arXiv
         2510.10606); None trains on rollouts alone.
         `smooth`: once a rollout earns the reward of the truth, the truth's reward becomes the mean of the rollouts'.
         `fraction`: weight of the stage when the run's steps are divided among its stages.
         `gold`: correct replies, for `mmpost check` and the parse-failure metrics; training does not depend on them.
-        `keep`: which rollouts are trained on; with `oversample`, more are sampled, of which the group is filled.
-        `judges`: transforms that write scores of the whole batch, which `score` reads.
+        `keep`: which rollouts are trained on; with its `oversample`, more are sampled than a group has.
         """
         return Stage(
             name,
             source,
             self._policy_loss(injects_truth=truth is not None),
             self.prompts_per_step,
-            tuple(self._transforms(score, truth, smooth, gold, keep, judges)),
+            tuple(self._transforms(score, truth, smooth, gold, keep)),
             self.num_iterations,
             self.minibatches,
             fraction=fraction,
@@ -113,12 +111,11 @@ class PolicyGradientTask(Task):
 
     def _transforms(
         self,
-        score: Score,
+        score: Score | tuple[Transform, ...],
         truth: Callable[[Sample], str | None] | None,
         smooth: bool,
         gold: Sequence[Gold],
         keep: FilterReplies | None,
-        judges: Sequence[Transform],
     ) -> Iterator[Transform | RefillBatch]:
         # Sample a group of replies per prompt. Replies that come with the data would otherwise be part of it.
         yield DropReplies()
@@ -130,8 +127,7 @@ class PolicyGradientTask(Task):
             yield InjectTruth(text=truth)
 
         # Score them. One parser is enough to count unparseable replies.
-        yield from judges
-        yield score
+        yield from score if isinstance(score, tuple) else (score,)
         parseable = next((one for one in gold if one.is_parseable is not None), None)
         if parseable is not None:
             yield ParseRate(gold=parseable)

@@ -49,12 +49,15 @@ class FlatSelection(Selector, Settings):
             if value is not None and not record.drop_reason and self.low <= value <= self.high:
                 part = int((value - self.low) / (self.high - self.low) * self.bins)
                 parts.setdefault(min(part, self.bins - 1), []).append(record.uid)
-        ordered = [sorted(uids, key=lambda uid: hashlib.sha256(f"{self.seed}/{uid}".encode()).digest()) for _, uids in sorted(parts.items())]
+        ordered = [sorted(uids, key=self._random) for _, uids in sorted(parts.items())]
         sizes = [len(uids) for uids in ordered]
         counts = shares(sizes, self.n) if self.n else [min(sizes)] * len(sizes) if sizes else []
         kept = {uid for uids, count in zip(ordered, counts, strict=True) for uid in uids[:count]}
         return {record.uid: {"kept": float(record.uid in kept)} for record in records}
 
+    def _random(self, uid: str) -> bytes:
+        """A key that sorts uids in random order."""
+        return hashlib.sha256(f"{self.seed}/{uid}".encode()).digest()
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:

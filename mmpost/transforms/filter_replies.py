@@ -34,8 +34,8 @@ class FilterReplies(Transform, ReplyFilter):
     and drag the mean of their group down, so that mediocre replies get a positive advantage. The original code tests
     one of the two, at will; here a reply is legal if it passes both. With `refill`, illegal replies fill a group up to
     `n`, in order (the original refill leaves out replies equal to one of the group). Without, samples whose replies are
-    all illegal are dropped. Replies of another origin stay. Logs the fraction of illegal replies as filter/illegal, of dropped samples
-    as filter/dropped, and the mean number of replies kept as filter/kept.
+    all illegal are dropped. Replies of another origin stay. Logs the fraction of illegal replies as filter/illegal, of
+    dropped samples as filter/dropped, and the mean number of replies kept as filter/kept.
     """
 
     legal: Reward

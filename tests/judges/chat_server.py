@@ -65,7 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         chat_server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"]
+        question = content if isinstance(content, str) else content[-1]["text"]
         with chat_server.lock:
             chat_server.request_counts[question] += 1
             chat_server.times.append(time.monotonic())

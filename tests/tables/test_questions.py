@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mmpost.tables.questions import Question, legal_tail, question_score, released_character_f1, token_f1
+from mmpost.errors import DataError
+from mmpost.tables.questions import (
+    Question,
+    legal_tail,
+    question_pairs,
+    released_character_f1,
+    shown_table,
+    token_f1,
+)
 
 PUBLISHED = [
     ("mA", "mA", 1, 1),
@@ -43,35 +51,26 @@ def test_words_and_numbers(predicted: str, gold: str, score: float) -> None:
     assert token_f1(predicted, gold) == pytest.approx(score)
 
 
-QUESTIONS = [Question(name, number) for name, number in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"))]
-TABLE = "".join(f"<fcel>{name}<fcel>{number}<nl>\n" for name, number in QUESTIONS)
+def test_what_a_language_model_is_shown() -> None:
+    assert shown_table("<fcel>a<fcel>1<nl>\n") == "<table><tr><td>a</td><td>1</td></tr></table>"
+    assert shown_table("<table><tr><th>a</th><td> 1 </td></tr></table>") == (
+        "<table><tr><td>a</td><td>1</td></tr></table>"
+    )
+    assert shown_table("no table") == shown_table("<ecel>" * 6000 + "<nl>") == ""
+    assert len(shown_table("<fcel>" + "x" * 40_000 + "<nl>")) == 30_000
+    assert [legal_tail(text) for text in ("<fcel>a<nl>", "<fcel>a", "<nl> x", "<nl>\n")] == [True, True, False, True]
 
 
-def look_up(table: str, question: str) -> str:
-    """A stub that finds the cell after the one that the question names."""
-    _, _, rest = table.partition(f"<td>{question}</td><td>")
-    return rest.partition("</td>")[0] or "not answerable"
+def test_pairs_of_rows() -> None:
+    rows = [{"question": "a?", "answer": "1", "more": 0}, {"question": "b?", "answer": 2.5}]
+    assert question_pairs(rows, "f.jsonl:3") == [Question("a?", "1"), Question("b?", "2.5")]
 
 
-def test_the_reward_is_the_mean_over_questions() -> None:
-    assert question_score(TABLE, QUESTIONS, look_up) == 1
-    assert question_score(TABLE.replace("<fcel>b<fcel>2<nl>\n", ""), QUESTIONS, look_up) == 0.75
-    assert question_score("<table><tr><th>a</th><td> 1 </td></tr></table>", QUESTIONS, look_up) == 0.25
-    assert question_score("no table", QUESTIONS, look_up) == question_score(TABLE, [], look_up) == 0
-    assert question_score(TABLE.replace("1", "1 or 12"), QUESTIONS[:1], look_up) == 0
-    assert question_score(TABLE.replace("1", "21"), [Question("a", "12")], look_up, released_character_f1) == 1
-
-
-def test_a_reply_that_was_cut_off_is_not_asked_about() -> None:
-    def ask(table: str, question: str) -> str:
-        raise AssertionError("asked")
-
-    assert question_score(TABLE.removesuffix("<nl>\n"), QUESTIONS, ask) == 0
-    assert [legal_tail(text) for text in (TABLE, "<fcel>a", "<nl> x", "<nl>\n")] == [True, True, False, True]
-
-
-def test_a_table_that_is_too_large_is_shown_as_none() -> None:
-    shown: list[str] = []
-    question_score("<ecel>" * 6000 + "<nl>", QUESTIONS[:1], lambda table, question: shown.append(table) or "")
-    question_score("<fcel>" + "x" * 40_000 + "<nl>", QUESTIONS[:1], lambda table, question: shown.append(table) or "")
-    assert [len(table) for table in shown] == [0, 30_000]
+@pytest.mark.parametrize(
+    "value",
+    [None, "a?", {"question": "a?", "answer": "1"}, ["a?"], [{"question": "a?"}], [{"question": " ", "answer": "1"}]]
+    + [[{"question": "a?", "answer": True}], [{"question": "a?", "answer": None}]],
+)
+def test_pairs_that_are_none(value: object) -> None:
+    with pytest.raises(DataError, match="f.jsonl:3: wanted"):
+        question_pairs(value, "f.jsonl:3")

@@ -275,7 +275,5 @@ def _glyph(font: str, size: int, character: str) -> Image.Image:
     """The mask of a character in the middle of its square, with a margin of `MARGIN` pixels."""
     side = PITCH + 2 * MARGIN
     mask = Image.new("L", (side, side))
-    ImageDraw.Draw(mask).text(
-        (side / 2, MARGIN + BASELINE), character, fill=255, font=_font(font, size), anchor="ms"
-    )
+    ImageDraw.Draw(mask).text((side / 2, MARGIN + BASELINE), character, fill=255, font=_font(font, size), anchor="ms")
     return mask

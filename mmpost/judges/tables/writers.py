@@ -28,8 +28,8 @@ from mmpost.types import Context, Part, Reply, Sample, Transform
 
 INSTRUCTION = """Write {n} questions about the table in the picture, each with its answer.
 Ask about single cells, rows, columns, counts and comparisons, and about all parts of the table. A question must name \
-the rows and columns that it means, have one answer that the table alone gives, and not be answerable without it. Answers are \
-short phrases, written as in the table.
+the rows and columns that it means, have one answer that the table alone gives, and not be answerable without it. \
+Answers are short phrases, written as in the table.
 Reply with a JSON list and nothing else: [{{"question": "...", "answer": "..."}}, ...]"""
 
 
@@ -129,7 +129,8 @@ class WriteQuestions(Transform, Settings):
 class CheckQuestions(Transform, Settings):
     """Keeps the questions that a second reader answers alike with the picture, and not without it.
 
-    Answers agree if their token F1 is at least `agreement`. Raises TrainError for a question that it cannot be asked.
+    Answers agree if their token F1 is at least `agreement`. Samples without a question left are dropped. Raises
+    TrainError where the reader gives no answer.
     """
 
     reader: PictureReader
@@ -152,10 +153,13 @@ class CheckQuestions(Transform, Settings):
             self._agrees(see, question) and not self._agrees(guess, question)
             for (_, question), see, guess in zip(pairs, seeing, blind, strict=True)
         )
-        return [
-            with_questions(sample, [question for question in questions_of(sample) if next(valid)])
-            for sample in samples
-        ]
+        kept = []
+        for sample in samples:
+            verdicts = [(question, next(valid)) for question in questions_of(sample)]
+            for _, is_valid in verdicts:
+                context.log("questions/valid", float(is_valid))
+            kept.append(with_questions(sample, [question for question, is_valid in verdicts if is_valid]))
+        return [sample for sample in kept if sample.replies]
 
     def _agrees(self, answer: Answer, question: Question) -> bool:
         text = untagged(answer.text)
@@ -168,7 +172,7 @@ class DiverseQuestions(Transform, Settings):
     The visual source of a question is the set of visual tokens that its answer's tokens attend to more than `above`
     times as much as to a token on average, in the model that is trained. Beginning with the largest source, the
     question is added whose source overlaps least with those chosen (the maximum of the IoUs), until there are `n`, or
-    each of the others overlaps more than `overlap`.
+    each of the others overlaps more than `overlap`. Samples without questions are dropped.
     """
 
     n: int = Field(default=30, ge=1)
@@ -187,7 +191,7 @@ class DiverseQuestions(Transform, Settings):
             sources = torch.stack([visual_source(a, self.above) for a in maps]) if maps else torch.zeros(0, 0).bool()
             chosen = diverse(sources, self.n, self.overlap)
             kept.append(with_questions(sample, [questions[i] for i in sorted(chosen)]))
-        return kept
+        return [sample for sample in kept if sample.replies]
 
 
 def _asking(sample: Sample, question: Question, context: Context) -> Sample:
