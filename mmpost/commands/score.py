@@ -53,6 +53,9 @@ class RecordedReplies:
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         raise ConfigError("the task needs log-probs, which a file of replies does not have; use mmpost eval")
 
+    def attention(self, samples: Sequence[Sample], layers: float = 1 / 3) -> list[list[torch.Tensor]]:
+        raise ConfigError("the task needs attention, which a file of replies does not have; use mmpost eval")
+
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
         raise ConfigError("the task needs embeddings, which a file of replies does not have; use mmpost eval")
 

@@ -140,6 +140,13 @@ class GenerativeModel(Model, ReplyDecoder, Protocol):
         """A reply with the token ids that the model itself would have written, including the end of turn."""
         ...
 
+    def attention(self, samples: Sequence[Sample], layers: float) -> list[list[Float[Tensor, "tok media"]]]:
+        """The attention of reply tokens to media tokens; see `Context.attention`.
+
+        Raises ConfigError for a family without attention weights in these layers.
+        """
+        ...
+
     def token_strings(self, ids: Sequence[int]) -> list[str]:
         """The text of each token of a reply."""
         ...

@@ -73,6 +73,22 @@ class Context(Protocol):
         """
         ...
 
+    def attention(self, samples: Sequence[Sample], layers: float = 1 / 3) -> list[list[Float[Tensor, "tok media"]]]:
+        """Attention weights [sample][reply] of each reply token on each prompt token that stands for media.
+
+        Under the current weights, without gradient and dropout; averaged over heads and over the last layers; fp32 on
+        the CPU. Row t holds the weights of the query at reply token t itself, which has read that token, not of the
+        position that predicts it; all tokens count, the end of turn included. Columns are the media tokens (patches of
+        images and videos, frames of sound) in the order of the prompt; there are none for a prompt of text. Rows are
+        not normalized: a row sums to the part of the attention that falls on media, at most 1.
+
+        `layers`: the fraction of the language model's layers, counted from the last one, rounded, at least one layer;
+        those without attention weights (recurrent ones) are left out of the average. One sequence is computed at a
+        time, with memory for heads x (prompt + reply)^2 weights. Raises ConfigError for a model that writes no replies,
+        and for one whose layers have no attention weights.
+        """
+        ...
+
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, Float[Tensor, " dim"]]]:
         """Normalized embeddings of each sample, by the modalities that it has; fp32 on the CPU."""
         ...

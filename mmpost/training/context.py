@@ -92,6 +92,9 @@ class TrainingContext:
         rows = iter(flat)
         return [[next(rows) for _ in s.replies] for s in samples]
 
+    def attention(self, samples: Sequence[Sample], layers: float = 1 / 3) -> list[list[Float[Tensor, "tok media"]]]:
+        return self._generative_model().attention(samples, layers)
+
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         rows: list[dict[str, Tensor]] = []
         with torch.no_grad():
@@ -126,12 +129,15 @@ class TrainingContext:
             return sum(distributed.gather(sum(float(objective(o, batch).total(counts)) for batch, o in parts)))
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
+        return self._generative_model().encode_reply(text, origin)
+
+    def _generative_model(self) -> GenerativeModel:
         if not isinstance(self.model, GenerativeModel):
             raise ConfigError(
                 f"wanted a model that writes replies, found {type(self.model).__name__}; choose a "
                 "chat model, or a task without replies"
             )
-        return self.model.encode_reply(text, origin)
+        return self.model
 
     def rng(self, name: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed_for(name))

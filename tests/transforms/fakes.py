@@ -14,7 +14,10 @@ from mmpost.types import Objective, Origin, Part, Reply, Sample, Sampling
 
 @dataclass
 class FakeContext:
-    """Encoded replies have five tokens, log-probs depend on the token position, other ranks contribute `others`."""
+    """Encoded replies have five tokens, log-probs depend on the token position, other ranks contribute `others`.
+
+    Each medium is one token, and every reply token attends to media and the rest of the prompt alike.
+    """
 
     others: list[list[float]] = field(default_factory=list)
     """Values of the other ranks for each call of `gather`, in order."""
@@ -34,6 +37,13 @@ class FakeContext:
     def logp(self, samples: Sequence[Sample], of: str) -> list[list[list[float]]]:
         offset = {"policy": -1.0, "reference": -1.5}[of]
         return [[[offset - t / 10 for t in range(len(r.token_ids or ()))] for r in s.replies] for s in samples]
+
+    def attention(self, samples: Sequence[Sample], layers: float = 1 / 3) -> list[list[torch.Tensor]]:
+        media = [sum(p.modality != "text" for p in s.prompt) for s in samples]
+        return [
+            [torch.full((len(r.token_ids or ()), n), 1 / (n + 1)) for r in s.replies]
+            for s, n in zip(samples, media, strict=True)
+        ]
 
     def embed(self, samples: Sequence[Sample]) -> list[dict[str, torch.Tensor]]:
         return [{p.modality: torch.tensor([1.0, 0.0]) for p in s.prompt if p.modality != "text"} for s in samples]

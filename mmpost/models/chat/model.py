@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from mmpost.config.settings import ComputeSettings, ModelSettings
 from mmpost.core.columns import collate, on_device
 from mmpost.errors import ConfigError
 from mmpost.models.chat import families, packing, padding
+from mmpost.models.chat.attention import attention_to_media
 from mmpost.models.chat.backbone import Backbone, ChatDecoder, PrefixDecoder
 from mmpost.models.chat.logprobs import Entropy, StatisticsRequest, token_statistics
 from mmpost.models.chat.prefix_check import check_prefix_sharing
@@ -91,6 +92,7 @@ class ChatModel:
                 "copy it again"
             )
         self.feature_cache = self.backbone.feature_cache
+        self._placeholders = families.placeholder_ids(module.config, processor)
         self.recipe = PromptRecipe(
             template=self.prompt.template,
             system=settings.system,
@@ -208,7 +210,7 @@ class ChatModel:
         # The model's own dropout is off; the mode decides on gradient checkpointing and the dropout of adapters.
         self.module.train(torch.is_grad_enabled() if train is None else train)
         prompts = [self.prompt(s) for s in samples]
-        replies = [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
+        replies = _reply_ids(samples)
         hidden = self._predictor_states(prompts, replies, batch)
         targets = torch.cat([r for group in replies for r in group]).to(self.device)
         temperatures = [_temperature(r) for s in samples for r in s.replies]
@@ -248,6 +250,10 @@ class ChatModel:
         self.module.eval()
         decoder = ChatDecoder if self.no_prefix_reason else PrefixDecoder
         return decoder(self.backbone, [self.prompt(s) for s in samples], n)
+
+    def attention(self, samples: Sequence[Sample], layers: float) -> list[list[Float[Tensor, "tok media"]]]:
+        prompts = [self.prompt(s) for s in samples]
+        return attention_to_media(self.backbone, prompts, _reply_ids(samples), self._placeholders, layers)
 
     def encode_reply(self, text: str, origin: Origin) -> Reply:
         """A reply with the tokens that the model would have written, end of turn included.
@@ -337,6 +343,10 @@ def _use_one_core() -> None:
     """Keeps a prefetching thread from starting OpenMP helpers, which would spin on the cores that training needs."""
     torch.get_num_threads()  # torch sets its thread count on a thread's first use, which would undo the limit
     threadpool_limits(1, "openmp")
+
+
+def _reply_ids(samples: Sequence[Sample]) -> list[list[Int[Tensor, " _"]]]:
+    return [[torch.tensor(r.token_ids or (), dtype=torch.long) for r in s.replies] for s in samples]
 
 
 def _temperature(reply: Reply) -> float:

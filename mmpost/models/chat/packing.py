@@ -127,7 +127,7 @@ def install(module: Any) -> None:
     other_layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if other_layers:
         raise PrefixSharingError(f"it has layers of {', '.join(sorted(other_layers))}")
-    _set_attention(module, NAME)
+    set_attention(module, NAME)
     if text._attn_implementation != NAME:
         raise PrefixSharingError("its attention does not go through transformers' AttentionInterface")
 
@@ -135,10 +135,11 @@ def install(module: Any) -> None:
 def uninstall(module: Any) -> None:
     """Give the language model inside `module` torch's attention back."""
     if module.config.get_text_config()._attn_implementation == NAME:
-        _set_attention(module, "sdpa")
+        set_attention(module, "sdpa")
 
 
-def _set_attention(module: Any, name: str) -> None:
+def set_attention(module: Any, name: str) -> None:
+    """Switch the language model inside `module` to an attention implementation of transformers, where it can be."""
     # By sub-config, so that the vision encoder keeps its own implementation.
     text = module.config.get_text_config()
     key = next((k for k in module.config.sub_configs if getattr(module.config, k, None) is text), None)

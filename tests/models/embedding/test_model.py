@@ -229,6 +229,8 @@ def test_unsupported_uses_are_refused(folder: str, tiny_folder: str) -> None:
         context.generate(samples, 1, Sampling())
     with pytest.raises(ConfigError, match="wanted a model that writes replies"):
         context.encode_reply("text", "data")
+    with pytest.raises(ConfigError, match="wanted a model that writes replies"):
+        context.attention(samples)
     with pytest.raises(DataError, match="'bare'"):
         model.validate(Sample("bare", ()))
     short = Part("row", media(np.zeros(4, np.float32), "row"))
