@@ -22,6 +22,7 @@ from mmpost.selection.flat import FlatSelection
 from mmpost.tables.html import write_html
 from mmpost.tables.lookup import write_questions
 from mmpost.tables.otsl import write_otsl
+from mmpost.tables.questions import question_pairs
 from mmpost.transforms.filter_replies import FilterReplies, ReplyFilter
 
 QA, PROMPT = "qa", "Write the table in this picture in {form}, with its texts, and nothing else."
@@ -99,8 +100,7 @@ class Trivia(mp.PolicyGradientTask):
     def stages(self) -> Iterator[mp.Stage]:
         labelled = self._labelled("train", self.scenes, seed=0)
         for name, fraction in (("warmup", self.warmup_fraction), ("sft", self.sft_fraction)):
-            if fraction:
-                yield self._imitation(name, labelled, fraction)
+            yield self._imitation(name, labelled, fraction)  # without steps where the fraction is 0
         fraction = 1 - self.warmup_fraction - self.sft_fraction
         if not fraction:
             return
@@ -201,6 +201,8 @@ class Trivia(mp.PolicyGradientTask):
     def _pictures(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         rows = user_data(self.data, split, loss="last", prompt=self._instruction())
         source = TablePictures(split, n, seed, look="paper") if rows is None else rows
+        if split == "train" and self.learn_from == "questions" and self.questions is None:
+            source = WithQuestions(source)
         if split == "train" and self.pictures.by == "random" and self.pictures.n < len(source):
             return mp.Subset(source, random_indices(len(source), self.pictures.n))
         return source
@@ -235,6 +237,16 @@ class Asked(mp.Wrapped):
         sample = self.source[index]
         pairs = [question._asdict() for question in questions_of(sample)]
         return replace(sample, truth=None, replies=(), meta={**sample.meta, QUESTIONS: pairs})
+
+
+class WithQuestions(mp.Wrapped):
+    """Rows that must have questions. Reading one without raises DataError."""
+
+    def sample(self, index: int) -> mp.Sample:
+        sample = self.source[index]
+        if not question_pairs(sample.meta.get(QUESTIONS), sample.label):
+            raise mp.DataError(f"{sample.label}: wanted questions in {QUESTIONS}, found none; drop the row")
+        return replace(sample, truth=None, replies=())
 
 
 class LabelledByModel(mp.Wrapped):

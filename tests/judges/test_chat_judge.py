@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from mmpost.data.media.media import media
 from mmpost.errors import ConfigError, DataError
 from mmpost.judges.answer_cache import AnswerCache, Messages
 from mmpost.judges.base import Pair, Verdict
@@ -17,6 +19,7 @@ from mmpost.judges.grade import Grade
 from mmpost.judges.local import LocalModel
 from mmpost.judges.radiology.config import ReportJudgeSettings
 from mmpost.judges.radiology.rules import RuleJudge
+from mmpost.judges.tables.readers import with_pictures
 from mmpost.judges.transform import JudgeScore, judge_reward
 from mmpost.transforms.score import Score
 from mmpost.types import Part, Reply, Sample
@@ -196,6 +199,39 @@ def test_a_local_model_gives_the_same_answers_in_any_batch(chat_model: str) -> N
     assert len(verdicts) == 1
 
 
+@pytest.fixture(scope="module")
+def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random vision-language model that ends its turn at every third token of its vocabulary."""
+    from transformers import GenerationConfig
+
+    from mmpost.models.builtin.qwen_vl import tiny_tokenizer, write_tiny
+
+    folder = tmp_path_factory.mktemp("seeing")
+    write_tiny(folder)
+    ends = list(range(0, len(tiny_tokenizer()), 3))
+    GenerationConfig(eos_token_id=ends, pad_token_id=tiny_tokenizer().pad_token_id).save_pretrained(folder)
+    return str(folder)
+
+
+def shown(value: int, text: str, side: int = 28) -> list[dict[str, Any]]:
+    pixels = np.full((side, side, 3), value, np.uint8)
+    pixels[: side // 2] = 255 - value
+    one = Sample("s", (Part("image", media(pixels, "image")),))
+    return list(map(dict, with_pictures(one, text, sees_picture=True)))
+
+
+def test_a_local_model_sees_images_alike_in_any_batch(seeing_model: str) -> None:
+    conversations = [shown(0, "what"), shown(200, "what"), shown(0, "how many things are there", 56)]
+    batched, one_by_one = (LocalModel(model=seeing_model, device="cpu", max_tokens=40, batch=n) for n in (4, 1))
+    answers = batched.answers(conversations, 0)
+    assert answers == one_by_one.answers(conversations, 0)
+    assert len({answer.text for answer in answers}) == 3
+    blind = [[{"role": "user", "content": "what"}], shown(0, "what")]
+    assert batched.answers(blind, 0)[1] == answers[0]
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="wanted a causal language model"):
         LocalModel(model=str(tmp_path)).answers([], 0)
+    with pytest.raises(ConfigError, match="wanted a vision-language model"):
+        LocalModel(model=str(tmp_path)).answers([shown(0, "what")], 0)

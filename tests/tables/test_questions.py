@@ -68,9 +68,17 @@ def test_pairs_of_rows() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "a?", {"question": "a?", "answer": "1"}, ["a?"], [{"question": "a?"}], [{"question": " ", "answer": "1"}]]
-    + [[{"question": "a?", "answer": True}], [{"question": "a?", "answer": None}]],
+    [
+        None,
+        "a?",
+        {"question": "a?", "answer": "1"},
+        ["a?"],
+        [{"question": "a?"}],
+        [{"question": " ", "answer": "1"}],
+        [{"question": "a?", "answer": True}],
+        [{"question": "a?", "answer": None}],
+    ],
 )
 def test_pairs_that_are_none(value: object) -> None:
-    with pytest.raises(DataError, match="f.jsonl:3: wanted"):
+    with pytest.raises(DataError, match=r"f\.jsonl:3: wanted"):
         question_pairs(value, "f.jsonl:3")

@@ -47,7 +47,8 @@ def test_advantages_of_the_paper() -> None:
     context = FakeContext()
     filtered = only_legal(n=8)([group], context)
     assert advantages(filtered) == pytest.approx([1.1155, -1.1155, 0, -1.1155, 1.1155, 0], abs=5e-5)
-    assert context.mean("filter/illegal") == 0.25 and context.mean("filter/kept") == 6
+    assert context.mean("filter/illegal") == 0.25
+    assert context.mean("filter/kept") == 6
 
 
 def test_the_first_legal_replies_are_kept_in_order() -> None:
@@ -63,7 +64,8 @@ def test_illegal_replies_refill_a_group_by_position() -> None:
 
 def test_samples_without_legal_replies_are_dropped_and_other_replies_stay() -> None:
     context = FakeContext()
-    assert only_legal(n=2)([replies(["cut", "cut"])], context) == [] and context.mean("filter/dropped") == 1
+    assert only_legal(n=2)([replies(["cut", "cut"])], context) == []
+    assert context.mean("filter/dropped") == 1
     assert only_legal(n=2)([], context) == []
     truth = Reply((Part("text", "truth", "assistant"),), "truth")
     made = replies(["cut", "1<nl>"])

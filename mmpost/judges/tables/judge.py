@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from mmpost.errors import DataError
 from mmpost.judges.base import Judge, Pair, Verdict
+from mmpost.judges.chat_judge import Answer
 from mmpost.judges.tables.readers import ExactReader, MarkupReader
 from mmpost.tables.questions import (
     NOT_ANSWERABLE,
@@ -34,7 +34,7 @@ class TableQuestions(Judge):
     """The mean score of the answers to a sample's questions, read from the table in the reply: 0 to 1.
 
     A table that was cut off scores 0 without a question asked. A reply of which a question got no answer has no score:
-    replies of a group would be compared by different questions.
+    replies of a group would be compared by different questions. Nor has one to a sample without questions.
     """
 
     reader: MarkupReader = ExactReader()
@@ -44,33 +44,27 @@ class TableQuestions(Judge):
 
     def pair(self, sample: Sample, reply: Reply) -> Pair:
         if QUESTIONS not in sample.meta:
-            raise DataError(
-                f"{sample.label}: wanted questions in meta[{QUESTIONS!r}], found {sorted(sample.meta)}; add "
-                f"{QUESTIONS}, or have them written"
-            )
+            return Pair("", reply.text)
         questions = question_pairs(sample.meta[QUESTIONS], sample.label)
         return Pair(json.dumps([question._asdict() for question in questions]), reply.text)
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
         """One verdict per (questions as JSON, recognised table)."""
-        asked: list[tuple[str, str]] = []
-        questions: list[list[Question]] = []
-        for pair in map(_as_pair, pairs):
-            wanted = [Question(**row) for row in json.loads(pair.reference)]
-            questions.append(wanted)
-            if legal_tail(pair.candidate):
-                shown = shown_table(pair.candidate)
-                asked += [(shown, question.question) for question in wanted]
-        answers = iter(self.reader.answers(asked))
-        verdicts = []
-        for pair, wanted in zip(map(_as_pair, pairs), questions, strict=True):
-            if not wanted or not legal_tail(pair.candidate):
-                verdicts.append(Verdict(0.0, counts={"answerable": 0.0}))
-                continue
-            verdicts.append(self._verdict(wanted, [next(answers) for _ in wanted]))
-        return verdicts
+        rows = [Pair(*pair) for pair in pairs]
+        questions = [_questions(row) for row in rows]
+        shown = [shown_table(row.candidate) for row in rows]
+        asked = [(table, q.question) for table, wanted in zip(shown, questions, strict=True) for q in wanted]
+        answers = iter(self.reader.answers(asked) if asked else [])
+        return [
+            self._verdict(row, wanted, [next(answers) for _ in wanted])
+            for row, wanted in zip(rows, questions, strict=True)
+        ]
 
-    def _verdict(self, wanted: Sequence[Question], given: Sequence) -> Verdict:
+    def _verdict(self, row: Pair, wanted: Sequence[Question], given: Sequence[Answer]) -> Verdict:
+        if not row.reference:
+            return Verdict(None, "inapplicable", raw_reply="the sample has no questions")
+        if not wanted:
+            return Verdict(0.0, counts={"answerable": 0.0})
         failures = [answer.failure for answer in given if answer.failure]
         if failures:
             return Verdict(None, "failed", raw_reply=failures[0])
@@ -84,5 +78,7 @@ class TableQuestions(Judge):
         return Verdict(fmean(scores), counts={"answerable": fmean(answerable)})
 
 
-def _as_pair(pair: Pair | tuple[str, str]) -> Pair:
-    return Pair(*pair)
+def _questions(row: Pair) -> list[Question]:
+    """The questions to ask: none about a table that was cut off."""
+    known = json.loads(row.reference) if row.reference and legal_tail(row.candidate) else []
+    return [Question(**question) for question in known]

@@ -63,13 +63,13 @@ def test_a_reply_that_was_cut_off_scores_0_unasked() -> None:
     reader = CellAfter(asked=[])
     judge, asked = TableQuestions(reader=reader), sample(TABLE.removesuffix("<nl>\n"), TABLE)
     verdicts = judge.judge([judge.pair(asked, reply) for reply in asked.replies])
-    assert [verdict.score for verdict in verdicts] == [0, 1] and len(reader.asked) == len(PAIRS)
+    assert [verdict.score for verdict in verdicts] == [0, 1]
+    assert len(reader.asked) == len(PAIRS)
 
 
-def test_samples_without_questions_are_refused() -> None:
+def test_samples_without_questions_have_no_score_and_others_than_pairs_are_refused() -> None:
     plain = Sample("s", (Part("text", "table"),), (Reply((Part("text", TABLE, "assistant"),)),))
-    with pytest.raises(DataError, match=r"sample 's': wanted questions in meta\['qa_pairs'\]"):
-        TableQuestions()(plain, plain.replies[0])
+    assert TableQuestions()(plain, plain.replies[0]) is None
     with pytest.raises(DataError, match="sample 's': wanted qa_pairs as a list"):
         TableQuestions()(sample(TABLE, pairs="a?"), sample(TABLE).replies[0])
 
@@ -82,7 +82,9 @@ def test_the_exact_reader_answers_what_is_written_about_a_table() -> None:
     right, wrong = text, text.replace("<fcel>5", "<fcel>7")
     judge = AnswerModel().judge()
     verdicts = judge.judge([judge.pair(sample(t, pairs=pairs), sample(t).replies[0]) for t in (right, wrong, "<nl>")])
-    assert verdicts[0].score == 1 and 0.3 < (verdicts[1].score or 0) < 1 and verdicts[2].score == 0
+    assert verdicts[0].score == 1
+    assert 0.3 < (verdicts[1].score or 0) < 1
+    assert verdicts[2].score == 0
     assert [v.counts["answerable"] for v in (verdicts[0], verdicts[2])] == [1, 0]
 
 
@@ -98,7 +100,8 @@ def chat_judge(server: ChatServer, folder: Path) -> TableQuestions:
 
 
 def question_in(prompt: str) -> str:
-    assert prompt.startswith(INSTRUCTION) and "<table>" in prompt
+    assert prompt.startswith(INSTRUCTION)
+    assert "<table>" in prompt
     return prompt.rpartition("Question: ")[2]
 
 
@@ -119,7 +122,8 @@ def test_a_server_that_fails_at_first_scores_alike_and_is_paid_once(tmp_path: Pa
         # Prose in place of a number is a wrong answer.
         assert [v.score for v in judge.judge([pair, pair])] == [0.75, 0.75]
         assert judge.judge([pair])[0].score == 0.75
-        assert set(server.answer_counts.values()) == {1} and len(server.answer_counts) == 4
+        assert set(server.answer_counts.values()) == {1}
+        assert len(server.answer_counts) == 4
 
 
 @pytest.mark.usefixtures("_no_proxy")
@@ -140,9 +144,8 @@ def test_a_reply_with_a_question_unanswered_has_no_score(fault: str, problem: st
 
 @pytest.mark.usefixtures("_no_proxy")
 def test_a_server_that_is_down_stops_the_run(tmp_path: Path) -> None:
-    with serving(lambda prompt, turn: "503") as server:
-        with pytest.raises(TrainError, match="found answers to none"):
-            JudgeScore(judge=chat_judge(server, tmp_path))([sample(TABLE, TABLE)], FakeContext())
+    with serving(lambda prompt, turn: "503") as server, pytest.raises(TrainError, match="found answers to none"):
+        JudgeScore(judge=chat_judge(server, tmp_path))([sample(TABLE, TABLE)], FakeContext())
 
 
 def test_settings_name_what_is_missing() -> None:

@@ -55,7 +55,9 @@ def answered(questions: Sequence[Question], truth: str = TABLE) -> list[bool]:
 def test_a_stand_in_without_errors_writes_right_answers_and_alike_each_time() -> None:
     write = WriteQuestions(writer=StandInWriter(reader=StandInReader(misread=0), n=12))
     (one,), (again,) = write([sample()], FakeContext()), write([sample()], FakeContext())
-    assert len(questions_of(one)) == 12 and all(answered(questions_of(one))) and one.replies == again.replies
+    assert len(questions_of(one)) == 12
+    assert all(answered(questions_of(one)))
+    assert one.replies == again.replies
     (other,) = write([sample("t")], FakeContext())
     assert questions_of(other) != questions_of(one)
 
@@ -67,7 +69,8 @@ def test_the_checker_drops_what_the_writer_misread_and_what_can_be_guessed() -> 
     wrong = [not right for s in written for right in answered(questions_of(s))]
     checked = CheckQuestions(reader=StandInReader(misread=0.05, name="checker"))(written, FakeContext())
     left = [not right for s in checked for right in answered(questions_of(s))]
-    assert sum(wrong) / len(wrong) > 0.25 and sum(left) / len(left) < 0.05
+    assert sum(wrong) / len(wrong) > 0.25
+    assert sum(left) / len(left) < 0.05
     assert not any(q.question.startswith("Is ") and q.answer == "yes" for s in checked for q in questions_of(s))
     assert any(q.question.startswith("Is ") for s in checked for q in questions_of(s))
 
@@ -110,7 +113,8 @@ def test_a_chat_model_is_shown_the_picture_in_several_passes_and_paid_once(tmp_p
             assert questions_of(written) == [("x of r1?", "1.5"), ("x of r2?", "2.5"), ("y of r1?", "19")]
         assert len(server.requests) == 3
         image, text = server.requests[0]["messages"][0]["content"]
-        assert image["image_url"]["url"].startswith("data:image/png;base64,") and "Write 2 questions" in text["text"]
+        assert image["image_url"]["url"].startswith("data:image/png;base64,")
+        assert "Write 2 questions" in text["text"]
         assert [request["temperature"] for request in server.requests] == [0.0, 0.7, 0.7]
     assert AnswerCache(tmp_path / "answers.sqlite").path.stat().st_size < 50_000
 
@@ -193,7 +197,8 @@ def test_settings_become_the_three_steps() -> None:
     assert names == ["WriteQuestions", "CheckQuestions", "DiverseQuestions"]
     assert len(QuestionModels(checker=None, diverse=None).transforms()) == 1
     written, checked = QuestionModels(writer=PictureModel(misread=0.2, overlooked=0.1)).notes()
-    assert "misreads 20 % of the cells and overlooks 10 %" in written and checked.startswith("questions are checked by")
+    assert "misreads 20 % of the cells and overlooks 10 %" in written
+    assert checked.startswith("questions are checked by")
     with pytest.raises(ValueError, match="by=local: wanted the section local with model"):
         PictureModel(by="local")
 
@@ -203,7 +208,8 @@ def test_consistency_is_the_mean_teds_of_two_readings() -> None:
     texts = [a, a.replace("d", "x"), "<fcel>a<fcel>b<nl>"]
     replies = tuple(Reply((Part("text", text, "assistant"),), "policy") for text in texts)
     (measured,) = Consistency()([Sample("s", (), replies)], FakeContext())
-    assert measured.columns["consistency"] == pytest.approx(0.611111, abs=1e-6) and not measured.replies
+    assert measured.columns["consistency"] == pytest.approx(0.611111, abs=1e-6)
+    assert not measured.replies
     nothing = tuple(Reply((Part("text", text, "assistant"),), "policy") for text in ("no", "table", "<ecel>" * 6000))
     assert Consistency()([Sample("s", (), nothing)], FakeContext())[0].columns["consistency"] == 0
 
@@ -212,7 +218,8 @@ def test_labels_of_the_stand_in_have_its_errors() -> None:
     (exact,) = LabelPictures(model=PictureModel(misread=0))([sample()], FakeContext())
     assert exact.replies[0].text.replace("\n", "") == TABLE
     (wrong,) = LabelPictures(model=PictureModel(misread=1), form="html")([sample()], FakeContext())
-    assert wrong.replies[0].text.startswith("<table>") and "<td>1.5</td>" not in wrong.replies[0].text
+    assert wrong.replies[0].text.startswith("<table>")
+    assert "<td>1.5</td>" not in wrong.replies[0].text
 
 
 @pytest.mark.usefixtures("_no_proxy")
@@ -228,7 +235,8 @@ def test_labels_of_a_chat_model(tmp_path: Path) -> None:
         pixels = media(np.ones((28, 28, 3), np.uint8), "image")
         other = Sample("t", (Part("image", pixels), Part("text", "table")))
         context = FakeContext()
-        assert label([other], context) == [] and context.mean("labels/missing") == 1
+        assert label([other], context) == []
+        assert context.mean("labels/missing") == 1
         which = ["c"]
         third = Sample("u", (Part("image", media(np.full((28, 28, 3), 7, np.uint8), "image")),))
         with pytest.raises(TrainError, match="wanted labels of 1 pictures, found 1 without"):
