@@ -278,6 +278,30 @@ def test_nothing_else_changes(
     assert context.logp(samples, "policy") == logp
 
 
+def test_gradients_after_it_are_the_same_bits(tiny_folder: str) -> None:
+    """Also those of a trained vision encoder, whose features each step computes anew."""
+    gradients = []
+    for attends in (False, True):
+        model = load(tiny_folder)
+        samples, context = samples_of(model), make_context(model)
+        for _ in range(2):  # weights change in between, and with them the features
+            if attends:
+                context.attention(samples)
+            plan = model.plan(samples, frozenset(), "batch")
+            with model.step(plan):
+                logp = model(plan[0], frozenset({"logp"})).logp
+                assert logp is not None
+                logp.sum().backward()
+            with torch.no_grad():
+                for p in model.module.parameters():
+                    p.add_(p.grad if p.grad is not None else 0, alpha=1e-4)
+            model.after_step()
+        gradients.append({k: p.grad for k, p in model.module.named_parameters() if p.grad is not None})
+    assert any("visual" in k for k in gradients[0])
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[1][k], grad) for k, grad in gradients[0].items())
+
+
 def test_adapters_are_part_of_the_model_and_their_dropout_is_off(model: ChatModel) -> None:
     samples, context = samples_of(model)[:1], make_context(model)
     plain = context.attention(samples)
