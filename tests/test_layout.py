@@ -29,9 +29,8 @@ TOP_LEVEL = {
 }
 
 LEVELS = (
-    *("errors", "config", "core", "types"),
+    *("errors", "config", "core", "types", "tables"),
     *("data.media", "data.signals", "data.sources", "data.readers", "data.formats", "data.worlds"),
-    "tables",
     *("rewards", "objectives", "updates", "edits", "transforms", "metrics"),
     *("judges", "judges.radiology", "methods"),
     *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),
