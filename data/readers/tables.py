@@ -149,12 +149,14 @@ class ArrowTable:
     def __init__(self, data: Dataset, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
         self._data = data.with_format("arrow")
-        # Rows with media only are questions that the caller asks (`prompt` in `open_dataset`).
-        known = {*rows.TURN_KEYS, *rows.QUESTION_KEYS, "chosen", *_media_columns()}
-        if not known & set(data.column_names):
+
+    def check_columns(self) -> None:
+        """Raise DataError unless a column holds what rows ask, in one of the known formats."""
+        known = {*rows.TURN_KEYS, *rows.QUESTION_KEYS, "chosen"}
+        if not known & set(self._data.column_names):
             raise DataError(
-                f"{name}: wanted a column of one of the known formats: {rows.FORMATS}. "
-                f"Found the columns {', '.join(data.column_names)}. Rename them."
+                f"{self.name}: wanted a column of one of the known formats: {rows.FORMATS}. Found the columns "
+                f"{', '.join(self._data.column_names)}. Rename them, or set data.prompt if all rows ask the same."
             )
 
     def __len__(self) -> int:
@@ -167,7 +169,7 @@ class ArrowTable:
         return index + 1
 
     def light(self) -> Iterator[Mapping[str, Any] | None]:
-        media_columns = _media_columns()
+        media_columns = {name for m in modalities() for name in (m.name, f"{m.name}s")}
         light = self._data.select_columns([name for name in self._data.column_names if name not in media_columns])
         for batch in light.iter(batch_size=1000):
             yield from self._pylist(batch)
@@ -176,10 +178,6 @@ class ArrowTable:
     def _pylist(table: Any) -> list[dict[str, Any]]:
         """With the format "arrow", `datasets` returns pyarrow tables, contrary to its annotations."""
         return table.to_pylist()
-
-
-def _media_columns() -> set[str]:
-    return {name for m in modalities() for name in (m.name, f"{m.name}s")}
 
 
 def _released(opener: Opener, path: Path) -> RowList | None:
