@@ -43,8 +43,14 @@ def charades(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def activitynet(path: Path) -> list[dict[str, Any]]:
-    """Read ActivityNet Captions, one row per sentence. Raises DataError with the video for a malformed entry."""
+def activitynet(path: Path) -> list[dict[str, Any]] | None:
+    """Read ActivityNet Captions, one row per sentence; None for a list, which holds rows.
+
+    Raises DataError with the video for a malformed entry.
+    """
+    with path.open("rb") as file:
+        if file.read(1024).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
+            return None
     videos, name = json.loads(path.read_text(encoding="utf-8-sig")), path.name
     rows = []
     for video, entry in videos.items():

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 
 SIDE = 256
 """Longest side of a preview, in pixels."""
+LARGE_SIDE, LARGE_BYTES = 640, 64_000
+"""Longest side of a preview that is at most so many bytes: that of a print or drawing, whose text can then be read."""
 
 
 def png(image: Image.Image, level: int = 6) -> bytes:
@@ -21,7 +23,13 @@ def png(image: Image.Image, level: int = 6) -> bytes:
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A PNG of the image, reduced to at most `SIDE` pixels per side."""
+    """A PNG of the image, reduced to at most `LARGE_SIDE` pixels per side if it is small, else to `SIDE`."""
+    if max(image.size) > SIDE:
+        large = image.copy()
+        large.thumbnail((LARGE_SIDE, LARGE_SIDE))
+        content = png(large)
+        if len(content) <= LARGE_BYTES:
+            return content
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     return png(small)

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 from mmpost.data.media.limits import DEFAULT, Limits
 from mmpost.data.media.media import Media, media
 from mmpost.data.readers import overlooked, rows
-from mmpost.data.readers.tables import Opener, Table, open_table
+from mmpost.data.readers.tables import ArrowTable, Opener, Table, open_table
 from mmpost.data.sources.base import Indexed, Subset
 from mmpost.errors import DataError
 from mmpost.types import Sample
@@ -65,7 +65,10 @@ def open_dataset(
     )
     dataset = _OPEN.get(key)
     if dataset is None:
-        dataset = _OPEN[key] = Rows(open_table(path, openers), root, loss, prompt, limits, media_columns)
+        table = open_table(path, openers)
+        if isinstance(table, ArrowTable) and not prompt:
+            table.check_columns()
+        dataset = _OPEN[key] = Rows(table, root, loss, prompt, limits, media_columns)
     if not len(dataset):
         raise DataError(f"{str(path)[:300]}: wanted rows, found none. Write rows to it, or name another file.")
     return dataset

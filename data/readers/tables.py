@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 SPLITS = ("train", "training", "test", "testmini", "val", "valid", "validation", "dev", "eval")
 
 
-Opener = Callable[[Path], Sequence[Mapping[str, Any]] | None]
-"""Reads a file in the released form of some dataset as rows; None for a file that is not in this form."""
-
-
 class Table(Protocol):
     """Random access to rows, read on demand. A broken row raises DataError without file and row number."""
 
@@ -47,12 +43,19 @@ class Table(Protocol):
         ...
 
 
+Opener = Callable[[Path], "Sequence[Mapping[str, Any]] | RowList | None"]
+"""Reads a file in the released form of some dataset as rows; None for a file that is not in this form.
+
+A `RowList` has its own numbers of rows, and may hold DataErrors instead of rows.
+"""
+
+
 def open_table(path: str | Path, openers: Mapping[str, Opener] | None = None) -> Table:
     """Open a .jsonl, .json, .parquet, .csv or .tsv file, a pattern of Parquet files, or a folder of `datasets`,
     Parquet or media.
 
-    `openers`: readers of released files by suffix, which a task names; they come first, except that lists of rows in
-    .json need none. Raises DataError for anything else.
+    `openers`: readers of released files by suffix, which a task names; they come first. Raises DataError for anything
+    else.
     """
     place = Path(path).expanduser()
     if "*" in place.name:
@@ -72,7 +75,7 @@ def open_table(path: str | Path, openers: Mapping[str, Opener] | None = None) ->
     if released is not None and suffix != ".json":
         rows = _released(released, place)
         if rows is not None:
-            return RowList(rows, place.name, place.parent)
+            return rows
     if suffix in readers:
         return readers[suffix](place)
     raise DataError(
@@ -146,11 +149,14 @@ class ArrowTable:
     def __init__(self, data: Dataset, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
         self._data = data.with_format("arrow")
+
+    def check_columns(self) -> None:
+        """Raise DataError unless a column holds what rows ask, in one of the known formats."""
         known = {*rows.TURN_KEYS, *rows.QUESTION_KEYS, "chosen"}
-        if not known & set(data.column_names):
+        if not known & set(self._data.column_names):
             raise DataError(
-                f"{name}: wanted a column of one of the known formats: {rows.FORMATS}. "
-                f"Found the columns {', '.join(data.column_names)}. Rename them."
+                f"{self.name}: wanted a column of one of the known formats: {rows.FORMATS}. Found the columns "
+                f"{', '.join(self._data.column_names)}. Rename them, or set data.prompt if all rows ask the same."
             )
 
     def __len__(self) -> int:
@@ -174,10 +180,11 @@ class ArrowTable:
         return table.to_pylist()
 
 
-def _released(opener: Opener, path: Path) -> Sequence[Mapping[str, Any]] | None:
+def _released(opener: Opener, path: Path) -> RowList | None:
     """The rows of a released file. Raises DataError for one that is damaged, or has another structure."""
     try:
-        return opener(path)
+        rows = opener(path)
+        return rows if rows is None or isinstance(rows, RowList) else RowList(rows, path.name, path.parent)
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as e:
@@ -194,7 +201,7 @@ def _delimited(path: Path) -> Table:
 
 
 def _json(path: Path, released: Opener | None = None) -> Table:
-    """Read a JSON list of rows, JSON Lines with the suffix .json, or by `released` a mapping."""
+    """Read a JSON list of rows, JSON Lines with the suffix .json, or what `released` reads."""
     text = path.read_bytes()
     try:
         content = parse_list(text)
@@ -206,8 +213,8 @@ def _json(path: Path, released: Opener | None = None) -> Table:
         ) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    if isinstance(content, dict) and released is not None and (rows := _released(released, path)) is not None:
-        return RowList(rows, path.name, path.parent)
+    if released is not None and (rows := _released(released, path)) is not None:
+        return rows
     if not isinstance(content, list):
         raise DataError(
             f"{path}: wanted a JSON list of rows, found {type(content).__name__}. "

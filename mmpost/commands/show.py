@@ -21,6 +21,8 @@ Line = Mapping[str, Any]
 
 OPTIONS = ("n", "run", "step")
 """Arguments of the command; all others are settings."""
+MAX_MARKS = 6
+"""Marks that are printed of a reply or a truth."""
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> int:
@@ -101,6 +103,7 @@ def _group(group: Sequence[Line], console: Console, summary: str = "", prompt: s
     console.print(Padding(Text(visible(prompt.rstrip("\n")), "dim"), (0, 0, 0, 2)))
     if first["truth"] is not None:
         console.print(Text.assemble(("truth ", "bold"), visible(json.dumps(first["truth"], ensure_ascii=False))))
+    _marks("truth marks", first.get("truth_marks", ()), console)
     if first.get("frame"):
         width, height = first["frame"]
         console.print(Text.assemble(("frame ", "bold"), f"coordinates in replies are in {width:g} x {height:g}"))
@@ -121,6 +124,19 @@ def _reply(line: Line, console: Console) -> None:
         head.append(f"  loss on {sum(map(bool, loss_mask))} of {len(loss_mask)} tokens", "dim")
     console.print(head)
     console.print(Padding(coloured(line), (0, 0, 0, 2)))
+    _marks("marks", line.get("marks", ()), console)
+
+
+def _marks(title: str, marks: Sequence[Sequence[Any]], console: Console) -> None:
+    """Print places in media as fractions of their sides; reports draw them."""
+    shown = [
+        f"{' '.join(filter(None, (shape, label)))} ({', '.join(f'{v:.3g}' for v in at)})"
+        for shape, at, _, label in marks[:MAX_MARKS]
+    ]
+    if len(marks) > MAX_MARKS:
+        shown.append(f"and {len(marks) - MAX_MARKS} more")
+    if shown:
+        console.print(Text.assemble((f"{title} ", "bold"), visible("; ".join(shown))))
 
 
 def mask(line: Line) -> list[float]:

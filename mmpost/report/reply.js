@@ -8,6 +8,9 @@ const DRAW = {
   span: ([start, end]) => svg("rect", { class: "span", x: start, y: 0, width: end - start, height: 1000 }),
 };
 
+/* More marks than this are drawn thinner. */
+const DENSE = 20;
+
 const VIEW = { others: false, gold: true, color: "" };
 
 const numberOf = (reply, name) => reply.c[DATA.numbers.indexOf(name)] ?? null;
@@ -17,14 +20,15 @@ const groupOf = (reply) => DATA.groups[reply.g];
 const promptOf = (reply) => DATA.prompts[groupOf(reply).prompt];
 const mediaOf = (parts) => parts.filter((p) => p.modality !== "text");
 
+/* The marks of a medium. Labels are tooltips: drawn, they would hide what is marked. */
 function marked(list, medium, name) {
-  return list
-    .filter((m) => m[2] === medium && DRAW[m[0]])
-    .map(([shape, at, , label]) => {
-      const drawn = svg("g", { class: `mark ${name}` }, DRAW[shape](at.map((v) => v * 1000)));
-      drawn.append(svg("title", {}, `${name}: ${shape} ${label}`));
-      return drawn;
-    });
+  const drawable = list.filter((m) => m[2] === medium && DRAW[m[0]]);
+  const dense = drawable.length > DENSE ? " dense" : "";
+  return drawable.map(([shape, at, , label]) => {
+    const drawn = svg("g", { class: `mark ${name}${dense}${label ? " labelled" : ""}` }, DRAW[shape](at.map((v) => v * 1000)));
+    drawn.append(svg("title", {}, `${name}: ${shape} ${label}`));
+    return drawn;
+  });
 }
 
 function mediumFigure(part, index, layers) {

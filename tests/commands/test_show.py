@@ -66,6 +66,16 @@ def test_a_step_of_a_run_with_media_prompt_truth_scores_and_advantages(tmp_path:
     assert "\x1b" not in text
 
 
+def test_marks_are_printed_with_their_labels(tmp_path: Path) -> None:
+    gold = [["box", [0.125, 0, 0.5, 1], 0, f"r1 c{n}"] for n in range(1, 10)]
+    write_run(tmp_path, log_line(truth_marks=gold, marks=[["point", [0.25, 0.75], 0, ""]]))
+    text = " ".join(show_output(f"run={tmp_path}").split())
+    assert "truth marks box r1 c1 (0.125, 0, 0.5, 1); box r1 c2 (" in text
+    assert "; and 3 more" in text
+    assert text.endswith("<end> marks point (0.25, 0.75)")
+    assert "marks " not in show_output(f"run={write_run(tmp_path / 'other', log_line())}")
+
+
 def test_tokens_are_green_above_zero_red_below_and_dim_where_they_do_not_train(tmp_path: Path) -> None:
     positive = log_line("good", columns={"advantage": 0.5})
     negative = log_line("bad", columns={"advantage": [-2.0, 0.25], "mask": [1, 0]})

@@ -257,6 +257,24 @@ def test_new_modalities_and_marks_need_no_change_to_the_page(tmp_path: Path, mon
     assert "cell 3 4 row 3" in results["legend"]
 
 
+@needs_chromium
+def test_many_marks_are_thin_and_labels_are_tooltips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def boxes(sample: Sample, reply: Reply | None) -> list[Mark]:
+        if reply is not None:
+            return [Mark("box", (0, 0, 1, 1))]
+        return [Mark("box", (n / 30, 0, (n + 1) / 30, 1), label=f"r1 c{n}") for n in range(30)]
+
+    monkeypatch.setattr("mmpost.core.annotations._readers", {"boxes": boxes})
+    picture = Part("image", media(np.zeros((40, 60, 3), np.uint8), "image"))
+    log = SamplesLog()
+    log.on_start(tmp_path / "run", {}, 1)
+    log.on_samples(1, [Sample("a", (picture,), (Reply((Part("text", "x"),), "policy", None),))])
+    dom = rendered_dom(write_report(str(tmp_path / "run")), tmp_path / "profile")
+    assert dom.count('class="mark gold dense labelled"') == 30
+    assert dom.count('class="mark predicted"') == 1
+    assert dom.count("<title>gold: box r1 c7</title>") == 1
+
+
 @pytest.mark.slow
 @needs_chromium
 def test_ten_thousand_replies_stay_usable(tmp_path: Path) -> None:

@@ -329,3 +329,13 @@ def test_previews_are_small_png_files(tmp_path):
         assert max(preview.size) <= 512
         assert np.asarray(preview).std() > 0
     assert media(random_image(900, 300), "image").describe().startswith("image width=900 height=300")
+
+
+def test_previews_of_prints_are_large_and_of_photographs_small():
+    page = Image.new("RGB", (1200, 900), "white")
+    for y in range(0, 900, 20):
+        page.paste("black", (50, y, 1100, y + 4))
+    for image, side in ((page, 640), (random_image(1200, 900), 256), (random_image(100, 90), 100)):
+        preview = media(image, "image").preview()
+        assert max(Image.open(io.BytesIO(preview)).size) == side
+    assert len(media(page, "image").preview()) < 64_000
