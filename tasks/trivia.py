@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 import mmpost as mp
 from mmpost.core.means import mean_by
-from mmpost.data.readers.user_data import user_data
+from mmpost.data.formats.tables import table_data
 from mmpost.data.worlds.tables.pictures import TablePictures
 from mmpost.judges.tables.config import AnswerModel, PictureModel, QuestionModels
 from mmpost.judges.tables.consistency import Consistency
@@ -22,7 +22,6 @@ from mmpost.selection.flat import FlatSelection
 from mmpost.tables.html import write_html
 from mmpost.tables.lookup import write_questions
 from mmpost.tables.otsl import write_otsl
-from mmpost.tables.questions import question_pairs
 from mmpost.transforms.filter_replies import FilterReplies, ReplyFilter
 
 QA, PROMPT = "qa", "Write the table in this picture in {form}, with its texts, and nothing else."
@@ -194,12 +193,14 @@ class Trivia(mp.PolicyGradientTask):
     def _labelled(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         if not self.labelled:
             return TablePictures(split, n, seed, look="office")
-        rows = user_data(mp.DataSettings(train=self.labelled), "train", loss="last", prompt=self._instruction())
+        # `data` without what concerns its own files.
+        data = self.data.model_copy(update={"train": self.labelled, "val": None, "test": None, "split": None})
+        rows = table_data(data, "train", self._instruction())
         assert rows is not None
         return rows
 
     def _pictures(self, split: mp.Split, n: int, seed: int) -> mp.Source:
-        rows = user_data(self.data, split, loss="last", prompt=self._instruction())
+        rows = table_data(self.data, split, self._instruction())
         source = TablePictures(split, n, seed, look="paper") if rows is None else rows
         if split == "train" and self.learn_from == "questions" and self.questions is None:
             source = WithQuestions(source)
@@ -244,8 +245,10 @@ class WithQuestions(mp.Wrapped):
 
     def sample(self, index: int) -> mp.Sample:
         sample = self.source[index]
-        if not question_pairs(sample.meta.get(QUESTIONS), sample.label):
-            raise mp.DataError(f"{sample.label}: wanted questions in {QUESTIONS}, found none; drop the row")
+        if not sample.meta.get(QUESTIONS):
+            raise mp.DataError(
+                f"{sample.label}: wanted questions in {QUESTIONS!r}, found none; add them, or drop the row"
+            )
         return replace(sample, truth=None, replies=())
 
 

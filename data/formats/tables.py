@@ -25,6 +25,7 @@ from mmpost.data.media.media import Media, media
 from mmpost.data.readers.user_data import UserData, user_data
 from mmpost.data.sources.base import Subset, Wrapped
 from mmpost.errors import DataError
+from mmpost.tables.questions import question_pairs
 from mmpost.types import Part, Reply, Sample, Split
 
 NOT_IN_META = ("html", "cells", "otsl", "html_restored", "html_len", "otsl_len", "bbox", "table_bbox", "page")
@@ -85,7 +86,8 @@ class Tables(Wrapped):
     def _sample(self, index: int, row: Sample) -> Sample:
         meta = dict(row.meta)
         if "qa_pairs" in meta:
-            meta["qa_pairs"] = _questions(meta["qa_pairs"])
+            pairs = question_pairs(meta["qa_pairs"])
+            meta["qa_pairs"] = [{**pair, **q._asdict()} for pair, q in zip(meta["qa_pairs"], pairs, strict=True)]
         html = row.meta.get("html")
         images = [part for part in row.prompt if part.modality == "image"]
         if html is None:
@@ -229,25 +231,6 @@ def _label(row: Sample) -> Any:
     # Images in a subfolder have its name as truth, which is no table.
     is_folder = row.truth in PurePosixPath(row.uid).parts[:-1]
     return None if is_folder or text in ("", "<table></table>") else row.truth
-
-
-def _questions(pairs: Any) -> list[dict[str, Any]]:
-    """Questions about a table; raises DataError, with the key, for what is no list of questions with answers."""
-    advice = 'wanted questions [{"question": text, "answer": text}]'
-    if not isinstance(pairs, list | tuple):
-        raise DataError(f"{advice}, found {pairs!r:.80} in 'qa_pairs'; correct the row")
-    questions = []
-    for number, pair in enumerate(pairs):
-        key = f"qa_pairs[{number}]"
-        if not isinstance(pair, Mapping):
-            raise DataError(f"{advice}, found {pair!r:.80} in {key!r}; correct the row")
-        for name in ("question", "answer"):
-            value = pair.get(name)
-            is_text = isinstance(value, str) and value.strip()
-            if not is_text and (name == "question" or isinstance(value, bool) or not isinstance(value, int | float)):
-                raise DataError(f"{advice}, found {value!r:.80} in '{key}.{name}'; correct the row")
-        questions.append({**pair, "answer": str(pair["answer"])})
-    return questions
 
 
 @register

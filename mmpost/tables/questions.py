@@ -85,22 +85,23 @@ def shown_table(text: str) -> str:
         return ""
 
 
-def question_pairs(value: object, where: str) -> list[Question]:
+def question_pairs(value: object) -> list[Question]:
     """Questions and answers as TRivia's rows hold them, `[{"question": ..., "answer": ...}, ...]`.
 
-    Raises DataError for anything else; `where` says what holds it.
+    Raises DataError, with the key, for anything else.
     """
-    pairs = value if isinstance(value, list | tuple) else None
-    if pairs is None or not all(isinstance(pair, Mapping) for pair in pairs):
-        raise DataError(f"{where}: wanted qa_pairs as a list of {{question, answer}}, found {value!r:.80}; correct it")
+    advice = 'wanted questions [{"question": text, "answer": text}]'
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{advice}, found {value!r:.80} in 'qa_pairs'; correct the row")
     questions = []
-    for number, pair in enumerate(pairs, 1):
-        texts = [pair.get("question"), pair.get("answer")]
-        texts = [str(t) if isinstance(t, int | float) and not isinstance(t, bool) else t for t in texts]
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise DataError(
-                f"{where}: wanted a question and an answer as texts in each of qa_pairs, found {dict(pair)!r:.80} as "
-                f"number {number}; correct or remove it"
-            )
-        questions.append(Question(*texts))
+    for number, pair in enumerate(value):
+        key = f"qa_pairs[{number}]"
+        if not isinstance(pair, Mapping):
+            raise DataError(f"{advice}, found {pair!r:.80} in {key!r}; correct the row")
+        for name in ("question", "answer"):
+            text = pair.get(name)
+            is_text = isinstance(text, str) and text.strip()
+            if not is_text and (name == "question" or isinstance(text, bool) or not isinstance(text, int | float)):
+                raise DataError(f"{advice}, found {text!r:.80} in '{key}.{name}'; correct the row")
+        questions.append(Question(pair["question"], str(pair["answer"])))
     return questions

@@ -63,7 +63,7 @@ def test_what_a_language_model_is_shown() -> None:
 
 def test_pairs_of_rows() -> None:
     rows = [{"question": "a?", "answer": "1", "more": 0}, {"question": "b?", "answer": 2.5}]
-    assert question_pairs(rows, "f.jsonl:3") == [Question("a?", "1"), Question("b?", "2.5")]
+    assert question_pairs(rows) == [Question("a?", "1"), Question("b?", "2.5")]
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_pairs_of_rows() -> None:
     ],
 )
 def test_pairs_that_are_none(value: object) -> None:
-    with pytest.raises(DataError, match=r"f\.jsonl:3: wanted"):
-        question_pairs(value, "f.jsonl:3")
+    with pytest.raises(DataError, match="wanted questions"):
+        question_pairs(value)

@@ -67,10 +67,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_readings_then_questions_then_learning(finished: Path) -> None:
     readings, questions = lines(finished, "readings"), lines(finished, "questions")
-    assert len(readings) == 6 and all("consistency" in line["columns"] for line in readings)
+    assert len(readings) == 6
+    assert all("consistency" in line["columns"] for line in readings)
     assert not any(line["replies"] for line in readings)
     pairs = [json.loads(reply["parts"][0]["value"]) for line in questions for reply in line.get("replies", ())]
-    assert pairs and all(set(pair) == {"question", "answer"} for pair in pairs)
+    assert pairs
+    assert all(set(pair) == {"question", "answer"} for pair in pairs)
     summary = json.loads((finished / "summary.json").read_text())
     assert [note.split(":")[0] for note in summary["notes"]] == ["questions are written by", "questions are checked by"]
     assert "misreads 5 % of the cells" in summary["notes"][0]
@@ -169,7 +171,9 @@ class Records:
 
 def test_stages_without_a_picture_say_why() -> None:
     records: Any = Records(SampleRecord("a", 0, {"consistency": 0.25, "kept": 0.0}))
-    with pytest.raises(DataError, match=r"found none of 1, of which the most consistent has 0\.25; lower pictures\.low"):
+    with pytest.raises(
+        DataError, match=r"found none of 1, of which the most consistent has 0\.25; lower pictures\.low"
+    ):
         kept([], records)
     empty: Any = Records(SampleRecord("a", 0, {}, "dropped by a transform"))
     for build in (asked, labelled_by_model):

@@ -45,7 +45,7 @@ class TableQuestions(Judge):
     def pair(self, sample: Sample, reply: Reply) -> Pair:
         if QUESTIONS not in sample.meta:
             return Pair("", reply.text)
-        questions = question_pairs(sample.meta[QUESTIONS], sample.label)
+        questions = question_pairs(sample.meta[QUESTIONS])
         return Pair(json.dumps([question._asdict() for question in questions]), reply.text)
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:

@@ -99,7 +99,7 @@ def _parsed(answer: Answer) -> list[Question]:
         return []
     try:
         value, _ = json.JSONDecoder().raw_decode(text, start)
-        return question_pairs(value, "reply")
+        return question_pairs(value)
     except (ValueError, DataError, RecursionError):
         return []
 
