@@ -70,7 +70,7 @@ def test_a_reply_that_was_cut_off_scores_0_unasked() -> None:
 def test_samples_without_questions_have_no_score_and_others_than_pairs_are_refused() -> None:
     plain = Sample("s", (Part("text", "table"),), (Reply((Part("text", TABLE, "assistant"),)),))
     assert TableQuestions()(plain, plain.replies[0]) is None
-    with pytest.raises(DataError, match="wanted questions .* found 'a\\?' in 'qa_pairs'"):
+    with pytest.raises(DataError, match=r"wanted questions .* found 'a\?' in 'qa_pairs'"):
         TableQuestions()(sample(TABLE, pairs="a?"), sample(TABLE).replies[0])
 
 

@@ -174,7 +174,7 @@ def test_diverse_questions_lie_in_different_places() -> None:
 class Looking(FakeContext):
     """A context whose model looks at the visual token that the question's number names."""
 
-    def attention(self, samples: Sequence[Sample]) -> list[list[torch.Tensor]]:
+    def attention(self, samples: Sequence[Sample], layers: float = 1 / 3) -> list[list[torch.Tensor]]:
         maps = []
         for one in samples:
             picture, question = one.prompt
