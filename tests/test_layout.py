@@ -32,7 +32,7 @@ LEVELS = (
     *("errors", "config", "core", "types", "tables"),
     *("data.media", "data.signals", "data.sources", "data.readers", "data.formats", "data.worlds"),
     *("rewards", "objectives", "updates", "edits", "transforms", "metrics"),
-    *("judges", "judges.radiology", "methods"),
+    *("judges", "judges.radiology", "judges.tables", "methods"),
     *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
     *("rollout", "listeners", "report"),

@@ -15,6 +15,7 @@ import mmpost
 from mmpost.config import registry, run_config
 from mmpost.config.settings import Settings
 from mmpost.judges.settings import JudgeSettings
+from mmpost.judges.tables.config import ChatModel, QuestionModels
 from mmpost.types import Task
 
 QUICK = {
@@ -124,6 +125,28 @@ SETTINGS_OF_TASK: dict[str, list[dict[str, Any]]] = {
             ({"sft_fraction": 0.5, "pairs": {"control": "matched", "tolerance": 1}}, {}),
             ({"indication_prompt": "{indication}"}, {"data": "OWN"}),
             ({"dataset": "OPEN_I"}, {}),
+        )
+    ],
+    "trivia": [
+        {
+            "model": "random-tiny-tables",
+            "task": {
+                **{
+                    "prompts_per_step": 2,
+                    "sft_prompts_per_step": 2,
+                    "num_generations": 2,
+                    "generation_batch_size": 2,
+                    "scenes": 4,
+                    "bench_scenes": 2,
+                },
+                **{"sampling": {"max_tokens": 4}, "illegal": {"refill": True, "certain_tail": 2}, **more},
+            },
+            **data,
+        }
+        for more, data in (
+            ({"sft_fraction": 0.5, "pictures": {"low": 0.0, "readings": 2}}, {}),
+            ({"learn_from": "label_reward", "pictures": {"by": "random", "n": 2}}, {}),
+            ({"learn_from": "label_reward", "labeller": "policy", "pictures": {"by": "all"}}, {"data": "OWN"}),
         )
     ],
     "sft": [{"data": "OWN", "task": {"prompts_per_step": 2}}],
@@ -256,7 +279,7 @@ def judged_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RuleJudge, "judge", judge)
 
 
-OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reasks")
+OTHER_JUDGES = ("server", "local", "bertscore", "green", "grade", "form", "reasks", "passes")
 """Fields of a judge section that only a judge model reads; covered by tests/judges."""
 
 
@@ -279,7 +302,7 @@ def fields_of(section_class: type[BaseModel]) -> set[tuple[type[BaseModel], str]
     """(section, field) of every setting of `section_class` and its nested sections."""
     fields = set()
     for name, info in section_class.model_fields.items():
-        if issubclass(section_class, JudgeSettings) and name in OTHER_JUDGES:
+        if issubclass(section_class, JudgeSettings | ChatModel | QuestionModels) and name in OTHER_JUDGES:
             continue
         fields.add((section_class, name))
         for section in run_config._sections(info.annotation):

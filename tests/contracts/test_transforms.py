@@ -45,6 +45,8 @@ SETTINGS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "DropZeroVariance": [{}, {"score": "right"}, {"bounds": (0.1, 0.9)}],
     "InstanceFilter": [{"right": 0.5}, {"score": "form"}],
+    "FilterReplies": [{"legal": lambda sample, reply: len(reply.text) % 2, "refill": True}],
+    "FlatSelection": [{"column": "consistency"}],
     "VarianceSelection": [{"right": 0.5}, {"discrete": ["form"], "continuous": ["right"]}],
 }
 """Settings to test with; a transform with required fields needs an entry."""

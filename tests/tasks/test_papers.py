@@ -21,7 +21,7 @@ from mmpost.updates.adamw import schedule
 
 TEMPORAL, AUDIO, AERIAL = "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2-Audio-7B-Instruct", "Qwen/Qwen2-VL-2B-Instruct"
 GROUNDING, REASONING = "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2-VL-2B-Instruct"
-CHEST, STARS = "StanfordAIMI/CheXagent-2-3b", "random-astrom3"
+CHEST, STARS, TABLES = "StanfordAIMI/CheXagent-2-3b", "random-astrom3", "Qwen/Qwen2.5-VL-3B-Instruct"
 
 SETTINGS = [
     ("temporal_r1", TEMPORAL, "policy.loss_type", "bnpo", "grpo"),
@@ -34,6 +34,19 @@ SETTINGS = [
     ("visurf", GROUNDING, "inclusive_iou", True, False),
     ("cxr_preference", CHEST, "best_decoding", "greedy", "sampled"),
     ("cxr_preference", CHEST, "best_metric", "reports/judge", "sampled/judge"),
+    ("trivia", TABLES, "policy.loss_type", "bnpo", "bnpo"),
+    ("trivia", TABLES, "policy.beta", 0.04, 0.0),
+    ("trivia", TABLES, "sampling.temperature", 1.2, 1.0),
+    ("trivia", TABLES, "sampling.max_tokens", 4500, 128),
+    ("trivia", TABLES, "advantage.eps", 1e-4, 1e-4),
+    ("trivia", TABLES, "num_generations", 8, 8),
+    ("trivia", TABLES, "prompts_per_step", 64, 16),
+    ("trivia", TABLES, "illegal.oversample", 1.5, 1.5),
+    ("trivia", TABLES, "illegal.refill", True, False),
+    ("trivia", TABLES, "pictures.low", 0.4, 0.4),
+    ("trivia", TABLES, "questions.diverse.n", 30, 12),
+    ("trivia", TABLES, "answers.by", "server", "exact"),
+    ("trivia", TABLES, "answers.f1", "token", "token"),
 ]
 
 ALL, SPECTRUM = ("light_curve", "spectrum", "record"), ("spectrum",)

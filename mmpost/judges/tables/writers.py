@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
 
 from mmpost.config.settings import Settings
 from mmpost.errors import DataError, TrainError
@@ -187,9 +186,8 @@ class DiverseQuestions(Transform, Settings):
         for sample in samples:
             questions = questions_of(sample)
             asking = [_asking(sample, question, context) for question in questions]
-            maps = [attention[0] for attention in context.attention(asking)] if asking else []
-            sources = torch.stack([visual_source(a, self.above) for a in maps]) if maps else torch.zeros(0, 0).bool()
-            chosen = diverse(sources, self.n, self.overlap)
+            maps = [np.asarray(attention[0]) for attention in context.attention(asking)] if asking else []
+            chosen = diverse([visual_source(attention, self.above) for attention in maps], self.n, self.overlap)
             kept.append(with_questions(sample, [questions[i] for i in sorted(chosen)]))
         return [sample for sample in kept if sample.replies]
 
@@ -201,25 +199,25 @@ def _asking(sample: Sample, question: Question, context: Context) -> Sample:
     return replace(sample, prompt=(*pictures, Part("text", question.question)), replies=(reply,))
 
 
-def visual_source(attention: Float[Tensor, "tok visual"], above: float) -> Bool[Tensor, " visual"]:
+def visual_source(attention: Float[np.ndarray, "tok visual"], above: float) -> Bool[np.ndarray, " visual"]:
     """The visual tokens whose attention, a mean over the answer's tokens, is above `above` times their mean."""
     received = attention.mean(0)
     return received > above * received.mean()
 
 
-def diverse(sources: Bool[Tensor, "question visual"], n: int, overlap: float) -> list[int]:
+def diverse(sources: Sequence[Bool[np.ndarray, " visual"]], n: int, overlap: float) -> list[int]:
     """The questions to keep, in the order of choice; ties go to the first. See `DiverseQuestions`."""
-    if not len(sources):
+    if not sources:
         return []
-    sizes = sources.sum(1)
-    common = (sources[:, None] & sources[None]).sum(2)
+    tokens = np.stack(sources).astype(int)
+    sizes, common = tokens.sum(1), tokens @ tokens.T
     union = sizes[:, None] + sizes[None] - common
     # Two empty sources say nothing about where the answers lie: they count as the same place.
-    iou = torch.where(union > 0, common / union.clamp(min=1), torch.ones(()))
+    iou = np.where(union > 0, common / np.maximum(union, 1), 1.0)
     chosen = [int(sizes.argmax())]
     while len(chosen) < min(n, len(sources)):
-        nearest = iou[:, chosen].amax(1)
-        nearest[chosen] = torch.inf
+        nearest = iou[:, chosen].max(1)
+        nearest[chosen] = np.inf
         best = int(nearest.argmin())
         if nearest[best] > overlap:
             break
