@@ -48,11 +48,6 @@ def truth(sample: mp.Sample) -> str:
 def similarity(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """TEDS and S-TEDS in percent."""
     return mean_by(
-        (
-            (name, reply.scores[name])
-            for sample in samples
-            for reply in sample.replies
-            for name in ("teds", "s_teds")
-        ),
+        ((name, reply.scores[name]) for sample in samples for reply in sample.replies for name in ("teds", "s_teds")),
         scale=100,
     )

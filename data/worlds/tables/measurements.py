@@ -53,9 +53,7 @@ class _Recipe(NamedTuple):
 
 
 _RECIPES = {
-    "iris": _Recipe(
-        "load_iris", {"Sep": {0: "SL", 1: "SW"}, "Pet": {2: "PL", 3: "PW"}}, "Sp", ("Set", "Ver", "Vir")
-    ),
+    "iris": _Recipe("load_iris", {"Sep": {0: "SL", 1: "SW"}, "Pet": {2: "PL", 3: "PW"}}, "Sp", ("Set", "Ver", "Vir")),
     "wine": _Recipe(
         "load_wine",
         {
