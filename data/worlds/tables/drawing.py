@@ -106,8 +106,8 @@ LOOKS: dict[str, Look] = {
             Ruling(ends=1, head=2),
             Ruling(head=1, first=1),
         ),
-        (21, 25),
-        1,
+        (19, 23),
+        2,
         ((0, 0, 0), (25, 45, 130), (90, 90, 90)),
         ((255, 255, 255), (255, 255, 255), (251, 249, 240)),
         ((235, 235, 235),),
@@ -130,7 +130,7 @@ class Style:
     align: str
     """Where values stand in their column: left, center or right."""
     middle: bool
-    """Whether texts that span rows stand in the middle rather than in the first row, if there are lines between rows."""
+    """Whether texts that span rows stand in their middle, if there are lines between rows; else in the first."""
     jitter: int
     """By how many pixels characters are shifted at most."""
 

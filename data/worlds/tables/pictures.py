@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mmpost.data.media.media import media
 from mmpost.data.sources.base import Generated, check_names
-from mmpost.data.worlds.tables.contents import make_row, make_table
+from mmpost.data.worlds.tables.contents import make_small_table, make_table
 from mmpost.data.worlds.tables.drawing import LOOKS, random_style, render, squares
 from mmpost.tables.grammar import END_OF_ROW
 from mmpost.tables.otsl import write_otsl
@@ -63,9 +63,9 @@ class TablePictures(Generated):
                 return table
 
 
-class TableRows(TablePictures):
-    """Pictures of single rows of one to three cells, as lessons in reading."""
+class SmallTables(TablePictures):
+    """Pictures of one to six cells, as lessons in reading."""
 
-    uid_prefix = "table-rows"
-    seed_prefix = "row"
-    make = staticmethod(make_row)
+    uid_prefix = "small-tables"
+    seed_prefix = "small"
+    make = staticmethod(make_small_table)

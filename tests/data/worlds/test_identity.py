@@ -20,7 +20,7 @@ from mmpost.data.worlds.shapes.scenes import Shapes
 from mmpost.data.worlds.shapes.transformation import Transformation
 from mmpost.data.worlds.sounds import Sounds
 from mmpost.data.worlds.stars.catalogue import Stars
-from mmpost.data.worlds.tables.pictures import TablePictures, TableRows
+from mmpost.data.worlds.tables.pictures import SmallTables, TablePictures
 from mmpost.types import Sample
 
 PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
@@ -31,9 +31,9 @@ PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
     "figures": (Figures("val", n=16, seed=3), "figures-plain-val-3-1", "2986b5126ac653bd"),
     "preferences": (PreferencePairs("val", ("single",), 16, 3), "digits-val-3-1", "47dc74e2cac4cb12"),
     "shapes": (Shapes("val", n=16, seed=3), "shapes-val-3-1", "5901f68ece2c5484"),
+    "small tables": (SmallTables("val", n=16, seed=3), "small-tables-val-3-1-office", "cd4f84df4cced4ce"),
     "sounds": (Sounds("val", n=16, seed=3), "val-3-1", "19a2ca0450895878"),
     "stars": (Stars("val", n=16, seed=3), "val-3-1", "c03bf785f493dff1"),
-    "table rows": (TableRows("val", n=16, seed=3), "table-rows-val-3-1-office", "cd4f84df4cced4ce"),
     "tables": (TablePictures("val", n=16, seed=3), "tables-val-3-1-office", "00ac0f77a6a0a400"),
     "transformation": (Transformation("val", n=16, seed=3), "transformation-plain-front-val-3-1", "e5d51696d9081c22"),
     "x-ray questions": (Questions("val", n=16, seed=3), "question-val-500003-1-presence", "43e9c53ba1ba5845"),

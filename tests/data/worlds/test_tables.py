@@ -12,7 +12,7 @@ from PIL import Image
 from mmpost.data.worlds.tables import drawing
 from mmpost.data.worlds.tables.drawing import LOOKS, PITCH, random_style, render
 from mmpost.data.worlds.tables.measurements import MAX_CHARACTERS, NAMES, measurements, rows
-from mmpost.data.worlds.tables.pictures import MAX_SQUARES, TablePictures, TableRows, otsl
+from mmpost.data.worlds.tables.pictures import MAX_SQUARES, SmallTables, TablePictures, otsl
 from mmpost.errors import ConfigError
 from mmpost.rewards.table import s_teds, teds
 from mmpost.tables.otsl import otsl_problems, read_otsl
@@ -30,7 +30,7 @@ def picture(source: TablePictures, index: int) -> Image.Image:
     return source[index].prompt[0].value.open()
 
 
-@pytest.mark.parametrize("source", [TablePictures, TableRows])
+@pytest.mark.parametrize("source", [SmallTables, TablePictures])
 def test_an_index_always_gives_the_same_sample(source: type[TablePictures]) -> None:
     a, b = (source("train", n=24, seed=3, look="paper") for _ in range(2))
     assert list(a) == [b[i] for i in reversed(range(24))][::-1]
@@ -100,7 +100,7 @@ def test_contents_are_tables_with_spans() -> None:
     assert all(0.1 < share / len(tables) < 0.35 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("source", [TablePictures("train", n=200, seed=1), TableRows("train", n=50, seed=1)])
+@pytest.mark.parametrize("source", [TablePictures("train", n=200, seed=1), SmallTables("train", n=50, seed=1)])
 def test_the_truth_is_valid_otsl_of_the_table(source: TablePictures) -> None:
     for i in range(len(source)):
         truth = otsl(source.table(i))
@@ -113,7 +113,7 @@ def test_the_truth_is_valid_otsl_of_the_table(source: TablePictures) -> None:
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_sides_are_whole_visual_tokens(look: str) -> None:
-    for source in (TablePictures("test", n=40, seed=6, look=look), TableRows("test", n=10, seed=6, look=look)):
+    for source in (TablePictures("test", n=40, seed=6, look=look), SmallTables("test", n=10, seed=6, look=look)):
         for i in range(len(source)):
             width, height = picture(source, i).size
             assert width % PITCH == height % PITCH == 0

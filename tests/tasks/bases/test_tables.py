@@ -6,10 +6,10 @@ from mmpost.tasks.bases.tables import TablesBase, similarity, truth
 from mmpost.types import Reply, Sample
 
 
-def test_it_learns_to_read_rows_and_then_tables_of_one_look() -> None:
+def test_it_learns_to_read_a_few_cells_and_then_tables_of_one_look() -> None:
     reading, sft = TablesBase(tables=20, reading_fraction=0.25).stages()
     assert (reading.fraction, sft.fraction) == (0.25, 0.75)
-    assert all(truth(sample).count("<nl>") == 1 for sample in reading.source)
+    assert all(truth(sample).count("<fcel>") <= 6 for sample in reading.source)
     assert all(truth(sample).count("<nl>") >= 3 for sample in sft.source)
     assert {sample.meta["look"] for sample in (*reading.source, *sft.source)} == {"office"}
     (only,) = TablesBase(tables=20, reading_fraction=0).stages()
