@@ -31,7 +31,7 @@ PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
     "figures": (Figures("val", n=16, seed=3), "figures-plain-val-3-1", "2986b5126ac653bd"),
     "preferences": (PreferencePairs("val", ("single",), 16, 3), "digits-val-3-1", "47dc74e2cac4cb12"),
     "shapes": (Shapes("val", n=16, seed=3), "shapes-val-3-1", "5901f68ece2c5484"),
-    "small tables": (SmallTables("val", n=16, seed=3), "small-tables-val-3-1-office", "cd4f84df4cced4ce"),
+    "small tables": (SmallTables("val", n=16, seed=3), "small-tables-val-3-1-office", "1a33c738d9cb6cb2"),
     "sounds": (Sounds("val", n=16, seed=3), "val-3-1", "19a2ca0450895878"),
     "stars": (Stars("val", n=16, seed=3), "val-3-1", "c03bf785f493dff1"),
     "tables": (TablePictures("val", n=16, seed=3), "tables-val-3-1-office", "00ac0f77a6a0a400"),
