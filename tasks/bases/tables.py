@@ -4,30 +4,30 @@ from collections.abc import Iterator, Sequence
 
 import mmpost as mp
 from mmpost.core.means import mean_by
-from mmpost.data.worlds.tables.pictures import TablePictures, TableRows
+from mmpost.data.worlds.tables.pictures import SmallTables, TablePictures
 from mmpost.rewards.table import s_teds, teds
 
 
 class TablesBase(mp.Task):
-    """SFT on pictures of single rows, then on pictures of tables."""
+    """SFT on pictures of a few cells, then on pictures of whole tables."""
 
     look: str = "office"
     """Look of the tables (data/worlds/tables/drawing.py)."""
     tables: int = 100_000
     """Training pictures, generated on demand."""
     reading_fraction: float = 0.3
-    """Fraction of the steps for the first stage, on single rows: where a character stands is easier to learn there."""
+    """Fraction of the steps for the first stage, on a few cells: there it is easier to learn where to read."""
     prompts_per_step: int = 24
     """Tables per step."""
-    rows_per_step: int = 64
-    """Single rows per step of the first stage; they are shorter."""
+    small_prompts_per_step: int = 48
+    """Pictures per step of the first stage, which are smaller."""
 
     def stages(self) -> Iterator[mp.Stage]:
         targets = (mp.ReplyFromTruth(text=truth),)
         if self.reading_fraction:
-            rows = TableRows("train", self.tables, seed=1, look=self.look)
+            small = SmallTables("train", self.tables, seed=1, look=self.look)
             yield mp.Stage(
-                "reading", rows, mp.Likelihood(), self.rows_per_step, targets, fraction=self.reading_fraction
+                "reading", small, mp.Likelihood(), self.small_prompts_per_step, targets, fraction=self.reading_fraction
             )
         tables = TablePictures("train", self.tables, seed=1, look=self.look)
         yield mp.Stage(

@@ -66,6 +66,7 @@ SETTINGS_OF_TASK: dict[str, list[dict[str, Any]]] = {
     "bases.shapes": [{"task": {"prompts_per_step": 2}}],
     "bases.digits": [{"task": {"prompts_per_step": 2}}],
     "bases.aerial": [{"task": {"prompts_per_step": 2}}],
+    "bases.tables": [{"model": "random-tiny-tables", "task": {"prompts_per_step": 2, "small_prompts_per_step": 2}}],
     "uav_vl_r1": [
         {
             "task": {

@@ -30,6 +30,13 @@ from mmpost.runs.code_hash import source
             ),
         ),
         (
+            "tiny-tables",
+            (
+                *("tasks.bases.tables", "models.builtin.tables", "data.worlds.tables.pictures"),
+                *("data.worlds.tables.contents", "data.worlds.tables.drawing", "data.worlds.tables.measurements"),
+            ),
+        ),
+        (
             "tiny-video",
             (
                 *("tasks.bases.clips", "models.builtin.video", "models.builtin.qwen_vl"),

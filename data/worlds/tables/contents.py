@@ -47,18 +47,22 @@ def make_table(rng: random.Random, split: Split) -> Table:
     return Table((Section("thead", head), Section("tbody", body)))
 
 
-def make_row(rng: random.Random, split: Split) -> Table:
-    """One row of one to three cells, a name and values or headers alone: what is easy to read."""
+def make_small_table(rng: random.Random, split: Split) -> Table:
+    """One to three cells in one row, or one or two in each of two or three, without spans: what is easy to read."""
     name = _data_set(rng)
     data = measurements(name)
-    row = rng.choice(rows(name, split))
-    features = _features(rng, data, rng.randint(1, 2))
-    if rng.random() < 0.4:
-        texts = [rng.choice(CORNERS), *(feature.name for feature in features)]
+    chosen = rng.sample(rows(name, split), min(rng.randint(1, 3), len(rows(name, split))))
+    features = _features(rng, data, rng.randint(1, 3 if len(chosen) == 1 else 2))
+    columns = [[data.texts[feature.name][row] for row in chosen] for feature in features]
+    corner = rng.choice(CORNERS)
+    if rng.random() < 0.5:
+        columns[0] = _row_names(rng, data, chosen, classed=rng.random() < 0.8)
     else:
-        texts = [_row_names(rng, data, [row], True)[0], *(data.texts[feature.name][row] for feature in features)]
-    rng.shuffle(texts)
-    return Table((Section("tbody", (tuple(_cell(text) for text in texts[: rng.randint(1, 3)]),)),))
+        corner = features[0].name
+    if rng.random() < 0.4:
+        for column, text in zip(columns, (corner, *(feature.name for feature in features[1:])), strict=True):
+            column[0] = text
+    return Table((Section("tbody", tuple(tuple(map(_cell, row)) for row in zip(*columns, strict=True))),))
 
 
 def _data_set(rng: random.Random) -> str:

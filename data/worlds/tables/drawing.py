@@ -56,6 +56,10 @@ class Look(NamedTuple):
     fonts: tuple[tuple[str, str], ...]
     """Fonts of body and headers."""
     rulings: tuple[Ruling, ...]
+    sizes: tuple[int, int]
+    """The smallest and the largest font in pixels."""
+    jitter: int
+    """By how many pixels characters are shifted at most, in the least even of pictures."""
     inks: tuple[Color, ...]
     papers: tuple[Color, ...]
     """Colors of the background."""
@@ -81,6 +85,8 @@ LOOKS: dict[str, Look] = {
             Ruling(outside=1, head=1, columns=1, groups=1),
             Ruling(head=1, groups=1, shaded="stripes"),
         ),
+        (21, 25),
+        1,
         ((0, 0, 0), (20, 20, 20)),
         ((255, 255, 255), (255, 255, 255), (250, 250, 245), (244, 247, 252)),
         ((222, 228, 236), (230, 230, 230), (226, 236, 224)),
@@ -100,6 +106,8 @@ LOOKS: dict[str, Look] = {
             Ruling(ends=1, head=2),
             Ruling(head=1, first=1),
         ),
+        (19, 23),
+        2,
         ((0, 0, 0), (25, 45, 130), (90, 90, 90)),
         ((255, 255, 255), (255, 255, 255), (251, 249, 240)),
         ((235, 235, 235),),
@@ -122,7 +130,7 @@ class Style:
     align: str
     """Where values stand in their column: left, center or right."""
     middle: bool
-    """Whether texts that span rows stand in the middle rather than in the first row, if there are lines between rows."""
+    """Whether texts that span rows stand in their middle, if there are lines between rows; else in the first."""
     jitter: int
     """By how many pixels characters are shifted at most."""
 
@@ -134,14 +142,14 @@ def random_style(look: str, rng: random.Random) -> Style:
     return Style(
         font,
         head_font,
-        rng.randint(21, 25),
+        rng.randint(*choices.sizes),
         rng.choice(choices.inks),
         rng.choice(choices.papers),
         rng.choice(choices.shades),
         rng.choice(choices.rulings),
         rng.choice(("left", "center", "right")),
         rng.random() < 0.5,
-        rng.randint(0, 1),
+        rng.randint(0, choices.jitter),
     )
 
 

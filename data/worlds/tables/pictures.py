@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from mmpost.data.media.media import media
 from mmpost.data.sources.base import Generated, check_names
-from mmpost.data.worlds.tables.contents import make_row, make_table
-from mmpost.data.worlds.tables.drawing import LOOKS, random_style, render, squares
+from mmpost.data.worlds.tables.contents import make_small_table, make_table
+from mmpost.data.worlds.tables.drawing import LOOKS, Box, random_style, render, squares
 from mmpost.tables.grammar import END_OF_ROW
 from mmpost.tables.otsl import write_otsl
 from mmpost.tables.table import Table
@@ -29,11 +29,32 @@ def otsl(table: Table) -> str:
     return write_otsl(table).text.replace(f"{END_OF_ROW}\n", END_OF_ROW)
 
 
+def cells(table: Table, boxes: Sequence[Box], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The cells with a text: row and column from 1, spans, and the box as fractions of a picture of this size."""
+    starts = [
+        (r, c, position.cell)
+        for r, row in enumerate(table.grid(), 1)
+        for c, position in enumerate(row, 1)
+        if position.down == position.right == 0
+    ]
+    return [
+        {
+            "row": row,
+            "column": column,
+            "rowspan": cell.rowspan,
+            "colspan": cell.colspan,
+            "box": [round(value / size[i % 2], 5) for i, value in enumerate(box)],
+        }
+        for (row, column, cell), box in zip(starts, boxes, strict=True)
+        if cell.text
+    ]
+
+
 class TablePictures(Generated):
     """Pictures of tables.
 
-    The truth is the table in plain OTSL. `meta` holds the look and, as `boxes`, the box of each cell in the order of
-    the table's rows: [x1, y1, x2, y2] in pixels. Raises ConfigError for an unknown split or look.
+    The truth is the table in plain OTSL. `meta` holds the look and, as `cells`, place and box of each cell with a text,
+    in the form of `mmpost.data.formats.tables.Tables`. Raises ConfigError for an unknown split or look.
     """
 
     uid_prefix = "tables"
@@ -46,12 +67,13 @@ class TablePictures(Generated):
 
     def generate(self, index: int) -> Sample:
         rng = self.rng(index, f"draw {self.look}")
-        picture, boxes = render(self.table(index), random_style(self.look, rng), rng)
+        table = self.table(index)
+        picture, boxes = render(table, random_style(self.look, rng), rng)
         return Sample(
             uid=f"{self.uid(index)}-{self.look}",
             prompt=(Part("image", media(picture, "image")), Part("text", prompt_text())),
-            truth=otsl(self.table(index)),
-            meta={"look": self.look, "boxes": [list(box) for box in boxes]},
+            truth=otsl(table),
+            meta={"look": self.look, "cells": cells(table, boxes, picture.size)},
         )
 
     def table(self, index: int) -> Table:
@@ -63,9 +85,9 @@ class TablePictures(Generated):
                 return table
 
 
-class TableRows(TablePictures):
-    """Pictures of single rows of one to three cells, as lessons in reading."""
+class SmallTables(TablePictures):
+    """Pictures of one to six cells, as lessons in reading."""
 
-    uid_prefix = "table-rows"
-    seed_prefix = "row"
-    make = staticmethod(make_row)
+    uid_prefix = "small-tables"
+    seed_prefix = "small"
+    make = staticmethod(make_small_table)

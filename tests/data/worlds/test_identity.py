@@ -20,6 +20,7 @@ from mmpost.data.worlds.shapes.scenes import Shapes
 from mmpost.data.worlds.shapes.transformation import Transformation
 from mmpost.data.worlds.sounds import Sounds
 from mmpost.data.worlds.stars.catalogue import Stars
+from mmpost.data.worlds.tables.pictures import SmallTables, TablePictures
 from mmpost.types import Sample
 
 PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
@@ -30,8 +31,10 @@ PINNED: dict[str, tuple[Sequence[Sample], str, str]] = {
     "figures": (Figures("val", n=16, seed=3), "figures-plain-val-3-1", "2986b5126ac653bd"),
     "preferences": (PreferencePairs("val", ("single",), 16, 3), "digits-val-3-1", "47dc74e2cac4cb12"),
     "shapes": (Shapes("val", n=16, seed=3), "shapes-val-3-1", "5901f68ece2c5484"),
+    "small tables": (SmallTables("val", n=16, seed=3), "small-tables-val-3-1-office", "9289f8c9c7fd3a51"),
     "sounds": (Sounds("val", n=16, seed=3), "val-3-1", "19a2ca0450895878"),
     "stars": (Stars("val", n=16, seed=3), "val-3-1", "c03bf785f493dff1"),
+    "tables": (TablePictures("val", n=16, seed=3), "tables-val-3-1-office", "05f3c807a7acf1be"),
     "transformation": (Transformation("val", n=16, seed=3), "transformation-plain-front-val-3-1", "e5d51696d9081c22"),
     "x-ray questions": (Questions("val", n=16, seed=3), "question-val-500003-1-presence", "43e9c53ba1ba5845"),
     "x-rays": (SyntheticStudies("val", n=16, seed=3), "phantom-val-3-1", "64782bdeb4d71e0a"),
