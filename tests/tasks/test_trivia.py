@@ -1,4 +1,4 @@
-"""TRivia: its stages, of which none sees markup of unlabelled pictures; own data, resuming, what it is compared with."""
+"""TRivia: its stages, of which none sees markup of unlabelled pictures; own data, resuming, and the arms of its study."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mmpost.data.formats.tables  # registers how cells are drawn
+import mmpost.data.formats.tables  # noqa: F401  # registers how cells are drawn
 from mmpost.core.annotations import marks
 from mmpost.data.worlds.tables import drawing
 from mmpost.data.worlds.tables.drawing import LOOKS, PITCH, random_style, render
