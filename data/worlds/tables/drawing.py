@@ -56,10 +56,6 @@ class Look(NamedTuple):
     fonts: tuple[tuple[str, str], ...]
     """Fonts of body and headers."""
     rulings: tuple[Ruling, ...]
-    sizes: tuple[int, int]
-    """The smallest and the largest font in pixels."""
-    jitter: int
-    """By how many pixels characters are shifted at most, in the least even of pictures."""
     inks: tuple[Color, ...]
     papers: tuple[Color, ...]
     """Colors of the background."""
@@ -85,20 +81,18 @@ LOOKS: dict[str, Look] = {
             Ruling(outside=1, head=1, columns=1, groups=1),
             Ruling(head=1, groups=1, shaded="stripes"),
         ),
-        (21, 25),
-        1,
         ((0, 0, 0), (20, 20, 20)),
         ((255, 255, 255), (255, 255, 255), (250, 250, 245), (244, 247, 252)),
         ((222, 228, 236), (230, 230, 230), (226, 236, 224)),
     ),
     "paper": Look(
+        # Those that papers are set in: Times (STIX) and Computer Modern.
         (
-            ("DejaVuSans-Oblique", "DejaVuSans-Oblique"),
-            ("DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
-            ("DejaVuSans-BoldOblique", "DejaVuSans-BoldOblique"),
-            ("DejaVuSerif-Italic", "DejaVuSerif-Italic"),
-            ("DejaVuSerif-Italic", "DejaVuSerif-Bold"),
-            ("DejaVuSerif-Bold", "DejaVuSerif-Bold"),
+            ("STIXGeneral", "STIXGeneralBol"),
+            ("STIXGeneral", "STIXGeneralItalic"),
+            ("cmr10", "cmb10"),
+            ("cmss10", "cmss10"),
+            ("cmtt10", "cmtt10"),
         ),
         (
             Ruling(ends=2, head=1, groups=1),
@@ -106,8 +100,6 @@ LOOKS: dict[str, Look] = {
             Ruling(ends=1, head=2),
             Ruling(head=1, first=1),
         ),
-        (19, 23),
-        2,
         ((0, 0, 0), (25, 45, 130), (90, 90, 90)),
         ((255, 255, 255), (255, 255, 255), (251, 249, 240)),
         ((235, 235, 235),),
@@ -142,14 +134,14 @@ def random_style(look: str, rng: random.Random) -> Style:
     return Style(
         font,
         head_font,
-        rng.randint(*choices.sizes),
+        rng.randint(21, 25),
         rng.choice(choices.inks),
         rng.choice(choices.papers),
         rng.choice(choices.shades),
         rng.choice(choices.rulings),
         rng.choice(("left", "center", "right")),
         rng.random() < 0.5,
-        rng.randint(0, choices.jitter),
+        rng.randint(0, 1),
     )
 
 
