@@ -56,6 +56,8 @@ class Look(NamedTuple):
     fonts: tuple[tuple[str, str], ...]
     """Fonts of body and headers."""
     rulings: tuple[Ruling, ...]
+    sizes: tuple[int, int]
+    """The smallest and the largest font in pixels."""
     inks: tuple[Color, ...]
     papers: tuple[Color, ...]
     """Colors of the background."""
@@ -81,18 +83,17 @@ LOOKS: dict[str, Look] = {
             Ruling(outside=1, head=1, columns=1, groups=1),
             Ruling(head=1, groups=1, shaded="stripes"),
         ),
+        (21, 25),
         ((0, 0, 0), (20, 20, 20)),
         ((255, 255, 255), (255, 255, 255), (250, 250, 245), (244, 247, 252)),
         ((222, 228, 236), (230, 230, 230), (226, 236, 224)),
     ),
     "paper": Look(
-        # Those that papers are set in: Times (STIX) and Computer Modern.
         (
-            ("STIXGeneral", "STIXGeneralBol"),
-            ("STIXGeneral", "STIXGeneralItalic"),
-            ("cmr10", "cmb10"),
-            ("cmss10", "cmss10"),
-            ("cmtt10", "cmtt10"),
+            ("DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+            ("DejaVuSans-BoldOblique", "DejaVuSans-BoldOblique"),
+            ("DejaVuSerif-Italic", "DejaVuSerif-Bold"),
+            ("DejaVuSerif-Bold", "DejaVuSerif-Bold"),
         ),
         (
             Ruling(ends=2, head=1, groups=1),
@@ -100,6 +101,7 @@ LOOKS: dict[str, Look] = {
             Ruling(ends=1, head=2),
             Ruling(head=1, first=1),
         ),
+        (18, 20),
         ((0, 0, 0), (25, 45, 130), (90, 90, 90)),
         ((255, 255, 255), (255, 255, 255), (251, 249, 240)),
         ((235, 235, 235),),
@@ -134,7 +136,7 @@ def random_style(look: str, rng: random.Random) -> Style:
     return Style(
         font,
         head_font,
-        rng.randint(21, 25),
+        rng.randint(*choices.sizes),
         rng.choice(choices.inks),
         rng.choice(choices.papers),
         rng.choice(choices.shades),
