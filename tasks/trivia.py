@@ -85,7 +85,7 @@ class Trivia(mp.PolicyGradientTask):
     """How replies that end in the middle of a table are left out; null keeps them."""
     generation_batch_size: int = Field(default=64, ge=1)
     """Pictures per batch of the data-generation stages; each batch is recorded when it is complete."""
-    scenes: int = Field(default=384, ge=1)
+    scenes: int = Field(default=512, ge=1)
     """Synthetic unlabelled pictures, before selection."""
     bench_scenes: int = Field(default=192, ge=1)
     """Synthetic pictures per evaluation."""

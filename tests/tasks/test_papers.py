@@ -44,7 +44,7 @@ SETTINGS = [
     ("trivia", TABLES, "illegal.oversample", 1.5, 1.5),
     ("trivia", TABLES, "illegal.refill", True, False),
     ("trivia", TABLES, "pictures.low", 0.4, 0.4),
-    ("trivia", TABLES, "questions.diverse.n", 30, 12),
+    ("trivia", TABLES, "questions.diverse.n", 30, 16),
     ("trivia", TABLES, "answers.by", "server", "exact"),
     ("trivia", TABLES, "answers.f1", "token", "token"),
 ]

@@ -1,4 +1,4 @@
-"""TRivia: its stages, of which none sees markup of unlabelled pictures; own data, resuming, and the arms of its study."""
+"""TRivia: its stages, of which none sees markup of unlabelled pictures; own data, resuming, arms of its study."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_unlabelled_rows_are_refused_by_the_stand_in(own: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"pictures": {"by": "random"}}, "by=random: wanted the number of pictures to keep"),
+        ({"pictures": {"by": "random", "n": 0}}, "by=random: wanted the number of pictures to keep"),
         ({"answers": {"by": "local"}}, "by=local: wanted the section local with model"),
         ({"warmup_fraction": 0.6, "sft_fraction": 0.6}, "wanted at most 1 in all"),
     ],
