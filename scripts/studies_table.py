@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mmpost.metrics.intervals import GROUPS, Estimate
+from mmpost.studies.study import PILOT_SEED, TUNING_SEED
 from mmpost.studies.tables import gap_text, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,8 +80,11 @@ def files() -> list[Path]:
 
 def claim_rows(name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
     """A row for each claim of a study."""
+    # Of the confirming runs and their tuning: pilots, and runs at budgets that the result does not compare, are left out.
+    steps = {0, *(arm["steps"] for arms in result["budgets"].values() for arm in arms.values())}
     cells = [json.loads(file.read_text()) for file in (STUDIES / name / "cells").glob("*.json")]
-    minutes = sum(cell.get("wall", 0.0) for cell in cells) / 60
+    confirming = [cell for cell in cells if cell["seed"] % TUNING_SEED < PILOT_SEED and cell["steps"] in steps]
+    minutes = sum(cell.get("wall", 0.0) for cell in confirming) / 60
     for position, (claim_name, found) in enumerate(result["claims"].items()):
         claim = found["claim"]
         dial = f"{claim['at']}, not {claim['control'] or claim['control_metric'] or '-'}"
