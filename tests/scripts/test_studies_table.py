@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,22 @@ def test_an_older_difference_gets_the_interval_of_its_seeds_and_samples() -> Non
     assert row[6:] == ["+2.0 (-3.0 to +7.0; SD 2.0)", "falls"]
 
 
-def test_a_claim_is_a_row() -> None:
+def test_a_claim_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gap = {"mean": 9.0, "low": 5.0, "high": 13.0, "sd": 1.5}
     claim = {"arm": "a", "against": "b", "metric": "t/f1", "gap": 8.0, "at": "with", "control": "without"}
     found = {"claim": {**claim, "control_metric": ""}, "gap": gap, "effect": gap, "verdict": "as predicted"}
-    result = {"claims": {"one": found}, "mechanism": "a\nb", "no_verdict": ""}
+    budgets = {"steps": {"a": {"steps": 60}, "b": {"steps": 60}}}
+    result = {"claims": {"one": found}, "mechanism": "a\nb", "no_verdict": "", "budgets": budgets}
+    monkeypatch.setattr(studies_table, "STUDIES", tmp_path)
+    (tmp_path / "nowhere" / "cells").mkdir(parents=True)
+    # Seeds of a run, its tuning, a base; of pilots and their tuning; of a budget that is not compared.
+    for seed, steps in ((0, 60), (1001, 60), (6, 0), (100, 60), (1101, 60), (0, 300)):
+        cell = {"seed": seed, "steps": steps, "wall": 60.0}
+        (tmp_path / "nowhere" / "cells" / f"{seed}-{steps}.json").write_text(json.dumps(cell))
     (row,) = studies_table.claim_rows("nowhere", result)
     assert row[1:4] == ["one: a - b, t/f1, predicted +8", "a b", "with, not without"]
     assert row[4:8] == ["+9.0 (+5.0 to +13.0; SD 1.5)", "-", "+9.0 (+5.0 to +13.0; SD 1.5)", "as predicted"]
+    assert row[8] == "3"
     (row,) = studies_table.claim_rows("nowhere", {**result, "no_verdict": "a pilot"})
     assert row[7] == "no verdict: a pilot"
 
