@@ -80,7 +80,7 @@ def files() -> list[Path]:
 
 def claim_rows(name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
     """A row for each claim of a study."""
-    # Of the confirming runs and their tuning: pilots, and runs at budgets that the result does not compare, are left out.
+    # Of the confirming runs and their tuning, without pilots and runs at budgets that the result does not compare.
     steps = {0, *(arm["steps"] for arms in result["budgets"].values() for arm in arms.values())}
     cells = [json.loads(file.read_text()) for file in (STUDIES / name / "cells").glob("*.json")]
     confirming = [cell for cell in cells if cell["seed"] % TUNING_SEED < PILOT_SEED and cell["steps"] in steps]

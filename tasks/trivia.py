@@ -232,12 +232,15 @@ def kept(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
 
 
 class Asked(mp.Wrapped):
-    """Pictures with the questions that a stage wrote, and without labels: nothing that trains on them sees markup."""
+    """Pictures with the questions that a stage wrote, and without labels: nothing that trains on them sees markup.
+
+    The questions are the truth of a sample, too, so that pages show them.
+    """
 
     def sample(self, index: int) -> mp.Sample:
         sample = self.source[index]
         pairs = [question._asdict() for question in questions_of(sample)]
-        return replace(sample, truth=None, replies=(), meta={**sample.meta, QUESTIONS: pairs})
+        return replace(sample, truth={QUESTIONS: pairs}, replies=(), meta={**sample.meta, QUESTIONS: pairs})
 
 
 class WithQuestions(mp.Wrapped):
@@ -249,7 +252,7 @@ class WithQuestions(mp.Wrapped):
             raise mp.DataError(
                 f"{sample.label}: wanted questions in {QUESTIONS!r}, found none; add them, or drop the row"
             )
-        return replace(sample, truth=None, replies=())
+        return replace(sample, truth={QUESTIONS: sample.meta[QUESTIONS]}, replies=())
 
 
 class LabelledByModel(mp.Wrapped):

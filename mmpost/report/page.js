@@ -28,7 +28,7 @@ function drawEvals() {
   for (const [when, key] of evaluations) {
     if (!Object.keys(DATA.summary[key]).length) byId("evals-body").append(el("p", {}, `${when}: no rows, so nothing was measured`));
   }
-  for (const text of DATA.summary.notes || []) byId("evals-body").append(el("p", { className: "reason" }, text));
+  for (const text of DATA.summary.notes || []) byId("evals-body").append(el("p", { className: "note" }, text));
   for (const text of DATA.summary.forgotten || []) byId("evals-body").append(el("p", { className: "reason" }, text));
   const names = [...new Set(evaluations.flatMap((e) => Object.keys(DATA.summary[e[1]])))];
   const benches = [...new Set(names.map((n) => n.split("/")[0]))];

@@ -74,7 +74,10 @@ def test_readings_then_questions_then_learning(finished: Path) -> None:
     assert pairs
     assert all(set(pair) == {"question", "answer"} for pair in pairs)
     summary = json.loads((finished / "summary.json").read_text())
-    assert [note.split(":")[0] for note in summary["notes"]] == ["questions are written by", "questions are checked by"]
+    assert [note.split(" a stand-in")[0] for note in summary["notes"]] == [
+        "questions are written by",
+        "questions are checked by",
+    ]
     assert "misreads 5 % of the cells" in summary["notes"][0]
 
 
@@ -108,7 +111,9 @@ def test_the_learning_stage_has_no_label_of_the_data(learn_from: str) -> None:
 
     (sample,) = learning.reads_from.build(teaching.source, Recorded())  # type: ignore[arg-type]
     assert "secret" not in json.dumps(pack([sample])) + repr(sample)
-    assert sample.truth == (None if learn_from == "questions" else "<fcel>model<nl>")
+    pairs = [{"question": "q?", "answer": "1"}]
+    assert sample.truth == ({"qa_pairs": pairs} if learn_from == "questions" else "<fcel>model<nl>")
+    assert (truth_table(sample) is None) == (learn_from == "questions")
 
 
 @pytest.mark.parametrize(

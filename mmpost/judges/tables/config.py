@@ -90,7 +90,7 @@ class PictureModel(ChatModel):
         if self.by != "stand_in":
             return ""
         return (
-            f"{role}: a stand-in for a large model, which reads the table that the picture was drawn from; it misreads "
+            f"{role} a stand-in for a large model: it reads the table that the picture was drawn from, misreads "
             f"{100 * self.misread:g} % of the cells and overlooks {100 * self.overlooked:g} %"
         )
 
