@@ -87,6 +87,8 @@ class Trivia(mp.PolicyGradientTask):
     """Pictures per batch of the data-generation stages; each batch is recorded when it is complete."""
     scenes: int = Field(default=512, ge=1)
     """Synthetic unlabelled pictures, before selection."""
+    look: Literal["paper", "office"] = "paper"
+    """Look of the synthetic unlabelled pictures: of papers, or of office documents, which tiny-tables has learned."""
     bench_scenes: int = Field(default=192, ge=1)
     """Synthetic pictures per evaluation."""
 
@@ -201,7 +203,7 @@ class Trivia(mp.PolicyGradientTask):
 
     def _pictures(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         rows = table_data(self.data, split, self._instruction())
-        source = TablePictures(split, n, seed, look="paper") if rows is None else rows
+        source = TablePictures(split, n, seed, self.look) if rows is None else rows
         if split == "train" and self.learn_from == "questions" and self.questions is None:
             source = WithQuestions(source)
         if split == "train" and self.pictures.by == "random" and self.pictures.n < len(source):
