@@ -97,7 +97,7 @@ class CxrPreference(mp.PreferenceTask):
         yield mp.Stage("candidates", source, None, self.generation_batch_size, generate)
         judge = (JudgeScore(judge=self.judge.judge(), name=JUDGE, complete=True),)
         yield mp.Stage(
-            "judging", source, None, self.generation_batch_size, judge, reads_from=mp.ReadsFrom("candidates", recorded)
+            "judging", source, None, self.generation_batch_size, judge, reads_from=mp.ReadsFrom("candidates")
         )
         yield mp.Stage(
             "pairing",
@@ -105,13 +105,13 @@ class CxrPreference(mp.PreferenceTask):
             None,
             self.generation_batch_size,
             (self.pairs,),
-            reads_from=mp.ReadsFrom("judging", recorded),
+            reads_from=mp.ReadsFrom("judging"),
         )
         frozen = (Freeze(self.freeze),) if self.freeze else ()
         yield self.preference_stage(
             "align",
             source,
-            reads_from=mp.ReadsFrom("pairing", recorded),
+            reads_from=mp.ReadsFrom("pairing"),
             fraction=1 - self.sft_fraction,
             gold=gold,
             edits=frozen,
@@ -155,18 +155,6 @@ class CxrPreference(mp.PreferenceTask):
 def reference(sample: mp.Sample) -> str:
     """The reference report."""
     return str(sample.truth)
-
-
-def recorded(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
-    """The samples that the previous stage kept. Raises DataError if it kept none."""
-    samples = recording.samples()
-    if not len(samples):
-        reasons = ", ".join(sorted({entry.drop_reason for entry in recording.records if entry.drop_reason}))
-        raise mp.DataError(
-            f"wanted studies from the previous stage, found none of {len(recording.records)} ({reasons}); "
-            "see its recording in manifests/: do all candidates of a study have the same score, or did the judge fail?"
-        )
-    return samples
 
 
 def report_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:

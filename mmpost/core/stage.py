@@ -40,8 +40,13 @@ class GeneratedDataset(Protocol):
         ...
 
     def samples(self) -> Source:
-        """The samples that were not dropped, with their replies, scores and columns."""
+        """The samples that were not dropped, with their replies, scores and columns. Raises DataError if there are
+        none."""
         ...
+
+
+def _generated(source: Source, dataset: GeneratedDataset) -> Source:
+    return dataset.samples()
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class ReadsFrom:
 
     stage: str
     """The name of the earlier stage."""
-    build: Callable[[Source, GeneratedDataset], Source]
-    """Makes this stage's samples from its own source and the generated dataset."""
+    build: Callable[[Source, GeneratedDataset], Source] = _generated
+    """Makes this stage's samples from its own source and the generated dataset; by default those of the dataset."""
 
 
 @dataclass(frozen=True)

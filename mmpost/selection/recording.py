@@ -125,7 +125,14 @@ class Recording:
         self.provenance: dict[str, Any] = next(_lines(file))[1]["made"]
 
     def samples(self) -> Source:
-        return _Samples(self, [i for i, record in enumerate(self.records) if not record.drop_reason])
+        usable = [i for i, record in enumerate(self.records) if not record.drop_reason]
+        if not usable:
+            reasons = ", ".join(sorted({record.drop_reason for record in self.records}))
+            raise DataError(
+                f"{self.file}: wanted samples for the next stage, found none of {len(self.records)} ({reasons}); see "
+                "the settings of the transform that dropped them"
+            )
+        return _Samples(self, usable)
 
     def add_columns(self, columns: Mapping[str, Mapping[str, float]]) -> None:
         """Add columns to the records, by uid; the file does not change."""

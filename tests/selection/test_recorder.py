@@ -108,6 +108,15 @@ def test_every_sample_is_processed_once_and_recorded(tmp_path: Path) -> None:
     assert record.provenance["policy"] == "p"
 
 
+def test_a_stage_whose_samples_were_all_dropped_has_none_for_the_next(tmp_path: Path) -> None:
+    def keep_none(samples: list[Sample], context: Context) -> list[Sample]:
+        return []
+
+    record = run_whole_stage(stage(keep_none), tmp_path)
+    with pytest.raises(DataError, match=r"found none of 10 \(dropped by a transform, sample 7: s7"):
+        record.samples()
+
+
 def test_an_unreadable_sample_stops_the_stage_unless_errors_are_skipped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sample 7: s7\.png: wanted a picture"):
         run_stage(FakePolicy(), stage(FILTER), tmp_path, skip_errors=False)

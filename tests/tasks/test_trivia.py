@@ -18,7 +18,7 @@ from mmpost.errors import ConfigError, DataError
 from mmpost.judges.tables.judge import TableQuestions
 from mmpost.rewards.table import teds, truth_table
 from mmpost.tables.lookup import Lookup
-from mmpost.tasks.trivia import Asked, AskedExactly, Trivia, asked, kept, labelled_by_model, random_indices
+from mmpost.tasks.trivia import Asked, AskedExactly, Trivia, kept, random_indices
 from mmpost.types import Part, Reply, Sample, SampleRecord
 
 SMALL: dict[str, Any] = {
@@ -174,16 +174,12 @@ class Records:
         return []
 
 
-def test_stages_without_a_picture_say_why() -> None:
+def test_a_selection_without_a_picture_says_why() -> None:
     records: Any = Records(SampleRecord("a", 0, {"consistency": 0.25, "kept": 0.0}))
     with pytest.raises(
         DataError, match=r"found none of 1, of which the most consistent has 0\.25; lower pictures\.low"
     ):
         kept([], records)
-    empty: Any = Records(SampleRecord("a", 0, {}, "dropped by a transform"))
-    for build in (asked, labelled_by_model):
-        with pytest.raises(DataError, match=r"found none of 1 \(dropped by a transform\)"):
-            build([], empty)
 
 
 @pytest.fixture

@@ -85,6 +85,12 @@ class PictureModel(ChatModel):
         """The stand-in as a reader of this name."""
         return StandInReader(misread=self.misread, overlooked=self.overlooked, name=name)
 
+    def reader(self, name: str) -> PictureReader:
+        """The model as a reader of this name. Loads no model and sends no request yet."""
+        if self.by == "stand_in":
+            return self.stand_in(name)
+        return ChatPictureReader(backend=self.backend(self.by), reasks=self.reasks)
+
     def note(self, role: str) -> str:
         """What readers of a result must know; empty for a real model."""
         if self.by != "stand_in":
@@ -114,9 +120,15 @@ class QuestionModels(Settings):
 
     def transforms(self) -> tuple[Transform, ...]:
         """The steps of a data-generation stage; its samples have questions for replies."""
-        steps: list[Transform] = [WriteQuestions(writer=self._writer())]
+        model = self.writer
+        writer: QuestionWriter
+        if model.by == "stand_in":
+            writer = StandInWriter(reader=model.stand_in("writer"), n=self.candidates)
+        else:
+            writer = ChatWriter(backend=model.backend(model.by), n=self.candidates, passes=self.passes)
+        steps: list[Transform] = [WriteQuestions(writer=writer)]
         if self.checker is not None:
-            steps.append(CheckQuestions(reader=self._checker(self.checker), agreement=self.agreement))
+            steps.append(CheckQuestions(reader=self.checker.reader("checker"), agreement=self.agreement))
         if self.diverse is not None:
             steps.append(self.diverse)
         return tuple(steps)
@@ -125,13 +137,3 @@ class QuestionModels(Settings):
         """What readers of a result must know."""
         checker = "" if self.checker is None else self.checker.note("questions are checked by")
         return tuple(note for note in (self.writer.note("questions are written by"), checker) if note)
-
-    def _writer(self) -> QuestionWriter:
-        if self.writer.by == "stand_in":
-            return StandInWriter(reader=self.writer.stand_in("writer"), n=self.candidates)
-        return ChatWriter(backend=self.writer.backend(self.writer.by), n=self.candidates, passes=self.passes)
-
-    def _checker(self, model: PictureModel) -> PictureReader:
-        if model.by == "stand_in":
-            return model.stand_in("checker")
-        return ChatPictureReader(backend=model.backend(model.by), reasks=model.reasks)
