@@ -55,22 +55,21 @@ def truth_markup(sample: Sample) -> str | None:
     try:
         return truth if "<table" in truth.lower() else table_markup(answer_or_text(truth), strict=True)
     except DataError as e:
-        raise DataError(f"{sample.label}: wanted a table in HTML or valid OTSL as the truth; {e}") from e
+        raise _unreadable(sample, e) from e
 
 
 def truth_table(sample: Sample) -> Table | None:
     """The table of the truth, or None if it has none; raises DataError if it cannot be read."""
     markup = truth_markup(sample)
-    table = None if markup is None else read_html(markup, strict=False).table
+    try:
+        table = None if markup is None else read_html(markup, strict=False).table
+    except DataError as e:
+        raise _unreadable(sample, e) from e
     return table if table is not None and table.sections else None
 
 
-def _truth(sample: Sample) -> Any:
-    """The element `table` of the truth, or None; raises DataError if it cannot be read."""
-    try:
-        return _element(truth_markup(sample))
-    except DataError as e:
-        raise DataError(f"{sample.label}: wanted a table in HTML or valid OTSL as the truth; {e}") from e
+def _unreadable(sample: Sample, reason: DataError) -> DataError:
+    return DataError(f"{sample.label}: wanted a table in HTML or valid OTSL as the truth; {reason}")
 
 
 class TableSimilarity(Settings):
@@ -83,11 +82,18 @@ class TableSimilarity(Settings):
     """S-TEDS: cells' contents do not count."""
     normalized: bool = True
     """Compare in the normal form of `mmpost.tables.html.normalize`: heads and some inline tags do not count."""
+    count_markup: bool = True
+    """Markup in the reply's cells adds to the size of the table, as by PubTabNet's definition. In training it must not:
+    a wrong reply with enough empty tags in a cell would score close to 1."""
     strict: bool = False
     """A reply that is no legal OTSL or HTML gets 0; otherwise it is read by the rules of the readers."""
 
     def __call__(self, sample: Sample, reply: Reply) -> float | None:
-        truth = _truth(sample)
+        markup = truth_markup(sample)
+        try:
+            truth = _element(markup)
+        except DataError as e:
+            raise _unreadable(sample, e) from e
         if truth is None:
             return None
         try:
@@ -99,10 +105,12 @@ class TableSimilarity(Settings):
         if self.normalized:
             normalize(truth)
             normalize(predicted)
-        return max(0.0, compare_tables(predicted, truth, structure_only=self.structure_only).score)
+        compared = compare_tables(predicted, truth, structure_only=self.structure_only)
+        return max(0.0, compared.score if self.count_markup else compared.lower_score)
 
 
 _TEDS, _S_TEDS = TableSimilarity(), TableSimilarity(structure_only=True)
+_TEDS_LOWER_BOUND = TableSimilarity(count_markup=False)
 _OFFICIAL_TEDS = TableSimilarity(normalized=False)
 _OFFICIAL_S_TEDS = TableSimilarity(normalized=False, structure_only=True)
 
@@ -110,6 +118,11 @@ _OFFICIAL_S_TEDS = TableSimilarity(normalized=False, structure_only=True)
 def teds(sample: Sample, reply: Reply) -> float | None:
     """TEDS in normal form, 0 to 1, as OmniDocBench and TRivia report it; None if the truth has no table."""
     return _TEDS(sample, reply)
+
+
+def teds_lower_bound(sample: Sample, reply: Reply) -> float | None:
+    """`teds` for training, 0 to 1: markup in the reply's cells does not raise it; without any, both are equal."""
+    return _TEDS_LOWER_BOUND(sample, reply)
 
 
 def s_teds(sample: Sample, reply: Reply) -> float | None:
@@ -143,5 +156,5 @@ def otsl_valid(sample: Sample, reply: Reply) -> float:
         return 0.0
 
 
-REWARDS: Mapping[str, Reward] = {"teds": teds, "table_complete": table_complete}
+REWARDS: Mapping[str, Reward] = {"teds": teds_lower_bound, "table_complete": table_complete}
 """Training rewards for labelled tables."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 import mmpost as mp
+from mmpost.core.means import mean_scores
 from mmpost.data.formats.chest.sections import INDICATED, PROMPT
 from mmpost.data.formats.chest.studies import NO_QUESTION, ReportRows, Section, Studies
 from mmpost.data.media.limits import Limits
@@ -16,7 +17,7 @@ from mmpost.data.worlds.chest.studies import SyntheticStudies
 from mmpost.edits.freeze import Freeze
 from mmpost.judges.base import Judge
 from mmpost.judges.radiology.config import ReportJudgeSettings
-from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1
 from mmpost.judges.transform import JudgeScore
 from mmpost.rewards.choice import bare_accuracy, choice_summary
 from mmpost.transforms.pairs import BuildPairs

@@ -3,13 +3,14 @@
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 import mmpost as mp
-from mmpost.core.means import mean_by
+from mmpost.core.means import mean_scores
 from mmpost.data.formats.tables import table_data
 from mmpost.data.worlds.tables.pictures import TablePictures
 from mmpost.judges.tables.config import AnswerModel, PictureModel, QuestionModels
@@ -17,11 +18,11 @@ from mmpost.judges.tables.consistency import Consistency
 from mmpost.judges.tables.judge import QUESTIONS, TableQuestions
 from mmpost.judges.tables.labels import LabelPictures
 from mmpost.judges.tables.writers import questions_of
-from mmpost.rewards.table import s_teds, table_complete, teds, truth_table
+from mmpost.rewards.table import s_teds, table_complete, teds, teds_lower_bound, truth_table
 from mmpost.selection.flat import FlatSelection
 from mmpost.tables.html import write_html
 from mmpost.tables.lookup import write_questions
-from mmpost.tables.otsl import write_otsl
+from mmpost.tables.otsl import otsl_problems, write_otsl
 from mmpost.transforms.filter_replies import FilterReplies, ReplyFilter
 
 QA, PROMPT = "qa", "Write the table in this picture in {form}, with its texts, and nothing else."
@@ -34,7 +35,10 @@ class PictureSelection(mp.Settings):
     by: Literal["consistency", "random", "all"] = "consistency"
     """Evenly over the consistency of several readings; at random; or all."""
     n: int = Field(default=0, ge=0)
-    """Pictures to keep; 0, for consistency: as many as there are with equal numbers in each part of the range."""
+    """Pictures to keep of by=consistency and random; 0, for consistency: as many as there are with equal numbers in
+    each part of the range."""
+    seed: int = 0
+    """Decides which pictures are kept where several would do."""
     readings: int = Field(default=8, ge=2)
     """Replies sampled per picture; their consistency is the mean TEDS of two of them."""
     temperature: float = Field(default=1.0, gt=0)
@@ -68,17 +72,19 @@ class Trivia(mp.PolicyGradientTask):
     """Tables per step of these stages, and of learn_from=labels."""
     form: Literal["otsl", "html"] = "otsl"
     """The markup to write."""
+    line_breaks: bool = True
+    """Put each row of OTSL on a line of its own, as TRivia's models write it; labelled OTSL is learned as it is."""
     prompt: str = PROMPT
     """Instruction for your own data; {form} is replaced by the name of the markup."""
     learn_from: Literal["questions", "label_reward", "labels"] = "questions"
-    """What teaches: questions about the picture; or what TRivia is compared with, TEDS with a label that a model wrote,
-    or SFT on such labels."""
+    """The training signal: questions about the picture; or what TRivia is compared with, TEDS with a label that a model
+    wrote, or SFT on such labels."""
     labeller: PictureModel | Literal["policy"] = PictureModel()
     """Who writes these labels: a large model, or the policy itself, by its most likely reading."""
     pictures: PictureSelection = PictureSelection()
     """Which pictures are learned from."""
     questions: QuestionModels | None = QuestionModels()
-    """How questions come about; null: the rows of your data have them, as `qa_pairs`."""
+    """How questions are generated; null: the rows of your data have them, as `qa_pairs`."""
     answers: AnswerModel = AnswerModel()
     """The model that answers questions from a recognised table."""
     illegal: ReplyFilter | None = ReplyFilter(oversample=1.5)
@@ -88,43 +94,60 @@ class Trivia(mp.PolicyGradientTask):
     scenes: int = Field(default=512, ge=1)
     """Synthetic unlabelled pictures, before selection."""
     look: Literal["paper", "office"] = "paper"
-    """Look of the synthetic unlabelled pictures: of papers, or of office documents, which tiny-tables has learned."""
+    """Look of the synthetic pictures without labels and of the evaluation `tables`: of papers, or of office documents,
+    which tiny-tables has learned."""
     bench_scenes: int = Field(default=192, ge=1)
     """Synthetic pictures per evaluation."""
 
     @model_validator(mode="after")
-    def _fractions(self) -> "Trivia":
-        if self.warmup_fraction + self.sft_fraction > 1:
+    def _consistent(self) -> "Trivia":
+        labelled_fraction = self.warmup_fraction + self.sft_fraction
+        if labelled_fraction > 1:
             raise ValueError("warmup_fraction and sft_fraction: wanted at most 1 in all; lower one of them")
+        if self.labelled and not labelled_fraction:
+            raise ValueError(
+                f"labelled={self.labelled}: wanted steps that learn from it, found none; set warmup_fraction or "
+                "sft_fraction, or remove it"
+            )
+        if self.learn_from == "questions" and self.answers.by == "exact" and not self._has_exact_questions:
+            raise ValueError(
+                "answers.by=exact answers only the questions of the stand-in (questions.writer.by=stand_in); set "
+                "answers.by=server or local"
+            )
         return self
+
+    @property
+    def _has_exact_questions(self) -> bool:
+        return self.questions is not None and self.questions.writer.by == "stand_in"
 
     def stages(self) -> Iterator[mp.Stage]:
         labelled = self._labelled("train", self.scenes, seed=0)
         for name, fraction in (("warmup", self.warmup_fraction), ("sft", self.sft_fraction)):
             yield self._imitation(name, labelled, fraction)  # without steps where the fraction is 0
-        fraction = 1 - self.warmup_fraction - self.sft_fraction
+        fraction = round(1 - self.warmup_fraction - self.sft_fraction, 9)  # 1 - 0.7 - 0.3 is above 0
         if not fraction:
             return
         pictures = self._pictures("train", self.scenes, seed=0)
         reads_from = None
         if self.pictures.by == "consistency":
             yield self._readings(pictures)
-            reads_from = mp.ReadsFrom("readings", kept)
+            reads_from = mp.ReadsFrom("readings", selected_pictures)
         teaching = self._teaching(pictures, reads_from)
         if teaching is not None:
             yield teaching
-            reads_from = mp.ReadsFrom(teaching.name, asked if self.learn_from == "questions" else labelled_by_model)
+            build = with_written_questions if self.learn_from == "questions" else with_written_labels
+            reads_from = mp.ReadsFrom(teaching.name, build)
         yield replace(self._learning(pictures, fraction), reads_from=reads_from)
 
     def _readings(self, pictures: mp.Source) -> mp.Stage:
         """The stage that measures the consistency of several readings of each picture, and selects by it."""
         p = self.pictures
-        sampling = mp.Sampling(max_tokens=self.sampling.max_tokens, temperature=p.temperature)
+        sampling = self.sampling.model_copy(update={"temperature": p.temperature})
         steps = (
             mp.DropReplies(),
             mp.Generate(n=p.readings, sampling=sampling),
             Consistency(),
-            FlatSelection(column="consistency", n=p.n, low=p.low, bins=p.bins),
+            FlatSelection(column="consistency", n=p.n, low=p.low, bins=p.bins, seed=p.seed),
         )
         return mp.Stage("readings", pictures, None, self.generation_batch_size, steps)
 
@@ -134,10 +157,10 @@ class Trivia(mp.PolicyGradientTask):
             if self.questions is None:
                 return None
             name, steps = "questions", self.questions.transforms()
-        elif isinstance(self.labeller, PictureModel):
-            name, steps = "labels", (LabelPictures(model=self.labeller, form=self.form),)
         else:
-            name, steps = "labels", (self.greedy(),)
+            model = None if self.labeller == "policy" else self.labeller
+            label = LabelPictures(model=model, form=self.form, line_breaks=self.line_breaks)
+            name, steps = "labels", (self.greedy(), label) if model is None else (label,)
         return mp.Stage(
             name, pictures, None, self.generation_batch_size, (mp.DropReplies(), *steps), reads_from=reads_from
         )
@@ -147,7 +170,7 @@ class Trivia(mp.PolicyGradientTask):
         if self.learn_from == "labels":
             return self._imitation("learn", pictures, fraction)
         if self.learn_from == "label_reward":
-            score: tuple[mp.Transform, ...] = (mp.Score(rewards={"teds": teds}),)
+            score: tuple[mp.Transform, ...] = (mp.Score(rewards={"teds": teds_lower_bound}),)
         else:
             judge = mp.JudgeScore(judge=self.answers.judge(), name=QA)
             score = (judge, mp.Score(rewards={QA: mp.judge_reward(QA)}))
@@ -160,9 +183,9 @@ class Trivia(mp.PolicyGradientTask):
             source,
             mp.Likelihood(),
             self.sft_prompts_per_step,
-            (mp.DropReplies(), mp.ReplyFromTruth(text=self.written)),
+            (mp.DropReplies(), mp.ReplyFromTruth(text=self.target_text)),
             fraction=fraction,
-            gold=(mp.Gold(self.written, name="label"),),
+            gold=(mp.Gold(self.target_text, name="label"),),
         )
 
     def benches(self, split: mp.Split) -> list[mp.Bench]:
@@ -173,28 +196,32 @@ class Trivia(mp.PolicyGradientTask):
         if not self.data.train and not self.labelled:
             sources["labelled"] = self._labelled(split, self.bench_scenes, seed=5)
         return [
-            mp.Bench(name, AskedExactly(source), steps, table_summary, "teds" if name == "labelled" else "")
+            mp.Bench(name, WithExactQuestions(source), steps, table_summary, "teds" if name == "labelled" else "")
             for name, source in sources.items()
         ]
 
     def notes(self) -> tuple[str, ...]:
-        if self.learn_from == "questions":
-            return () if self.questions is None else self.questions.notes()
-        note = "" if self.labeller == "policy" else self.labeller.note("labels are written by")
-        return (note,) if note else ()
+        if round(self.warmup_fraction + self.sft_fraction, 9) == 1:
+            return ()
+        if self.learn_from != "questions":
+            note = "" if self.labeller == "policy" else self.labeller.note("labels are written by")
+            return (note,) if note else ()
+        notes = () if self.questions is None else self.questions.notes()
+        exact = "questions are answered by an exact reader of the recognised table, a stand-in for a language model"
+        return (*notes, exact) if self.answers.by == "exact" else notes
 
-    def written(self, sample: mp.Sample) -> str | None:
-        """The sample's table in the markup to write; OTSL as it is given. None without a table."""
-        if self.form == "otsl" and isinstance(sample.truth, str) and "<table" not in sample.truth:
+    def target_text(self, sample: mp.Sample) -> str | None:
+        """The sample's table in the markup to write; valid OTSL as it is given. None without a table."""
+        if self.form == "otsl" and isinstance(sample.truth, str) and not otsl_problems(sample.truth):
             return sample.truth
         table = truth_table(sample)
         if table is None:
             return None
-        return write_otsl(table).text.strip() if self.form == "otsl" else write_html(table)
+        return write_otsl(table, line_breaks=self.line_breaks).text if self.form == "otsl" else write_html(table)
 
     def _labelled(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         if not self.labelled:
-            return TablePictures(split, n, seed, look="office")
+            return TablePictures(split, n, seed, look="office", form=self.form)
         # `data` without what concerns its own files.
         data = self.data.model_copy(update={"train": self.labelled, "val": None, "test": None, "split": None})
         rows = table_data(data, "train", self._instruction())
@@ -203,24 +230,24 @@ class Trivia(mp.PolicyGradientTask):
 
     def _pictures(self, split: mp.Split, n: int, seed: int) -> mp.Source:
         rows = table_data(self.data, split, self._instruction())
-        source = TablePictures(split, n, seed, self.look) if rows is None else rows
+        source = TablePictures(split, n, seed, self.look, self.form) if rows is None else rows
         if split == "train" and self.learn_from == "questions" and self.questions is None:
             source = WithQuestions(source)
         if split == "train" and self.pictures.by == "random" and self.pictures.n < len(source):
-            return mp.Subset(source, random_indices(len(source), self.pictures.n))
+            return mp.Subset(source, random_indices(len(source), self.pictures.n, self.pictures.seed))
         return source
 
     def _instruction(self) -> str:
         return self.prompt.replace("{form}", {"otsl": "OTSL", "html": "HTML"}[self.form])
 
 
-def random_indices(size: int, n: int) -> list[int]:
-    """`n` of `size` indices, in order; they depend on nothing else."""
-    by_hash = sorted(range(size), key=lambda i: hashlib.sha256(f"pictures {i}".encode()).digest())
+def random_indices(size: int, n: int, seed: int) -> list[int]:
+    """`n` of `size` indices, in order; with more, the same ones are among them."""
+    by_hash = sorted(range(size), key=lambda i: hashlib.sha256(f"pictures {seed} {i}".encode()).digest())
     return sorted(by_hash[:n])
 
 
-def kept(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
+def selected_pictures(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
     """The pictures that the selector kept. Raises DataError if there are none."""
     indices = [r.index for r in recording.records if r.columns.get("kept", 0.0) > 0 and not r.drop_reason]
     if not indices:
@@ -233,7 +260,7 @@ def kept(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
     return mp.Subset(source, indices)
 
 
-class Asked(mp.Wrapped):
+class WithWrittenQuestions(mp.Wrapped):
     """Pictures with the questions that a stage wrote, and without labels: nothing that trains on them sees markup.
 
     The questions are the truth of a sample, too, so that pages show them.
@@ -257,7 +284,7 @@ class WithQuestions(mp.Wrapped):
         return replace(sample, truth={QUESTIONS: sample.meta[QUESTIONS]}, replies=())
 
 
-class LabelledByModel(mp.Wrapped):
+class WithWrittenLabels(mp.Wrapped):
     """Pictures whose labels are what a stage wrote as their replies."""
 
     def sample(self, index: int) -> mp.Sample:
@@ -265,37 +292,34 @@ class LabelledByModel(mp.Wrapped):
         return replace(sample, truth=sample.replies[0].text, replies=())
 
 
-class AskedExactly(mp.Wrapped):
-    """Labelled pictures with exact questions about their tables, for evaluations; those of the rows come first."""
+class WithExactQuestions(mp.Wrapped):
+    """Labelled pictures with exact questions about their tables, for evaluations, instead of those of the rows.
+
+    Pictures without a label, and tables too large to be asked about, have none.
+    """
 
     def sample(self, index: int) -> mp.Sample:
         sample = self.source[index]
-        table = None if QUESTIONS in sample.meta else truth_table(sample)
-        if table is None:
-            return sample
-        questions = write_questions(table, QUESTIONS_PER_TEST_PICTURE, random.Random(f"exact {sample.uid}"))
-        return replace(sample, meta={**sample.meta, QUESTIONS: [question._asdict() for question in questions]})
+        meta = {key: value for key, value in sample.meta.items() if key != QUESTIONS}
+        table = truth_table(sample)
+        if table is not None:
+            rng = random.Random(f"exact {sample.uid}")
+            with suppress(mp.DataError):
+                questions = write_questions(table, QUESTIONS_PER_TEST_PICTURE, rng)
+                meta[QUESTIONS] = [question._asdict() for question in questions]
+        return replace(sample, meta=meta)
 
 
-def asked(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
+def with_written_questions(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
     """The pictures with the questions that were written. Raises DataError if no picture has any."""
-    return Asked(recording.samples())
+    return WithWrittenQuestions(recording.samples())
 
 
-def labelled_by_model(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
+def with_written_labels(source: mp.Source, recording: mp.GeneratedDataset) -> mp.Source:
     """The pictures with the labels that were written. Raises DataError if there are none."""
-    return LabelledByModel(recording.samples())
+    return WithWrittenLabels(recording.samples())
 
 
 def table_summary(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """In percent: TEDS, S-TEDS, right answers to exact questions (qa), and tables that do not end in the middle."""
-    return mean_by(
-        (
-            (name, reply.scores[name])
-            for sample in samples
-            for reply in sample.replies
-            for name in ("teds", "s_teds", QA, "complete")
-            if name in reply.scores
-        ),
-        scale=100,
-    )
+    return mean_scores(samples, ("teds", "s_teds", QA, "complete"), scale=100)

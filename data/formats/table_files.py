@@ -29,6 +29,7 @@ Box = tuple[float, float, float, float]
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _END_OF_CELL = ("</td>", "</th>")
+_MARK = "\ue000"  # for private use, in no text
 
 
 class Place(NamedTuple):
@@ -73,14 +74,14 @@ def read_annotation(structure: Any, cells: Any, structure_key: str, cells_key: s
             raise DataError(f"wanted a cell with its tokens, found {cell!r:.80} in {key!r}; correct the row")
         contents.append(_texts(cell.get("tokens"), f"{key}.tokens"))
         boxes.append(read_box(cell["bbox"], f"{key}.bbox") if cell.get("bbox") and contents[-1] else None)
-    # The same structure with numbers for texts tells which cell is where.
-    numbers = [[str(number)] for number in range(len(cells))]
+    # The same structure with numbers for texts tells which cell is where; it may hold texts of its own.
+    numbers = [[f"{_MARK}{number}"] for number in range(len(cells))]
     grid = read_html(_document(tokens, numbers), strict=False).table.grid()
     places = {
-        int(cell.text): Place(row, column, cell.rowspan, cell.colspan)
+        int(cell.text.rpartition(_MARK)[2]): Place(row, column, cell.rowspan, cell.colspan)
         for row, positions in enumerate(grid, 1)
         for column, (cell, down, right) in enumerate(positions, 1)
-        if down == right == 0 and cell.text
+        if down == right == 0 and cell.text.rpartition(_MARK)[2].isdecimal()
     }
     markup = _document(tokens, [[t if _TAG.fullmatch(t) else html.escape(t, quote=False) for t in c] for c in contents])
     return Annotation(markup, tuple(map(places.get, range(len(cells)))), tuple(boxes))

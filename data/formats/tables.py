@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -97,7 +98,7 @@ class Tables(Wrapped):
         meta = {key: value for key, value in meta.items() if key not in NOT_IN_META}
         page = row.meta.get("page")
         if isinstance(page, Mapping) and "poly" in page:
-            image, meta["page_box"] = self._cut_out(index, str(meta["filename"]), page)
+            image, meta["page_box"] = self._cut_out(index, _names(row.meta), page)
         else:
             image = images[0].value if images else self._image(index, _names(row.meta))
         if isinstance(html, str):
@@ -115,11 +116,12 @@ class Tables(Wrapped):
         """The first of the named images that exists; else the first, so that reading it says what is missing."""
         source: Any = self.source
         found = [source.medium(index, name, "image") for name in names]
-        return next((m for m in found if not isinstance(m.source, Path) or m.source.exists()), found[0])
+        return next((m for m in found if not isinstance(m.source, Path) or os.path.exists(m.source)), found[0])
 
-    def _cut_out(self, index: int, name: str, table: Mapping[str, Any]) -> tuple[Media, list[float]]:
+    def _cut_out(self, index: int, names: Sequence[str], table: Mapping[str, Any]) -> tuple[Media, list[float]]:
         """The picture of a table on a page, and its box as fractions of the page."""
-        page, key = self._image(index, (name, f"images/{name}")), f"{table['key']}.poly"
+        page = self._image(index, (*names, *(f"images/{name}" for name in names)))
+        key = f"{table.get('key', 'page')}.poly"
         header = page.header()
         # Pages may be stored in another resolution than they were annotated in.
         width, height = (

@@ -55,6 +55,11 @@ def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     select, config = config.select, config.model_copy(update={"select": {}})
     task = ConfiguredTask.load(config)
     stage, _ = measuring_stage(task.stages(), select)
+    if stage.reads_from is not None:
+        raise ConfigError(
+            f"task={config.task['name']} trains on what its stage {stage.reads_from.stage!r} generates, which only a "
+            "run does; select in it: mmpost train with select.by=..."
+        )
     check_stages([stage])
     folder = Path(paths["out"])
     with locked(folder):

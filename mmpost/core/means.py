@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mmpost.core.samples import Sample
+
 
 def values_by_name(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     """The values of each name, names and values in the order of their first appearance."""
@@ -31,3 +33,9 @@ def mean_by(pairs: Iterable[tuple[str, float]], scale: float = 1.0) -> dict[str,
     A name without values is left out, never 0 or NaN.
     """
     return {name: Mean(values, scale) for name, values in values_by_name(pairs).items()}
+
+
+def mean_scores(samples: Sequence[Sample], names: Sequence[str], scale: float = 1.0) -> dict[str, float]:
+    """`mean_by` of these scores of all replies; a reply without a score does not count for it."""
+    replies = (reply for sample in samples for reply in sample.replies)
+    return mean_by(((name, reply.scores[name]) for reply in replies for name in names if name in reply.scores), scale)

@@ -35,6 +35,11 @@ class GeneratedDataset(Protocol):
     """The output of a data-generation stage, read lazily."""
 
     @property
+    def source(self) -> Source:
+        """The stage's source, from an earlier stage's output if it read one."""
+        ...
+
+    @property
     def records(self) -> Sequence[SampleRecord]:
         """One record per sample of the stage's source, in its order, including those that were dropped."""
         ...

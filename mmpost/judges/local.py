@@ -21,7 +21,7 @@ class LocalModel(ChatBackend):
     """
 
     model: str
-    """Folder or hub id of a chat model; of one that sees, where the judge shows it images."""
+    """Folder or hub id of a chat model; of one that sees, where a judge shows it images."""
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -36,8 +36,9 @@ class LocalModel(ChatBackend):
     """Sampling temperature of repeated questions; the first answer is greedy."""
 
     def answers(self, conversations: Sequence[Messages], draw: int) -> list[Answer]:
-        sees = any(not isinstance(message["content"], str) for messages in conversations for message in messages)
-        processor, model = _load_model(self.model, self.device, self.precision, self.trust_remote_code, sees)
+        processor, model, sees = _load_model(self.model, self.device, self.precision, self.trust_remote_code)
+        if not sees and any(not isinstance(m["content"], str) for messages in conversations for m in messages):
+            raise ConfigError(f"judge: wanted a vision-language model, since it is shown images, found {self.model!r}")
         answers: list[Answer] = []
         for start in range(0, len(conversations), self.batch):
             batch = conversations[start : start + self.batch]
@@ -75,14 +76,12 @@ class LocalModel(ChatBackend):
 
 def _with_open_images(messages: Messages) -> list[dict[str, Any]]:
     """The conversation as transformers' processors read it: lists of parts, with images instead of data URLs."""
-    return [
-        {**message, "content": [_part(part) for part in _parts(message["content"])]}  # one dict per turn
-        for message in messages
-    ]
-
-
-def _parts(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    opened = []
+    for message in messages:
+        content: Any = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        opened.append({**message, "content": [_part(part) for part in parts]})
+    return opened
 
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,21 +90,33 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "image", "image": media(part["image_url"]["url"], "image").open()}
 
 
-@functools.lru_cache(maxsize=1)
-def _load_model(name: str, device: str, precision: str, trust_remote_code: bool, sees: bool) -> tuple[Any, Any]:
-    """Tokenizer or processor, and model. The last one stays loaded, because a judge runs on every rollout batch."""
+@functools.lru_cache(maxsize=2)
+def _load_model(name: str, device: str, precision: str, trust_remote_code: bool) -> tuple[Any, Any, bool]:
+    """Processor of a model that sees or else tokenizer, model, and whether it sees.
+
+    The last two models stay loaded: a judge runs on every rollout batch, and two may take turns.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForMultimodalLM,
+        AutoProcessor,
+        AutoTokenizer,
+    )
 
     types = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    model_class, kind = (AutoModelForMultimodalLM, "vision-") if sees else (AutoModelForCausalLM, "causal ")
     try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        sees = getattr(config, "vision_config", None) is not None
         reader: Any = (AutoProcessor if sees else AutoTokenizer).from_pretrained(
             name, padding_side="left", trust_remote_code=trust_remote_code
         )
-        model: Any = model_class.from_pretrained(name, dtype=types[precision], trust_remote_code=trust_remote_code)
+        model: Any = (AutoModelForMultimodalLM if sees else AutoModelForCausalLM).from_pretrained(
+            name, dtype=types[precision], trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as e:
-        raise ConfigError(f"judge: wanted a {kind}language model, found {name!r}, which cannot be loaded: {e}") from e
+        raise ConfigError(f"judge: wanted a chat model, found {name!r}, which cannot be loaded: {e}") from e
     tokenizer = getattr(reader, "tokenizer", reader)
     tokenizer.padding_side = "left"
     if not (reader.chat_template or tokenizer.chat_template):
@@ -115,4 +126,4 @@ def _load_model(name: str, device: str, precision: str, trust_remote_code: bool,
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return reader, model.to(target).eval()
+    return reader, model.to(target).eval(), sees

@@ -22,6 +22,7 @@ from mmpost.selection.manifest import Manifest, ordered, read
 from mmpost.selection.selectors import REWARD, SELECTORS
 from mmpost.training.context import location
 from mmpost.training.stage_checks import refuse_selection_conflicts
+from mmpost.transforms.filter_replies import FilterReplies
 from mmpost.transforms.generate import Generate
 from mmpost.transforms.score import Score
 from mmpost.types import GeneratedDataset, ReadsFrom, SampleRecord, Selector, Source, Stage
@@ -59,16 +60,30 @@ def apply_selection(
 def measuring_stage(stages: Sequence[Stage], select: Mapping[str, Any]) -> tuple[Stage, Stage]:
     """A stage that measures the samples of the first training stage that scores rollouts; returned with that stage.
 
-    Replies are sampled and scored by the same transforms as in training, but `k` per sample, and the selector that
-    `select` describes comes last. Raises ConfigError if no stage scores rollouts, or for an unknown selector.
+    Replies are sampled and scored by the same transforms as in training, but `k` per sample and all of them, and the
+    selector that `select` describes comes last. Raises ConfigError if no stage scores rollouts, or for an unknown
+    selector.
     """
     target = next((s for s in stages if s.objective is not None and _score_positions(s)), None)
     if target is None:
         raise ConfigError("select measures samples by the rewards of rollouts, and no stage of the task scores any")
     selector = _selector(select, target)
     transforms = list(target.transforms[: max(_score_positions(target)) + 1])
-    transforms = [t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t for t in transforms]  # type: ignore[attr-defined]
-    return Stage(NAME, target.source, None, target.batch_size, (*transforms, selector), gold=target.gold), target  # type: ignore[arg-type]
+    transforms = [
+        t.model_copy(update={"n": selector.k}) if isinstance(t, Generate) else t  # type: ignore[attr-defined]
+        for t in transforms
+        if not isinstance(t, FilterReplies)
+    ]
+    measuring = Stage(
+        NAME,
+        target.source,
+        None,
+        target.batch_size,
+        (*transforms, selector),  # type: ignore[arg-type]
+        gold=target.gold,
+        reads_from=target.reads_from,
+    )
+    return measuring, target
 
 
 def _score_positions(stage: Stage) -> list[int]:
@@ -131,12 +146,13 @@ def _with_measuring_stage(
     for number, stage in enumerate(stages):
         if stage is target:
             yield measuring
-        is_filtered = number >= first and stage.source is target.source and stage.objective is not None
+        has_same_data = stage.source is target.source and stage.reads_from == target.reads_from
+        is_filtered = number >= first and has_same_data and stage.objective is not None
         yield replace(stage, reads_from=reads_from, order=order) if is_filtered else stage
 
 
 def _selected(data: DataSettings, seed: int, source: Source, recording: GeneratedDataset) -> Source:
-    return select_subset(source, ordered(recording.records), data, seed)
+    return select_subset(recording.source, ordered(recording.records), data, seed)
 
 
 def _filtered_by_manifest(stages: Sequence[Stage], manifest: Manifest, data: DataSettings, seed: int) -> list[Stage]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field, model_validator
 
 from mmpost.config.settings import Settings
+from mmpost.selection.selectors import ROUNDING
 from mmpost.types import Context, Sample, SampleRecord, Selector
 
 
@@ -46,9 +47,14 @@ class FlatSelection(Selector, Settings):
         parts: dict[int, list[str]] = {}
         for record in records:
             value = record.columns.get(self.column)
-            if value is not None and not record.drop_reason and self.low <= value <= self.high:
-                part = int((value - self.low) / (self.high - self.low) * self.bins)
-                parts.setdefault(min(part, self.bins - 1), []).append(record.uid)
+            if (
+                value is None
+                or record.drop_reason
+                or not -ROUNDING <= value - self.low <= self.high - self.low + ROUNDING
+            ):
+                continue
+            part = int((value - self.low) / (self.high - self.low) * self.bins + ROUNDING)
+            parts.setdefault(min(part, self.bins - 1), []).append(record.uid)
         ordered = [sorted(uids, key=self._random) for _, uids in sorted(parts.items())]
         sizes = [len(uids) for uids in ordered]
         counts = shares(sizes, self.n) if self.n else [min(sizes)] * len(sizes) if sizes else []

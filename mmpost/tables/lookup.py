@@ -134,8 +134,8 @@ class Lookup:
 
     # The questions of each kind.
 
-    def candidates(self) -> Iterator[tuple[str, str]]:
-        """(kind, question) of everything that may be asked; some have no answer."""
+    def candidates(self, rng: random.Random) -> Iterator[tuple[str, str]]:
+        """(kind, question) of what may be asked; some have no answer. Each cell is compared with one other."""
         columns, rows = ([name for name in names if name and '"' not in name] for names in (self.columns, self.rows))
         for row in rows:
             for column in columns:
@@ -145,9 +145,9 @@ class Lookup:
                     yield "row", f'Which row has "{value}" as its "{column}"?'
                     yield "column", f'Which column of "{row}" holds "{value}"?'
                     yield "count", f'In how many rows is the "{column}" greater than "{value}"?'
-                for other in rows:
-                    if other != row:
-                        yield "comparison", f'Is the "{column}" of "{row}" greater than that of "{other}"?'
+                other = rng.choice(rows)
+                if other != row:
+                    yield "comparison", f'Is the "{column}" of "{row}" greater than that of "{other}"?'
         for column in columns:
             for extreme in ("highest", "lowest"):
                 yield "comparison", f'Which row has the {extreme} "{column}"?'
@@ -162,7 +162,7 @@ def write_questions(table: Table, n: int, rng: random.Random, kinds: Sequence[st
     """
     lookup = Lookup.of(table)
     by_kind: dict[str, list[str]] = {kind: [] for kind in kinds}
-    for kind, question in lookup.candidates():
+    for kind, question in lookup.candidates(rng):
         if kind in by_kind:
             by_kind[kind].append(question)
     for questions in by_kind.values():
@@ -184,7 +184,7 @@ def answer_without_table(question: str) -> str:
     return "yes" if _WORDINGS["greater"].fullmatch(question.strip()) else NOT_ANSWERABLE
 
 
-def as_read(table: Table, rng: random.Random, misread: float, overlooked: float = 0.0) -> Table:
+def with_reading_errors(table: Table, rng: random.Random, misread: float, overlooked: float = 0.0) -> Table:
     """The table as a reader with errors takes it: a share of the cells is misread, another taken for empty.
 
     One character of a misread cell, a digit if it has one, becomes another of its class (digit, letter); cells without
@@ -192,12 +192,12 @@ def as_read(table: Table, rng: random.Random, misread: float, overlooked: float 
     """
     sections = []
     for section in table.sections:
-        rows = (tuple(_as_read(cell, rng, misread, overlooked) for cell in row) for row in section.rows)
+        rows = (tuple(_with_errors(cell, rng, misread, overlooked) for cell in row) for row in section.rows)
         sections.append(section._replace(rows=tuple(rows)))
     return Table(tuple(sections))
 
 
-def _as_read(cell: Cell, rng: random.Random, misread: float, overlooked: float) -> Cell:
+def _with_errors(cell: Cell, rng: random.Random, misread: float, overlooked: float) -> Cell:
     chance = rng.random()
     if chance < overlooked:
         return replace(cell, tokens=())

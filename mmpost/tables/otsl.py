@@ -134,8 +134,8 @@ def _content(piece: Piece, strict: bool) -> _Content:
     return _Content(tuple(token for cell in cells for token in cell.tokens), repairs, reading.lost)
 
 
-def write_otsl(table: Table, extension: Extension | None = None) -> Written:
-    """A table as OTSL with a line per row, and what that could not hold.
+def write_otsl(table: Table, extension: Extension | None = None, *, line_breaks: bool = True) -> Written:
+    """A table as OTSL, with a line per row or, without `line_breaks`, in one; and what that could not hold.
 
     Plain OTSL holds neither sections nor `th` nor inline tags (a line break becomes a space), and no white space around
     texts or line ends in them; OTSL tokens in a text are broken up by a space. The extension "otsl-html" holds all of
@@ -157,7 +157,7 @@ def write_otsl(table: Table, extension: Extension | None = None) -> Written:
             columns = tag in ("", "thead")
             lines.append("".join(_written(p, extension, pattern, columns, lost) for p in row) + END_OF_ROW)
         first += len(rows)
-    return Written("\n".join(lines), lost.report())
+    return Written(("\n" if line_breaks else "").join(lines), lost.report())
 
 
 class _Lost:

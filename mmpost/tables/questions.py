@@ -72,17 +72,22 @@ def legal_tail(text: str) -> bool:
     return END_OF_ROW not in text or text.rstrip().endswith(END_OF_ROW)
 
 
-def shown_table(text: str) -> str:
-    """What a language model sees of a recognised table: the normal form of HTML, cut to `MAX_TABLE_CHARACTERS`.
+def recognised_table(text: str) -> str:
+    """The table of a reply in the normal form of HTML.
 
     "" for a text without a table, and for one that is too large to read.
     """
     try:
         is_html = "<table" in text.lower()
         markup = text if is_html else write_html(read_otsl(text, extension="otsl-html", strict=False).table)
-        return normalized_html(markup)[:MAX_TABLE_CHARACTERS]
+        return normalized_html(markup)
     except DataError:
         return ""
+
+
+def shown_table(text: str) -> str:
+    """What a language model sees of a `recognised_table`: the first `MAX_TABLE_CHARACTERS`."""
+    return recognised_table(text)[:MAX_TABLE_CHARACTERS]
 
 
 def question_pairs(value: object) -> list[Question]:

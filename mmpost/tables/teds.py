@@ -51,12 +51,14 @@ class Nodes(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two tables, compared."""
+    """A predicted table and the true one, compared."""
 
     distance: float
     """The edit distance, or an upper bound."""
     elements: int
     """The larger number of elements below the table."""
+    nodes: int
+    """The larger number of elements below the table, without those in cells of the predicted one."""
     exact: bool
     """Whether the distance is exact; otherwise the tables are too large, and the score is a lower bound."""
 
@@ -64,6 +66,11 @@ class Comparison(NamedTuple):
     def score(self) -> float:
         """TEDS, at most 1; below 0 for some tables that share nothing."""
         return 1 - self.distance / self.elements if self.elements else 1.0
+
+    @property
+    def lower_score(self) -> float:
+        """TEDS by `nodes`, at most `score`. Markup in predicted cells, however much, does not raise it."""
+        return 1 - self.distance / self.nodes if self.nodes else 1.0
 
 
 def table_element(markup: str) -> Any:
@@ -129,10 +136,10 @@ def _exact(a: Nodes, b: Nodes, *, apted: bool) -> float | None:
         return None
     (contents_a, places_a), (contents_b, places_b) = _distinct(a.tokens), _distinct(b.tokens)
     # Distances are symmetric, and one direction may be much less work.
-    there, back = distances.tree_steps(a.tree, b.tree), distances.tree_steps(b.tree, a.tree)
-    if back < there:
+    steps, reverse_steps = distances.tree_steps(a.tree, b.tree), distances.tree_steps(b.tree, a.tree)
+    if reverse_steps < steps:
         return _exact(b, a, apted=apted)
-    if there + distances.levenshtein_steps(contents_a, contents_b) > MAX_STEPS:
+    if steps + distances.levenshtein_steps(contents_a, contents_b) > MAX_STEPS:
         return None
     lengths = np.maximum.outer([len(one) for one in contents_a], [len(one) for one in contents_b])
     contents = distances.levenshtein(contents_a, contents_b) / np.maximum(lengths, 1)
@@ -181,11 +188,11 @@ def _bound(a: Nodes, b: Nodes) -> float:
 def compare_tables(predicted: Any, truth: Any, *, structure_only: bool = False, apted: bool = False) -> Comparison:
     """Compare two elements `table`; with `apted`, by the slower package apted."""
     a, b = nodes(predicted, structure_only), nodes(truth, structure_only)
-    elements = max(a.elements, b.elements)
+    elements, below = max(a.elements, b.elements), max(len(a.labels) - 1, b.elements)
     if a[:3] == b[:3]:
-        return Comparison(0.0, elements, True)
+        return Comparison(0.0, elements, below, True)
     distance = _exact(a, b, apted=apted)
-    return Comparison(_bound(a, b) if distance is None else distance, elements, distance is not None)
+    return Comparison(_bound(a, b) if distance is None else distance, elements, below, distance is not None)
 
 
 def compare(

@@ -10,6 +10,7 @@ from typing import cast
 from pydantic import Field
 
 from mmpost.config.settings import Settings
+from mmpost.errors import ConfigError
 from mmpost.types import Context, Reply, Reward, Sample, Transform
 
 
@@ -35,7 +36,8 @@ class FilterReplies(Transform, ReplyFilter):
     one of the two, at will; here a reply is legal if it passes both. With `refill`, illegal replies fill a group up to
     `n`, in order (the original refill leaves out replies equal to one of the group). Without, samples whose replies are
     all illegal are dropped. Replies of another origin stay. Logs the fraction of illegal replies as filter/illegal, of
-    dropped samples as filter/dropped, and the mean number of replies kept as filter/kept.
+    dropped samples as filter/dropped, and the mean number of replies kept as filter/kept. `oversample` is for the stage
+    that samples them (`rl_stage`).
     """
 
     legal: Reward
@@ -47,7 +49,7 @@ class FilterReplies(Transform, ReplyFilter):
         kept = []
         for sample in samples:
             sampled = [reply for reply in sample.replies if reply.origin == "policy"]
-            legal = [self._is_legal(sample, reply) for reply in sampled]
+            legal = [(self.legal(sample, reply) or 0.0) > 0 and not self._is_loop(reply) for reply in sampled]
             for is_legal in legal:
                 context.log("filter/illegal", float(not is_legal))
             chosen = [i for i, is_legal in enumerate(legal) if is_legal]
@@ -62,12 +64,13 @@ class FilterReplies(Transform, ReplyFilter):
                 kept.append(replace(sample, replies=(*others, *(sampled[i] for i in chosen))))
         return kept
 
-    def _is_legal(self, sample: Sample, reply: Reply) -> bool:
-        return bool(self.legal(sample, reply)) and not self._is_loop(reply)
-
     def _is_loop(self, reply: Reply) -> bool:
         if not self.certain_tail:
             return False
+        if "behaviour_logp" not in reply.columns:
+            raise ConfigError(
+                "certain_tail: wanted replies with their probabilities, found none; put it after Generate"
+            )
         logp = cast(Sequence[float], reply.columns["behaviour_logp"])
         tail = logp[-self.certain_tail :]
         return len(tail) == self.certain_tail and min(tail) > log(self.certain_above)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import mmpost as mp
+from mmpost.core.means import mean_scores
 from mmpost.data.sources.mix import Mix
 from mmpost.data.worlds.chest.questions import Questions
 from mmpost.data.worlds.chest.studies import SyntheticStudies
-from mmpost.judges.radiology.metrics import ReportScores, finding_f1, mean_scores
+from mmpost.judges.radiology.metrics import ReportScores, finding_f1
 from mmpost.rewards.choice import bare_accuracy, choice_summary
 
 

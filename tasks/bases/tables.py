@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import mmpost as mp
-from mmpost.core.means import mean_by
+from mmpost.core.means import mean_scores
 from mmpost.data.worlds.tables.pictures import SmallTables, TablePictures
 from mmpost.rewards.table import s_teds, teds
 
@@ -47,7 +47,4 @@ def truth(sample: mp.Sample) -> str:
 
 def similarity(samples: Sequence[mp.Sample]) -> dict[str, float]:
     """TEDS and S-TEDS in percent."""
-    return mean_by(
-        ((name, reply.scores[name]) for sample in samples for reply in sample.replies for name in ("teds", "s_teds")),
-        scale=100,
-    )
+    return mean_scores(samples, ("teds", "s_teds"), scale=100)

@@ -147,7 +147,7 @@ SETTINGS_OF_TASK: dict[str, list[dict[str, Any]]] = {
         for more, data in (
             ({"sft_fraction": 0.5, "pictures": {"low": 0.0, "readings": 2}}, {}),
             ({"learn_from": "label_reward", "pictures": {"by": "random", "n": 2}}, {}),
-            ({"learn_from": "label_reward", "labeller": "policy", "pictures": {"by": "all"}}, {"data": "OWN"}),
+            ({"warmup_fraction": 0.5, "sft_fraction": 0.5}, {"data": "OWN"}),
         )
     ],
     "sft": [{"data": "OWN", "task": {"prompts_per_step": 2}}],

@@ -227,11 +227,16 @@ def test_a_local_model_sees_images_alike_in_any_batch(seeing_model: str) -> None
     assert answers == one_by_one.answers(conversations, 0)
     assert len({answer.text for answer in answers}) == 3
     blind = [[{"role": "user", "content": "what"}], shown(0, "what")]
-    assert batched.answers(blind, 0)[1] == answers[0]
+    unseen, seen = batched.answers(blind, 0)
+    assert seen == answers[0]
+    assert batched.answers(blind[:1], 0) == [unseen]
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="wanted a causal language model"):
+    with pytest.raises(ConfigError, match="wanted a chat model"):
         LocalModel(model=str(tmp_path)).answers([], 0)
-    with pytest.raises(ConfigError, match="wanted a vision-language model"):
-        LocalModel(model=str(tmp_path)).answers([shown(0, "what")], 0)
+
+
+def test_a_model_of_language_is_shown_no_image(chat_model: str) -> None:
+    with pytest.raises(ConfigError, match="wanted a vision-language model, since it is shown images"):
+        LocalModel(model=chat_model, device="cpu").answers([shown(0, "what")], 0)

@@ -111,3 +111,14 @@ def test_real_tables_in_plain_otsl_keep_their_structure() -> None:
         # Inline elements count in the larger table's size but are no nodes: nothing is to be edited.
         assert structure == 1
         assert table.otsl_valid(sample, plain) == 1
+
+
+def test_empty_tags_in_a_cell_do_not_raise_the_training_reward() -> None:
+    sample = sample_with_truth(GOLD)
+    one_cell = [reply(f"<table><tr><td>{'<u></u>' * n}</td></tr></table>") for n in (0, 10, 100)]
+    plain, *inflated = (table.teds_lower_bound(sample, each) for each in one_cell)
+    assert plain == table.teds(sample, one_cell[0])
+    assert all(score <= plain for score in inflated if score is not None and plain is not None)
+    by_definition = table.teds(sample, one_cell[2])
+    assert by_definition is not None
+    assert by_definition > 0.9

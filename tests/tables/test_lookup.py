@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from mmpost.tables.html import read_html
-from mmpost.tables.lookup import KINDS, Lookup, answer_without_table, as_read, write_questions
+from mmpost.tables.lookup import KINDS, Lookup, answer_without_table, with_reading_errors, write_questions
 from mmpost.tables.otsl import read_otsl, write_otsl
 from mmpost.tables.questions import NOT_ANSWERABLE
 from mmpost.tables.table import Table
@@ -68,7 +68,8 @@ def test_written_questions_are_answered_by_the_table_alone_and_kinds_take_turns(
     questions = write_questions(table, 10, random.Random(0))
     assert len({q.question for q in questions}) == 10
     assert all(Lookup.of(table).answer(q.question) == q.answer for q in questions)
-    by_kind = {question: kind for kind, question in Lookup.of(table).candidates()}
+    drawn = (Lookup.of(table).candidates(random.Random(seed)) for seed in range(50))
+    by_kind = {question: kind for candidates in drawn for kind, question in candidates}
     assert Counter(by_kind[q.question] for q in questions) == dict.fromkeys(KINDS, 2)
     assert write_questions(table, 10, random.Random(0)) == questions
     assert {by_kind[q.question] for q in write_questions(table, 5, random.Random(0), ("count",))} == {"count"}
@@ -112,7 +113,7 @@ def test_a_guess_without_the_table() -> None:
 def test_shares_of_misread_and_overlooked_cells() -> None:
     rows = "".join(f"<fcel>r{i}" + "".join(f"<fcel>{i}.{j}" for j in range(9)) + "<nl>" for i in range(100))
     table = read_otsl(rows).table
-    seen = as_read(table, random.Random(0), misread=0.2, overlooked=0.1)
+    seen = with_reading_errors(table, random.Random(0), misread=0.2, overlooked=0.1)
     pairs = [(a.text, b.text) for x, y in zip(table.rows, seen.rows, strict=True) for a, b in zip(x, y, strict=True)]
     overlooked = sum(not b for _, b in pairs) / len(pairs)
     misread = [(a, b) for a, b in pairs if b and a != b]
@@ -120,4 +121,4 @@ def test_shares_of_misread_and_overlooked_cells() -> None:
     assert len(misread) / len(pairs) == pytest.approx(0.2, abs=0.04)
     assert all(len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1 for a, b in misread)
     assert all(b.replace("r", "").replace(".", "").isdigit() for _, b in misread)
-    assert as_read(table, random.Random(0), misread=0.0) == table
+    assert with_reading_errors(table, random.Random(0), misread=0.0) == table

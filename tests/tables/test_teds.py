@@ -361,7 +361,7 @@ def test_beyond_the_limit_the_score_is_a_lower_bound(monkeypatch: pytest.MonkeyP
 def test_tables_of_100_rows_and_4_columns_are_exact() -> None:
     texts = [" ".join(f"{row}.{column}" for column in range(4)) for row in range(100)]
     compared = compare(rows(*texts[:-1]), rows(*texts))
-    assert compared == (5.0, 500, True)
+    assert compared == (5.0, 500, 500, True)
     large = compare(grid(150, 100), grid(100, 150))
     assert large is not None
     assert not large.exact

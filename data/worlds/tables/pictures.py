@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from mmpost.data.media.media import media
 from mmpost.data.sources.base import Generated, check_names
 from mmpost.data.worlds.tables.contents import make_small_table, make_table
-from mmpost.data.worlds.tables.drawing import LOOKS, Box, random_style, render, squares
-from mmpost.tables.grammar import END_OF_ROW
+from mmpost.data.worlds.tables.drawing import LOOKS, Box, places, random_style, render, squares
 from mmpost.tables.otsl import write_otsl
 from mmpost.tables.table import Table
 from mmpost.types import Part, Sample, Split
@@ -19,33 +18,17 @@ MAX_SQUARES = 110
 """Most visual tokens of a picture."""
 
 
-def prompt_text() -> str:
-    """The instruction that follows the picture."""
-    return "table as otsl"
-
-
-def otsl(table: Table) -> str:
-    """The table in plain OTSL, without line breaks."""
-    return write_otsl(table).text.replace(f"{END_OF_ROW}\n", END_OF_ROW)
-
-
 def cells(table: Table, boxes: Sequence[Box], size: tuple[int, int]) -> list[dict[str, Any]]:
     """The cells with a text: row and column from 1, spans, and the box as fractions of a picture of this size."""
-    starts = [
-        (r, c, position.cell)
-        for r, row in enumerate(table.grid(), 1)
-        for c, position in enumerate(row, 1)
-        if position.down == position.right == 0
-    ]
     return [
         {
-            "row": row,
-            "column": column,
+            "row": row + 1,
+            "column": column + 1,
             "rowspan": cell.rowspan,
             "colspan": cell.colspan,
             "box": [round(value / size[i % 2], 5) for i, value in enumerate(box)],
         }
-        for (row, column, cell), box in zip(starts, boxes, strict=True)
+        for (cell, row, column), box in zip(places(table), boxes, strict=True)
         if cell.text
     ]
 
@@ -54,16 +37,19 @@ class TablePictures(Generated):
     """Pictures of tables.
 
     The truth is the table in plain OTSL. `meta` holds the look and, as `cells`, place and box of each cell with a text,
-    in the form of `mmpost.data.formats.tables.Tables`. Raises ConfigError for an unknown split or look.
+    in the form of `mmpost.data.formats.tables.Tables`. `form` is the markup that the instruction names. Raises
+    ConfigError for an unknown split or look.
     """
 
     uid_prefix = "tables"
     make: ClassVar[Callable[[random.Random, Split], Table]] = staticmethod(make_table)
 
-    def __init__(self, split: Split = "train", n: int = 1000, seed: int = 0, look: str = "office") -> None:
+    def __init__(
+        self, split: Split = "train", n: int = 1000, seed: int = 0, look: str = "office", form: str = "otsl"
+    ) -> None:
         super().__init__(split, n, seed)
         check_names("look", (look,), LOOKS)
-        self.look = look
+        self.look, self.prompt = look, f"table as {form}"
 
     def generate(self, index: int) -> Sample:
         rng = self.rng(index, f"draw {self.look}")
@@ -71,8 +57,8 @@ class TablePictures(Generated):
         picture, boxes = render(table, random_style(self.look, rng), rng)
         return Sample(
             uid=f"{self.uid(index)}-{self.look}",
-            prompt=(Part("image", media(picture, "image")), Part("text", prompt_text())),
-            truth=otsl(table),
+            prompt=(Part("image", media(picture, "image")), Part("text", self.prompt)),
+            truth=write_otsl(table, line_breaks=False).text,
             meta={"look": self.look, "cells": cells(table, boxes, picture.size)},
         )
 

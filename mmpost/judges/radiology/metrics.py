@@ -1,7 +1,7 @@
 """Metrics for report generation: agreement in findings and in wording, and length.
 
-Metrics of a single reply are functions of two texts. `ReportScores` writes them to all replies; `finding_f1` and
-`mean_scores` summarize them over an evaluation.
+Metrics of a single reply are functions of two texts. `ReportScores` writes them to all replies; `finding_f1` summarizes
+its classes over an evaluation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from statistics import fmean
 from typing import ClassVar
 
 from mmpost.config.settings import Settings
-from mmpost.core.means import values_by_name
 from mmpost.errors import DataError
 from mmpost.judges.base import clean_text, rel_verbosity
 from mmpost.judges.radiology.findings import chexbert_labels, clean_report_lines
@@ -94,13 +93,6 @@ class ReportScores(Transform, Settings):
 
 def _positive_classes(text: str) -> set[str]:
     return {name for name, status in chexbert_labels(clean_report_lines(text)).items() if status != "absent"}
-
-
-def mean_scores(samples: Sequence[Sample], names: Sequence[str] = REPORT_SCORES) -> dict[str, float]:
-    """The mean of each named score over the replies that have it; scores that no reply has are left out."""
-    replies = (reply for sample in samples for reply in sample.replies)
-    scores = ((name, reply.scores[name]) for reply in replies for name in names if name in reply.scores)
-    return {name: fmean(values) for name, values in values_by_name(scores).items()}
 
 
 def finding_f1(samples: Sequence[Sample]) -> dict[str, float]:

@@ -31,7 +31,8 @@ class ChatModel(Settings):
     local: LocalModel | None = None
     """Settings for by=local."""
     reasks: int = Field(default=1, ge=0)
-    """How many more answers to sample if one is empty, as truncated ones are."""
+    """How many more answers to sample if one is empty, as truncated ones are. A writer of questions is asked in passes
+    instead."""
 
     def backend(self, by: str) -> ChatBackend:
         """The model that `by` names. Raises ValueError if its section is missing."""

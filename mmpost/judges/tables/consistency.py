@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mmpost.config.settings import Settings
 from mmpost.rewards.text import answer_or_text
-from mmpost.tables.questions import shown_table
+from mmpost.tables.questions import recognised_table
 from mmpost.tables.teds import consistency
 from mmpost.types import Context, Sample, Transform
 
@@ -20,7 +20,9 @@ class Consistency(Transform, Settings):
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
         measured = []
         for sample in samples:
-            tables = [shown_table(answer_or_text(reply.text)) for reply in sample.replies if reply.origin == "policy"]
+            tables = [
+                recognised_table(answer_or_text(reply.text)) for reply in sample.replies if reply.origin == "policy"
+            ]
             value = max(0.0, consistency(tables, normalized=True))
             context.log("readings/consistency", value)
             measured.append(replace(sample, replies=(), columns={**sample.columns, "consistency": value}))

@@ -13,7 +13,8 @@ from typing import Literal
 
 from mmpost.judges.base import Judge, Pair, Verdict
 from mmpost.judges.chat_judge import Answer
-from mmpost.judges.tables.readers import ExactReader, MarkupReader
+from mmpost.judges.tables.readers import ExactReader, MarkupReader, untagged
+from mmpost.rewards.text import answer_or_text
 from mmpost.tables.questions import (
     NOT_ANSWERABLE,
     Question,
@@ -33,8 +34,10 @@ F1: Mapping[str, Callable[[str, str], float]] = {"token": token_f1, "char_bag": 
 class TableQuestions(Judge):
     """The mean score of the answers to a sample's questions, read from the table in the reply: 0 to 1.
 
-    A table that was cut off scores 0 without a question asked. A reply of which a question got no answer has no score:
-    replies of a group would be compared by different questions. Nor has one to a sample without questions.
+    The table is that in the reply's answer tags, or in the whole reply. OTSL that was cut off scores 0 without a
+    question asked, and so does every reply to an empty list of questions; a sample that holds no list has no score. An
+    empty answer, as truncated ones are, is a wrong one. A reply has no score if a request failed, or if all answers are
+    empty: that says more about the model that answers than about the table.
     """
 
     reader: MarkupReader = ExactReader()
@@ -43,10 +46,11 @@ class TableQuestions(Judge):
     """How an answer is compared: by words, numbers as a whole; or, as in TRivia's code, by its bag of characters."""
 
     def pair(self, sample: Sample, reply: Reply) -> Pair:
+        table = answer_or_text(reply.text)
         if QUESTIONS not in sample.meta:
-            return Pair("", reply.text)
+            return Pair("", table)
         questions = question_pairs(sample.meta[QUESTIONS])
-        return Pair(json.dumps([question._asdict() for question in questions]), reply.text)
+        return Pair(json.dumps([question._asdict() for question in questions]), table)
 
     def judge(self, pairs: Sequence[Pair | tuple[str, str]]) -> list[Verdict]:
         """One verdict per (questions as JSON, recognised table)."""
@@ -64,18 +68,19 @@ class TableQuestions(Judge):
         if not row.reference:
             return Verdict(None, "inapplicable", raw_reply="the sample has no questions")
         if not wanted:
-            return Verdict(0.0, counts={"answerable": 0.0})
+            return Verdict(0.0, counts={"answerable": 0.0, "empty": 0.0})
         failures = [answer.failure for answer in given if answer.failure]
         if failures:
             return Verdict(None, "failed", raw_reply=failures[0])
-        if not all(answer.text for answer in given):
-            return Verdict(None, "unparseable", raw_reply="an answer was empty or truncated")
+        if not any(answer.text for answer in given):
+            return Verdict(None, "unparseable", raw_reply="all answers were empty or truncated")
         answerable = [NOT_ANSWERABLE not in answer.text.lower() for answer in given]
         scores = [
-            F1[self.f1](answer.text, question.answer) if can else 0.0
+            F1[self.f1](answer.text, untagged(question.answer)) if can else 0.0
             for question, answer, can in zip(wanted, given, answerable, strict=True)
         ]
-        return Verdict(fmean(scores), counts={"answerable": fmean(answerable)})
+        empty = fmean(not answer.text for answer in given)
+        return Verdict(fmean(scores), counts={"answerable": fmean(answerable), "empty": empty})
 
 
 def _questions(row: Pair) -> list[Question]:

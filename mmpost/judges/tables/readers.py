@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.errors import DataError
+from mmpost.errors import DataError, TrainError
 from mmpost.judges.answer_cache import Messages
 from mmpost.judges.chat_judge import Answer, ChatBackend
 from mmpost.rewards.table import truth_table
 from mmpost.tables.html import read_html
-from mmpost.tables.lookup import Lookup, answer_without_table, as_read
+from mmpost.tables.lookup import Lookup, answer_without_table, with_reading_errors
 from mmpost.tables.questions import NOT_ANSWERABLE
 from mmpost.tables.table import Table
 from mmpost.types import Sample
@@ -94,7 +94,7 @@ class StandInReader(PictureReader):
                 f"{sample.label}: by=stand_in reads the table that a picture was drawn from, and the sample has none; "
                 "choose by=server or by=local"
             )
-        return as_read(table, random.Random(f"{self.name} {sample.uid}"), self.misread, self.overlooked)
+        return with_reading_errors(table, random.Random(f"{self.name} {sample.uid}"), self.misread, self.overlooked)
 
     def answers(self, asked: Sequence[tuple[Sample, str]], *, sees_picture: bool) -> list[Answer]:
         if not sees_picture:
@@ -134,6 +134,16 @@ def ask(backend: ChatBackend, conversations: Sequence[Messages], reasks: int) ->
     return answers
 
 
+def refuse_failures(wanted: str, failures: Sequence[str]) -> None:
+    """Raise TrainError if one of the `failures`, one per request, is not ""; `wanted` is what was asked for."""
+    reasons = [failure for failure in failures if failure]
+    if reasons:
+        raise TrainError(
+            f"wanted {wanted}, found {len(reasons)} of {len(failures)} requests failed ({reasons[0]}); check that the "
+            "model answers and start again: what it answered is cached"
+        )
+
+
 def untagged(text: str) -> str:
     """What the first answer tags of one line hold, else the whole text, stripped: TRivia's rule."""
     match = _ANSWER.search(text)
@@ -142,17 +152,13 @@ def untagged(text: str) -> str:
 
 def with_pictures(sample: Sample, text: str, sees_picture: bool) -> list[Mapping[str, Any]]:
     """A conversation of one turn: the sample's images as data URLs, if it `sees_picture`, then `text`."""
+    from mmpost.data.media.preview import png
+
     images: list[dict[str, Any]] = []
     for part in sample.prompt if sees_picture else ():
         if part.modality == "image":
-            url = "data:image/png;base64," + base64.b64encode(_png(part.value)).decode()
+            url = "data:image/png;base64," + base64.b64encode(png(part.value.open())).decode()
             images.append({"type": "image_url", "image_url": {"url": url}})
     if sees_picture and not images:
         raise DataError(f"{sample.label}: wanted a picture to ask about, found none in its prompt; add an image")
     return [{"role": "user", "content": [*images, {"type": "text", "text": text}] if images else text}]
-
-
-def _png(medium: Any) -> bytes:
-    from mmpost.data.media.preview import png
-
-    return png(medium.open())

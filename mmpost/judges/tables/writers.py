@@ -6,10 +6,13 @@ stage records, each question with its answer is a reply of the sample, as JSON.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,9 +21,9 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 
 from mmpost.config.settings import Settings
-from mmpost.errors import DataError, TrainError
+from mmpost.errors import DataError
 from mmpost.judges.chat_judge import Answer, ChatBackend
-from mmpost.judges.tables.readers import PictureReader, StandInReader, untagged, with_pictures
+from mmpost.judges.tables.readers import PictureReader, StandInReader, refuse_failures, untagged, with_pictures
 from mmpost.tables.lookup import KINDS, write_questions
 from mmpost.tables.questions import NOT_ANSWERABLE, Question, question_pairs, token_f1
 from mmpost.types import Context, Part, Reply, Sample, Transform
@@ -31,9 +34,12 @@ the rows and columns that it means, have one answer that the table alone gives, 
 Answers are short phrases, written as in the table.
 Reply with a JSON list and nothing else: [{{"question": "...", "answer": "..."}}, ...]"""
 
+MAX_BRACKETS = 20
+"""How many opening brackets of a reply may begin its list."""
 
-class Written(NamedTuple):
-    """The questions about a picture, or why there are none."""
+
+class Candidates(NamedTuple):
+    """The questions about a picture, and why a request for more failed, if one did."""
 
     questions: tuple[Question, ...] = ()
     failure: str = ""
@@ -43,7 +49,7 @@ class QuestionWriter(Settings):
     """Writes questions about pictures of tables."""
 
     @abstractmethod
-    def write(self, samples: Sequence[Sample]) -> list[Written]:
+    def write(self, samples: Sequence[Sample]) -> list[Candidates]:
         """Candidate questions about each sample's picture, in order."""
 
 
@@ -58,12 +64,12 @@ class StandInWriter(QuestionWriter):
     n: int = Field(default=24, ge=1)
     """Candidates per picture."""
 
-    def write(self, samples: Sequence[Sample]) -> list[Written]:
-        written = []
+    def write(self, samples: Sequence[Sample]) -> list[Candidates]:
+        candidates = []
         for sample in samples:
             rng = random.Random(f"questions {self.reader.name} {sample.uid}")
-            written.append(Written(tuple(write_questions(self.reader.table(sample), self.n, rng, KINDS))))
-        return written
+            candidates.append(Candidates(tuple(write_questions(self.reader.table(sample), self.n, rng, KINDS))))
+        return candidates
 
 
 class ChatWriter(QuestionWriter):
@@ -75,7 +81,7 @@ class ChatWriter(QuestionWriter):
     passes: int = Field(default=4, ge=1)
     """How often each picture is shown; the passes after the first are sampled."""
 
-    def write(self, samples: Sequence[Sample]) -> list[Written]:
+    def write(self, samples: Sequence[Sample]) -> list[Candidates]:
         conversations = [with_pictures(sample, INSTRUCTION.format(n=self.n), sees_picture=True) for sample in samples]
         found: list[dict[str, Question]] = [{} for _ in samples]
         failures = [""] * len(samples)
@@ -85,44 +91,47 @@ class ChatWriter(QuestionWriter):
                 for question in _parsed(answer):
                     found[i].setdefault(question.question, question)
         return [
-            Written(tuple(questions.values()), "" if questions else failure or "no reply was a JSON list of questions")
-            for questions, failure in zip(found, failures, strict=True)
+            Candidates(tuple(questions.values()), failure) for questions, failure in zip(found, failures, strict=True)
         ]
 
 
 def _parsed(answer: Answer) -> list[Question]:
-    """The questions in a reply; none if it is no list of them."""
-    text = answer.text
-    start = text.find("[")
-    if start < 0:
-        return []
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text, start)
-        return question_pairs(value)
-    except (ValueError, DataError, RecursionError):
-        return []
+    """The well-formed questions of the first JSON list in a reply that holds any."""
+    decoder = json.JSONDecoder()
+    for bracket in itertools.islice(re.finditer(r"\[", answer.text), MAX_BRACKETS):
+        try:
+            value, _ = decoder.raw_decode(answer.text, bracket.start())
+        except (ValueError, RecursionError):
+            continue
+        questions: list[Question] = []
+        for pair in value:
+            with suppress(DataError):
+                questions += question_pairs([pair])
+        if questions:
+            return questions
+    return []
 
 
 class WriteQuestions(Transform, Settings):
-    """Replaces a sample's replies by candidate questions. Raises TrainError if none could be written for a sample.
+    """Replaces a sample's replies by candidate questions.
 
-    Answers of a server are cached, so that starting again does not pay for them twice.
+    Samples about which the writer has none are dropped; logs their fraction as questions/missing. Raises TrainError if
+    a request failed. Answers of a server are cached, so that starting again does not pay for them twice.
     """
 
     writer: QuestionWriter
     """Who writes them."""
 
     def __call__(self, samples: list[Sample], context: Context) -> list[Sample]:
-        written = self.writer.write(samples)
-        failed = [(sample, each) for sample, each in zip(samples, written, strict=True) if each.failure]
-        if failed:
-            sample, first = failed[0]
-            raise TrainError(
-                f"{sample.label}: wanted questions about its picture, found none ({first.failure}), as for "
-                f"{len(failed)} of {len(samples)}; check that the model answers and start again: what it answered is "
-                "cached"
-            )
-        return [with_questions(sample, each.questions) for sample, each in zip(samples, written, strict=True)]
+        candidates = self.writer.write(samples)
+        refuse_failures("questions about pictures", [each.failure for each in candidates])
+        for each in candidates:
+            context.log("questions/missing", float(not each.questions))
+        return [
+            with_questions(sample, each.questions)
+            for sample, each in zip(samples, candidates, strict=True)
+            if each.questions
+        ]
 
 
 class CheckQuestions(Transform, Settings):
@@ -142,12 +151,7 @@ class CheckQuestions(Transform, Settings):
         asked = [(sample, question.question) for sample, question in pairs]
         seeing = self.reader.answers(asked, sees_picture=True) if asked else []
         blind = self.reader.answers(asked, sees_picture=False) if asked else []
-        failures = [answer.failure for answer in (*seeing, *blind) if answer.failure]
-        if failures:
-            raise TrainError(
-                f"wanted answers to {len(asked)} questions, found {len(failures)} without ({failures[0]}); check that "
-                "the model answers and start again: what it answered is cached"
-            )
+        refuse_failures("answers to questions", [answer.failure for answer in (*seeing, *blind)])
         valid = iter(
             self._agrees(see, question) and not self._agrees(guess, question)
             for (_, question), see, guess in zip(pairs, seeing, blind, strict=True)
@@ -162,7 +166,8 @@ class CheckQuestions(Transform, Settings):
 
     def _agrees(self, answer: Answer, question: Question) -> bool:
         text = untagged(answer.text)
-        return NOT_ANSWERABLE not in text.lower() and token_f1(text, question.answer) >= self.agreement
+        matches = token_f1(text, untagged(question.answer)) >= self.agreement
+        return matches and NOT_ANSWERABLE not in text.lower()
 
 
 class DiverseQuestions(Transform, Settings):
@@ -186,7 +191,8 @@ class DiverseQuestions(Transform, Settings):
         for sample in samples:
             questions = questions_of(sample)
             asking = [_asking(sample, question, context) for question in questions]
-            maps = [np.asarray(attention[0]) for attention in context.attention(asking)] if asking else []
+            # Without the end of the turn, which is no part of the answer.
+            maps = [np.asarray(attention[0])[:-1] for attention in context.attention(asking)] if asking else []
             chosen = diverse([visual_source(attention, self.above) for attention in maps], self.n, self.overlap)
             kept.append(with_questions(sample, [questions[i] for i in sorted(chosen)]))
         return [sample for sample in kept if sample.replies]

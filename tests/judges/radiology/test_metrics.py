@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpost.core.means import mean_scores
 from mmpost.errors import ConfigError, DataError
 from mmpost.judges.bertscore import BertScore
 from mmpost.judges.radiology.metrics import (
@@ -18,7 +19,6 @@ from mmpost.judges.radiology.metrics import (
     bleu,
     corpus_bleu,
     finding_f1,
-    mean_scores,
     repetition,
     rouge_l,
     words,
@@ -81,8 +81,8 @@ def test_every_metric_is_scored_and_summarized() -> None:
     assert finding_f1([scored]) == pytest.approx(
         {"micro_f1_14": 6 / 9, "macro_f1_14": (2 / 3 + 1) / 4, "micro_f1_5": 6 / 7, "macro_f1_5": (2 / 3 + 1) / 2}
     )
-    assert mean_scores([scored])["words"] == 4.0
-    assert finding_f1([]) == mean_scores([]) == finding_f1([sample("x", "y")]) == {}
+    assert mean_scores([scored], REPORT_SCORES)["words"] == 4.0
+    assert finding_f1([]) == mean_scores([], REPORT_SCORES) == finding_f1([sample("x", "y")]) == {}
 
 
 @pytest.mark.parametrize("truth", [3, "", " [x] "])

@@ -127,12 +127,24 @@ def test_a_server_that_fails_at_first_scores_alike_and_is_paid_once(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("_no_proxy")
+@pytest.mark.parametrize("fault", ["say ", "end length", "say <answer></answer>"])
+def test_an_empty_answer_is_a_wrong_one(fault: str, tmp_path: Path) -> None:
+    with serving(lambda prompt, turn: fault if question_in(prompt) == "a" else "say <answer>2</answer>") as server:
+        judged = JudgeScore(judge=chat_judge(server, tmp_path), name="qa")
+        context = FakeContext()
+        (done,) = judged([sample(TABLE)], context)
+        assert done.replies[0].scores["qa"] == 0.25  # of a, b, c, d only b is 2
+        assert context.mean("qa/empty") == 0.25
+
+
+@pytest.mark.usefixtures("_no_proxy")
 @pytest.mark.parametrize(
     ("fault", "problem"), [("500", "failed"), ("cut", "failed"), ("say ", "unparseable"), ("end length", "unparseable")]
 )
-def test_a_reply_with_a_question_unanswered_has_no_score(fault: str, problem: str, tmp_path: Path) -> None:
+def test_a_reply_without_answers_has_no_score(fault: str, problem: str, tmp_path: Path) -> None:
     def act(prompt: str, turn: int) -> str:
-        return fault if question_in(prompt) == "c" and "<td>lost</td>" in prompt else "say <answer>1</answer>"
+        is_faulty = question_in(prompt) == "c" or problem == "unparseable"
+        return fault if is_faulty and "<td>lost</td>" in prompt else "say <answer>1</answer>"
 
     with serving(act) as server:
         judged = JudgeScore(judge=chat_judge(server, tmp_path), name="qa")

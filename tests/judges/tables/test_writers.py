@@ -14,6 +14,7 @@ import torch
 from mmpost.data.media.media import media
 from mmpost.errors import DataError, TrainError
 from mmpost.judges.answer_cache import AnswerCache
+from mmpost.judges.chat_judge import Answer
 from mmpost.judges.server import Server
 from mmpost.judges.tables.config import PictureModel, QuestionModels
 from mmpost.judges.tables.consistency import Consistency
@@ -25,6 +26,7 @@ from mmpost.judges.tables.writers import (
     DiverseQuestions,
     StandInWriter,
     WriteQuestions,
+    _parsed,
     diverse,
     questions_of,
     visual_source,
@@ -116,16 +118,31 @@ def test_a_chat_model_is_shown_the_picture_in_several_passes_and_paid_once(tmp_p
         assert image["image_url"]["url"].startswith("data:image/png;base64,")
         assert "Write 2 questions" in text["text"]
         assert [request["temperature"] for request in server.requests] == [0.0, 0.7, 0.7]
-    assert AnswerCache(tmp_path / "answers.sqlite").path.stat().st_size < 50_000
+    assert b"base64," not in AnswerCache(tmp_path / "answers.sqlite").path.read_bytes()
 
 
 @pytest.mark.usefixtures("_no_proxy")
-@pytest.mark.parametrize("action", ["say no", 'say [{"question": "x?"}]', "say [1", "503", "cut"])
-def test_a_picture_without_questions_stops_the_stage(action: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", ["say no", "say []", 'say [{"question": "x?"}]', "say [1", "say " + "[" * 50_000])
+def test_a_picture_without_questions_is_dropped(action: str, tmp_path: Path) -> None:
     with serving(lambda prompt, turn: action) as server:
         write = WriteQuestions(writer=ChatWriter(backend=client(server, tmp_path), passes=1))
-        with pytest.raises(TrainError, match="sample 's': wanted questions about its picture, found none"):
+        context = FakeContext()
+        assert write([sample()], context) == []
+        assert context.mean("questions/missing") == 1
+
+
+@pytest.mark.usefixtures("_no_proxy")
+@pytest.mark.parametrize("action", ["503", "cut"])
+def test_a_failed_request_for_questions_stops_the_stage(action: str, tmp_path: Path) -> None:
+    with serving(lambda prompt, turn: PASSES[0] if len(server.requests) == 1 else action) as server:
+        write = WriteQuestions(writer=ChatWriter(backend=client(server, tmp_path), passes=2))
+        with pytest.raises(TrainError, match="wanted questions about pictures, found 1 of 1 requests failed"):
             write([sample()], FakeContext())
+
+
+def test_questions_are_found_in_prose() -> None:
+    answer = Answer('About [Table 1]: [{"question": "a?", "answer": null}, {"question": "b?", "answer": "2"}] [{}]')
+    assert _parsed(answer) == [("b?", "2")]
 
 
 @pytest.mark.usefixtures("_no_proxy")
@@ -148,7 +165,7 @@ def test_a_chat_model_checks_with_and_without_the_picture(tmp_path: Path) -> Non
 def test_a_check_without_answers_stops_the_stage(tmp_path: Path) -> None:
     with serving(lambda prompt, turn: "500") as server:
         check = CheckQuestions(reader=ChatPictureReader(backend=client(server, tmp_path)))
-        with pytest.raises(TrainError, match="wanted answers to 1 questions, found 2 without"):
+        with pytest.raises(TrainError, match="wanted answers to questions, found 2 of 2 requests failed"):
             check([with_questions(sample(), [Question("a?", "4")])], FakeContext())
 
 
@@ -181,9 +198,10 @@ class Looking(FakeContext):
         for one in samples:
             picture, question = one.prompt
             assert picture.modality == "image"
-            row = torch.full((1, 6), 0.01)
-            row[0, int(question.value)] = 0.9
-            maps.append([row])
+            rows = torch.full((2, 6), 0.01)
+            rows[0, int(question.value)] = 0.9
+            rows[1, 0] = 5.0  # the end of the turn, which is no part of the answer
+            maps.append([rows])
         return maps
 
 
@@ -241,8 +259,18 @@ def test_labels_of_a_chat_model(tmp_path: Path) -> None:
         assert context.mean("labels/missing") == 1
         which = ["c"]
         third = Sample("u", (Part("image", media(np.full((28, 28, 3), 7, np.uint8), "image")),))
-        with pytest.raises(TrainError, match="wanted labels of 1 pictures, found 1 without"):
+        with pytest.raises(TrainError, match="wanted labels of pictures, found 1 of 1 requests failed"):
             label([third], FakeContext())
+
+
+def test_a_reading_becomes_a_valid_label() -> None:
+    texts = ["<fcel>a<nl><fcel>b<fcel>cut", "<answer><fcel>a<nl></answer>", "<TABLE><tr><td>1</td></tr>", "none", ""]
+    samples = [Sample(text, (), (Reply((Part("text", text, "assistant"),)),)) for text in texts]
+    context = FakeContext()
+    label = LabelPictures(model=None, line_breaks=False)
+    labels = [s.replies[0].text for s in label(samples, context)]
+    assert labels == ["<fcel>a<ecel><nl><fcel>b<fcel>cut<nl>", "<fcel>a<nl>", "<fcel>1<nl>"]
+    assert context.mean("labels/missing") == 0.4
 
 
 def test_questions_survive_as_json() -> None:

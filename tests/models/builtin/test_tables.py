@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmpost.data.worlds.tables.measurements import NAMES, measurements
-from mmpost.data.worlds.tables.pictures import TablePictures, prompt_text
+from mmpost.data.worlds.tables.pictures import TablePictures
 from mmpost.models.builtin.tables import WORDS, tables_tokenizer
 from mmpost.tables.grammar import END_OF_ROW, KINDS
 
@@ -17,7 +17,8 @@ def tokens(text: str) -> list[str]:
 def test_each_otsl_token_is_one_token() -> None:
     for token in (*KINDS, END_OF_ROW):
         assert tokens(token) == tokens(f"7{token}")[1:] == tokens(f"Per{token}")[-1:] == [token]
-    assert tokens(prompt_text()) == [prompt_text()]
+    instruction = TablePictures().prompt
+    assert tokens(instruction) == [instruction]
 
 
 def test_texts_in_cells_are_spelled() -> None:
