@@ -286,6 +286,8 @@ class EvalSettings(Settings):
     """Evaluate the test split after the last step."""
     every: int = Field(default=0, ge=0)
     """Steps between evaluations of the val split; 0: never."""
+    on_start: bool = False
+    """Evaluate the val split before the first step, too."""
     max_samples: int = Field(default=0, ge=0)
     """Maximum samples per bench; 0: all."""
     tasks: dict[str, EvalTaskSettings] = {}

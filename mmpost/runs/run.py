@@ -77,6 +77,8 @@ class Run:
                 self._keep_start()
                 if self.config.eval.before and "eval_before" not in results:
                     results["eval_before"] = self._evaluate("test", "before")
+                if self.config.eval.on_start and "eval_start" not in results:
+                    results["eval_start"] = self._evaluate("val", "step-000000")
                 try:
                     self._run_stages()
                 except Interrupted:

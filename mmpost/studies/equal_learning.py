@@ -1,7 +1,7 @@
 """Two arms at equal learning: the gap in one metric where both have reached the same value of another.
 
-At the end of training arms have learned unequally much, and who learns more forgets more. Here their paths are
-compared, at several rates and early checkpoints.
+At the end of training arms have learned unequally much, and who learns more forgets more. Here their paths from the
+base are compared, at several rates and early checkpoints.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class Study(ArmsStudy):
     predict: dict[str, Claim] = {}
     """Claims by name."""
     checkpoints: int = Field(default=6, ge=1)
-    """Evaluations during each run, for claims at equal learning (`matched`)."""
+    """Evaluations during each run, after one of the base, for claims at equal learning (`matched`)."""
     starts: dict[str, dict[str, Any]] = {}
     """Settings of runs that arms start from, by name: trained once per seed, and not compared themselves."""
     relation: tuple[str, str] | None = None
@@ -291,7 +291,8 @@ class Study(ArmsStudy):
         if tuning:
             changes["eval"] = {"after": False, "every": steps}
         elif steps and Variant(arm, level) in self.matched:
-            changes["eval"] = {"every": max(1, steps // self.checkpoints)}
+            # A path begins at the base, so that arms overlap where they have learned little.
+            changes["eval"] = {"every": max(1, steps // self.checkpoints), "on_start": True}
         settings = run_config.merge(self.arm_settings(arm, values, level), changes)
         # All tuning runs start from one base, which no compared run starts from.
         base_seed = TUNING_SEED + PILOT_SEED * (seed >= PILOT_SEED) if tuning else seed

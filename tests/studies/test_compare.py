@@ -187,6 +187,8 @@ def test_levels_of_an_arm_runs_that_fail_and_a_relation(tmp_path: Path, forked_c
     cells = [json.loads(file.read_text()) for file in (tmp_path / "out" / "cells").glob("*.json")]
     assert sum("failure" in cell for cell in cells) == 4  # at both levels, in tuning and afterwards
     assert all(cell["wall"] > cell.get("seconds", 0.0) for cell in cells)
+    paths = {cell["arm"]: [point["step"] for point in cell["curve"]] for cell in cells if "curve" in cell}
+    assert paths == {"sft": [0, 1, 2], "visurf": [0, 1, 2]}
 
 
 def test_a_run_that_failed_is_the_worst_point_of_a_grid(tmp_path: Path) -> None:

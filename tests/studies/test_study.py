@@ -177,7 +177,7 @@ def test_claims_at_equal_learning_need_checkpoints_of_their_arms_only() -> None:
     claim = {**DIAL["predict"]["gap"], "metric": "old/f1", "matched": "target/f1", "control": ""}  # type: ignore[index]
     study = Study.model_validate({**DIAL, "predict": {"gap": claim}, "checkpoints": 4})
     assert study.matched == {Variant("a", "few"), Variant("b", "few")}
-    assert study.cell("a", {}, 0, 60, level="few").settings["eval"] == {"before": False, "every": 15}
+    assert study.cell("a", {}, 0, 60, level="few").settings["eval"] == {"before": False, "every": 15, "on_start": True}
     assert study.cell("a", {}, 0, 60, level="many").settings["eval"] == {"before": False}
     assert study.cell("a", {}, 0, 60, True, "few").settings["eval"] == {"before": False, "after": False, "every": 60}
 
