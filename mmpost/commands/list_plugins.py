@@ -1,4 +1,4 @@
-"""`mmpost list`: the tasks and other plug-ins, or the settings of one task."""
+"""`mmpost list`: the tasks and other plug-ins, the benchmarks, or the settings of one task."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mmpost.core.display import visible
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`mmpost list`, or `mmpost list TASK`."""
-    if arguments:
+    """`mmpost list`, `mmpost list benches`, or `mmpost list TASK`."""
+    if [*arguments] == [registry.BENCHES]:
+        list_benches(Console())
+    elif arguments:
         list_task(arguments[0], Console())
     else:
         list_plugins(Console())
@@ -33,6 +35,15 @@ def list_plugins(console: Console) -> None:
             table.add_row(f"{module}.{name}", Text(visible(doc)))
         console.print()
         console.print(table)
+
+
+def list_benches(console: Console) -> None:
+    """Print the benchmarks, each with the first line of its docstring. Imports none of them."""
+    package = f"mmpost.tasks.{registry.BENCHES}"
+    table = Table("bench", "description", title="mmpost score bench=...", title_justify="left", box=None)
+    for name, doc in {**registry.installed_docs(package), **registry.modules(package)}.items():
+        table.add_row(Text(visible(name), "bold"), Text(visible(doc)))
+    console.print(table)
 
 
 def list_task(name: str, console: Console) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from mmpost.commands.score_bench import score_bench
 from mmpost.config import parsing, run_config
 from mmpost.data.readers.dataset import open_table
 from mmpost.errors import ConfigError, DataError
@@ -92,11 +93,15 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     without a frame, coordinates are in the truth's. `key=NAME` names the key of the replies. Samples without a reply
     are counted and left out; with `missing=wrong` they are scored as an empty reply. Raises DataError for uids that the
     task does not have, for a reply that is not text, and where the only candidate for the replies may be the truth.
+
+    `bench=NAME` scores predictions on a benchmark instead, see `score_bench`.
     """
     overrides: dict[str, Any] = {}
     for argument in arguments:
         layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
         overrides = run_config.merge(overrides, layer)
+    if "bench" in overrides:
+        return score_bench(overrides)
     file, key = overrides.pop("answers", None), overrides.pop("key", None)
     if file is None:
         raise ConfigError("wanted a file of replies, found none; add answers=FILE.jsonl (rows with uid and reply)")

@@ -23,17 +23,21 @@ from mmpost.errors import PluginError
 T = TypeVar("T")
 
 
+BENCHES = "benches"
+"""The folder of tasks that holds benchmarks, which are no tasks."""
+
+
 def modules(package: str) -> dict[str, str]:
     """First line of the docstring, by name, of a package's modules and those of its folders ("bases.digits").
 
-    Files are parsed, not imported.
+    Files are parsed, not imported. Benchmarks are modules of their own package only.
     """
     docs = {}
     for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".py") and not file.name.startswith("_"):
             doc = ast.get_docstring(ast.parse(file.read_text())) or ""
             docs[file.name.removesuffix(".py")] = doc.partition("\n")[0]
-        elif file.is_dir() and file.joinpath("__init__.py").is_file():
+        elif file.is_dir() and file.name != BENCHES and file.joinpath("__init__.py").is_file():
             docs |= {f"{file.name}.{name}": doc for name, doc in modules(f"{package}.{file.name}").items()}
     return docs
 
@@ -140,7 +144,8 @@ def locate(name: str, package: str) -> str:
         return path
     if name in available:
         return installed(package)[name]
-    plugin = package.rsplit(".", 1)[-1].removesuffix("s")
+    folder = package.rsplit(".", 1)[-1]
+    plugin = "benchmark" if folder == BENCHES else folder.removesuffix("s")
     close = difflib.get_close_matches(name, available, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]}? " if close else ""
     file_hint = f"to use the file {name}.py, write ./{name}.py. " if os.path.isfile(f"{name}.py") else ""

@@ -1,0 +1,1 @@
+"""Evaluations on named benchmarks: official files, official scores, and strict ones beside them."""

@@ -1,0 +1,57 @@
+"""Read files of predictions, by keys that are named; a truth is never taken for a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmpost.benchmarks.files import rows
+from mmpost.errors import DataError
+
+IDS = ("uid", "id", "question_id", "pid", "index", "qid")
+"""Keys that may name a row's question."""
+TEXTS = ("reply", "response", "prediction", "output", "model_prediction", "model_output", "generated_text", "text")
+"""Keys that may hold a row's reply. `answer` is not among them: in files of questions it is the truth."""
+
+
+def read_predictions(path: Path, key: str = "", id_key: str = "") -> dict[str, str]:
+    """The reply to each question, by its id.
+
+    `key` and `id_key` name the keys of reply and id; without, they are the first of `TEXTS` and `IDS` that the first
+    row has. Rows of a JSON object are named by its keys. Rows with null are left out. Raises DataError for a file
+    without predictions, a row without id, a reply that is not text, and two different replies to a question.
+    """
+    found: dict[str, str] = {}
+    for row in rows(path):
+        id_key = id_key or ("" if row.key else _first(row.content, IDS, row.where, "id", "id="))
+        key = key or _first(row.content, TEXTS, row.where, "reply", "key=")
+        uid = row.key if not id_key else row.content.get(id_key)
+        if uid is None or isinstance(uid, Mapping | list):
+            raise DataError(
+                f"{row.where}: wanted the id of a question in {id_key!r}, found {uid!r:.60}; correct the row"
+            )
+        if key not in row.content:
+            raise DataError(
+                f"{row.where}: wanted a reply in {key!r}, found the keys {sorted(row.content)}; correct the row"
+            )
+        reply = row.content[key]
+        if reply is None:
+            continue
+        if not isinstance(reply, str):
+            raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
+        if found.setdefault(str(uid), reply) != reply:
+            raise DataError(f"{row.where}: wanted one reply to {uid!r}, found two different ones; remove one of them")
+    if not found:
+        raise DataError(
+            f"{path}: wanted rows with replies, found none in {key or 'the file'!r}; name the key: key=NAME"
+        )
+    return found
+
+
+def _first(content: Mapping[str, object], names: tuple[str, ...], where: str, what: str, option: str) -> str:
+    name = next((name for name in names if name in content), None)
+    if name is None:
+        raise DataError(
+            f"{where}: wanted the {what} under one of {names}, found the keys {sorted(content)}; name it: {option}NAME"
+        )
+    return name

@@ -1,0 +1,116 @@
+"""Score replies to a benchmark's questions, by the official rule and strictly, side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from mmpost.benchmarks.benchmark import Benchmark, Rule, Scored
+from mmpost.benchmarks.estimates import estimates
+from mmpost.core.display import visible
+from mmpost.errors import DataError
+from mmpost.types import Sample
+
+SHOWN = 5
+"""Questions named where there are many."""
+
+
+class Evaluation(NamedTuple):
+    """What a file of predictions is worth."""
+
+    official: dict[str, dict[str, float]]
+    """Metrics by the official rule: "value", "n", "low", "high"."""
+    strict: dict[str, dict[str, float]]
+    questions: int
+    missing: int
+    """Questions without a prediction."""
+    unparsed: int
+    """Replies that the strict rule cannot read."""
+    differing: list[str]
+    """Ids of the questions that the two rules score differently."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def evaluate(benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], name: str) -> Evaluation:
+    """Score the replies by question id. Questions are read in the order of the data, whatever the order of the replies.
+
+    Raises DataError for a reply to no question, and if there is no reply to any.
+    """
+    known = dict.fromkeys(sample.uid for sample in samples)
+    unknown = [uid for uid in replies if uid not in known]
+    if unknown:
+        raise DataError(
+            f"bench={name}: wanted replies to its {len(known)} questions, found {len(unknown)} to others, such as "
+            f"{unknown[:SHOWN]}; its ids look like {next(iter(known), '')!r}: name the key of yours, id=NAME"
+        )
+    official, strict = (_scored(rule, samples, replies) for rule in (benchmark.official, benchmark.strict))
+    by_uid = {scored.sample.uid: scored.score for scored in official}
+    return Evaluation(
+        estimates(benchmark.summary, _clusters(benchmark, official)),
+        estimates(benchmark.summary, _clusters(benchmark, strict)),
+        len(samples),
+        len(samples) - len(replies),
+        sum(scored.reading is None for scored in strict if scored.sample.uid in replies),
+        [s.sample.uid for s in strict if by_uid.get(s.sample.uid, s.score) != s.score],
+    )
+
+
+def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -> list[Scored]:
+    """All questions with the reading and the score of their replies."""
+    answered = [(sample, replies[sample.uid]) for sample in samples if sample.uid in replies]
+    read = rule.read_all or (lambda pairs: [rule.read(sample, text) for sample, text in pairs])
+    readings = {sample.uid: reading for (sample, _), reading in zip(answered, read(answered), strict=True)}
+    scored = []
+    for sample in samples:
+        if sample.uid in readings:
+            reading = readings[sample.uid]
+            scored.append(Scored(sample, replies[sample.uid], reading, rule.score(sample, reading)))
+        elif rule.missing == "wrong":
+            scored.append(Scored(sample, "", None, 0.0))
+    return scored
+
+
+def _clusters(benchmark: Benchmark, scored: Sequence[Scored]) -> list[list[Scored]]:
+    clusters: dict[str, list[Scored]] = defaultdict(list)
+    for each in scored:
+        clusters[benchmark.cluster(each.sample)].append(each)
+    return list(clusters.values())
+
+
+def table(title: str, evaluation: Evaluation) -> Table:
+    """Official and strict metrics side by side, with intervals and the number of questions behind each."""
+    out = Table(title=escape(visible(title)), title_justify="left")
+    out.add_column("metric")
+    for column in ("official", "strict"):
+        out.add_column(column, justify="right")
+    out.add_column("n", justify="right")
+    for name in dict.fromkeys([*evaluation.official, *evaluation.strict]):
+        both = [evaluation.official.get(name), evaluation.strict.get(name)]
+        n = " / ".join(dict.fromkeys(f"{estimate['n']:g}" for estimate in both if estimate))
+        out.add_row(escape(visible(name)), *(_cell(estimate) for estimate in both), n)
+    out.caption = _caption(evaluation)
+    out.caption_justify = "left"
+    return out
+
+
+def _cell(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:.1f}  [dim]{low:.1f} to {high:.1f}"
+
+
+def _caption(evaluation: Evaluation) -> str:
+    parts = [
+        f"percent, 95 % intervals; {evaluation.questions} questions",
+        f"{evaluation.missing} without a reply",
+        f"{evaluation.unparsed} replies that the strict rule cannot read",
+        f"{len(evaluation.differing)} that the two rules score differently",
+    ]
+    return ", ".join(parts)

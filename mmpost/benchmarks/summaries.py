@@ -1,0 +1,45 @@
+"""The usual ways in which scores become metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmpost.benchmarks.benchmark import Metric, Numbers, Scored
+from mmpost.types import Sample
+
+
+def ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
+    """NaN where the denominator is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean score, over all questions and over each group of them ("name/group")."""
+
+    name: str = "accuracy"
+    groups: Callable[[Sample], Iterable[str]] = lambda sample: ()
+    """The groups that a question is in."""
+    binary: bool = True
+    """Whether scores are 0 or 1."""
+
+    def count(self, cluster: Sequence[Scored]) -> Mapping[str, float]:
+        sums: dict[str, float] = {}
+        for scored in cluster:
+            for group in ("", *(f"/{group}" for group in self.groups(scored.sample))):
+                sums[f"score{group}"] = sums.get(f"score{group}", 0.0) + scored.score
+                sums[f"n{group}"] = sums.get(f"n{group}", 0.0) + 1
+        return sums
+
+    def metrics(self, sums: Mapping[str, Numbers]) -> dict[str, Metric]:
+        groups = sorted(name.removeprefix("score") for name in sums if name.startswith("score"))
+        return {
+            f"{self.name}{group}": Metric(
+                ratio(sums[f"score{group}"], sums[f"n{group}"]), sums[f"n{group}"], self.binary
+            )
+            for group in groups
+        }

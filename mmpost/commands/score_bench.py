@@ -1,0 +1,50 @@
+"""`mmpost score bench=NAME`: what a file of predictions is worth on a benchmark, officially and strictly; no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmpost.benchmarks.benchmark import benchmark
+from mmpost.benchmarks.predictions import read_predictions
+from mmpost.benchmarks.scoring import evaluate, table
+from mmpost.errors import ConfigError
+
+OPTIONS = ("bench", "predictions", "key", "id", "out", "data")
+"""Of the command; `data` has the folder of official files, as `data.benches`."""
+
+
+def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Score `predictions=FILE` on the benchmark `bench`. Prints a table and returns the result, also written to `out`.
+
+    `key` and `id` name the keys of replies and of questions' ids; without, those that files of predictions usually have
+    are tried, of which `answer` is none. Raises ConfigError for an unknown option, DataError for files that cannot be
+    used.
+    """
+    unknown = sorted(arguments.keys() - set(OPTIONS))
+    if unknown:
+        raise ConfigError(f"score bench=...: wanted {', '.join(OPTIONS)}, found {unknown[0]!r}; remove it")
+    name, file = str(arguments["bench"]), arguments.get("predictions")
+    if file is None:
+        raise ConfigError("wanted a file of predictions, found none; add predictions=FILE")
+    bench = benchmark(name)
+    data = arguments.get("data") or {}
+    folder = data.get("benches") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or folder is None or data.keys() - {"benches"}:
+        raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
+    paths = bench.paths(Path(str(folder)), name)
+    replies = read_predictions(Path(str(file)), str(arguments.get("key") or ""), str(arguments.get("id") or ""))
+    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name)
+    release = bench.release(paths)
+    console = Console()
+    console.print(table(f"{name} ({release}), {file}", evaluation))
+    if evaluation.differing:
+        console.print(f"scored differently: {', '.join(evaluation.differing[:5])}", highlight=False)
+    result = {"bench": name, "release": release, "predictions": str(file), **evaluation.as_dict()}
+    if "out" in arguments:
+        Path(str(arguments["out"])).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result

@@ -1,0 +1,1 @@
+"""Benchmarks: `mmpost score bench=NAME predictions=FILE`."""

@@ -1,0 +1,64 @@
+"""A few questions of each benchmark in the form of its official files, and what a right reply to them looks like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmpost.types import Sample
+
+
+class Small(NamedTuple):
+    """Official files by name, as texts, and the gold reply to a sample."""
+
+    files: dict[str, str]
+    gold: Callable[[Sample], str]
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _pope(split: str) -> str:
+    rows = [("yes", 1), ("no", 1), ("yes", 2), ("no", 2)]
+    return _lines(
+        [
+            {"question_id": i, "image": f"{split}{picture}.jpg", "text": "Is there a dog in the image?", "label": label}
+            for i, (label, picture) in enumerate(rows, 1)
+        ]
+    )
+
+
+MMAU = [
+    {
+        "id": str(i),
+        "audio_id": f"./test-mini-audios/{i}.wav",
+        "question": "Who speaks?",
+        "choices": ["A man", "A woman", "A child"],
+        "answer": answer,
+        "task": task,
+        "difficulty": "easy",
+        "sub-category": "Counting",
+        "category": "Reasoning",
+    }
+    for i, (answer, task) in enumerate(
+        [("A man", "sound"), ("A woman", "sound"), ("A child", "music"), ("A man", "speech")]
+    )
+]
+
+SMALL: dict[str, Small] = {
+    "pope": Small(
+        {f"coco_pope_{split}.json": _pope(split) for split in ("random", "popular", "adversarial")},
+        lambda sample: str(sample.truth),
+    ),
+    "mmau": Small({"mmau-test-mini.json": json.dumps(MMAU)}, lambda sample: str(sample.truth)),
+}
+
+
+def write_questions(name: str, folder: Path) -> None:
+    """Write the official files of a benchmark."""
+    folder.mkdir(parents=True)
+    for file, text in SMALL[name].files.items():
+        (folder / file).write_text(text)
