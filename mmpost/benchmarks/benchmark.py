@@ -92,6 +92,9 @@ class Benchmark:
     """Where the official files are from: "owner/name@revision" of a data hub, or an address."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of known releases of all `files` together (`content_hash`), and what they are called."""
+    by_key: Mapping[str, Rule] = field(default_factory=dict)
+    """Official rules for what files of predictions hold under certain keys in place of replies, such as answers that a
+    language model has extracted."""
     cluster: Callable[[Sample], str] = lambda sample: sample.uid
     """What belongs together: questions about one picture or video, or the turned copies of one question."""
     quirks: tuple[str, ...] = ()

@@ -37,8 +37,12 @@ class Evaluation(NamedTuple):
         return self._asdict()
 
 
-def evaluate(benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], name: str) -> Evaluation:
+def evaluate(
+    benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], name: str, key: str = ""
+) -> Evaluation:
     """Score the replies by question id. Questions are read in the order of the data, whatever the order of the replies.
+
+    `key`: that of the replies in their file, which may have an official rule of its own.
 
     Raises DataError for a reply to no question, and if there is no reply to any.
     """
@@ -49,7 +53,8 @@ def evaluate(benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[s
             f"bench={name}: wanted replies to its {len(known)} questions, found {len(unknown)} to others, such as "
             f"{unknown[:SHOWN]}; its ids look like {next(iter(known), '')!r}: name the key of yours, id=NAME"
         )
-    official, strict = (_scored(rule, samples, replies) for rule in (benchmark.official, benchmark.strict))
+    rules = (benchmark.by_key.get(key, benchmark.official), benchmark.strict)
+    official, strict = (_scored(rule, samples, replies) for rule in rules)
     by_uid = {scored.sample.uid: scored.score for scored in official}
     return Evaluation(
         estimates(benchmark.summary, _clusters(benchmark, official)),

@@ -38,7 +38,7 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
     paths = bench.paths(Path(str(folder)), name)
     replies = read_predictions(Path(str(file)), str(arguments.get("key") or ""), str(arguments.get("id") or ""))
-    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name)
+    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name, str(arguments.get("key") or ""))
     release = bench.release(paths)
     console = Console()
     console.print(table(f"{name} ({release}), {file}", evaluation))

@@ -48,7 +48,32 @@ MMAU = [
     )
 ]
 
+MATHVISTA = {
+    str(pid): {
+        "question": "How many?",
+        "image": f"images/{pid}.jpg",
+        "choices": choices,
+        "unit": None,
+        "precision": precision,
+        "answer": answer,
+        "question_type": "free_form" if choices is None else "multi_choice",
+        "answer_type": kind,
+        "pid": str(pid),
+        "metadata": {"task": "math word problem", "skills": ["arithmetic reasoning"]},
+    }
+    for pid, (answer, kind, precision, choices) in enumerate(
+        [
+            ("145°", "text", None, ["135°", "145°"]),
+            ("14", "integer", None, None),
+            ("1.2", "float", 1, None),
+            ("[2014, 2016]", "list", None, None),
+        ],
+        1,
+    )
+}
+
 SMALL: dict[str, Small] = {
+    "mathvista": Small({"testmini.json": json.dumps(MATHVISTA)}, lambda sample: str(sample.truth)),
     "pope": Small(
         {f"coco_pope_{split}.json": _pope(split) for split in ("random", "popular", "adversarial")},
         lambda sample: str(sample.truth),

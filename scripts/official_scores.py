@@ -1,0 +1,120 @@
+"""Scores of made-up replies by the official code of a benchmark: what tests/benchmarks compare with.
+
+    python scripts/official_scores.py pope --official CHECKOUT
+
+The official code is no part of this project. Stored in tests/benchmarks/official/NAME.jsonl are the repository with its
+commit and, for each reply, what it was scored with and the score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import random
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "tests" / "benchmarks" / "official"
+REPLIES = 1000
+Row = dict[str, Any]
+"""truth, meta, reply; key: that of the reply in its file, where it has a rule of its own."""
+
+
+def functions(file: Path, names: Sequence[str], **namespace: Any) -> list[Callable[..., Any]]:
+    """Functions of a script, without running the rest of it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    exec(compile(ast.Module([*wanted], []), str(file), "exec"), namespace)  # noqa: S102  # is what is compared with
+    return [namespace[name] for name in names]
+
+
+def texts(truth: str, others: Sequence[str], rng: random.Random) -> str:
+    """A reply of some kind: right, wrong, in other words, with tags, negated, damaged, empty."""
+    options = [truth, *others]
+    said = rng.choice(options) if rng.random() < 0.5 else truth
+    other, letter = rng.choice(options), "ABCDEFGH"[rng.randrange(8)]
+    forms = (
+        *(said, said.upper(), said.lower(), f" {said}\n", f"{said}.", f"**{said}**", f'"{said}"', f"{said} {said}"),
+        *(f"({letter}) {said}", f"({letter})", letter, f"{letter}.", f"{letter}) {said}", f"Answer: {letter}"),
+        *(f"The answer is {said}.", f"The answer is ({letter}).", f'The answer is "{said}".', f"not {said}"),
+        *(f"I think it is {said}, not {other}", f"{said} or {other}", f"No, {said}", f"No. {said}", f"Yes, {said}"),
+        *(f"<think>{other}</think><answer>{said}</answer>", f"<answer>{said}</answer><answer>{other}</answer>"),
+        *(f"\\boxed{{{said}}}", " ".join(options), " ".join(reversed(said.split())), said[: len(said) // 2]),
+        *(unicodedata.normalize("NFD", said), said.replace(" ", "\u00a0"), f"\ufeff{said}", said.replace(" ", "_")),
+        *("", " ", "\n", "???", "no", "No\n", "NO", "not sure", "none", "yes", "Yes."),
+        *(f"{rng.randrange(20)}", f"{rng.uniform(0, 20):.3f}", f"-{rng.randrange(9)}.", "1e3", "1,000", "nan", "inf"),
+        "".join(rng.choices("aA1 .,()\\{}[]-yesno", k=rng.randrange(1, 15))),
+    )
+    return rng.choice(forms)
+
+
+def pope(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    source = (checkout / "evaluate.py").read_text(encoding="utf-8")
+    reading = source[source.index("for answer in answers:") : source.index("for i in range(len(label_list))")]
+    for _ in range(REPLIES):
+        truth = rng.choice(["yes", "no"])
+        row = {"truth": truth, "meta": {}, "reply": texts(truth, ["no", "yes", "a dog"], rng)}
+        answers = [{"answer": row["reply"]}]
+        exec(compile(reading, "evaluate.py", "exec"), {"answers": answers})  # noqa: S102
+        yield row, float(answers[0]["answer"] == truth)
+
+
+def mmau(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    (match,) = functions(checkout / "evaluation.py", ["string_match"], re=re)
+    questions = json.loads((checkout / "mmau-test-mini.json").read_text(encoding="utf-8"))
+    for _ in range(REPLIES):
+        question = rng.choice(questions)
+        truth, choices = question["answer"], question["choices"]
+        reply = texts(truth, [c for c in choices if c != truth], rng)
+        yield {"truth": truth, "meta": {"choices": choices}, "reply": reply}, float(match(truth, reply, choices))
+
+
+def mathvista(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    from rapidfuzz.distance import Levenshtein
+
+    evaluation = checkout / "evaluation"
+    names = ["get_most_similar", "normalize_extracted_answer"]
+    _, normalize = functions(evaluation / "calculate_score.py", names, re=re, distance=Levenshtein.distance)
+    questions = list(json.loads((checkout / "data" / "testmini.json").read_text(encoding="utf-8")).values())
+    for _ in range(REPLIES):
+        q = rng.choice(questions)
+        reply = texts(q["answer"], q["choices"] or [str(rng.randrange(99)), f"{rng.uniform(0, 9):.2f}"], rng)
+        answer = normalize(reply, q["choices"], q["question_type"], q["answer_type"], q["precision"])
+        meta = {name: q[name] for name in ("choices", "answer_type", "precision")}
+        row = {"truth": q["answer"], "meta": meta, "reply": reply, "key": "extraction"}
+        yield row, float(answer == q["answer"])
+
+
+OFFICIAL: Mapping[str, tuple[str, Callable[[Path, random.Random], Iterator[tuple[Row, float]]]]] = {
+    "mathvista": ("github.com/lupantech/MathVista", mathvista),
+    "mmau": ("github.com/Sakshi113/MMAU", mmau),
+    "pope": ("github.com/RUCAIBox/POPE", pope),
+}
+"""Repository, and what scores replies with its code."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=OFFICIAL)
+    parser.add_argument("--official", type=Path, required=True, help="a checkout of the official repository")
+    arguments = parser.parse_args()
+    repository, scores = OFFICIAL[arguments.name]
+    git = ["git", "-C", str(arguments.official), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    lines: list[Any] = [{"repository": repository, "commit": commit}]
+    lines += [row | {"official": score} for row, score in scores(arguments.official, random.Random(arguments.name))]
+    FOLDER.mkdir(exist_ok=True)
+    file = FOLDER / f"{arguments.name}.jsonl"
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    print(f"{file}: {len(lines) - 1} replies, {file.stat().st_size // 1024} KB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

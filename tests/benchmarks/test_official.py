@@ -1,0 +1,40 @@
+"""The official rules score as the official code did: replies and scores in official/, by scripts/official_scores.py."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpost.benchmarks.benchmark import PACKAGE, benchmark
+from mmpost.config import registry
+from mmpost.types import Sample
+
+FOLDER = Path(__file__).parent / "official"
+NAMES = list(registry.modules(PACKAGE))
+
+
+def stored(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    first, *rows = map(json.loads, (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+    return first, rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_reply_scores_as_officially(name: str) -> None:
+    source, rows = stored(name)
+    assert len(source["commit"]) == 40
+    assert len(rows) >= 1000
+    assert (FOLDER / f"{name}.jsonl").stat().st_size < 200_000
+    bench, differing = benchmark(name), []
+    for row in rows:
+        rule, sample = (
+            bench.by_key.get(row.get("key", ""), bench.official),
+            Sample("s", (), (), row["truth"], row["meta"]),
+        )
+        if rule.score(sample, rule.read(sample, row["reply"])) != row["official"]:
+            differing.append(row)
+    assert not differing
+    assert min(Counter(row["official"] for row in rows).values()) > 100
