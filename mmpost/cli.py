@@ -14,7 +14,7 @@ from mmpost.errors import MmpostError
 
 COMMANDS = {
     "train": "train a task: mmpost train task=visurf model=Qwen/Qwen2.5-VL-7B-Instruct optim.lr=1e-6",
-    "eval": "evaluate a model or run on a task's test split: mmpost eval task=visurf model=RUN",
+    "eval": "evaluate a model or run on a task's test split, or on benchmarks: mmpost eval task=visurf model=RUN",
     "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
     "check": "find mistakes before training (rows, media, rewards, model): mmpost check task=visurf",
@@ -23,7 +23,7 @@ COMMANDS = {
     "continual": "train tasks one after another, measure forgetting: mmpost continual study=digits arms=sft,rl seeds=3",
     "list": "tasks, rewards, objectives and other plug-ins; `mmpost list TASK` shows a task's settings",
     "predict": "replies to your prompts: mmpost predict model=RUN data.test=FILE_OR_FOLDER out=FILE.jsonl [task=...]",
-    "score": "score a file of answers by a task's rewards and metrics: mmpost score task=visurf answers=FILE.jsonl",
+    "score": "score a file of replies by a task's rewards or a benchmark: mmpost score task=visurf answers=FILE.jsonl",
     "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file with a working task to start from: mmpost new-task NAME [out=FOLDER]",
     "doctor": "what works on this machine, and how to fix what does not",
@@ -89,6 +89,9 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     if command in NAMES_TASK:
         settings = [a for a in arguments if a.startswith(("task=", "task.", "config="))]
         strict = any(not a.startswith("task.") for a in settings)
+    elif command == "eval" and any(a.startswith("bench=") for a in arguments):
+        own = ("bench=", "data.benches=", "sampling.")
+        settings, strict = ["task=grpo", *(a for a in arguments if not a.startswith(own))], True
     else:
         settings, strict = arguments, command in STRICT
     if strict:

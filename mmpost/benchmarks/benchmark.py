@@ -97,6 +97,8 @@ class Benchmark:
     language model has extracted."""
     cluster: Callable[[Sample], str] = lambda sample: sample.uid
     """What belongs together: questions about one picture or video, or the turned copies of one question."""
+    max_tokens: int = 1024
+    """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()
     """What is odd about the official rule; each is shown by a test."""
 

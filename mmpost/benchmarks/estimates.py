@@ -28,9 +28,8 @@ def estimates(summary: Summary, clusters: Iterable[Sequence[Scored]]) -> dict[st
     if not counts:
         return {}
     metrics = summary.metrics(_sums(counts))
-    independent = all(len(group) == 1 for group in groups)
     return {
-        name: _estimate(metric, independent)
+        name: _estimate(metric, len(groups), independent=all(len(group) == 1 for group in groups))
         for name, metric in metrics.items()
         if metric.n[0] > 0 and not math.isnan(metric.value[0])
     }
@@ -51,10 +50,11 @@ def _sums(counts: Sequence[Mapping[str, float]]) -> dict[str, Float[np.ndarray, 
     return dict(zip(names, sums.T, strict=True))
 
 
-def _estimate(metric: Metric, independent: bool) -> dict[str, float]:
+def _estimate(metric: Metric, clusters: int, independent: bool) -> dict[str, float]:
     value, n = float(metric.value[0]), float(metric.n[0])
-    if metric.is_share and independent:
-        low, high = wilson(value, n)
+    if metric.is_share and (independent or value in (0.0, 1.0)):
+        # Where all are alike, resamples are alike, too, and say nothing; there are as many trials as clusters, at most.
+        low, high = wilson(value, n if independent else min(n, clusters))
     else:
         finite = metric.value[1:][np.isfinite(metric.value[1:])]
         low, high = map(float, np.percentile(finite, [2.5, 97.5])) if len(finite) else (value, value)

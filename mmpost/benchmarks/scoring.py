@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ class Evaluation(NamedTuple):
     """Questions without a prediction."""
     unparsed: int
     """Replies that the strict rule cannot read."""
+    truncated: int
+    """Replies that were cut off at the limit of tokens, as far as known."""
     differing: list[str]
     """Ids of the questions that the two rules score differently."""
 
@@ -38,7 +41,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], name: str, key: str = ""
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    replies: Mapping[str, str],
+    name: str,
+    key: str = "",
+    truncated: int = 0,
 ) -> Evaluation:
     """Score the replies by question id. Questions are read in the order of the data, whatever the order of the replies.
 
@@ -62,8 +70,24 @@ def evaluate(
         len(samples),
         len(samples) - len(replies),
         sum(scored.reading is None for scored in strict if scored.sample.uid in replies),
+        truncated,
         [s.sample.uid for s in strict if by_uid.get(s.sample.uid, s.score) != s.score],
     )
+
+
+def subset(benchmark: Benchmark, samples: Sequence[Sample], n: int) -> list[Sample]:
+    """About `n` questions (0: all), in their order: whole clusters, which are the same for every model and run."""
+    if not n or n >= len(samples):
+        return list(samples)
+    clusters: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        clusters[benchmark.cluster(sample)].append(sample)
+    kept: set[str] = set()
+    for name in sorted(clusters, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if len(kept) >= n:
+            break
+        kept |= {sample.uid for sample in clusters[name]}
+    return [sample for sample in samples if sample.uid in kept]
 
 
 def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -> list[Scored]:
@@ -115,6 +139,7 @@ def _caption(evaluation: Evaluation) -> str:
     parts = [
         f"percent, 95 % intervals; {evaluation.questions} questions",
         f"{evaluation.missing} without a reply",
+        *([f"{evaluation.truncated} replies cut off"] if evaluation.truncated else []),
         f"{evaluation.unparsed} replies that the strict rule cannot read",
         f"{len(evaluation.differing)} that the two rules score differently",
     ]

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mmpost.config import registry, run_config
+from mmpost.commands.eval_bench import eval_bench
+from mmpost.config import parsing, registry, run_config
 from mmpost.core import distributed
 from mmpost.core.run_files import new_folder, require_unused, write
 from mmpost.runs.configured_task import evaluated_tasks
@@ -27,8 +28,15 @@ def evaluate(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """Evaluate `model` on the task's test split: print a table, write eval.json, and return its content.
 
     eval.json goes into `out`; without it into the run folder that `model` names, or else into a new folder.
+    `bench=a,b` evaluates on benchmarks instead, see `eval_bench`.
     """
-    config, paths = run_config.load(arguments)
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
+        overrides = run_config.merge(overrides, layer)
+    if "bench" in overrides:
+        return eval_bench(overrides)
+    config, paths = run_config.load([overrides])
     model_path = Path(config.model.name)
     if "out" not in paths and (model_path / "checkpoints").is_dir():
         folder = model_path

@@ -77,6 +77,7 @@ BENCHMARK = Benchmark(
     license="MIT; images of COCO",
     source="https://github.com/RUCAIBox/POPE (output/coco)",
     hashes={"022c2a8a58ed5abfd7f5646939daa9870922160eb21f7d995b517925a7babcb3": "release of 3df3ba1"},
+    max_tokens=64,
     cluster=lambda sample: sample.meta["image"],
     quirks=(
         "an empty reply means yes",

@@ -45,5 +45,11 @@ def test_questions_of_one_picture_are_drawn_together() -> None:
     assert width / narrow == pytest.approx(np.sqrt(6), rel=0.1)
 
 
+def test_all_alike_is_not_certain() -> None:
+    found = estimates(Mean(), [[scored(1, i)] * 6 for i in range(10)])["accuracy"]
+    assert (found["value"], found["n"]) == (1, 60)
+    assert (found["low"], found["high"]) == pytest.approx(wilson(1, 10))
+
+
 def test_a_metric_that_no_question_has_is_left_out() -> None:
     assert estimates(Mean(), []) == {}
