@@ -15,17 +15,11 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from mmpost.rewards.text import answer_or_text
+from mmpost.rewards.options import answer_span, named_option, numbers_in
 from mmpost.types import Reply, Sample
 
-_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
-_MARKS = ("answer is", "letter is", "option is", "Answer:", "answer:")
-_OPTION = re.compile(r"\(([A-Za-z])\)(?:[^A-Za-z(].*)?|([A-Z])(?:[.:),].*| \(.*)?", re.DOTALL)
-"""An option by its letter, with its text or without; a letter without parentheses must be a capital."""
-MAX_CHARACTERS = 20_000
-"""Of a reply only its end of this length is searched."""
 
 
 def choices_of(sample: Sample) -> Sequence[str] | None:
@@ -52,7 +46,7 @@ def extracted_answer(sample: Sample, text: str) -> str:
     quoted = _QUOTED.search(text)
     if quoted:
         return quoted[1]
-    span = answer_span(text[-MAX_CHARACTERS:])
+    span = answer_span(text)
     if choices is not None:
         letters = _LETTER.findall(span)
         return f"({letters[-1]})" if letters else span
@@ -60,34 +54,6 @@ def extracted_answer(sample: Sample, text: str) -> str:
         return span[span.rfind("[") : span.rfind("]") + 1] or span
     numbers = numbers_in(span)
     return numbers[-1] if numbers else span
-
-
-def answer_span(text: str) -> str:
-    """The part of a reply that gives the answer: answer tags, a box, or the line after "answer is"; else all of it."""
-    if "<answer>" in text:
-        return answer_or_text(text[text.rindex("<answer>") :])
-    box = text.rfind("\\boxed{")
-    if box >= 0:
-        return _braced(text, box + len("\\boxed"))
-    place, mark = max((text.rfind(mark), mark) for mark in _MARKS)
-    if place >= 0:
-        return text[place + len(mark) :].lstrip(" :*\n").partition("\n")[0].strip()
-    return text.strip()
-
-
-def _braced(text: str, start: int) -> str:
-    """What is between the brace at `start` and the one that closes it; the rest if none does."""
-    depth = 0
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if not depth:
-            return text[start + 1 : place]
-    return text[start + 1 :]
-
-
-def numbers_in(text: str) -> list[str]:
-    """The numbers in a text, without separators of thousands."""
-    return [found.replace(",", "") for found in _NUMBER.findall(text)]
 
 
 def normal_answer(sample: Sample, extraction: str) -> str | None:
@@ -121,9 +87,11 @@ def strict_answer(sample: Sample, text: str) -> str | None:
 
     A number that is no integer does not answer a question for one.
     """
-    span, choices, kind = answer_span(text[-MAX_CHARACTERS:]), choices_of(sample), sample.meta["answer_type"]
+    choices, kind = choices_of(sample), sample.meta["answer_type"]
     if choices is not None:
-        return next(filter(None, (_option(line, choices) for line in (span, span.rpartition("\n")[2]))), None)
+        option = named_option(text, choices)
+        return None if option is None else choices[option]
+    span = answer_span(text)
     if kind == "list":
         found = re.findall(r"\[[^\[\]]*\]", span)
         return str([float(n) for n in numbers_in(found[-1])]) if found else None
@@ -134,17 +102,6 @@ def strict_answer(sample: Sample, text: str) -> str | None:
     if kind == "float":
         return str(round(value, int(sample.meta["precision"])))
     return str(int(value)) if value.is_integer() else numbers[-1]
-
-
-def _option(text: str, choices: Sequence[str]) -> str | None:
-    """The option whose words or letter a text is."""
-    plain = " ".join(text.split()).strip(" .*")
-    texts = {" ".join(choice.split()).strip(" .").casefold(): choice for choice in reversed(choices)}
-    if plain.casefold() in texts:
-        return texts[plain.casefold()]
-    letter = _OPTION.fullmatch(plain)
-    number = ord((letter[1] or letter[2]).upper()) - ord("A") if letter else -1
-    return choices[number] if 0 <= number < len(choices) else None
 
 
 def strict_score(sample: Sample, reading: str | None) -> float:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 FOLDER = Path(__file__).parents[1] / "tests" / "benchmarks" / "official"
 REPLIES = 1000
 Row = dict[str, Any]
@@ -91,9 +93,35 @@ def mathvista(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]
         yield row, float(answer == q["answer"])
 
 
+def mmmu(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    source = checkout / "mmmu" / "utils" / "eval_utils.py"
+    names = [
+        *("parse_multi_choice_response", "parse_open_response", "eval_multi_choice", "eval_open"),
+        *("check_is_number", "normalize_str", "extract_numbers"),
+    ]
+    draws = random.Random(42)
+    parse, parse_open, is_right, is_right_open, *_ = functions(source, names, re=re, random=draws, np=numpy)
+    words = ["a dog", "a cat", "12", "12.5 m", "Paris", "the long river", "A", "yes", "$x = 3$"]
+    for _ in range(REPLIES):
+        options = rng.sample(words, rng.randrange(2, 6))
+        letters = "ABCDEF"[: len(options)]
+        if rng.random() < 0.6:
+            truth = rng.choice(letters)
+            reply = texts(rng.choice([truth, options[letters.index(truth)]]), options, rng)
+            said = parse(reply, list(letters), dict(zip(letters, options, strict=True)))
+            yield {"truth": truth, "meta": {"options": options}, "reply": reply}, float(is_right(truth, said))
+        else:
+            accepted = options[: rng.randrange(1, 3)]
+            forms = ["{}", "so the answer is {}", "x = {}", "the value is {}.\nIt could be {}", "thus\n{}"]
+            reply = rng.choice(forms).replace("{}", texts(accepted[0], options, rng))
+            row = {"truth": accepted, "meta": {"options": None}, "reply": reply}
+            yield row, float(is_right_open(accepted, parse_open(reply)))
+
+
 OFFICIAL: Mapping[str, tuple[str, Callable[[Path, random.Random], Iterator[tuple[Row, float]]]]] = {
     "mathvista": ("github.com/lupantech/MathVista", mathvista),
     "mmau": ("github.com/Sakshi113/MMAU", mmau),
+    "mmmu": ("github.com/MMMU-Benchmark/MMMU", mmmu),
     "pope": ("github.com/RUCAIBox/POPE", pope),
 }
 """Repository, and what scores replies with its code."""

@@ -38,6 +38,12 @@ class Rule:
     missing: Literal["wrong", "left out"] = "wrong"
     """What becomes of a question without a prediction."""
 
+    def readings(self, replies: Sequence[tuple[Sample, str]]) -> list[Any]:
+        """What is read from each reply, in the order of the data."""
+        if self.read_all is not None:
+            return self.read_all(replies)
+        return [self.read(sample, text) for sample, text in replies]
+
     def __call__(self, sample: Sample, reply: Reply) -> float:
         return self.score(sample, self.read(sample, reply.text))
 

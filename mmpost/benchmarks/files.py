@@ -72,3 +72,22 @@ def medium(folder: Path, names: Sequence[str], modality: str) -> Media:
     """The first of these files in `folder` that exists; else the first, so that opening it says what is missing."""
     paths = [folder / name for name in names]
     return media(next((path for path in paths if os.path.exists(path)), paths[0]), modality)
+
+
+def picture(row: Row, name: str) -> Media:
+    """The picture in a column, as Parquet files hold it. Raises DataError where there is none."""
+    if row.content.get(name) is None:
+        raise DataError(f"{row.where}: wanted a picture in {name!r}, found none; use the official file")
+    return media(row.content[name], "image")
+
+
+def texts_by_id(path: Path) -> dict[str, str | None] | None:
+    """The content of a JSON object whose values are texts or null; None for any other file."""
+    if path.suffix != ".json":
+        return None
+    try:
+        content = parse_list(path.read_bytes())
+    except (DataError, ValueError):
+        return None
+    is_object = isinstance(content, dict) and all(value is None or isinstance(value, str) for value in content.values())
+    return content if is_object else None

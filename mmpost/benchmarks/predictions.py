@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmpost.benchmarks.files import rows
+from mmpost.benchmarks.files import rows, texts_by_id
 from mmpost.errors import DataError
 
 IDS = ("uid", "id", "question_id", "pid", "index", "qid")
@@ -17,10 +17,22 @@ TEXTS = ("reply", "response", "prediction", "output", "model_prediction", "model
 def read_predictions(path: Path, key: str = "", id_key: str = "") -> dict[str, str]:
     """The reply to each question, by its id.
 
-    `key` and `id_key` name the keys of reply and id; without, they are the first of `TEXTS` and `IDS` that the first
-    row has. Rows of a JSON object are named by its keys. Rows with null are left out. Raises DataError for a file
-    without predictions, a row without id, a reply that is not text, and two different replies to a question.
+    `path` is a file, or a folder of which all files are read. `key` and `id_key` name the keys of reply and id;
+    without, they are the first of `TEXTS` and `IDS` that the first row has. Rows of a JSON object are named by its
+    keys, and its values may be the replies themselves. Rows with null are left out. Raises DataError for a file without
+    predictions, a row without id, a reply that is not text, and two different replies to a question.
     """
+    if path.is_dir():
+        files = sorted(
+            file for file in path.rglob("*") if file.suffix in (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+        )
+        if not files:
+            raise DataError(f"{path}: wanted files of predictions (JSON, CSV, TSV, Parquet), found none; name a file")
+        parts = [read_predictions(file, key, id_key) for file in files]
+        return {uid: reply for part in parts for uid, reply in part.items()}
+    plain = texts_by_id(path)
+    if plain:
+        return {uid: reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
     for row in rows(path):
         id_key = id_key or ("" if row.key else _first(row.content, IDS, row.where, "id", "id="))

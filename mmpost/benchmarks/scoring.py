@@ -93,8 +93,7 @@ def subset(benchmark: Benchmark, samples: Sequence[Sample], n: int) -> list[Samp
 def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -> list[Scored]:
     """All questions with the reading and the score of their replies."""
     answered = [(sample, replies[sample.uid]) for sample in samples if sample.uid in replies]
-    read = rule.read_all or (lambda pairs: [rule.read(sample, text) for sample, text in pairs])
-    readings = {sample.uid: reading for (sample, _), reading in zip(answered, read(answered), strict=True)}
+    readings = dict(zip((sample.uid for sample, _ in answered), rule.readings(answered), strict=True))
     scored = []
     for sample in samples:
         if sample.uid in readings:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pyarrow import Table, parquet
+
+from mmpost.tasks.benches.mmmu import SUBJECTS
 from mmpost.types import Sample
 
 
 class Small(NamedTuple):
-    """Official files by name, as texts, and the gold reply to a sample."""
+    """Official files by name, as texts or as rows of Parquet, and the gold reply to a sample."""
 
-    files: dict[str, str]
+    files: dict[str, str | list[dict[str, Any]]]
     gold: Callable[[Sample], str]
 
 
@@ -72,7 +75,24 @@ MATHVISTA = {
     )
 }
 
+
+def _mmmu(subject: str, number: int) -> list[dict[str, Any]]:
+    choice = {"question": "What is <image 1>?", "options": "['a dog', 'a cat']", "answer": "B"}
+    free = {"question": "How many?", "options": "[]", "answer": ["3.5", "['1,000', '1000 m']"][number % 2]}
+    kind = {"question_type": "open"} if number % 3 == 0 else {"question_type": "multiple-choice"}
+    row = (free if number % 3 == 0 else choice) | kind | {"id": f"validation_{subject}_1"}
+    return [row | {f"image_{i}": {"bytes": b"png", "path": "1.png"} if i == 1 else None for i in range(1, 8)}]
+
+
+def _mmmu_gold(sample: Sample) -> str:
+    return f"({sample.truth})" if sample.meta["options"] is not None else sample.truth[0]
+
+
 SMALL: dict[str, Small] = {
+    "mmmu": Small(
+        {f"{subject}/validation-00000-of-00001.parquet": _mmmu(subject, i) for i, subject in enumerate(SUBJECTS)},
+        _mmmu_gold,
+    ),
     "mathvista": Small({"testmini.json": json.dumps(MATHVISTA)}, lambda sample: str(sample.truth)),
     "pope": Small(
         {f"coco_pope_{split}.json": _pope(split) for split in ("random", "popular", "adversarial")},
@@ -85,5 +105,9 @@ SMALL: dict[str, Small] = {
 def write_questions(name: str, folder: Path) -> None:
     """Write the official files of a benchmark."""
     folder.mkdir(parents=True)
-    for file, text in SMALL[name].files.items():
-        (folder / file).write_text(text)
+    for file, content in SMALL[name].files.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        if isinstance(content, str):
+            (folder / file).write_text(content)
+        else:
+            parquet.write_table(Table.from_pylist(content), folder / file)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import Table, parquet
 
 from mmpost.benchmarks.benchmark import PACKAGE, benchmark
 from mmpost.benchmarks.scoring import evaluate
@@ -103,6 +104,7 @@ def test_the_command_prints_and_writes_both_rules(folder: Path, capsys: pytest.C
 FORMS: dict[str, Any] = {
     "rows": lambda p: json.dumps([{"id": uid, "model_output": text} for uid, text in p.items()]),
     "object": lambda p: json.dumps({uid: {"response": text} for uid, text in p.items()}),
+    "texts by id": lambda p: json.dumps(p),
     "own keys": lambda p: json.dumps([{"nr": uid, "said": text, "answer": "truth"} for uid, text in p.items()]),
 }
 
@@ -116,6 +118,15 @@ def test_forms_of_predictions(form: str, folder: Path) -> None:
     result = score(["bench=mmau", f"predictions={file}", f"data.benches={folder}", *keys])
     assert result["official"]["accuracy"]["value"] == 1
     assert result["missing"] == 0
+
+
+def test_a_folder_of_predictions(folder: Path) -> None:
+    samples = samples_of("mmau", folder)
+    for number, sample in enumerate(samples):
+        (folder / "replies" / str(number)).mkdir(parents=True)
+        lines(folder / "replies" / str(number) / "output.jsonl", [{"id": sample.uid, "response": sample.truth}])
+    result = score(["bench=mmau", f"predictions={folder / 'replies'}", f"data.benches={folder}"])
+    assert (result["official"]["accuracy"]["value"], result["missing"]) == (1, 0)
 
 
 def test_the_official_rule_of_mmau_leaves_out_what_has_no_prediction(folder: Path) -> None:
@@ -150,8 +161,8 @@ def test_predictions_that_cannot_be_used(rows: list[dict[str, Any]], message: st
 
 def test_arguments_that_cannot_be_used(folder: Path) -> None:
     file = lines(folder / "p.jsonl", [{"id": "0", "reply": "a"}])
-    with pytest.raises(PluginError, match="no benchmark named 'mmua': did you mean mmau"):
-        score(["bench=mmua", f"predictions={file}", f"data.benches={folder}"])
+    with pytest.raises(PluginError, match="no benchmark named 'pop': did you mean pope"):
+        score(["bench=pop", f"predictions={file}", f"data.benches={folder}"])
     with pytest.raises(ConfigError, match="add predictions=FILE"):
         score(["bench=mmau"])
     with pytest.raises(ConfigError, match=r"set data\.benches=FOLDER"):
@@ -166,6 +177,9 @@ def test_arguments_that_cannot_be_used(folder: Path) -> None:
 def test_damaged_official_files_are_named(name: str, folder: Path) -> None:
     bench = benchmark(name)
     path = bench.paths(folder, name)[0]
-    path.write_text('[{"a": 1}]')
+    if path.suffix == ".parquet":
+        parquet.write_table(Table.from_pylist([{"a": 1}]), path)
+    else:
+        path.write_text('[{"a": 1}]')
     with pytest.raises(DataError, match=rf"{path.name}.*wanted .*found None"):
         list(bench.rows(bench.paths(folder, name)))
