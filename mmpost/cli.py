@@ -23,6 +23,7 @@ COMMANDS = {
     "continual": "train tasks one after another, measure forgetting: mmpost continual study=digits arms=sft,rl seeds=3",
     "list": "tasks, rewards, objectives and other plug-ins; `mmpost list TASK` shows a task's settings",
     "predict": "replies to your prompts: mmpost predict model=RUN data.test=FILE_OR_FOLDER out=FILE.jsonl [task=...]",
+    "diff": "compare two evaluations on benchmarks, question by question: mmpost diff A.json B.json [rule=strict]",
     "score": "score a file of replies by a task's rewards or a benchmark: mmpost score task=visurf answers=FILE.jsonl",
     "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file with a working task to start from: mmpost new-task NAME [out=FOLDER]",
@@ -53,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
-        meta = {"list": "[TASK]", "doctor": "", "new-task": "NAME", "report": "RUN"}.get(name, "KEY=VALUE")
+        meta = {"list": "[TASK]", "doctor": "", "new-task": "NAME", "report": "RUN", "diff": "A B"}.get(
+            name, "KEY=VALUE"
+        )
         sub.add_argument("arguments", nargs="*", metavar=meta or None, help="settings; out=DIR is where results go")
         sub.add_argument("--started-by", type=int, default=0, metavar="PID", help=argparse.SUPPRESS)
     return top

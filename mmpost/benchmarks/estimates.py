@@ -24,15 +24,18 @@ CELLS = 1 << 24
 def estimates(summary: Summary, clusters: Iterable[Sequence[Scored]]) -> dict[str, dict[str, float]]:
     """Each metric with "value", "n", "low" and "high". Metrics without a question behind them are left out."""
     groups = list(clusters)
-    counts = [summary.count(group) for group in groups]
-    if not counts:
-        return {}
-    metrics = summary.metrics(_sums(counts))
+    metrics = resampled(summary, groups)
     return {
         name: _estimate(metric, len(groups), independent=all(len(group) == 1 for group in groups))
         for name, metric in metrics.items()
         if metric.n[0] > 0 and not math.isnan(metric.value[0])
     }
+
+
+def resampled(summary: Summary, clusters: Sequence[Sequence[Scored]]) -> dict[str, Metric]:
+    """The metrics of all clusters, followed by those of `DRAWS` resamples of them; {} of none."""
+    counts = [summary.count(cluster) for cluster in clusters]
+    return summary.metrics(_sums(counts)) if counts else {}
 
 
 def _sums(counts: Sequence[Mapping[str, float]]) -> dict[str, Float[np.ndarray, " draw"]]:

@@ -35,9 +35,12 @@ class Evaluation(NamedTuple):
     """Replies that were cut off at the limit of tokens, as far as known."""
     differing: list[str]
     """Ids of the questions that the two rules score differently."""
+    scores: dict[str, tuple[float | None, float | None, str]]
+    """By question: official score, strict score, and the cluster; None where a rule leaves it out."""
 
     def as_dict(self) -> dict[str, Any]:
-        return self._asdict()
+        """As JSON holds it."""
+        return self._asdict() | {"scores": {uid: list(score) for uid, score in self.scores.items()}}
 
 
 def evaluate(
@@ -63,7 +66,8 @@ def evaluate(
         )
     rules = (benchmark.by_key.get(key, benchmark.official), benchmark.strict)
     official, strict = (_scored(rule, samples, replies) for rule in rules)
-    by_uid = {scored.sample.uid: scored.score for scored in official}
+    by_official, by_strict = ({each.sample.uid: each.score for each in scored} for scored in (official, strict))
+    scores = {s.uid: (by_official.get(s.uid), by_strict.get(s.uid), benchmark.cluster(s)) for s in samples}
     return Evaluation(
         estimates(benchmark.summary, _clusters(benchmark, official)),
         estimates(benchmark.summary, _clusters(benchmark, strict)),
@@ -71,7 +75,12 @@ def evaluate(
         len(samples) - len(replies),
         sum(scored.reading is None for scored in strict if scored.sample.uid in replies),
         truncated,
-        [s.sample.uid for s in strict if by_uid.get(s.sample.uid, s.score) != s.score],
+        [
+            uid
+            for uid, (by_script, strictly, _) in scores.items()
+            if None not in (by_script, strictly) and by_script != strictly
+        ],
+        scores,
     )
 
 
