@@ -9,8 +9,11 @@ from mmpost.rewards.text import answer_or_text
 
 _NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _MARKS = ("answer is", "letter is", "option is", "Answer:", "answer:")
-_LETTER = re.compile(r"\(([A-Za-z])\)(?:[^A-Za-z(].*)?|([A-Z])(?:[.:),].*| \(.*)?", re.DOTALL)
-"""An option by its letter, with its text or without; a letter without parentheses must be a capital."""
+_LETTER = re.compile(
+    r"(?:[Oo]ption |[Cc]hoice )?(?:\(([A-Za-z])\)(?:[^A-Za-z(].*)?|([A-Z])(?:[.:),].*| \(.*)?|([a-z]))", re.DOTALL
+)
+"""An option by its letter, with its text or without. In front of a text, a letter without parentheses must be a capital:
+otherwise it may be a word."""
 MAX_CHARACTERS = 20_000
 """Of a reply only its end of this length is searched."""
 
@@ -54,7 +57,7 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
         if plain.casefold() in texts:
             return texts[plain.casefold()]
         letter = _LETTER.fullmatch(plain)
-        index = ord((letter[1] or letter[2]).upper()) - ord("A") if letter else -1
+        index = ord(next(filter(None, letter.groups())).upper()) - ord("A") if letter else -1
         if 0 <= index < len(options):
             return index
     return None

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import json
+import logging
 import random
 import re
 import subprocess
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,10 +121,65 @@ def mmmu(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
             yield row, float(is_right_open(accepted, parse_open(reply)))
 
 
+def mmstar(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    file = checkout / "eval" / "vlmeval" / "evaluate" / "mmstar.py"
+    # The script divides by the number of questions of each kind, so that one of each is needed.
+    kinds = re.findall(r"'([^']+)': (\{|0)", file.read_text(encoding="utf-8"))
+    category, table = "", []
+    for name, value in kinds:
+        category = name if value == "{" else category
+        if value == "0":
+            table.append({"category": category, "l2_category": name, "bench": "", "answer": "A", "prediction": "zzz"})
+    for _ in range(REPLIES):
+        truth = rng.choice("ABCD")
+        options = [f"{truth}: dog", "a dog", "Because of it", "the answer is D", "(B) cat"]
+        reply = texts(
+            rng.choice([truth, f"({truth}) a dog", f"Option {truth}", f"The answer is {truth}"]), options, rng
+        )
+        rows = [table[0] | {"prediction": reply, "answer": truth}, *table[1:]]
+        written: dict[str, float] = {}
+        namespace = {
+            **{"load": lambda _, rows=rows: Table(rows), "tqdm": iter, "deepcopy": copy.deepcopy},
+            **{"get_logger": logging.getLogger, "dump": lambda scores, _, out=written: out.update(scores)},
+        }
+        (evaluate,) = functions(file, ["MMStar_eval"], **namespace)
+        evaluate("x.xlsx")
+        kind = f"{table[0]['category']}({table[0]['l2_category']})"
+        yield {"truth": truth, "meta": {}, "reply": reply}, float(written[kind])
+
+
+class Table:
+    """A table, as far as MMStar's script reads it."""
+
+    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self.iloc = rows
+
+    def __len__(self) -> int:
+        return len(self.iloc)
+
+
+def ocrbench(checkout: Path, rng: random.Random) -> Iterator[tuple[Row, float]]:
+    source = (checkout / "OCRBench" / "example.py").read_text(encoding="utf-8")
+    start = source.index("    for i in range(len(data)):\n        data_type")
+    scoring = textwrap.dedent(source[start : source.index("    save_json(data, os.path.join", start)])
+    rows = json.loads((checkout / "OCRBench" / "OCRBench" / "OCRBench.json").read_text(encoding="utf-8"))
+    formulas = [row for row in rows if row["dataset_name"] == "HME100k"]
+    for _ in range(REPLIES):
+        row = rng.choice(formulas if rng.random() < 0.2 else rows)
+        accepted = row["answers"] if isinstance(row["answers"], list) else [row["answers"]]
+        reply = texts(rng.choice(accepted), [rng.choice(rows)["question"], "15"], rng) or " "
+        data = [row | {"predict": reply}]
+        exec(compile(scoring, "example.py", "exec"), {"data": data})  # noqa: S102
+        meta = {"formula": row["dataset_name"] == "HME100k"}
+        yield {"truth": accepted, "meta": meta, "reply": reply}, float(data[0]["result"])
+
+
 OFFICIAL: Mapping[str, tuple[str, Callable[[Path, random.Random], Iterator[tuple[Row, float]]]]] = {
     "mathvista": ("github.com/lupantech/MathVista", mathvista),
     "mmau": ("github.com/Sakshi113/MMAU", mmau),
     "mmmu": ("github.com/MMMU-Benchmark/MMMU", mmmu),
+    "mmstar": ("github.com/MMStar-Benchmark/MMStar", mmstar),
+    "ocrbench": ("github.com/Yuliang-Liu/MultimodalOCR", ocrbench),
     "pope": ("github.com/RUCAIBox/POPE", pope),
 }
 """Repository, and what scores replies with its code."""

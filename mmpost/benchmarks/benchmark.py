@@ -103,6 +103,8 @@ class Benchmark:
     language model has extracted."""
     cluster: Callable[[Sample], str] = lambda sample: sample.uid
     """What belongs together: questions about one picture or video, or the turned copies of one question."""
+    row_id: Callable[[Mapping[str, Any]], str] | None = None
+    """The id of a question in a row of predictions in the official form, where it is not in one key."""
     max_tokens: int = 1024
     """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmpost.benchmarks.files import rows, texts_by_id
 from mmpost.errors import DataError
 
 IDS = ("uid", "id", "question_id", "pid", "index", "qid")
 """Keys that may name a row's question."""
-TEXTS = ("reply", "response", "prediction", "output", "model_prediction", "model_output", "generated_text", "text")
+TEXTS = (
+    "reply",
+    "response",
+    "prediction",
+    "predict",
+    "output",
+    "model_prediction",
+    "model_output",
+    "generated_text",
+    "text",
+)
 """Keys that may hold a row's reply. `answer` is not among them: in files of questions it is the truth."""
 
 
-def read_predictions(path: Path, key: str = "", id_key: str = "") -> dict[str, str]:
+def read_predictions(
+    path: Path, key: str = "", id_key: str = "", row_id: Callable[[Mapping[str, Any]], str] | None = None
+) -> dict[str, str]:
     """The reply to each question, by its id.
 
     `path` is a file, or a folder of which all files are read. `key` and `id_key` name the keys of reply and id;
-    without, they are the first of `TEXTS` and `IDS` that the first row has. Rows of a JSON object are named by its
-    keys, and its values may be the replies themselves. Rows with null are left out. Raises DataError for a file without
-    predictions, a row without id, a reply that is not text, and two different replies to a question.
+    without, they are the first of `TEXTS` and `IDS` that the first row has, and ids may be made by `row_id`. Rows of a
+    JSON object are named by its keys, and its values may be the replies themselves. Rows with null are left out. Raises
+    DataError for a file without predictions, a row without id, a reply that is not text, and two different replies to
+    a question.
     """
     if path.is_dir():
         files = sorted(
@@ -28,16 +42,21 @@ def read_predictions(path: Path, key: str = "", id_key: str = "") -> dict[str, s
         )
         if not files:
             raise DataError(f"{path}: wanted files of predictions (JSON, CSV, TSV, Parquet), found none; name a file")
-        parts = [read_predictions(file, key, id_key) for file in files]
+        parts = [read_predictions(file, key, id_key, row_id) for file in files]
         return {uid: reply for part in parts for uid, reply in part.items()}
     plain = texts_by_id(path)
     if plain:
         return {uid: reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
     for row in rows(path):
-        id_key = id_key or ("" if row.key else _first(row.content, IDS, row.where, "id", "id="))
         key = key or _first(row.content, TEXTS, row.where, "reply", "key=")
-        uid = row.key if not id_key else row.content.get(id_key)
+        uid: Any = row.key
+        if id_key or not row.key:
+            if row_id is not None and not id_key and IDS[0] not in row.content:
+                uid = row_id(row.content)
+            else:
+                id_key = id_key or _first(row.content, IDS, row.where, "id", "id=")
+                uid = row.content.get(id_key)
         if uid is None or isinstance(uid, Mapping | list):
             raise DataError(
                 f"{row.where}: wanted the id of a question in {id_key!r}, found {uid!r:.60}; correct the row"

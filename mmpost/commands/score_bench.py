@@ -37,8 +37,9 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping) or folder is None or data.keys() - {"benches"}:
         raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
     paths = bench.paths(Path(str(folder)), name)
-    replies = read_predictions(Path(str(file)), str(arguments.get("key") or ""), str(arguments.get("id") or ""))
-    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name, str(arguments.get("key") or ""))
+    key, id_key = (str(arguments.get(name) or "") for name in ("key", "id"))
+    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id)
+    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name, key)
     release = bench.release(paths)
     console = Console()
     console.print(table(f"{name} ({release}), {file}", evaluation))

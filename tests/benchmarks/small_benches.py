@@ -88,7 +88,36 @@ def _mmmu_gold(sample: Sample) -> str:
     return f"({sample.truth})" if sample.meta["options"] is not None else sample.truth[0]
 
 
+OCRBENCH = [
+    {
+        "dataset_name": source,
+        "id": 7,
+        "image_path": f"{source}/7.png",
+        "question": "?",
+        "answers": answers,
+        "type": kind,
+    }
+    for source, answers, kind in [
+        ("IIIT5K", "CENTRE", "Regular Text Recognition"),
+        ("docVQA", ["15", "fifteen"], "Doc-oriented VQA"),
+        ("HME100k", ["y _ { 2 } = - 1\n"], "Handwritten Mathematical Expression Recognition"),
+    ]
+]
+MMSTAR = [
+    {
+        "index": i,
+        "question": "What is it? Options: A: a dog, B: a cat, C: a cow, D: a pig",
+        "image": b"png",
+        "answer": answer,
+        "category": "math",
+        "l2_category": "geometry",
+    }
+    for i, answer in enumerate("ADB")
+]
+
 SMALL: dict[str, Small] = {
+    "mmstar": Small({"mmstar.parquet": MMSTAR}, lambda sample: str(sample.truth)),
+    "ocrbench": Small({"OCRBench.json": json.dumps(OCRBENCH)}, lambda sample: str(sample.truth[0])),
     "mmmu": Small(
         {f"{subject}/validation-00000-of-00001.parquet": _mmmu(subject, i) for i, subject in enumerate(SUBJECTS)},
         _mmmu_gold,

@@ -72,7 +72,7 @@ WORDS = {"answer_type": "text", "precision": None}
         ("I cannot tell", {"choices": ["yes", "no"], **WORDS}, "no", 1, 0),
         ("Thus, the answer is B (70°).", {"choices": ["60°", "70°"], **WORDS}, "70°", 1, 1),
         ("So the answer is:\n\n(B)", {"choices": ["60°", "70°"], **WORDS}, "70°", 1, 1),
-        ("b", {"choices": ["60°", "70°"], **WORDS}, "70°", 0, 0),
+        ("b", {"choices": ["60°", "70°"], **WORDS}, "70°", 0, 1),
         ("14.7", {"choices": None, "answer_type": "integer", "precision": None}, "14", 1, 0),
         ("<answer>1,014</answer> of 7", {"choices": None, "answer_type": "integer", "precision": None}, "1014", 1, 1),
         ("\\boxed{1.25}", {"choices": None, "answer_type": "float", "precision": 1}, "1.2", 1, 1),
@@ -93,3 +93,19 @@ def test_mathvista_scores_extracted_answers_by_a_rule_of_their_own() -> None:
     sample = Sample("s", (), truth="12", meta={"choices": None, "answer_type": "integer", "precision": None})
     assert rule.score(sample, rule.read(sample, "12 cm")) == 0
     assert official("mathvista", "12", "12 cm", **sample.meta) == 1
+
+
+def test_quirks_of_mmstar() -> None:
+    replies = ["D", "d", "(D) a dog", "Option D", "The answer is D.", "Dogs", "<think>no</think>D", "It is (D)", ""]
+    assert [official("mmstar", "D", text) for text in replies] == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert [strict("mmstar", "D", text) for text in replies] == [1, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert strict("mmstar", "D", "<think>no</think>\nThe answer is (D)") == 1
+
+
+def test_quirks_of_ocrbench() -> None:
+    plain, formula = {"formula": False}, {"formula": True}
+    assert [official("ocrbench", ["5"], text, **plain) for text in ("5", "15 or 50", "five", "")] == [1, 1, 0, 0]
+    assert [strict("ocrbench", ["5"], text, **plain) for text in ("It is 5.", "15 or 50", "five", "")] == [1, 0, 0, 0]
+    assert [official("ocrbench", ["x_2 = Y\n"], text, **formula) for text in ("so x_2=Y !", "x_2=y")] == [1, 0]
+    assert [strict("ocrbench", ["x_2 = Y\n"], text, **formula) for text in ("$x_2=Y$", "so x_2=Y !")] == [1, 0]
+    assert official("ocrbench", ["The END"], "the\nend", **plain) == 1
