@@ -12,8 +12,8 @@ _MARKS = ("answer is", "letter is", "option is", "Answer:", "answer:")
 _LETTER = re.compile(
     r"(?:[Oo]ption |[Cc]hoice )?(?:\(([A-Za-z])\)(?:[^A-Za-z(].*)?|([A-Z])(?:[.:),].*| \(.*)?|([a-z]))", re.DOTALL
 )
-"""An option by its letter, with its text or without. In front of a text, a letter without parentheses must be a capital:
-otherwise it may be a word."""
+"""An option by its letter, with its text or without. In front of a text, a letter without parentheses must be a
+capital: otherwise it may be a word."""
 MAX_CHARACTERS = 20_000
 """Of a reply only its end of this length is searched."""
 
