@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mmpost.rewards.text import answer_or_text
+from mmpost.types import Reply, Sample
 
 _NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _MARKS = ("answer is", "letter is", "option is", "Answer:", "answer:")
@@ -61,3 +62,9 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
         if 0 <= index < len(options):
             return index
     return None
+
+
+def right_option(sample: Sample, reply: Reply) -> float:
+    """1 if the reply names the option whose letter is the truth; the options are in meta `options`. Else 0."""
+    index = named_option(reply.text, sample.meta["options"])
+    return float(index is not None and chr(ord("A") + index) == sample.truth)

@@ -57,6 +57,10 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "number": [Sample("n", PROMPT, truth=7), Sample("f", PROMPT, truth=0.5)],
     "calls": [Sample("c", PROMPT, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", PROMPT)],
+    "options": [Sample("o", PROMPT, (), "B", {"options": ["a dog", "a cat"]})],
+    "choices": [Sample("c", PROMPT, (), "B", {"choices": ["A", "B"], "answer_type": "text", "precision": None})],
+    "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
+    "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
         Sample("o", PROMPT, truth=OTSL),
