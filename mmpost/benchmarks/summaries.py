@@ -22,8 +22,8 @@ class Mean:
     """The mean score, over all questions and over each group of them ("name/group")."""
 
     name: str = "accuracy"
-    groups: Callable[[Sample], Iterable[str]] = lambda sample: ()
-    """The groups that a question is in."""
+    groups: Callable[[Sample], Iterable[str]] = lambda sample: sample.meta.get("groups", ())
+    """The groups that a question is in; by default those in its meta `groups`."""
     binary: bool = True
     """Whether scores are 0 or 1."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.commands.eval_bench import eval_bench
-from mmpost.config import parsing, registry, run_config
+from mmpost.config import registry, run_config
 from mmpost.core import distributed
 from mmpost.core.run_files import new_folder, require_unused, write
 from mmpost.runs.configured_task import evaluated_tasks
@@ -30,10 +30,7 @@ def evaluate(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     eval.json goes into `out`; without it into the run folder that `model` names, or else into a new folder.
     `bench=a,b` evaluates on benchmarks instead, see `eval_bench`.
     """
-    overrides: dict[str, Any] = {}
-    for argument in arguments:
-        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
-        overrides = run_config.merge(overrides, layer)
+    overrides = run_config.merged(arguments)
     if "bench" in overrides:
         return eval_bench(overrides)
     config, paths = run_config.load([overrides])

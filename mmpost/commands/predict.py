@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mmpost.config import parsing, run_config
+from mmpost.config import run_config
 from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
 from mmpost.core.run_files import locked_file
@@ -41,10 +41,7 @@ def predict(arguments: Sequence[str | Mapping[str, Any]]) -> int:
     distributed over the ranks; rank 0 writes them in the order of the data. Raises ConfigError if the file was written
     with other weights or settings, or holds replies to another prompt of the same sample.
     """
-    overrides: dict[str, Any] = {}
-    for argument in arguments:
-        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
-        overrides = run_config.merge(overrides, layer)
+    overrides = run_config.merged(arguments)
     has_task = "config" in overrides or "name" in overrides.get("task", {})
     config, paths = run_config.load([overrides] if has_task else [BARE, overrides])
     if "out" not in paths:

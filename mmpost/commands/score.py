@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from mmpost.commands.score_bench import score_bench
-from mmpost.config import parsing, run_config
+from mmpost.config import run_config
 from mmpost.data.readers.dataset import open_table
 from mmpost.errors import ConfigError, DataError
 from mmpost.runs.configured_task import ConfiguredTask
@@ -96,10 +96,7 @@ def score(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
 
     `bench=NAME` scores predictions on a benchmark instead, see `score_bench`.
     """
-    overrides: dict[str, Any] = {}
-    for argument in arguments:
-        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
-        overrides = run_config.merge(overrides, layer)
+    overrides = run_config.merged(arguments)
     if "bench" in overrides:
         return score_bench(overrides)
     file, key = overrides.pop("answers", None), overrides.pop("key", None)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mmpost.config import parsing, run_config
+from mmpost.config import run_config
 from mmpost.config.run_config import RunConfig
 from mmpost.core import distributed
 from mmpost.core.run_files import locked
@@ -43,10 +43,7 @@ def select(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, int]:
     measurements in the folder. An unreadable sample counts as never correct, unless data.on_error=stop. Raises
     ConfigError if the measurements in the folder are of another policy, seed or configuration.
     """
-    overrides: dict[str, Any] = {"data": {"on_error": "skip"}}
-    for argument in arguments:
-        layer = parsing.parse_argument(argument) if isinstance(argument, str) else argument
-        overrides = run_config.merge(overrides, layer)
+    overrides = run_config.merged([{"data": {"on_error": "skip"}}, *arguments])
     if "by" in overrides:
         overrides = run_config.merge(overrides, {"select": {"by": overrides.pop("by")}})
     config, paths = run_config.load([overrides])

@@ -152,15 +152,21 @@ def shipped(name: str) -> dict[str, Any]:
     return parse_yaml(file.read_text(), f"configs/{name}.yaml") or {}
 
 
+def merged(arguments: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Arguments of a command, `key=value` texts or mappings, as one mapping; later ones take precedence."""
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        overrides = merge(overrides, parse_argument(argument) if isinstance(argument, str) else argument)
+    return overrides
+
+
 def load(arguments: Sequence[str | Mapping[str, Any]]) -> tuple[RunConfig, dict[str, str]]:
     """The resolved configuration, and the paths that are not part of it: `out` and `resume`.
 
     Raises ConfigError for a missing task, an unknown key (with its full path and the nearest valid one), and an
     invalid value.
     """
-    overrides: dict[str, Any] = {}
-    for argument in arguments:
-        overrides = merge(overrides, parse_argument(argument) if isinstance(argument, str) else argument)
+    overrides = merged(arguments)
     paths = {
         key: str(Path(str(overrides.pop(key))).expanduser())
         for key in ("out", "resume")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmpost.benchmarks.benchmark import Benchmark, Rule
@@ -57,10 +57,6 @@ def questions(paths: Sequence[Path]) -> list[Sample]:
     return samples
 
 
-def groups(sample: Sample) -> Iterator[str]:
-    yield from sample.meta["groups"]
-
-
 def is_right(sample: Sample, answer: str | None) -> float:
     return float(answer == sample.truth)
 
@@ -71,7 +67,7 @@ BENCHMARK = Benchmark(
     official=Rule(lambda sample, text: normal_answer(sample, extracted_answer(sample, text)), is_right),
     by_key={"extraction": Rule(normal_answer, is_right)},
     strict=Rule(strict_answer, strict_score),
-    summary=Mean(groups=groups),
+    summary=Mean(),
     paper="2310.02255",
     license="CC BY-SA 4.0",
     source="https://github.com/lupantech/MathVista (data/testmini.json; images on the hub as AI4Math/MathVista)",

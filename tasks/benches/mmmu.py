@@ -99,16 +99,12 @@ def score(sample: Sample, reading: Any) -> float:
     return float(reading == sample.truth) if sample.meta["options"] is not None else mmmu_open(sample, reading)
 
 
-def groups(sample: Sample) -> Iterator[str]:
-    yield from sample.meta["groups"]
-
-
 BENCHMARK = Benchmark(
     files=tuple(f"{subject}/validation-00000-of-00001.parquet" for subject in SUBJECTS),
     rows=questions,
     official=Rule(read, score, read_all=read_all),
     strict=Rule(strict_reading, strict_score),
-    summary=Mean(groups=groups),
+    summary=Mean(),
     paper="2311.16502",
     license="Apache-2.0",
     source="the hub's MMMU/MMMU (validation)",

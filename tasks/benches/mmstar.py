@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmpost.benchmarks.benchmark import Benchmark, Rule
@@ -28,10 +28,6 @@ def questions(paths: Sequence[Path]) -> list[Sample]:
     return samples
 
 
-def groups(sample: Sample) -> Iterator[str]:
-    yield from sample.meta["groups"]
-
-
 BENCHMARK = Benchmark(
     files=("mmstar.parquet",),
     rows=questions,
@@ -39,7 +35,7 @@ BENCHMARK = Benchmark(
         lambda sample, text: mmstar_letters(text), lambda sample, letters: float(sample.truth.lower() in letters)
     ),
     strict=Rule(lambda sample, text: plain_letter(text), lambda sample, letter: float(letter == sample.truth)),
-    summary=Mean(groups=groups),
+    summary=Mean(),
     paper="2403.20330",
     license="CC BY 4.0",
     source="the hub's Lin-Chen/MMStar",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,12 @@ def row_id(row: Mapping[str, Any]) -> str:
     return f"{row.get('dataset_name')}/{row.get('id')}"
 
 
-def groups(sample: Sample) -> Iterator[str]:
-    yield from sample.meta["groups"]
-
-
 BENCHMARK = Benchmark(
     files=("OCRBench.json",),
     rows=questions,
     official=Rule(lambda sample, text: text, has_text),
     strict=Rule(lambda sample, text: answer_or_text(text) or None, has_words),
-    summary=Mean(groups=groups),
+    summary=Mean(),
     paper="2305.07895",
     license="MIT; pictures of 29 sets",
     source="https://github.com/Yuliang-Liu/MultimodalOCR (OCRBench)",
