@@ -1,20 +1,16 @@
-"""The official rules score as the official code did: replies and scores in official/, by scripts/official_scores.py."""
+"""The official rules score as the official code did: replies and scores in official/, by official_scores.py."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmpost.benchmarks.benchmark import PACKAGE, benchmark
-from mmpost.config import registry
+from mmpost.benchmarks.benchmark import benchmark
 from mmpost.types import Sample
-
-FOLDER = Path(__file__).parent / "official"
-NAMES = list(registry.modules(PACKAGE))
+from tests.benchmarks.official_scores import FOLDER, NAMES
 
 
 def stored(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
