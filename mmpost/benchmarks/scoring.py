@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -84,21 +83,6 @@ def evaluate(
     )
 
 
-def subset(benchmark: Benchmark, samples: Sequence[Sample], n: int) -> list[Sample]:
-    """About `n` questions (0: all), in their order: whole clusters, which are the same for every model and run."""
-    if not n or n >= len(samples):
-        return list(samples)
-    clusters: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        clusters[benchmark.cluster(sample)].append(sample)
-    kept: set[str] = set()
-    for name in sorted(clusters, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        if len(kept) >= n:
-            break
-        kept |= {sample.uid for sample in clusters[name]}
-    return [sample for sample in samples if sample.uid in kept]
-
-
 def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -> list[Scored]:
     """All questions with the reading and the score of their replies."""
     answered = [(sample, replies[sample.uid]) for sample in samples if sample.uid in replies]
@@ -120,17 +104,23 @@ def _clusters(benchmark: Benchmark, scored: Sequence[Scored]) -> list[list[Score
     return list(clusters.values())
 
 
-def table(title: str, evaluation: Evaluation) -> Table:
-    """Official and strict metrics side by side, with intervals and the number of questions behind each."""
+def table(title: str, evaluation: Evaluation, blind: Evaluation | None = None) -> Table:
+    """Official and strict metrics side by side, with intervals and the number of questions behind each.
+
+    `blind`: of the replies to the same questions without their media, of which the official metrics are shown.
+    """
     out = Table(title=escape(visible(title)), title_justify="left")
     out.add_column("metric")
-    for column in ("official", "strict"):
+    columns = {"official": evaluation.official, "strict": evaluation.strict}
+    if blind is not None:
+        columns["without media"] = blind.official
+    for column in columns:
         out.add_column(column, justify="right")
     out.add_column("n", justify="right")
-    for name in dict.fromkeys([*evaluation.official, *evaluation.strict]):
-        both = [evaluation.official.get(name), evaluation.strict.get(name)]
-        n = " / ".join(dict.fromkeys(f"{estimate['n']:g}" for estimate in both if estimate))
-        out.add_row(escape(visible(name)), *(_cell(estimate) for estimate in both), n)
+    for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
+        estimates = [metrics.get(name) for metrics in columns.values()]
+        n = " / ".join(dict.fromkeys(f"{estimate['n']:g}" for estimate in estimates if estimate))
+        out.add_row(escape(visible(name)), *map(_cell, estimates), n)
     out.caption = _caption(evaluation)
     out.caption_justify = "left"
     return out

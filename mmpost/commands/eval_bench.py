@@ -2,120 +2,91 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mmpost.benchmarks.benchmark import Benchmark, benchmark
-from mmpost.benchmarks.ledger import Depends, Entry, Ledger
-from mmpost.benchmarks.scoring import Evaluation, evaluate, subset, table
+from mmpost.benchmarks.ledger import Depends
+from mmpost.benchmarks.questions import Questions
+from mmpost.benchmarks.scoring import Evaluation, evaluate, table
 from mmpost.config import run_config
 from mmpost.core import distributed
-from mmpost.core.run_files import locked, write
-from mmpost.errors import ConfigError
+from mmpost.core.run_files import locked
 from mmpost.runs import checkpoint
+from mmpost.runs.benchmarks import answer, sampling, scored_samples, write_result
 from mmpost.runs.configured_task import ConfiguredTask
-from mmpost.runs.session import Session, open_session, require_generative
-from mmpost.training.context import TrainingContext
-from mmpost.transforms.generate import Generate
-from mmpost.types import GenerativeModel, Sample, Sampling
+from mmpost.runs.session import open_session, require_generative
+from mmpost.runs.summary import write_evaluation
+from mmpost.training.evaluation import Estimate
+from mmpost.types import Sample
 
 BARE = {"task": {"name": "grpo", "rewards": {}}}
 """The model of a session belongs to a task; this one adds nothing to prompts."""
 FOLDER = "runs/benches"
 """Where replies are kept by default: by their keys those of several models may lie together."""
+ON_PAGE = 500
+"""About the number of questions of a benchmark that are logged for the report."""
 
 
 def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluate `model` on the benchmarks `bench=a,b`: prints a table and writes the scores of each; returns them.
+    """Evaluate `model` on the benchmarks `bench=a,b`: prints a table of each, returns the results by benchmark.
 
-    Replies are kept in `out` and never sampled twice. `sampling.*` changes how they are sampled (greedy, with the
-    benchmark's limit of tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters. Raises
-    ConfigError for an unknown benchmark, or a model that writes no replies.
+    Replies are kept in `out` and never sampled twice; results and samples for a report go to a folder of this model and
+    these settings in there. `sampling.*` changes how replies are sampled (greedily, with the benchmark's limit of
+    tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters, and `eval.blind=false` leaves
+    out the same questions without media. Raises ConfigError for an unknown benchmark, or a model without replies.
     """
     overrides = dict(arguments)
-    names, sampling = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
-    data = overrides.get("data") or {}
-    folder = data.get("benches") if isinstance(data, Mapping) else None
-    if folder is None:
-        raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
-    overrides["data"] = {key: value for key, value in data.items() if key != "benches"}
+    names, changes = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
     config, paths = run_config.load([BARE, overrides])
-    benches = {name: benchmark(name) for name in names}
-    files = {name: bench.paths(Path(str(folder)), name) for name, bench in benches.items()}
-    questions = {
-        name: subset(bench, list(bench.rows(files[name])), config.eval.max_samples) for name, bench in benches.items()
-    }
+    asked = [Questions.load(name, config.data.benches, config.eval.max_samples) for name in dict.fromkeys(names)]
     out = Path(paths.get("out", FOLDER))
+    results: dict[str, Any] = {}
     with locked(out):
         session = open_session(config, ConfiguredTask.load(config))
         require_generative(session)
-        results = {}
-        for name, bench in benches.items():
-            how = run_config.decode(
-                Sampling, {"max_tokens": bench.max_tokens, "temperature": 0, **sampling}, "sampling."
+        weights = checkpoint.weights_hash(session.base)
+        settings = {
+            "model": config.model.model_dump(mode="json"),
+            "sampling": changes,
+            "seed": config.seed,
+            "max_samples": config.eval.max_samples,
+        }
+        digest = hashlib.sha256(json.dumps([weights, settings], sort_keys=True, default=str).encode()).hexdigest()
+        label = re.sub(r"[^\w.-]+", "_", Path(config.model.name).name)
+        folder = out / f"{label}-{digest[:8]}"
+        columns: dict[str, dict[str, Estimate]] = {"official": {}, "strict": {}}
+        logged: list[Sample] = []
+        for questions in asked:
+            how = sampling(questions, changes)
+            depends = Depends(weights[:16] or session.base, how.model_dump(mode="json"), config.seed, "local")
+            more = (session.context, how, depends, out / "replies", config.compute.rollout_batch_size)
+            answers = answer(questions, *more)
+            blind: Evaluation | None = None
+            if config.eval.blind:
+                without = answer(questions.without_media(), *more)
+                blind = evaluate(questions.bench, questions.samples, without.replies, questions.name)
+            evaluation = evaluate(
+                questions.bench, questions.samples, answers.replies, questions.name, truncated=answers.truncated
             )
-            evaluation = _evaluate(session, name, bench, questions[name], how, out)
-            release = bench.release(files[name])
-            if distributed.rank() == 0:
-                results[name] = _report(name, release, session, how, evaluation, out)
+            if distributed.rank():
+                continue
+            both = {"official": evaluation.official, "strict": evaluation.strict}
+            for rule, metrics in (both if blind is None else both | {"without media": blind.official}).items():
+                columns.setdefault(rule, {}).update({f"{questions.name}/{m}": e for m, e in metrics.items()})
+            logged += scored_samples(questions, answers.replies, evaluation, ON_PAGE)
+            results[questions.name] = write_result(
+                folder, questions, evaluation, **settings, weights=weights, blind=blind and blind.official
+            )
+            title = f"{questions.name} ({questions.release}), {config.model.name}"
+            Console().print(table(title, evaluation, blind))
+        if distributed.rank() == 0:
+            write_evaluation(folder, columns, logged, settings)
+            Console().print(f"written to {folder}; mmpost report {folder} shows the questions", soft_wrap=True)
         distributed.stop()
     return results
-
-
-def _evaluate(
-    session: Session, name: str, bench: Benchmark, questions: Sequence[Sample], sampling: Sampling, out: Path
-) -> Evaluation:
-    weights = checkpoint.weights_hash(session.base)[:16] or session.base
-    depends = Depends(weights, sampling.model_dump(mode="json"), session.config.seed, "local")
-    ledger = Ledger(out / "replies", name)
-    model, known = session.model, ledger.entries()
-    assert isinstance(model, GenerativeModel)
-    mine = questions[distributed.rank() :: distributed.world()]
-    keys = {sample.uid: depends.key(sample.uid, model.cache_key(sample)) for sample in mine}
-    pending = [sample for sample in mine if keys[sample.uid] not in known]
-    size = session.config.compute.rollout_batch_size
-    for start in range(0, len(pending), size):
-        batch = _replies(session.context, name, pending[start : start + size], sampling)
-        ledger.append(
-            distributed.rank(),
-            [
-                Entry(key=keys[s.uid], uid=s.uid, reply=r.text, truncated=bool(r.columns.get("truncated")))
-                for s in batch
-                for r in s.replies
-            ],
-        )
-    keys = {uid: key for part in distributed.gather(keys) for uid, key in part.items()}
-    known = ledger.entries()
-    replies = {uid: known[key].reply for uid, key in keys.items()}
-    truncated = sum(known[key].truncated for key in keys.values())
-    return evaluate(bench, questions, replies, name, truncated=truncated)
-
-
-def _replies(context: TrainingContext, name: str, samples: Sequence[Sample], sampling: Sampling) -> list[Sample]:
-    with context.isolated(f"bench/{name}"):
-        return Generate(n=1, sampling=sampling)([context.with_frame(sample) for sample in samples], context)
-
-
-def _report(
-    name: str, release: str, session: Session, sampling: Sampling, evaluation: Evaluation, out: Path
-) -> dict[str, Any]:
-    weights = checkpoint.weights_hash(session.base)[:8] or "hub"
-    result = {
-        "bench": name,
-        "release": release,
-        "model": session.config.model.name,
-        "weights": checkpoint.weights_hash(session.base),
-        "settings": session.config.model.model_dump(mode="json"),
-        "sampling": sampling.model_dump(mode="json"),
-        **evaluation.as_dict(),
-    }
-    file = out / f"{name}-{weights}.json"
-    write(file, json.dumps(result, indent=1).encode())
-    console = Console()
-    console.print(table(f"{name} ({release}), {session.config.model.name}", evaluation))
-    console.print(f"written to {file}", highlight=False, soft_wrap=True)
-    return result

@@ -86,6 +86,8 @@ class DataSettings(Settings):
     """Maximum decoded size of a medium: pixels (frames x height x width), or samples of audio."""
     video_backend: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"
     """Video decoder. auto: the first of decord, torchcodec and PyAV that is installed and can read the file."""
+    benches: str = ""
+    """Folder with the official files of benchmarks, each benchmark's in a folder of its name."""
 
     @field_validator("split")
     @classmethod
@@ -277,6 +279,17 @@ class EvalTaskSettings(Settings):
     """Names of the benches to run; empty: all of the task."""
 
 
+class EvalBenchSettings(Settings):
+    """A benchmark that is evaluated during training, on its official files in `data.benches`."""
+
+    samples: int = Field(default=500, ge=0)
+    """About how many questions are asked: whole clusters (pictures, videos), the same ones in every run; 0: all."""
+    every: int = Field(default=0, ge=0)
+    """Steps between evaluations, besides those before and after training; 0: only those."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a reply, at most; default: the benchmark's own limit. Decoding is greedy."""
+
+
 class EvalSettings(Settings):
     """When the task's benches (evaluations) run, and on what."""
 
@@ -290,6 +303,11 @@ class EvalSettings(Settings):
     """Evaluate the val split before the first step, too."""
     max_samples: int = Field(default=0, ge=0)
     """Maximum samples per bench; 0: all."""
+    benches: dict[str, EvalBenchSettings] = {}
+    """Benchmarks that are evaluated, too, by name: {pope: {samples: 500, every: 200}}. Their metrics, and the gain in
+    the mean official score since the first step, are among the others, as pope/f1 and pope/gain."""
+    blind: bool = True
+    """`mmpost eval bench=...`: ask every question without its media, too."""
     tasks: dict[str, EvalTaskSettings] = {}
     """Tasks whose test splits are evaluated instead of the trained task's, by names of your choice, e.g. to measure
     forgetting: {old: {task: NAME}}."""

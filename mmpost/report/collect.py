@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpost.config import parsing
 from mmpost.core.run_files import EvalLine, groups_of, read_lines, read_metrics, read_samples, read_summary, replies_of
 
 DIGITS = 5
@@ -39,15 +40,27 @@ def collect(run: Path, max_replies: int) -> dict[str, Any]:
         replies.add(step, read_samples(files[step]))
     summary = read_summary(run)
     config = run / "config.yaml"
+    settings = parsing.dump(summary["settings"]) if "settings" in summary else ""
     return {
         "name": run.resolve().name,
         "summary": _clean(summary),
-        "config": config.read_text(encoding="utf-8", errors="backslashreplace") if config.is_file() else "",
+        "evaluations": _clean(_evaluations(summary)),
+        "config": config.read_text(encoding="utf-8", errors="backslashreplace") if config.is_file() else settings,
         "metrics": series(read_metrics(run)),
         "left_out": len(files) - len(steps),
         "maps": maps(run),
         **replies.content(),
     }
+
+
+def _evaluations(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics by heading, and the two headings whose intervals are drawn against each other."""
+    evaluations = summary.get("evaluations")
+    if evaluations:
+        return {"columns": list(evaluations.items()), "drawn": [*evaluations][1::-1]}
+    names = {"before": "eval_before", "best on val": "eval_best", "after": "eval_after"}
+    columns = [(heading, summary[name]) for heading, name in names.items() if summary.get(name) is not None]
+    return {"columns": columns, "drawn": ["before", "after"]}
 
 
 def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

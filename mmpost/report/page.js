@@ -22,35 +22,38 @@ function clock(seconds) {
 }
 
 function drawEvals() {
-  const evaluations = [["before", "eval_before"], ["best on val", "eval_best"], ["after", "eval_after"]].filter((e) => DATA.summary[e[1]]);
-  if (!evaluations.length) return;
+  const { columns } = DATA.evaluations;
+  if (!columns.length) return;
   byId("evals").hidden = false;
-  for (const [when, key] of evaluations) {
-    if (!Object.keys(DATA.summary[key]).length) byId("evals-body").append(el("p", {}, `${when}: no rows, so nothing was measured`));
+  for (const [heading, metrics] of columns) {
+    if (!Object.keys(metrics).length) byId("evals-body").append(el("p", {}, `${heading}: no rows, so nothing was measured`));
   }
   for (const text of DATA.summary.notes || []) byId("evals-body").append(el("p", { className: "note" }, text));
   for (const text of DATA.summary.forgotten || []) byId("evals-body").append(el("p", { className: "reason" }, text));
-  const names = [...new Set(evaluations.flatMap((e) => Object.keys(DATA.summary[e[1]])))];
+  const names = [...new Set(columns.flatMap(([, metrics]) => Object.keys(metrics)))];
   const benches = [...new Set(names.map((n) => n.split("/")[0]))];
+  const [one, two] = DATA.evaluations.drawn;
   for (const bench of benches) {
     const metrics = names.filter((n) => n.split("/")[0] === bench);
-    const head = [bench, ...evaluations.map((e) => e[0]), "before \u25cb after \u25cf"].map((h) => el("th", {}, h));
-    const rows = metrics.map((name) => evalRow(name, evaluations));
+    const drawn = two ? `${one} \u25cb ${two} \u25cf` : "";
+    const head = [bench, ...columns.map((c) => c[0]), drawn].map((h) => el("th", {}, h));
+    const rows = metrics.map((name) => evalRow(name, columns));
     byId("evals-body").append(el("table", { className: "evals" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
   }
 }
 
-function evalRow(name, evaluations) {
-  const cells = evaluations.map(([, key]) => {
-    const s = DATA.summary[key][name];
+function evalRow(name, columns) {
+  const cells = columns.map(([, metrics]) => {
+    const s = metrics[name];
     return s ? el("td", {}, el("b", {}, fmt(s.value)), el("small", {}, ` ${fmt(s.low)} to ${fmt(s.high)}`)) : el("td");
   });
   return el("tr", {}, el("th", {}, name.split("/").slice(1).join("/") || name), ...cells, el("td", { className: "forest" }, forest(name)));
 }
 
-/* The intervals before and after training on one scale, which includes 0. */
+/* The intervals of the two evaluations that are compared, on one scale, which includes 0. */
 function forest(name) {
-  const [one, two] = ["eval_before", "eval_after"].map((k) => (DATA.summary[k] || {})[name]);
+  const metrics = new Map(DATA.evaluations.columns);
+  const [one, two] = DATA.evaluations.drawn.map((heading) => (metrics.get(heading) || {})[name]);
   const root = svg("svg", { viewBox: "0 0 200 24", class: "interval" });
   const all = [one, two].filter(Boolean);
   const low = Math.min(0, ...all.map((s) => s.low));

@@ -19,6 +19,7 @@ from mmpost.listeners import Listeners
 from mmpost.listeners.from_settings import listeners_of
 from mmpost.models.opening import open_model
 from mmpost.runs import base_models, checkpoint, resume, summary
+from mmpost.runs.benchmarks import BenchmarksInTraining, weights_name
 from mmpost.runs.configured_task import ConfiguredTask, evaluated_tasks
 from mmpost.runs.run_state import FORMAT, RunState
 from mmpost.runs.session import open_session
@@ -46,6 +47,7 @@ class Run:
         task = task or ConfiguredTask.load(config)
         self.stages: list[Stage] = task.stages()
         task.check_monitors(self.stages)
+        benchmarks = BenchmarksInTraining(config.eval.benches, config.data.benches)
         # Adapters are applied to the base model first and then loaded; other checkpoints hold the whole model.
         full_weights = resumed_from is not None and not (resumed_from / "trainer" / checkpoint.ADAPTERS).exists()
         self.session = open_session(config, task, str(resumed_from) if full_weights else None)
@@ -58,6 +60,7 @@ class Run:
         token_strings = self.model.token_strings if isinstance(self.model, GenerativeModel) else None
         self.listeners = Listeners(list(listeners_of(config.log, token_strings)) if is_main else [])
         self._benches: dict[str, list[Bench]] = {}
+        self._benchmarks = benchmarks
 
     def train(self) -> dict[str, Any]:
         """Evaluate, train all stages, evaluate; returns the content of summary.json.
@@ -76,7 +79,7 @@ class Run:
             with self.stop:
                 self._keep_start()
                 if self.config.eval.before and "eval_before" not in results:
-                    results["eval_before"] = self._evaluate("test", "before")
+                    results["eval_before"] = self._evaluate("test", "before") | self._evaluate_benchmarks()
                 if self.config.eval.on_start and "eval_start" not in results:
                     results["eval_start"] = self._evaluate("val", "step-000000")
                 try:
@@ -88,7 +91,7 @@ class Run:
                     status, reason = "stopped", "by a signal"
                 else:
                     if self.config.eval.after:
-                        results["eval_after"] = self._evaluate("test", "after")
+                        results["eval_after"] = self._evaluate("test", "after") | self._evaluate_benchmarks()
                     status = "done"
         except BaseException as e:
             reason = f"{type(e).__name__}: {e}"
@@ -231,6 +234,8 @@ class Run:
             improved = self._improved(scores)
             assert self.state.update is not None
             self.state.update.observe({name: score["value"] for name, score in scores.items()})
+        if due := self._benchmarks.due(step):
+            line |= {f"eval/{name}": score["value"] for name, score in self._evaluate_benchmarks(due).items()}
         self.listeners.on_metrics(line)
         if log.samples_every and step % log.samples_every == 0:
             self.listeners.on_samples(step, [s for part in distributed.gather(list(samples)) for s in part])
@@ -248,6 +253,11 @@ class Run:
     def _evaluate(self, split: Split, name: str) -> dict[str, Estimate]:
         log = partial(self.listeners.on_eval, name)
         return run_benches(self.context, self._benches_of(split), self.config.eval.max_samples, log)
+
+    def _evaluate_benchmarks(self, names: Sequence[str] | None = None) -> dict[str, Estimate]:
+        weights = weights_name(self.state.base_hash, self._resolved(), self.context.step)
+        size = self.config.compute.rollout_batch_size
+        return self._benchmarks.evaluate(self.context, self.folder, weights, size, names)
 
     def _benches_of(self, split: Split) -> list[Bench]:
         if split not in self._benches:

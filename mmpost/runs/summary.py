@@ -13,8 +13,9 @@ from rich.console import Console
 
 from mmpost.core import run_files
 from mmpost.core.display import visible
+from mmpost.listeners.files import SamplesLog
 from mmpost.training.evaluation import Estimate, table
-from mmpost.types import Bench
+from mmpost.types import Bench, Sample
 
 MAX_NAMED_ROWS = 100
 """Maximum number of skipped rows listed in the summary."""
@@ -35,6 +36,17 @@ def skipped_rows(messages: Iterable[str]) -> dict[str, Any]:
 def write(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json into the run's folder."""
     run_files.write(folder / "summary.json", json.dumps(summary, indent=1).encode())
+
+
+def write_evaluation(
+    folder: Path, columns: Mapping[str, Mapping[str, Estimate]], samples: Sequence[Sample], settings: Mapping[str, Any]
+) -> None:
+    """Write what `mmpost report` shows of an evaluation: its metrics, by heading, and scored samples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = SamplesLog()
+    log.on_start(folder, {}, 0)
+    log.on_samples(0, samples)
+    write(folder, {"status": "done", "evaluations": columns, "settings": settings, "versions": versions()})
 
 
 def forgotten(results: Mapping[str, Any], benches: Sequence[Bench]) -> dict[str, Any]:

@@ -10,11 +10,15 @@ import pytest
 from forked import on_two_ranks
 from PIL import Image
 
+import mmpost
 from mmpost.benchmarks.benchmark import benchmark
 from mmpost.benchmarks.ledger import Depends, Entry, Ledger
-from mmpost.benchmarks.scoring import subset
+from mmpost.benchmarks.questions import subset
+from mmpost.commands.diff import diff
 from mmpost.commands.evaluate import evaluate
-from mmpost.errors import ConfigError, DataError
+from mmpost.errors import ConfigError, DataError, PluginError
+from mmpost.listeners.files import eval_samples
+from mmpost.report.page import write_report
 from tests.benchmarks.small_benches import write_questions
 
 
@@ -27,10 +31,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "yes"}]
+    (tmp_path / "t.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 8)
+    return f"data.train={tmp_path / 't.jsonl'}"
+
+
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     """The result; of other ranks than the first, nothing."""
-    arguments = ["bench=pope", "model=random-tiny", f"data.benches={folder}", f"out={out}", "sampling.max_tokens=4"]
-    return evaluate([*arguments, *more]).get("pope", {})
+    arguments = ["bench=pope", "model=random-tiny", f"data.benches={folder}", f"out={out}", "eval.blind=false"]
+    return evaluate([*arguments, "sampling.max_tokens=4", *more]).get("pope", {})
 
 
 def replies(out: Path) -> list[dict[str, Any]]:
@@ -52,8 +63,74 @@ def test_replies_are_sampled_once_and_kept_by_their_settings(
     assert len(replies(tmp_path)) == 24
     run(folder, tmp_path, "model.max_pixels=784")
     assert len(replies(tmp_path)) == 36
-    (written,) = tmp_path.glob("pope-*.json")
-    assert json.loads(written.read_text())["settings"]["max_pixels"] == 784
+    written = [json.loads(file.read_text()) for file in tmp_path.glob("random-tiny-*/pope.json")]
+    assert sorted(result["model"]["max_pixels"] or 0 for result in written).count(784) == 1
+    assert len(written) == 3
+
+
+def test_the_blind_score_and_the_page(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(folder, tmp_path, "eval.blind=true")
+    assert "without media" in capsys.readouterr().out
+    assert result["blind"].keys() == result["official"].keys()
+    assert len(replies(tmp_path)) == 24
+    (place,) = tmp_path.glob("random-tiny-*")
+    page = write_report(str(place)).read_text()
+    assert '"columns":[["official",{"pope/f1":' in page
+    assert page.count('"uid":"adversarial/') == 4
+    shown = json.loads(page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
+    assert len(shown["images"]) == 3  # of as many different pictures
+    assert {"official", "strict"} <= set(shown["scores"])
+
+
+def test_benchmarks_during_training(folder: Path, rows: str, tmp_path: Path) -> None:
+    arguments = [
+        *("task=sft", "model=random-tiny", rows, f"data.benches={folder}", "steps=3"),
+        *("optim.lr=0.01", "log.progress=false", "log.tensorboard=false", "checkpoint.every=2"),
+        "eval.benches.pope={samples: 8, every: 2, max_tokens: 3}",
+    ]
+    summary = mmpost.train(*arguments, f"out={tmp_path / 'run'}")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert ["eval/pope/f1" in line for line in lines] == [False, True, False]
+    assert "eval/pope/gain" in lines[1]
+    assert "pope/gain" not in summary["eval_before"]
+    assert {"value", "low", "high", "n"} == set(summary["eval_after"]["pope/gain"])
+    steps = [tmp_path / "run" / "benches" / f"step-{step:06d}" for step in (0, 2, 3)]
+    files = [json.loads((step / "pope.json").read_text()) for step in steps]
+    assert [file["questions"] for file in files] == [8, 8, 8]
+    mean = [sum(score for score, _, _ in file["scores"].values()) / 8 for file in files]
+    assert summary["eval_after"]["pope/gain"]["value"] == pytest.approx(mean[2] - mean[0])
+    assert len(diff([str(steps[0]), str(steps[1])])) == 1
+    assert len(replies(tmp_path / "run" / "benches")) == 24
+
+
+def test_a_resumed_run_evaluates_benchmarks_as_an_uninterrupted_one(folder: Path, rows: str, tmp_path: Path) -> None:
+    arguments = [
+        *("task=sft", "model=random-tiny", rows, f"data.benches={folder}"),
+        *("optim.lr=0.01", "log.progress=false", "log.tensorboard=false", "checkpoint.every=2"),
+        "eval.benches.pope={every: 2, max_tokens: 3}",
+    ]
+    whole = mmpost.train(*arguments, "steps=4", "optim.schedule=constant", f"out={tmp_path / 'whole'}")
+    mmpost.train(*arguments, "steps=2", "optim.schedule=constant", f"out={tmp_path / 'part'}")
+    resumed = mmpost.train(f"resume={tmp_path / 'part'}", "steps=4")
+    for when in ("eval_before", "eval_after"):
+        assert resumed[when] == whole[when]
+
+
+def test_what_benchmarks_in_training_need(rows: str, tmp_path: Path) -> None:
+    arguments = ["task=sft", "model=random-tiny", rows, f"out={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"set data\.benches=FOLDER"):
+        mmpost.train(*arguments, "eval.benches={pope: {}}")
+    with pytest.raises(PluginError, match="did you mean pope"):
+        mmpost.train(*arguments, "eval.benches={pop: {}}", f"data.benches={tmp_path}")
+
+
+def test_an_evaluation_of_a_task_keeps_its_replies_and_has_a_page(tmp_path: Path) -> None:
+    out = tmp_path / "eval"
+    scores = evaluate(["task=visurf", "model=random-tiny", "eval.max_samples=2", f"out={out}"])["scores"]
+    kept = eval_samples(out / "eval" / "eval.jsonl")
+    assert {f"{bench}/" for bench in kept} == {name.partition("/")[0] + "/" for name in scores}
+    assert all(len(samples) == 2 for samples in kept.values())
+    assert '"columns":[["test",{' in write_report(str(out)).read_text()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 57])
