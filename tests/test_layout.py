@@ -36,7 +36,7 @@ LEVELS = (
     *("models.media", "models.hub", "models.loading", "models.prefix", "models.chat"),
     *("models.embedding", "models.builtin", "models.opening"),
     *("rollout", "listeners", "report"),
-    *("training", "selection", "runs", "checks", "studies", "commands", "cli", "", "tasks"),
+    *("training", "selection", "runs", "checks", "studies", "integrations", "commands", "cli", "", "tasks"),
 )
 """Packages and modules from the bottom to the top: each may import only from those before it, and from itself.
 
@@ -47,6 +47,7 @@ MEDIA = ("data.", "models.builtin")
 ONLY_IN = {
     "vllm": ("rollout.vllm",),
     "deepspeed": ("engine.deepspeed",),
+    "lmms_eval": ("integrations.lmms_eval",),
     "torch.distributed": ("core.distributed",),
     "PIL": MEDIA,
     "av": MEDIA,

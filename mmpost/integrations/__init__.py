@@ -1,0 +1,1 @@
+"""mmpost inside of other programs."""
