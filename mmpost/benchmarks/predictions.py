@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpost.benchmarks.files import rows, texts_by_id
 from mmpost.errors import DataError
 
-IDS = ("uid", "id", "question_id", "pid", "index", "qid")
+IDS = ("uid", "id", "question_id", "pid", "index", "qid", "questionId", "qa_id")
 """Keys that may name a row's question."""
 TEXTS = (
     "reply",
@@ -21,20 +21,25 @@ TEXTS = (
     "model_output",
     "generated_text",
     "text",
+    "pred",
 )
 """Keys that may hold a row's reply. `answer` is not among them: in files of questions it is the truth."""
 
 
 def read_predictions(
-    path: Path, key: str = "", id_key: str = "", row_id: Callable[[Mapping[str, Any]], str] | None = None
+    path: Path,
+    key: str = "",
+    id_key: str = "",
+    row_id: Callable[[Mapping[str, Any]], str] | None = None,
+    uid_in: Callable[[Path, str], str] = lambda path, uid: uid,
 ) -> dict[str, str]:
     """The reply to each question, by its id.
 
     `path` is a file, or a folder of which all files are read. `key` and `id_key` name the keys of reply and id;
-    without, they are the first of `TEXTS` and `IDS` that the first row has, and ids may be made by `row_id`. Rows of a
-    JSON object are named by its keys, and its values may be the replies themselves. Rows with null are left out. Raises
-    DataError for a file without predictions, a row without id, a reply that is not text, and two different replies to
-    a question.
+    without, they are the first of `TEXTS` and `IDS` that the first row has, and ids may be made by `row_id` and completed
+    by `uid_in`. Rows of a JSON object are named by its keys, and its values may be the replies themselves. Rows with
+    null are left out. Raises DataError for a file without predictions, a row without id, a reply that is not text, and
+    two different replies to a question.
     """
     if path.is_dir():
         files = sorted(
@@ -42,11 +47,11 @@ def read_predictions(
         )
         if not files:
             raise DataError(f"{path}: wanted files of predictions (JSON, CSV, TSV, Parquet), found none; name a file")
-        parts = [read_predictions(file, key, id_key, row_id) for file in files]
+        parts = [read_predictions(file, key, id_key, row_id, uid_in) for file in files]
         return {uid: reply for part in parts for uid, reply in part.items()}
     plain = texts_by_id(path)
     if plain:
-        return {uid: reply for uid, reply in plain.items() if reply is not None}
+        return {uid_in(path, uid): reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
     for row in rows(path):
         key = key or _first(row.content, TEXTS, row.where, "reply", "key=")
@@ -70,13 +75,24 @@ def read_predictions(
             continue
         if not isinstance(reply, str):
             raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
-        if found.setdefault(str(uid), reply) != reply:
+        if found.setdefault(uid_in(path, str(uid)), reply) != reply:
             raise DataError(f"{row.where}: wanted one reply to {uid!r}, found two different ones; remove one of them")
     if not found:
         raise DataError(
             f"{path}: wanted rows with replies, found none in {key or 'the file'!r}; name the key: key=NAME"
         )
     return found
+
+
+def id_of_split(path: Path, uid: str, splits: Sequence[str]) -> str:
+    """The id of a question of the split that the file's name has in it: "random/1" for 1 in pope_random.jsonl.
+
+    It stays as it is where it names a split already, and where the name of the file has none.
+    """
+    if uid.partition("/")[0] in splits:
+        return uid
+    split = max((split for split in splits if split in path.stem), key=len, default="")
+    return f"{split}/{uid}" if split else uid
 
 
 def _first(content: Mapping[str, object], names: tuple[str, ...], where: str, what: str, option: str) -> str:
