@@ -105,6 +105,9 @@ class Benchmark:
     """What belongs together: questions about one picture or video, or the turned copies of one question."""
     row_id: Callable[[Mapping[str, Any]], str] | None = None
     """The id of a question in a row of predictions in the official form, where it is not in one key."""
+    uid_in: Callable[[Path, str], str] = lambda path, uid: uid
+    """The id of a question whose id in a file of predictions is this one, where each split has a file and ids of its
+    own."""
     max_tokens: int = 1024
     """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()

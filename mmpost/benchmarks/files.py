@@ -39,11 +39,15 @@ class Row(NamedTuple):
         return list(value)
 
 
-def rows(path: Path) -> Iterator[Row]:
+def rows(path: Path, under: str = "") -> Iterator[Row]:
     """The rows of a file: JSON lines, a list, an object whose values are rows, or a table (CSV, TSV, Parquet).
 
-    Raises DataError, with the place, for a row that is no object.
+    `under`: the key of the list of rows in a JSON object that holds more than it. Raises DataError, with the place, for
+    a row that is no object, and where no list is under the key.
     """
+    if under:
+        yield from _rows_under(path, under)
+        return
     if path.suffix == ".json":
         content = _json_object(path)
         if content is not None:
@@ -56,6 +60,21 @@ def rows(path: Path) -> Iterator[Row]:
     table = open_table(path)
     for index in range(len(table)):
         yield Row(f"{path.name}:{table.number(index)}", "", table.row(index))
+
+
+def _rows_under(path: Path, key: str) -> Iterator[Row]:
+    try:
+        content = parse_list(path.read_bytes())
+    except ValueError as e:
+        raise DataError(f"{path.name}: wanted a JSON object, found a file that is not JSON ({e}); copy it again") from e
+    found = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(found, list):
+        raise DataError(f"{path.name}: wanted a list of rows under {key!r}, found {found!r:.80}; use the official file")
+    for number, row in enumerate(found, 1):
+        where = f"{path.name}: {key}, row {number}"
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: wanted a row, found {row!r:.80}; use the official file")
+        yield Row(where, "", row)
 
 
 def _json_object(path: Path) -> Mapping[str, Any] | None:

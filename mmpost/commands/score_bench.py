@@ -38,8 +38,10 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
     paths = bench.paths(Path(str(folder)), name)
     key, id_key = (str(arguments.get(name) or "") for name in ("key", "id"))
-    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id)
-    evaluation = evaluate(bench, list(bench.rows(paths)), replies, name, key)
+    samples = list(bench.rows(paths))
+    uids = [sample.uid for sample in samples]
+    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id, bench.uid_in, uids)
+    evaluation = evaluate(bench, samples, replies, name, key)
     release = bench.release(paths)
     console = Console()
     console.print(table(f"{name} ({release}), {file}", evaluation))

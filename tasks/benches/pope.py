@@ -9,6 +9,7 @@ import numpy as np
 
 from mmpost.benchmarks.benchmark import Benchmark, Metric, Numbers, Rule, Scored
 from mmpost.benchmarks.files import medium, rows
+from mmpost.benchmarks.predictions import id_of_split
 from mmpost.benchmarks.summaries import ratio
 from mmpost.errors import DataError
 from mmpost.rewards.yes_no import pope_yes_no, yes_no
@@ -77,6 +78,7 @@ BENCHMARK = Benchmark(
     license="MIT; images of COCO",
     source="https://github.com/RUCAIBox/POPE (output/coco)",
     hashes={"022c2a8a58ed5abfd7f5646939daa9870922160eb21f7d995b517925a7babcb3": "release of 3df3ba1"},
+    uid_in=lambda path, uid: id_of_split(path, uid, SPLITS),
     max_tokens=64,
     cluster=lambda sample: sample.meta["image"],
     quirks=(

@@ -12,6 +12,9 @@ from mmpost.benchmarks.benchmark import benchmark
 from mmpost.types import Sample
 from tests.benchmarks.official_scores import FOLDER, NAMES
 
+ROUNDING = 1e-9
+"""Graded scores may be sums in another order."""
+
 
 def stored(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
     first, *rows = map(json.loads, (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
@@ -29,6 +32,6 @@ def test_each_reply_scores_as_officially(name: str) -> None:
     samples = [Sample(str(i), (), (), row["truth"], row["meta"]) for i, row in enumerate(rows)]
     readings = rule.readings([(sample, row["reply"]) for sample, row in zip(samples, rows, strict=True)])
     scores = [rule.score(sample, reading) for sample, reading in zip(samples, readings, strict=True)]
-    differing = [row for row, score in zip(rows, scores, strict=True) if score != row["official"]]
-    assert not differing
-    assert min(Counter(row["official"] for row in rows).values()) > 100
+    assert not [row for row, score in zip(rows, scores, strict=True) if abs(score - row["official"]) > ROUNDING]
+    counts = Counter(round(row["official"], 9) for row in rows)
+    assert min(counts[0], counts[1]) > 100

@@ -121,6 +121,66 @@ def test_forms_of_predictions(form: str, folder: Path) -> None:
     assert result["missing"] == 0
 
 
+def test_samples_of_lmms_eval(folder: Path) -> None:
+    samples = samples_of("docvqa", folder)
+    rows = [
+        {
+            "doc_id": number,
+            "doc": {"questionId": sample.uid},
+            "target": sample.truth,
+            "resps": [[f"<think>x</think>{sample.truth[0]}"]],
+            "filtered_resps": [sample.truth[0]],
+        }
+        for number, sample in enumerate(samples)
+    ]
+    arguments = ["bench=docvqa", f"predictions={lines(folder / 'p.jsonl', rows[::-1])}", f"data.benches={folder}"]
+    for id_key in ("id=position:doc_id", "id=doc.questionId"):
+        found = score([*arguments, "key=filtered_resps", id_key])
+        assert (found["official"]["anls"]["value"], found["missing"]) == (1, 0)
+    assert score([*arguments, "key=resps", "id=position:doc_id"])["official"]["anls"]["value"] < 1
+    with pytest.raises(DataError, match="wanted the reply under one of"):
+        score(arguments)
+    rows[0]["doc_id"] = 99
+    lines(folder / "p.jsonl", rows)
+    with pytest.raises(DataError, match=r"p\.jsonl:1: wanted the place of a question, 0 to 2, found 99"):
+        score([*arguments, "key=filtered_resps", "id=position:doc_id"])
+
+
+def test_a_table_of_vlmevalkit(folder: Path) -> None:
+    samples = samples_of("mmstar", folder)
+    rows = [
+        f'{sample.uid}\t"What is it?\nA: a dog"\t{sample.truth}\tThe answer is {sample.truth}' for sample in samples
+    ]
+    (folder / "p.tsv").write_text("\n".join(["index\tquestion\tanswer\tprediction", *rows]) + "\n")
+    found = score(["bench=mmstar", f"predictions={folder / 'p.tsv'}", f"data.benches={folder}"])
+    assert (found["official"]["accuracy"]["value"], found["missing"]) == (1, 0)
+
+
+def test_answers_of_pope_in_the_order_of_the_questions(folder: Path) -> None:
+    samples = samples_of("pope", folder)
+    (folder / "said").mkdir()
+    for split in ("random", "popular", "adversarial"):
+        rows = [{"question": "?", "answer": s.truth} for s in samples if s.meta["split"] == split]
+        lines(folder / "said" / f"pope_{split}.json", rows)
+    arguments = ["bench=pope", f"predictions={folder / 'said'}", f"data.benches={folder}", "key=answer"]
+    found = score([*arguments, "id=position"])
+    assert (found["official"]["f1"]["value"], found["missing"]) == (1, 0)
+    with pytest.raises(DataError, match="wanted the id under one of"):
+        score(arguments)
+    lines(folder / "said" / "pope_random.json", [{"question": "?", "answer": "yes"}] * 2)
+    with pytest.raises(
+        DataError, match=r"wanted a row for each of 4 questions in their order \(id=position\), found 2"
+    ):
+        score([*arguments, "id=position"])
+
+
+def test_answers_of_pope_with_the_numbers_of_its_files(folder: Path) -> None:
+    rows = [{"question_id": 2, "text": "no"}]
+    found = score(["bench=pope", f"predictions={lines(folder / 'pope_popular.jsonl', rows)}", f"data.benches={folder}"])
+    assert found["scores"]["popular/2"][:2] == [1, 1]
+    assert found["missing"] == 11
+
+
 def test_a_folder_of_predictions(folder: Path) -> None:
     samples = samples_of("mmau", folder)
     for number, sample in enumerate(samples):

@@ -60,6 +60,8 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "options": [Sample("o", PROMPT, (), "B", {"options": ["a dog", "a cat"]})],
     "choices": [Sample("c", PROMPT, (), "B", {"choices": ["A", "B"], "answer_type": "text", "precision": None})],
     "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
+    "answers of people": [Sample("p", PROMPT, (), ["First one, then two."] * 10)],
+    "answers about tables": [Sample("t", PROMPT, (), "7", {"part": "vwtq"})],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
