@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def read_predictions(
     """The reply to each question, by its id.
 
     `path` is a file, or a folder of which all files are read. `key` and `id_key` name the keys of reply and id;
-    without, they are the first of `TEXTS` and `IDS` that the first row has, and ids may be made by `row_id`. Rows of a
+    without, they are the first of `TEXTS` and `IDS` that the first row has, and ids may be made by `row_id`. A list
+    under a `key` that is named, such as the spans of a submission, is a reply in JSON. Rows of a
     JSON object are named by its keys, and its values may be the replies themselves. Rows with null are left out. Raises
     DataError for a file without predictions, a row without id, a reply that is not text, and two different replies to
     a question.
@@ -48,6 +50,7 @@ def read_predictions(
     if plain:
         return {uid: reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
+    named = bool(key)
     for row in rows(path):
         key = key or _first(row.content, TEXTS, row.where, "reply", "key=")
         uid: Any = row.key
@@ -68,6 +71,8 @@ def read_predictions(
         reply = row.content[key]
         if reply is None:
             continue
+        if named and isinstance(reply, list):
+            reply = json.dumps(reply)
         if not isinstance(reply, str):
             raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
         if found.setdefault(str(uid), reply) != reply:
