@@ -69,6 +69,8 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluate(
     session: Session, name: str, bench: Benchmark, questions: Sequence[Sample], sampling: Sampling, out: Path
 ) -> Evaluation:
+    if bench.coordinates:
+        questions = [session.context.with_frame(sample) for sample in questions]
     weights = checkpoint.weights_hash(session.base)[:16] or session.base
     depends = Depends(weights, sampling.model_dump(mode="json"), session.config.seed, "local")
     ledger = Ledger(out / "replies", name)
