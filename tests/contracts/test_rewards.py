@@ -60,6 +60,9 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "options": [Sample("o", PROMPT, (), "B", {"options": ["a dog", "a cat"]})],
     "choices": [Sample("c", PROMPT, (), "B", {"choices": ["A", "B"], "answer_type": "text", "precision": None})],
     "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
+    "one box": [
+        Sample("b", PROMPT, truth={"boxes": [[1, 2, 300, 400]], "points": [None], "frame": [1000, 1000]}),
+    ],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
@@ -77,7 +80,7 @@ def replies(sample: Sample) -> list[Reply]:
         labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
         labels += ["<think>so</think><answer>10</answer>"]
     elif isinstance(sample.truth, dict):
-        labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
+        labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so"), *map(str, sample.truth["boxes"])]
     else:
         labels = [str(sample.truth), f"<think>so</think><answer>{sample.truth}</answer>"]
     return [Reply((Part("text", text),)) for text in (*TEXTS, *labels)]
