@@ -78,7 +78,8 @@ def replies(sample: Sample) -> list[Reply]:
     if isinstance(sample.truth, dict) and "spans" in sample.truth:
         late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
         labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
-        labels += ["<think>so</think><answer>10</answer>"]
+        labels += ["<think>so</think><answer>10</answer>", json.dumps(sample.truth["spans"])]
+        labels += [f"{start} - {end}" for start, end in sample.truth["spans"]]
     elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so"), *map(str, sample.truth["boxes"])]
     else:
