@@ -63,6 +63,9 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "one box": [
         Sample("b", PROMPT, truth={"boxes": [[1, 2, 300, 400]], "points": [None], "frame": [1000, 1000]}),
     ],
+    "options with letters": [
+        Sample("o", PROMPT, (), "B. a cat", {"task": "multi-choice", "options": ["A. a dog", "B. a cat"]}),
+    ],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
