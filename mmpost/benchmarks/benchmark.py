@@ -37,12 +37,18 @@ class Rule:
     before it; None: each on its own, by `read`."""
     missing: Literal["wrong", "left out"] = "wrong"
     """What becomes of a question without a prediction."""
+    unread: Literal["wrong", "left out"] = "wrong"
+    """What becomes of a reply from which nothing is read."""
 
     def readings(self, replies: Sequence[tuple[Sample, str]]) -> list[Any]:
         """What is read from each reply, in the order of the data."""
         if self.read_all is not None:
             return self.read_all(replies)
         return [self.read(sample, text) for sample, text in replies]
+
+    def scored(self, sample: Sample, reading: Any) -> float | None:
+        """What a reading earns; None where the rule leaves its question out."""
+        return None if reading is None and self.unread == "left out" else self.score(sample, reading)
 
     def __call__(self, sample: Sample, reply: Reply) -> float:
         return self.score(sample, self.read(sample, reply.text))
@@ -108,6 +114,9 @@ class Benchmark:
     uid_in: Callable[[Path, str], str] = lambda path, uid: uid
     """The id of a question whose id in a file of predictions is this one, where each split has a file and ids of its
     own."""
+    coordinates: bool = False
+    """Whether replies have places in pictures. They are read in the frame in which the model writes coordinates
+    (`Sample.frame`), where that is known, and compared with a truth as in `rewards.box`."""
     max_tokens: int = 1024
     """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ def read_predictions(
     first row has. Ids may be made by `row_id`, and completed by `uid_in`. With `id_key` "position", rows are in the
     order of the questions, `uids`, or of those of the split that `uid_in` reads in the name of the file; with
     "position:NAME", NAME holds the question's place, from 0. Rows of a JSON object are named by its keys, and its
-    values may be the replies themselves. A list of one reply is that reply; rows with null are left out. Raises
-    DataError for a file without predictions, a row without id, a reply that is not text, and two different replies to a
-    question.
+    values may be the replies themselves. A list of one reply is that reply, any other list under a `key` that is named,
+    such as the spans of a submission, a reply in JSON; rows with null are left out. Raises DataError for a file without
+    predictions, a row without id, a reply that is not text, and two different replies to a question.
     """
     if path.is_dir():
         files = sorted(
@@ -59,6 +60,7 @@ def read_predictions(
     if plain:
         return {uid_in(path, uid): reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
+    named = bool(key)
     by_place, place_key = id_key.partition(":")[0] == POSITION, id_key.partition(":")[2]
     ordered = _questions_of(path, uids, uid_in) if by_place else []
     number = -1
@@ -78,14 +80,18 @@ def read_predictions(
                 f"{row.where}: wanted the id of a question in {id_key!r}, found {uid!r:.60}; correct the row"
             )
         reply = _at(row.content, key)
-        while isinstance(reply, list) and len(reply) == 1:
-            reply = reply[0]
+        inner = reply
+        while isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        reply = inner if isinstance(inner, str) else reply
         if reply is None and key.partition(".")[0] not in row.content:
             raise DataError(
                 f"{row.where}: wanted a reply in {key!r}, found the keys {sorted(row.content)}; correct the row"
             )
         if reply is None:
             continue
+        if named and isinstance(reply, list):
+            reply = json.dumps(reply)
         if not isinstance(reply, str):
             raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
         uid = str(uid) if by_place else uid_in(path, str(uid))

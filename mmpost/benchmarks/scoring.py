@@ -91,7 +91,9 @@ def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -
     for sample in samples:
         if sample.uid in readings:
             reading = readings[sample.uid]
-            scored.append(Scored(sample, replies[sample.uid], reading, rule.score(sample, reading)))
+            score = rule.scored(sample, reading)
+            if score is not None:
+                scored.append(Scored(sample, replies[sample.uid], reading, score))
         elif rule.missing == "wrong":
             scored.append(Scored(sample, "", None, 0.0))
     return scored

@@ -17,6 +17,32 @@ def ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
         return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
+def averages(sums: Mapping[str, Numbers], binary: Callable[[str], bool] = lambda name: True) -> dict[str, Metric]:
+    """A metric for each pair of sums "score/NAME" and "n/NAME", in the order of the sums."""
+    names = [name.removeprefix("score/") for name in sums if name.startswith("score/")]
+    return {
+        name: Metric(ratio(sums[f"score/{name}"], sums[f"n/{name}"]), sums[f"n/{name}"], binary(name)) for name in names
+    }
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """The mean IoU ("miou"), where that is the score, and the share of questions with at least each of some IoUs
+    ("r1@0.5", recall of the one prediction)."""
+
+    levels: tuple[float, ...] = (0.3, 0.5, 0.7)
+
+    def count(self, cluster: Sequence[Scored]) -> Mapping[str, float]:
+        sums = {"score/miou": sum(scored.score for scored in cluster), "n/miou": float(len(cluster))}
+        for level in self.levels:
+            sums[f"score/r1@{level}"] = float(sum(scored.score >= level for scored in cluster))
+            sums[f"n/r1@{level}"] = float(len(cluster))
+        return sums
+
+    def metrics(self, sums: Mapping[str, Numbers]) -> dict[str, Metric]:
+        return averages(sums, binary=lambda name: name != "miou")
+
+
 @dataclass(frozen=True)
 class Mean:
     """The mean score, over all questions and over each group of them ("name/group")."""

@@ -18,7 +18,7 @@ from mmpost.config import run_config
 from mmpost.core import distributed
 from mmpost.core.run_files import locked
 from mmpost.runs import checkpoint
-from mmpost.runs.benchmarks import answer, sampling, scored_samples, write_result
+from mmpost.runs.benchmarks import answer, framed, sampling, scored_samples, write_result
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.session import open_session, require_generative
 from mmpost.runs.summary import write_evaluation
@@ -62,7 +62,7 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
         folder = out / f"{label}-{digest[:8]}"
         columns: dict[str, dict[str, Estimate]] = {"official": {}, "strict": {}}
         logged: list[Sample] = []
-        for questions in asked:
+        for questions in (framed(each, session.context) for each in asked):
             how = sampling(questions, changes)
             depends = Depends(weights[:16] or session.base, how.model_dump(mode="json"), config.seed, "local")
             more = (session.context, how, depends, out / "replies", config.compute.rollout_batch_size)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mmpost.benchmarks.benchmark import benchmark
+from mmpost.benchmarks.benchmark import Benchmark, benchmark
 from mmpost.benchmarks.predictions import read_predictions
 from mmpost.benchmarks.scoring import evaluate, table
 from mmpost.errors import ConfigError
+from mmpost.types import CoordinateFrame, Sample
 
-OPTIONS = ("bench", "predictions", "key", "id", "out", "data")
+OPTIONS = ("bench", "predictions", "key", "id", "coordinates", "out", "data")
 """Of the command; `data` has the folder of official files, as `data.benches`."""
 
 
@@ -22,8 +24,9 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Score `predictions=FILE` on the benchmark `bench`. Prints a table and returns the result, also written to `out`.
 
     `key` and `id` name the keys of replies and of questions' ids; without, those that files of predictions usually have
-    are tried, of which `answer` is none. Raises ConfigError for an unknown option, DataError for files that cannot be
-    used.
+    are tried, of which `answer` is none. `coordinates` says how replies give places in pictures: pixels of the picture,
+    or thousand (0 to 1000, whatever its size); without, as the official script takes them. Raises ConfigError for an
+    unknown option, DataError for files that cannot be used.
     """
     unknown = sorted(arguments.keys() - set(OPTIONS))
     if unknown:
@@ -41,6 +44,8 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     samples = list(bench.rows(paths))
     uids = [sample.uid for sample in samples]
     replies = read_predictions(Path(str(file)), key, id_key, bench.row_id, bench.uid_in, uids)
+    if "coordinates" in arguments:
+        samples = _framed(samples, bench, str(arguments["coordinates"]))
     evaluation = evaluate(bench, samples, replies, name, key)
     release = bench.release(paths)
     console = Console()
@@ -51,3 +56,12 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "out" in arguments:
         Path(str(arguments["out"])).write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
+
+
+def _framed(samples: Sequence[Sample], bench: Benchmark, coordinates: str) -> list[Sample]:
+    """The samples with the frame in which replies give places."""
+    if not bench.coordinates or coordinates not in ("pixels", "thousand"):
+        wanted = "pixels or thousand" if bench.coordinates else "no coordinates=, which this benchmark does not ask for"
+        raise ConfigError(f"wanted {wanted}, found coordinates={coordinates}; correct it")
+    sizes = ((1000, 1000) if coordinates == "thousand" else sample.truth["frame"] for sample in samples)
+    return [replace(sample, frame=CoordinateFrame(*size)) for sample, size in zip(samples, sizes, strict=True)]

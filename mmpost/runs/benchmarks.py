@@ -80,6 +80,13 @@ def answer(
     )
 
 
+def framed(questions: Questions, context: TrainingContext) -> Questions:
+    """The questions with the frame in which the model writes coordinates, where their replies have any."""
+    if not questions.bench.coordinates:
+        return questions
+    return replace(questions, samples=[context.with_frame(sample) for sample in questions.samples])
+
+
 def write_result(folder: Path, questions: Questions, evaluation: Evaluation, **settings: Any) -> dict[str, Any]:
     """Write `folder/NAME.json`: scores of every question, metrics, and the settings with which to repeat them."""
     result = {"bench": questions.name, "release": questions.release, **settings, **evaluation.as_dict()}
@@ -129,7 +136,7 @@ class BenchmarksInTraining:
         found: dict[str, Estimate] = {}
         step = run / FOLDER / f"step-{context.step:06d}"
         for name in self._settings if names is None else names:
-            questions = self._questions[name]
+            questions = framed(self._questions[name], context)
             limit = self._settings[name].max_tokens
             how = sampling(questions, {} if limit is None else {"max_tokens": limit})
             depends = Depends(weights, how.model_dump(mode="json"), context.seed, "local")

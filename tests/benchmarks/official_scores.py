@@ -3,7 +3,8 @@
     python -m tests.benchmarks.official_scores pope --official CHECKOUT
 
 The official code is no part of this project. Stored in official/NAME.jsonl are the repository with its commit and, for
-each reply, what it was scored with and the score.
+each reply, what it was scored with and the score, null where it is left out; and the official metrics of all of them
+together, where the file in sets/ computes some (`metrics_officially`).
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ def main() -> int:
     git = ["git", "-C", str(arguments.official), "rev-parse", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     scored = bench.scored_officially(arguments.official, random.Random(arguments.name))
-    lines: list[Any] = [{"repository": bench.REPOSITORY, "commit": commit}]
-    lines += [row | {"official": score} for row, score in scored]
+    rows = [row | {"official": score} for row, score in scored]
+    source: dict[str, Any] = {"repository": bench.REPOSITORY, "commit": commit}
+    if hasattr(bench, "metrics_officially"):
+        source["metrics"] = bench.metrics_officially(arguments.official, rows)
+    lines = [source, *rows]
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / f"{arguments.name}.jsonl"
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -133,6 +133,14 @@ def test_an_evaluation_of_a_task_keeps_its_replies_and_has_a_page(tmp_path: Path
     assert '"columns":[["test",{' in write_report(str(out)).read_text()
 
 
+def test_boxes_are_scored_in_the_frame_of_the_model(tmp_path: Path) -> None:
+    write_questions("refcoco", tmp_path / "refcoco")
+    for sample in benchmark("refcoco").rows(benchmark("refcoco").paths(tmp_path, "refcoco")):
+        Image.new("RGB", (64, 48)).save(tmp_path / "refcoco" / sample.meta["image"])
+    arguments = ["bench=refcoco", f"data.benches={tmp_path}", f"out={tmp_path / 'out'}", "sampling.max_tokens=4"]
+    assert evaluate([*arguments, "model=random-tiny"])["refcoco"]["strict"]["acc@0.5"]["n"] == 6
+
+
 @pytest.mark.parametrize("cut", [0, 1, 57])
 def test_a_killed_evaluation_goes_on_where_it_was(cut: int, folder: Path, tmp_path: Path) -> None:
     whole = run(folder, tmp_path / "whole")

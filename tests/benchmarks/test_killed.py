@@ -1,4 +1,4 @@
-"""An evaluation of three benchmarks that is killed again and again ends with the ledger and scores of an undisturbed one."""
+"""An evaluation that is killed again and again ends with the ledger and the scores of an undisturbed one."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -242,5 +243,5 @@ def test_damaged_official_files_are_named(name: str, folder: Path) -> None:
         parquet.write_table(Table.from_pylist([{"a": 1}]), path)
     else:
         path.write_text('[{"a": 1}]')
-    with pytest.raises(DataError, match=rf"{path.name}.*wanted .*found None"):
+    with pytest.raises(DataError, match=rf"{re.escape(path.name)}.*wanted .*found "):
         list(bench.rows(bench.paths(folder, name)))

@@ -62,6 +62,12 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
     "answers of people": [Sample("p", PROMPT, (), ["First one, then two."] * 10)],
     "answers about tables": [Sample("t", PROMPT, (), "7", {"part": "vwtq"})],
+    "one box": [
+        Sample("b", PROMPT, truth={"boxes": [[1, 2, 300, 400]], "points": [None], "frame": [1000, 1000]}),
+    ],
+    "options with letters": [
+        Sample("o", PROMPT, (), "B. a cat", {"task": "multi-choice", "options": ["A. a dog", "B. a cat"]}),
+    ],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
@@ -77,9 +83,10 @@ def replies(sample: Sample) -> list[Reply]:
     if isinstance(sample.truth, dict) and "spans" in sample.truth:
         late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
         labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
-        labels += ["<think>so</think><answer>10</answer>"]
+        labels += ["<think>so</think><answer>10</answer>", json.dumps(sample.truth["spans"])]
+        labels += [f"{start} - {end}" for start, end in sample.truth["spans"]]
     elif isinstance(sample.truth, dict):
-        labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
+        labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so"), *map(str, sample.truth["boxes"])]
     else:
         labels = [str(sample.truth), f"<think>so</think><answer>{sample.truth}</answer>"]
     return [Reply((Part("text", text),)) for text in (*TEXTS, *labels)]

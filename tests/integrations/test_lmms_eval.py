@@ -1,4 +1,4 @@
-"""mmpost's models in lmms-eval reply as `mmpost eval` does; `scripts/check-lmms-eval` makes the environment and runs it."""
+"""Models of mmpost in lmms-eval reply as in mmpost; `scripts/check-lmms-eval` makes the environment and runs this."""
 
 from __future__ import annotations
 
