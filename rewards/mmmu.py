@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from mmpost.rewards.options import answer_span, named_option, numbers_in
+from mmpost.rewards.options import answer_span, named_letter, numbers_in
 from mmpost.types import Reply, Sample
 
 _ENDS = (",", ".", "!", "?", ";", ":", "'")
@@ -88,8 +88,7 @@ def strict_reading(sample: Sample, text: str) -> str | None:
     """The letter of the option that a reply names, or the text of its free answer; None without any."""
     if sample.meta["options"] is None:
         return answer_span(text) or None
-    index = named_option(text, sample.meta["options"])
-    return None if index is None else letters(sample)[index]
+    return named_letter(text, sample.meta["options"])
 
 
 def strict_score(sample: Sample, reading: str | None) -> float:
