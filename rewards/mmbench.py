@@ -32,8 +32,8 @@ def exact_matching(text: str, options: Sequence[str]) -> str | None:
     """The letter that VLMEvalKit reads without a language model; "Z" for a refusal, None where it would ask the model.
 
     A letter must be the only one in the reply, once . ( ) [ ] , : ; ! * # { } are blanks, and occur first among the
-    last four words; else it is the one after "answer is", even if a word begins with it. A text must be the only one that
-    occurs in a reply of at most twice the length of all options.
+    last four words; else it is the one after "answer is", even if a word begins with it. A text must be the only one
+    that occurs in a reply of at most twice the length of all options.
     """
     text = "nan" if text in MISSING else text
     pairs = zip(string.ascii_uppercase, options, strict=False)

@@ -94,9 +94,7 @@ def test_copies_of_a_question_have_its_picture(tmp_path: Path) -> None:
     samples = list(bench.rows(bench.paths(tmp_path, "mmbench")))
     assert {sample.prompt[0].value.bytes() for sample in samples} == {bytes(range(99))}
     assert len({bench.cluster(sample) for sample in samples}) == 1
-    assert (
-        samples[0].prompt[1].value.startswith("Hint: Look.\nQuestion: What is it?\nOptions:\nA. teddy bear\nB. rabbit")
-    )
+    assert "Hint: Look.\nQuestion: What is it?\nOptions:\nA. teddy bear\nB. rabbit" in samples[0].prompt[1].value
     assert [sample.truth for sample in samples] == ["C", "B", "A", "D", "A", "B"]
 
 
