@@ -54,11 +54,11 @@ def test_mmbench_strictly() -> None:
 
 
 def test_long_replies_are_read_soon() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for text in ("answer " * 15_000, "correct " + " " * 100_000, "answer" + " " * 100_000, "A " * 50_000):
         exact_matching(text, ANIMALS)
         strict("mmbench", "C", text, options=ANIMALS)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_question_is_right_if_all_its_copies_are(tmp_path: Path) -> None:

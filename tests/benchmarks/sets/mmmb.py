@@ -22,31 +22,26 @@ QUESTIONS = [_row(0, "A", A="да", B="нет"), _row(1, "B", A="一只狗", B="
 FILES = {f"mmmb_{language}.tsv": tsv(QUESTIONS) for language in LANGUAGES}
 REPOSITORY = "github.com/open-compass/VLMEvalKit"
 WORDS = [
-    "一只猫",
-    "一只",
-    "狗",
-    "да",
-    "нет",
-    "Москва",
-    "IŞIK",
-    "İstanbul",
-    "قطة",
-    "كلب",
-    "não",
-    "maçã",
-    "maçã verde",
-    "3",
+    *(
+        "一只猫",
+        "一只",
+        "狗",
+        "да",
+        "нет",
+        "Москва",
+        "IŞIK",
+        "İstanbul",
+        "قطة",
+        "كلب",
+        "não",
+        "maçã",
+        "maçã verde",
+        "3",
+    ),
 ]
 FORMS = (
-    "答案是{}",
-    "Ответ: {}",
-    "The answer is {}",
-    "Cevap {} 。",
-    "{}。",
-    "（{}）",
-    "الجواب {}",
-    "{}，不是{}",
-    "É {}, não {}",
+    *("答案是{}", "Ответ: {}", "The answer is {}", "Cevap {} 。", "{}。", "الجواب {}", "{}、不是{}", "É {}, não {}"),
+    "{}\uff0c{}",
 )
 
 
