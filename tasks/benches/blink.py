@@ -50,6 +50,7 @@ BENCHMARK = Benchmark(
     files=tuple(f"{task}/val-00000-of-00001.parquet" for task in TASKS),
     rows=questions,
     official=Rule(lambda sample, text: blink_option(text, sample.meta["options"]), is_right),
+    by_key={"prediction": Rule(lambda sample, text: text, is_right)},
     strict=Rule(lambda sample, text: named(text, sample.meta["options"]), is_right),
     summary=MacroMean(),
     paper="2404.12390",
@@ -58,7 +59,8 @@ BENCHMARK = Benchmark(
     row_id=lambda row: str(row.get("idx")),
     max_tokens=512,
     quirks=(
-        "the language model that reads replies without one letter in parentheses is replaced by none: they are wrong",
+        "the language model that reads replies without one letter in parentheses is left out: they are wrong, except with "
+        "key=prediction, which scores letters that were read before",
         '"(B)." and "**(B)**" are unread: only blanks separate words',
         "tasks count alike, whatever their number of questions",
     ),

@@ -42,6 +42,12 @@ def test_blink_strictly() -> None:
     assert [official("blink", "(B)", text, options=OPTIONS) for text in replies] == [1, 0, 0, 0, 0, 0, 0]
 
 
+def test_letters_that_were_read_before_are_compared_as_they_are() -> None:
+    rule = benchmark("blink").by_key["prediction"]
+    sample = Sample("s", (), truth="(B)", meta={"options": OPTIONS})
+    assert [rule.score(sample, rule.read(sample, text)) for text in ("(B)", "(B) ", "B", "(Z)")] == [1, 0, 0, 0]
+
+
 def test_tasks_count_alike() -> None:
     def scored(task: str, score: float) -> list[Scored]:
         return [Scored(Sample(f"{task}{score}", (), meta={"group": task}), "", None, score)]

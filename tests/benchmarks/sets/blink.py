@@ -31,17 +31,8 @@ FILES = {f"{task}/val-00000-of-00001.parquet": _rows_of(task) for task in TASKS}
 REPOSITORY = "github.com/zeyofu/BLINK_Benchmark"
 FORMS = (
     *("The answer is:\n\n{}", "{} is not it.\n\n{} is", "{} or {}\n\n{}", "{}\n\nSo I say {}.", "{} because {} is not"),
-    *(
-        "{}.",
-        "**{}**",
-        "{}\n\n",
-        "{} {}",
-        "{}, {}",
-        "Of {} and {} I choose {} ",
-        "\t{}\n\n\n{}",
-        "(E) {}",
-        "{}\u2003it is",
-    ),
+    *("{}.", "**{}**", "{}\n\n", "{} {}", "{}, {}", "Of {} and {} I choose {} ", "\t{}\n\n\n{}", "(E) {}"),
+    "{}\u2003it is",
 )
 
 
