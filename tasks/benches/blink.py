@@ -59,8 +59,8 @@ BENCHMARK = Benchmark(
     row_id=lambda row: str(row.get("idx")),
     max_tokens=512,
     quirks=(
-        "the language model that reads replies without one letter in parentheses is left out: they are wrong, except with "
-        "key=prediction, which scores letters that were read before",
+        "the language model that reads replies without one letter in parentheses is left out: they are wrong, except "
+        "with key=prediction, which scores letters that were read before",
         '"(B)." and "**(B)**" are unread: only blanks separate words',
         "tasks count alike, whatever their number of questions",
     ),
