@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 
-from mmpost.rewards.options import answer_span, named_option, numbers_in
+from mmpost.rewards.options import answer_span, named_letter, numbers_in
 from mmpost.types import Reply, Sample
 
-_ENDS = (",", ".", "!", "?", ";", ":", "'")
+ENDS = (",", ".", "!", "?", ";", ":", "'")
 _KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
     re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
     re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
-_LONG = 5
+LONG = 5
 """Words of a reply from which on it may name an option by its text."""
 
 
@@ -32,14 +32,14 @@ def mmmu_letter(sample: Sample, text: str) -> str | None:
     The last of those in parentheses, else of those between blanks, else, in more than five words, of the options'
     texts. Marks at the ends are removed kind by kind, blanks never, so that "B.?" and "B. " are no letter.
     """
-    for mark in _ENDS:
+    for mark in ENDS:
         text = text.strip(mark)
     text, options = f" {text} ", sample.meta["options"]
     for form in ("({})", " {} "):
         found = {letter: text.rfind(form.format(letter)) for letter in letters(sample)}
         if max(found.values()) >= 0:
             return max(found, key=found.__getitem__)
-    if len(text.split()) > _LONG:
+    if len(text.split()) > LONG:
         places = {letter: text.lower().rfind(o.lower()) for letter, o in zip(letters(sample), options, strict=True)}
         if max(places.values()) >= 0:
             return max(places, key=places.__getitem__)
@@ -58,7 +58,7 @@ def mmmu_values(text: str) -> set[str | float]:
         for end in ends:
             if not shortest or len(end) < len(shortest):
                 shortest = end
-        if shortest and shortest not in _ENDS:
+        if shortest and shortest not in ENDS:
             keys.append(shortest)
     keys = keys or [text]
     found = [*keys, *(number for key in keys for pattern in _NUMBERS for number in pattern.findall(key))]
@@ -88,8 +88,7 @@ def strict_reading(sample: Sample, text: str) -> str | None:
     """The letter of the option that a reply names, or the text of its free answer; None without any."""
     if sample.meta["options"] is None:
         return answer_span(text) or None
-    index = named_option(text, sample.meta["options"])
-    return None if index is None else letters(sample)[index]
+    return named_letter(text, sample.meta["options"])
 
 
 def strict_score(sample: Sample, reading: str | None) -> float:

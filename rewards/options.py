@@ -64,7 +64,12 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
     return None
 
 
+def named_letter(text: str, options: Sequence[str]) -> str | None:
+    """The letter of the option that a reply names, by words or letter; never a guess."""
+    index = named_option(text, options)
+    return None if index is None else chr(ord("A") + index)
+
+
 def right_option(sample: Sample, reply: Reply) -> float:
     """1 if the reply names the option whose letter is the truth; the options are in meta `options`. Else 0."""
-    index = named_option(reply.text, sample.meta["options"])
-    return float(index is not None and chr(ord("A") + index) == sample.truth)
+    return float(named_letter(reply.text, sample.meta["options"]) == sample.truth)

@@ -102,8 +102,11 @@ class Benchmark:
     """Of the questions."""
     source: str
     """Where the official files are from: "owner/name@revision" of a data hub, or an address."""
+    versions: tuple[tuple[str, ...], ...] = ()
+    """Official files of other versions, languages or settings in the same form, one set of which may be there in place
+    of `files`."""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of known releases of all `files` together (`content_hash`), and what they are called."""
+    """SHA-256 of known releases of all files together (`content_hash`), and what they are called."""
     by_key: Mapping[str, Rule] = field(default_factory=dict)
     """Official rules for what files of predictions hold under certain keys in place of replies, such as answers that a
     language model has extracted."""
@@ -123,16 +126,25 @@ class Benchmark:
     """What is odd about the official rule; each is shown by a test."""
 
     def paths(self, folder: Path, name: str) -> list[Path]:
-        """The official files, in `folder/name` or in `folder` itself. Raises DataError with what is missing."""
-        places = [folder / name, folder]
-        place = next((p for p in places if any((p / file).exists() for file in self.files)), places[0])
-        missing = [file for file in self.files if not (place / file).exists()]
-        if missing:
+        """The official files, of one version, in `folder/name` or in `folder` itself. Raises DataError with what is
+        missing, and where files of two versions lie together."""
+        versions, places = (self.files, *self.versions), [folder / name, folder]
+        begun = [(p, files) for p in places for files in versions if any((p / file).exists() for file in files)]
+        place, files = begun[0] if begun else (places[0], self.files)
+        others = [other for other_place, other in begun if other_place == place and other != files]
+        if others:
             raise DataError(
-                f"bench={name}: wanted its official file {missing[0]} in {place}, found none; get it from "
+                f"bench={name}: wanted files of one version in {place}, found some of {files[0]} and of "
+                f"{others[0][0]}; move those of one elsewhere"
+            )
+        missing = [file for file in files if not (place / file).exists()]
+        if missing:
+            names = " or ".join([missing[0], *(other[0] for other in versions if other != files and not begun)])
+            raise DataError(
+                f"bench={name}: wanted its official file {names} in {place}, found none; get it from "
                 f"{self.source} ({self.license}), or set data.benches=FOLDER"
             )
-        return [place / file for file in self.files]
+        return [place / file for file in files]
 
     def release(self, paths: Sequence[Path]) -> str:
         """The name of the release that these files are, or that it is none of the known ones."""

@@ -69,3 +69,27 @@ class Mean:
             )
             for group in groups
         }
+
+
+@dataclass(frozen=True)
+class MacroMean:
+    """The mean over groups of the mean score in each, whatever their sizes; each group ("accuracy/group"), and the mean
+    over all questions ("micro")."""
+
+    name: str = "accuracy"
+    group: Callable[[Sample], str] = lambda sample: sample.meta["group"]
+    """The group that a question is in."""
+
+    def count(self, cluster: Sequence[Scored]) -> Mapping[str, float]:
+        return Mean(self.name, lambda sample: [self.group(sample)]).count(cluster)
+
+    def metrics(self, sums: Mapping[str, Numbers]) -> dict[str, Metric]:
+        means = Mean(self.name).metrics(sums)
+        micro = means.pop(self.name)
+        return {self.name: Metric(mean_of(means.values()), micro.n), **means, "micro": micro}
+
+
+def mean_of(metrics: Iterable[Metric]) -> Numbers:
+    """The mean of metrics, in each resample of those that it has questions of; NaN of none."""
+    values = np.stack([metric.value for metric in metrics])
+    return ratio(np.nansum(values, axis=0), np.sum(~np.isnan(values), axis=0))

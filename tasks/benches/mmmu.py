@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ def questions(paths: Sequence[Path]) -> list[Sample]:
 
 def _question(row: Row) -> Sample:
     uid, question = row.text("id"), row.text("question")
-    options = _list(row, "options") if row.text("question_type") == "multiple-choice" else None
+    options = list_in(row, "options") if row.text("question_type") == "multiple-choice" else None
     answer = row.text("answer")
-    truth: Any = answer if options is not None else _list(row, "answer") if answer.startswith("[") else [answer]
+    truth: Any = answer if options is not None else list_in(row, "answer") if answer.startswith("[") else [answer]
     lines = [question]
     if options is None:
         lines.append("Answer the question using a single word or phrase.")
@@ -54,10 +54,10 @@ def _question(row: Row) -> Sample:
     subject = re.sub(r"^[a-z]+_|_\d+$", "", uid)
     discipline = next((name for name, subjects in DISCIPLINES.items() if subject in subjects), "other")
     meta = {"options": options, "groups": [discipline, subject]}
-    return Sample(uid, tuple(_parts(row, "\n".join(lines))), truth=truth, meta=meta, where=row.where)
+    return Sample(uid, tuple(parts(row, "\n".join(lines))), truth=truth, meta=meta, where=row.where)
 
 
-def _list(row: Row, name: str) -> list[str]:
+def list_in(row: Row, name: str) -> list[str]:
     """A column that holds the text of a Python list."""
     try:
         value = ast.literal_eval(row.text(name))
@@ -68,7 +68,7 @@ def _list(row: Row, name: str) -> list[str]:
     return [str(each) for each in value]
 
 
-def _parts(row: Row, text: str) -> Iterator[Part]:
+def parts(row: Row, text: str) -> Iterator[Part]:
     """The text, with pictures where it says <image 1>; pictures that it does not mention come first."""
     pieces = re.split(r"<image ([1-7])>", text)
     mentioned = set(pieces[1::2])
@@ -86,13 +86,18 @@ def read(sample: Sample, text: str) -> Any:
     return mmmu_values(text) if sample.meta["options"] is None else mmmu_letter(sample, text)
 
 
-def read_all(replies: Sequence[tuple[Sample, str]]) -> list[Any]:
+def drawn_letters(replies: Sequence[tuple[Sample, str]], read: Callable[[Sample, str], Any]) -> list[Any]:
+    """Readings in the order of the data, with a letter at random where nothing is read."""
     rng = random.Random(SEED)
     readings = []
     for sample, text in replies:
         reading = read(sample, text)
         readings.append(rng.choice(letters(sample)) if reading is None else reading)
     return readings
+
+
+def read_all(replies: Sequence[tuple[Sample, str]]) -> list[Any]:
+    return drawn_letters(replies, read)
 
 
 def score(sample: Sample, reading: Any) -> float:
