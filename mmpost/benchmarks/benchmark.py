@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from mmpost.benchmarks.files import Row
 from mmpost.config import registry
 from mmpost.errors import ConfigError, DataError
 from mmpost.types import Reply, Sample, Source
@@ -105,6 +106,9 @@ class Benchmark:
     """What belongs together: questions about one picture or video, or the turned copies of one question."""
     row_id: Callable[[Mapping[str, Any]], str] | None = None
     """The id of a question in a row of predictions in the official form, where it is not in one key."""
+    row_reply: Callable[[Row], str] | None = None
+    """The reply in a row of predictions in the official form, as a text, where it is none that a model has written:
+    what a detector found in a picture, say. Such replies can be scored, not sampled."""
     max_tokens: int = 1024
     """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()

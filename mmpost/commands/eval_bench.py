@@ -34,7 +34,7 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Replies are kept in `out` and never sampled twice. `sampling.*` changes how they are sampled (greedy, with the
     benchmark's limit of tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters. Raises
-    ConfigError for an unknown benchmark, or a model that writes no replies.
+    ConfigError for an unknown benchmark, one whose replies no model writes, or a model that writes no replies.
     """
     overrides = dict(arguments)
     names, sampling = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
@@ -45,6 +45,12 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     overrides["data"] = {key: value for key, value in data.items() if key != "benches"}
     config, paths = run_config.load([BARE, overrides])
     benches = {name: benchmark(name) for name in names}
+    for name, bench in benches.items():
+        if bench.row_reply is not None:
+            raise ConfigError(
+                f"bench={name}: wanted a benchmark of written replies, found one of what a detector or the like has "
+                f"found in them; score a file of that: mmpost score bench={name} predictions=FILE"
+            )
     files = {name: bench.paths(Path(str(folder)), name) for name, bench in benches.items()}
     questions = {
         name: subset(bench, list(bench.rows(files[name])), config.eval.max_samples) for name, bench in benches.items()

@@ -38,7 +38,7 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
     paths = bench.paths(Path(str(folder)), name)
     key, id_key = (str(arguments.get(name) or "") for name in ("key", "id"))
-    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id)
+    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id, bench.row_reply)
     evaluation = evaluate(bench, list(bench.rows(paths)), replies, name, key)
     release = bench.release(paths)
     console = Console()
