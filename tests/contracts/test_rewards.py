@@ -60,6 +60,9 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "options": [Sample("o", PROMPT, (), "B", {"options": ["a dog", "a cat"]})],
     "choices": [Sample("c", PROMPT, (), "B", {"choices": ["A", "B"], "answer_type": "text", "precision": None})],
     "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
+    "objects": [
+        Sample("o", PROMPT, (), {"include": [{"class": "7", "count": 1}], "exclude": []}, {"min_score": 0.3}),
+    ],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
@@ -76,6 +79,8 @@ def replies(sample: Sample) -> list[Reply]:
         late = {**sample.truth, "spans": [[s + 1, e + 1] for s, e in sample.truth["spans"]]}
         labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
         labels += ["<think>so</think><answer>10</answer>"]
+    elif isinstance(sample.truth, dict) and "include" in sample.truth:
+        labels = [json.dumps({"7": [[0, 0, 9, 9, score]]}) for score in (0.2, 0.9)]
     elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so")]
     else:
