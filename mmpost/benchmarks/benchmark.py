@@ -32,7 +32,7 @@ class Rule:
     read: Callable[[Sample, str], Any]
     """What is understood of a reply; None if it cannot be parsed."""
     score: Callable[[Sample, Any], float]
-    """What a reading earns, 0 to 1."""
+    """What a reading earns, 0 to 1; an official rule may go below 0."""
     read_all: Callable[[Sequence[tuple[Sample, str]]], list[Any]] | None = None
     """Reads all replies of an evaluation in the order of the data, where the official script lets one depend on those
     before it; None: each on its own, by `read`."""

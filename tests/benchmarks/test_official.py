@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -29,6 +28,6 @@ def test_each_reply_scores_as_officially(name: str) -> None:
     samples = [Sample(str(i), (), (), row["truth"], row["meta"]) for i, row in enumerate(rows)]
     readings = rule.readings([(sample, row["reply"]) for sample, row in zip(samples, rows, strict=True)])
     scores = [rule.score(sample, reading) for sample, reading in zip(samples, readings, strict=True)]
-    differing = [row for row, score in zip(rows, scores, strict=True) if score != row["official"]]
+    differing = [row for row, score in zip(rows, scores, strict=True) if abs(score - row["official"]) > 1e-8]
     assert not differing
-    assert min(Counter(row["official"] for row in rows).values()) > 100
+    assert 100 < sum(row["official"] > 0.5 for row in rows) < len(rows) - 100
