@@ -67,6 +67,7 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
         Sample("o", PROMPT, truth=OTSL),
+        Sample("d", PROMPT, truth="<html><body><table><tr><td>a</td></tr></table></body></html>"),
     ],
     "spans": clips.Clips("val", clips.QUESTION_TYPES[::-1], n=16),
 }
