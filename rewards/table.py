@@ -9,7 +9,7 @@ a truth without a table, among them `<table></table>`, which stands for "no labe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpost.config.settings import Settings
 from mmpost.errors import DataError
@@ -18,7 +18,7 @@ from mmpost.tables.grammar import END_OF_ROW, KINDS
 from mmpost.tables.html import normalize, parse, read_html, write_html
 from mmpost.tables.otsl import otsl_problems, read_otsl
 from mmpost.tables.table import Table
-from mmpost.tables.teds import compare_tables
+from mmpost.tables.teds import compare_tables, released_teds
 from mmpost.types import Reply, Reward, Sample
 
 TAILS = (END_OF_ROW, "</table>", "</html>")
@@ -109,6 +109,47 @@ class TableSimilarity(Settings):
         return max(0.0, compared.score if self.count_markup else compared.lower_score)
 
 
+class TableScores(NamedTuple):
+    """TEDS and S-TEDS of a reply."""
+
+    teds: float
+    s_teds: float
+
+
+def pubtabnet_scores(sample: Sample, text: str) -> TableScores:
+    """The scores that PubTabNet's script gives to the whole reply: 0 unless it is a document with a table in its body,
+    so also for a table alone, in tags, in a fence of Markdown, or after any word; below 0 for some that share nothing.
+
+    Raises DataError for a truth without a table.
+    """
+    truth = _required(sample)
+    return TableScores(released_teds(text, truth), released_teds(text, truth, structure_only=True))
+
+
+def strict_scores(sample: Sample, text: str) -> TableScores | None:
+    """The scores of the first table in the answer, in HTML or OTSL, wherever it is, by PubTabNet's definition, 0 to 1;
+    markup in its cells does not raise them. None without a table.
+
+    Raises DataError for a truth without a table.
+    """
+    truth = _element(_required(sample))
+    try:
+        predicted = _element(table_markup(answer_or_text(text)))
+    except DataError:  # too large to read
+        return None
+    if predicted is None:
+        return None
+    compared = [compare_tables(predicted, truth, structure_only=only) for only in (False, True)]
+    return TableScores(*(max(0.0, each.lower_score) for each in compared))
+
+
+def _required(sample: Sample) -> str:
+    markup = truth_markup(sample)
+    if markup is None:
+        raise DataError(f"{sample.label}: wanted a table in HTML or OTSL as the truth, found {sample.truth!r:.60}")
+    return markup
+
+
 _TEDS, _S_TEDS = TableSimilarity(), TableSimilarity(structure_only=True)
 _TEDS_LOWER_BOUND = TableSimilarity(count_markup=False)
 _OFFICIAL_TEDS = TableSimilarity(normalized=False)
@@ -138,6 +179,17 @@ def official_teds(sample: Sample, reply: Reply) -> float | None:
 def official_s_teds(sample: Sample, reply: Reply) -> float | None:
     """S-TEDS as PubTabNet defines it, 0 to 1: head, body and header cells count."""
     return _OFFICIAL_S_TEDS(sample, reply)
+
+
+def pubtabnet(sample: Sample, reply: Reply) -> float:
+    """TEDS of the whole reply as PubTabNet's script scores it, at most 1: 0 unless it is an HTML document."""
+    return pubtabnet_scores(sample, reply.text).teds
+
+
+def pubtabnet_strict(sample: Sample, reply: Reply) -> float:
+    """TEDS of the answer's first table by PubTabNet's definition, 0 to 1; markup in its cells does not raise it."""
+    scores = strict_scores(sample, reply.text)
+    return 0.0 if scores is None else scores.teds
 
 
 def table_complete(sample: Sample, reply: Reply) -> float:

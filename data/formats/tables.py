@@ -104,7 +104,7 @@ class Tables(Wrapped):
         if isinstance(html, str):
             truth = _markup(html)
         else:
-            annotation = _annotation(row.meta)
+            annotation = table_annotation(row.meta)
             truth, meta["cells"] = annotation.html, list(_cells(annotation, row.meta, image))
         prompt = row.prompt
         if not images:
@@ -181,8 +181,9 @@ def _names(meta: Mapping[str, Any]) -> tuple[str, ...]:
     return (*names, *(f"pdf/{name}" for name in names))
 
 
-def _annotation(meta: Mapping[str, Any]) -> Annotation:
-    html = meta["html"]
+def table_annotation(meta: Mapping[str, Any]) -> Annotation:
+    """The table of a row of PubTabNet, FinTabNet or *_OTSL. Raises DataError, with the key, for a malformed one."""
+    html = meta.get("html")
     if isinstance(html, Mapping):
         structure = html.get("structure")
         tokens = structure.get("tokens") if isinstance(structure, Mapping) else None

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from mmpost.benchmarks.files import Row
 from mmpost.config import registry
 from mmpost.errors import ConfigError, DataError
 from mmpost.types import Reply, Sample, Source
@@ -31,7 +32,7 @@ class Rule:
     read: Callable[[Sample, str], Any]
     """What is understood of a reply; None if it cannot be parsed."""
     score: Callable[[Sample, Any], float]
-    """What a reading earns, 0 to 1."""
+    """What a reading earns, 0 to 1; an official rule may go below 0."""
     read_all: Callable[[Sequence[tuple[Sample, str]]], list[Any]] | None = None
     """Reads all replies of an evaluation in the order of the data, where the official script lets one depend on those
     before it; None: each on its own, by `read`."""
@@ -120,6 +121,9 @@ class Benchmark:
     coordinates: bool = False
     """Whether replies have places in pictures. They are read in the frame in which the model writes coordinates
     (`Sample.frame`), where that is known, and compared with a truth as in `rewards.box`."""
+    row_reply: Callable[[Row], str] | None = None
+    """The reply in a row of predictions in the official form, as a text, where it is none that a model has written:
+    what a detector found in a picture, say. Such replies can be scored, not sampled."""
     max_tokens: int = 1024
     """Tokens of a reply, at most, unless the user sets another limit."""
     quirks: tuple[str, ...] = ()

@@ -12,13 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.benchmarks.ledger import Depends
-from mmpost.benchmarks.questions import Questions
 from mmpost.benchmarks.scoring import Evaluation, evaluate, table
 from mmpost.config import run_config
 from mmpost.core import distributed
 from mmpost.core.run_files import locked
 from mmpost.runs import checkpoint
-from mmpost.runs.benchmarks import answer, framed, sampling, scored_samples, write_result
+from mmpost.runs.benchmarks import answer, framed, sampling, scored_samples, to_ask, write_result
 from mmpost.runs.configured_task import ConfiguredTask
 from mmpost.runs.session import open_session, require_generative
 from mmpost.runs.summary import write_evaluation
@@ -39,12 +38,13 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Replies are kept in `out` and never sampled twice; results and samples for a report go to a folder of this model and
     these settings in there. `sampling.*` changes how replies are sampled (greedily, with the benchmark's limit of
     tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters, and `eval.blind=false` leaves
-    out the same questions without media. Raises ConfigError for an unknown benchmark, or a model without replies.
+    out the same questions without media. Raises ConfigError for an unknown benchmark, one whose replies no
+    model writes, or a model without replies.
     """
     overrides = dict(arguments)
     names, changes = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
     config, paths = run_config.load([BARE, overrides])
-    asked = [Questions.load(name, config.data.benches, config.eval.max_samples) for name in dict.fromkeys(names)]
+    asked = [to_ask(name, config.data.benches, config.eval.max_samples) for name in dict.fromkeys(names)]
     out = Path(paths.get("out", FOLDER))
     results: dict[str, Any] = {}
     with locked(out):

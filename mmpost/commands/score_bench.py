@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.benchmarks.benchmark import Benchmark, benchmark
-from mmpost.benchmarks.predictions import read_predictions
+from mmpost.benchmarks.predictions import Predictions
 from mmpost.benchmarks.scoring import evaluate, table
 from mmpost.errors import ConfigError
 from mmpost.types import CoordinateFrame, Sample
@@ -42,8 +42,8 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     paths = bench.paths(Path(str(folder)), name)
     key, id_key = (str(arguments.get(name) or "") for name in ("key", "id"))
     samples = list(bench.rows(paths))
-    uids = [sample.uid for sample in samples]
-    replies = read_predictions(Path(str(file)), key, id_key, bench.row_id, bench.uid_in, uids)
+    predictions = Predictions(bench, [sample.uid for sample in samples], key, id_key)
+    replies = predictions.read(Path(str(file)))
     if "coordinates" in arguments:
         samples = _framed(samples, bench, str(arguments["coordinates"]))
     evaluation = evaluate(bench, samples, replies, name, key)

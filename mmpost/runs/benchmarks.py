@@ -27,6 +27,17 @@ FOLDER = "benches"
 """Of a run: replies to benchmarks, and a folder of scores for each evaluated step."""
 
 
+def to_ask(name: str, folder: str, max_samples: int) -> Questions:
+    """Questions that a model can answer. Raises ConfigError for others, and what `Questions.load` raises."""
+    questions = Questions.load(name, folder, max_samples)
+    if questions.bench.row_reply is not None:
+        raise ConfigError(
+            f"bench={name}: wanted a benchmark of written replies, found one of what a detector or the like has found; "
+            f"score a file of that: mmpost score bench={name} predictions=FILE"
+        )
+    return questions
+
+
 def sampling(questions: Questions, changes: Mapping[str, Any]) -> Sampling:
     """How replies are sampled: greedily, with the benchmark's limit of tokens, but for `changes`."""
     return run_config.decode(
@@ -118,9 +129,9 @@ class BenchmarksInTraining:
     """The benchmarks of `eval.benches`: the same questions at every evaluation, compared with step 0."""
 
     def __init__(self, settings: Mapping[str, EvalBenchSettings], folder: str) -> None:
-        """Raises what `Questions.load` raises."""
+        """Raises what `to_ask` raises."""
         self._settings = settings
-        self._questions = {name: Questions.load(name, folder, each.samples) for name, each in settings.items()}
+        self._questions = {name: to_ask(name, folder, each.samples) for name, each in settings.items()}
 
     def due(self, step: int) -> list[str]:
         """The benchmarks to evaluate after this step."""

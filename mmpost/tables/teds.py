@@ -228,6 +228,8 @@ def s_teds(predicted: str, truth: str, *, normalized: bool = False) -> float:
 def released_teds(predicted: str, truth: str, *, structure_only: bool = False) -> float:
     """TEDS as PubTabNet's script computes it: 0 for a fragment, such as a bare `<table>`, and the distance by apted.
 
+    What has a head, such as `<style></style><table>`, is no fragment.
+
     Tables of more than `APTED_PAIRS` pairs of nodes are compared as in `teds`.
     """
     if not all(_is_document(markup) for markup in (predicted, truth)):
@@ -240,8 +242,14 @@ def released_teds(predicted: str, truth: str, *, structure_only: bool = False) -
 
 
 def _is_document(markup: str) -> bool:
-    """Whether lxml reads the markup as a document and not as a fragment."""
-    return markup.lstrip()[:9].lower().startswith(("<html", "<!doctype"))
+    """Whether lxml reads the markup as a document and not as a fragment: it begins as one, or has a head."""
+    if markup.lstrip()[:9].lower().startswith(("<html", "<!doctype")):
+        return True
+    try:
+        root = parse(markup).root
+    except DataError:
+        return False
+    return root is not None and root.find("head") is not None
 
 
 def consistency(tables: Sequence[str], *, normalized: bool = False) -> float:

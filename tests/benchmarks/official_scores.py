@@ -38,7 +38,8 @@ def main() -> int:
     lines = [source, *rows]
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / f"{arguments.name}.jsonl"
-    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    written = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
+    file.write_text("".join(written), encoding="utf-8")
     print(f"{file}: {len(lines) - 1} replies, {file.stat().st_size // 1024} KB")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from mmpost.benchmarks.scoring import evaluate
 from mmpost.types import Sample
 from tests.benchmarks.official_scores import FOLDER, NAMES
 
-ROUNDING = 1e-9
+ROUNDING = 1e-8
 """Graded scores may be sums in another order."""
 ROUNDED = 5.1e-5
 """Official metrics are printed in percent with two decimals."""
@@ -42,8 +41,8 @@ def test_each_reply_scores_as_officially(name: str) -> None:
         if score != row["official"] and (None in (score, row["official"]) or abs(score - row["official"]) > ROUNDING)
     ]
     assert not differing
-    counts = Counter(None if row["official"] is None else round(row["official"], 9) for row in rows)
-    assert min(counts[0], counts[1]) > 100
+    right = sum((row["official"] or 0) > 0.5 for row in rows)
+    assert 100 < right < len(rows) - 100
     replies = {sample.uid: row["reply"] for sample, row in zip(samples, rows, strict=True)}
     if source.get("metrics"):
         alone = replace(bench, strict=bench.official, cluster=lambda sample: sample.uid)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmpost.benchmarks.benchmark import benchmark
-from mmpost.benchmarks.predictions import read_predictions
+from mmpost.benchmarks.predictions import Predictions
 from mmpost.commands.score import score
 from mmpost.rewards.table_answers import amounts, normal_text
 from tests.benchmarks.by_rule import official, strict
@@ -74,7 +74,7 @@ def test_a_file_for_each_part_names_the_part(tmp_path: Path) -> None:
     found = score(["bench=tablevqa", f"predictions={tmp_path / 'said'}", f"data.benches={tmp_path}"])
     assert (found["official"]["accuracy"]["value"], found["missing"]) == (1, 0)
     (tmp_path / "all.jsonl").write_text(json.dumps({"id": "vwtq/nu-806", "reply": "x"}))
-    assert read_predictions(tmp_path / "all.jsonl", uid_in=bench.uid_in) == {"vwtq/nu-806": "x"}
+    assert Predictions(bench, ["vwtq/nu-806"]).read(tmp_path / "all.jsonl") == {"vwtq/nu-806": "x"}
 
 
 def test_a_truth_that_is_neither_true_nor_false_is_named(tmp_path: Path) -> None:

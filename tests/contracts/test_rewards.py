@@ -68,10 +68,14 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "options with letters": [
         Sample("o", PROMPT, (), "B. a cat", {"task": "multi-choice", "options": ["A. a dog", "B. a cat"]}),
     ],
+    "objects": [
+        Sample("o", PROMPT, (), {"include": [{"class": "7", "count": 1}], "exclude": []}, {"min_score": 0.3}),
+    ],
     "yes or no": [Sample("y", PROMPT, truth="no")],
     "tables": [
         Sample("t", PROMPT, truth="<table><tr><td>a</td><td>b</td></tr></table>"),
         Sample("o", PROMPT, truth=OTSL),
+        Sample("d", PROMPT, truth="<html><body><table><tr><td>a</td></tr></table></body></html>"),
     ],
     "spans": clips.Clips("val", clips.QUESTION_TYPES[::-1], n=16),
 }
@@ -85,6 +89,8 @@ def replies(sample: Sample) -> list[Reply]:
         labels = [temporal.answer_text(t, thought=thought) for t in (sample.truth, late) for thought in (None, "so")]
         labels += ["<think>so</think><answer>10</answer>", json.dumps(sample.truth["spans"])]
         labels += [f"{start} - {end}" for start, end in sample.truth["spans"]]
+    elif isinstance(sample.truth, dict) and "include" in sample.truth:
+        labels = [json.dumps({"7": [[0, 0, 9, 9, score]]}) for score in (0.2, 0.9)]
     elif isinstance(sample.truth, dict):
         labels = [answer_text(sample.truth), answer_text(sample.truth, thought="so"), *map(str, sample.truth["boxes"])]
     else:
