@@ -86,6 +86,17 @@ class Summary(Protocol):
         ...
 
 
+class HubFiles(NamedTuple):
+    """Where a data hub has official files."""
+
+    repo: str
+    """owner/name of the dataset."""
+    folder: str = ""
+    """The folder in it where the files are."""
+    revision: str = ""
+    """"": the newest at the first fetch, which is kept."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark with its official files."""
@@ -102,7 +113,9 @@ class Benchmark:
     license: str
     """Of the questions."""
     source: str
-    """Where the official files are from: "owner/name@revision" of a data hub, or an address."""
+    """Where the official files are from, for messages."""
+    hub: HubFiles | None = None
+    """The hub that has them with their media (`data.benches=hub`); None: none has, in this form."""
     versions: tuple[tuple[str, ...], ...] = ()
     """Official files of other versions, languages or settings in the same form, one set of which may be there in place
     of `files`."""

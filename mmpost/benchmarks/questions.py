@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmpost.benchmarks.benchmark import Benchmark, benchmark
+from mmpost.benchmarks.hub import HUB, fetch
 from mmpost.errors import ConfigError
 from mmpost.types import Sample
 
@@ -27,13 +28,13 @@ class Questions:
     def load(cls, name: str, folder: str, max_samples: int = 0) -> Questions:
         """Read the official files of the benchmark `name` in `folder`; about `max_samples` questions (0: all).
 
-        Raises ConfigError for no folder, PluginError for an unknown benchmark, DataError for files that are missing
-        or damaged.
+        `folder` may be "hub", see `fetch`. Raises ConfigError for no folder, PluginError for an unknown benchmark,
+        DataError for files that are missing or damaged.
         """
         bench = benchmark(name)
         if not folder:
             raise ConfigError(f"bench={name}: wanted the folder of official files, found none; set data.benches=FOLDER")
-        paths = bench.paths(Path(folder).expanduser(), name)
+        paths = bench.paths(fetch(bench, name) if folder == HUB else Path(folder).expanduser(), name)
         return cls(name, bench, subset(bench, list(bench.rows(paths)), max_samples), bench.release(paths))
 
     def without_media(self) -> Questions:

@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from mmpost.benchmarks.benchmark import Benchmark, benchmark
+from mmpost.benchmarks.benchmark import Benchmark
 from mmpost.benchmarks.predictions import Predictions
+from mmpost.benchmarks.questions import Questions
 from mmpost.benchmarks.scoring import evaluate, table
 from mmpost.errors import ConfigError
 from mmpost.types import CoordinateFrame, Sample
@@ -34,20 +35,17 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     name, file = str(arguments["bench"]), arguments.get("predictions")
     if file is None:
         raise ConfigError("wanted a file of predictions, found none; add predictions=FILE")
-    bench = benchmark(name)
     data = arguments.get("data") or {}
-    folder = data.get("benches") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or folder is None or data.keys() - {"benches"}:
+    if not isinstance(data, Mapping) or data.keys() - {"benches"}:
         raise ConfigError(f"wanted the folder of official files, found {data!r}; set data.benches=FOLDER")
-    paths = bench.paths(Path(str(folder)), name)
+    questions = Questions.load(name, str(data.get("benches") or ""))
+    bench, samples, release = questions.bench, questions.samples, questions.release
     key, id_key = (str(arguments.get(name) or "") for name in ("key", "id"))
-    samples = list(bench.rows(paths))
     predictions = Predictions(bench, [sample.uid for sample in samples], key, id_key)
     replies = predictions.read(Path(str(file)))
     if "coordinates" in arguments:
         samples = _framed(samples, bench, str(arguments["coordinates"]))
     evaluation = evaluate(bench, samples, replies, name, key)
-    release = bench.release(paths)
     console = Console()
     console.print(table(f"{name} ({release}), {file}", evaluation))
     if evaluation.differing:

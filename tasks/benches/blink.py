@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpost.benchmarks.benchmark import Benchmark, Rule
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles, Rule
 from mmpost.benchmarks.files import picture, rows
 from mmpost.benchmarks.summaries import MacroMean
 from mmpost.errors import DataError
@@ -56,6 +56,7 @@ BENCHMARK = Benchmark(
     paper="2404.12390",
     license="Apache-2.0; pictures of many sets",
     source="the hub's BLINK-Benchmark/BLINK (validation)",
+    hub=HubFiles("BLINK-Benchmark/BLINK"),
     row_id=lambda row: str(row.get("idx")),
     max_tokens=512,
     quirks=(

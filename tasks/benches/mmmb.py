@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpost.benchmarks.benchmark import Benchmark
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles
 from mmpost.benchmarks.choices_tsv import choices
 from mmpost.benchmarks.summaries import MacroMean
 from mmpost.tasks.benches.mmbench import OFFICIAL, STRICT
@@ -34,6 +34,7 @@ BENCHMARK = Benchmark(
     paper="2406.02539",
     license="Apache-2.0",
     source="the hub's AIDC-AI/Parrot-dataset (mmmb/)",
+    hub=HubFiles("AIDC-AI/Parrot-dataset", "mmmb"),
     max_tokens=128,
     cluster=lambda sample: sample.meta["picture"],
     quirks=(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.benchmarks.benchmark import Benchmark, Rule
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles, Rule
 from mmpost.benchmarks.files import Row, picture, rows
 from mmpost.benchmarks.summaries import Mean
 from mmpost.errors import DataError
@@ -113,6 +113,7 @@ BENCHMARK = Benchmark(
     paper="2311.16502",
     license="Apache-2.0",
     source="the hub's MMMU/MMMU (validation)",
+    hub=HubFiles("MMMU/MMMU"),
     quirks=(
         "a letter at random, seed 42, where none is read: **B**, B) and an empty reply among them",
         '"A dog" names option A: a capital between blanks is a letter',

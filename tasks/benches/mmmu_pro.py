@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.benchmarks.benchmark import Benchmark, Rule
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles, Rule
 from mmpost.benchmarks.files import Row, picture, rows
 from mmpost.benchmarks.summaries import Mean
 from mmpost.rewards.mmmu_pro import mmmu_pro_letter
@@ -67,6 +67,7 @@ BENCHMARK = Benchmark(
     paper="2409.02813",
     license="Apache-2.0",
     source="the hub's MMMU/MMMU_Pro",
+    hub=HubFiles("MMMU/MMMU_Pro"),
     quirks=(
         "a letter at random where none is read, an empty reply among them: by the official script without a seed, here "
         "with 42",

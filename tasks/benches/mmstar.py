@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpost.benchmarks.benchmark import Benchmark, Rule
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles, Rule
 from mmpost.benchmarks.files import picture, rows
 from mmpost.benchmarks.summaries import Mean
 from mmpost.errors import DataError
@@ -39,6 +39,7 @@ BENCHMARK = Benchmark(
     paper="2403.20330",
     license="CC BY 4.0",
     source="the hub's Lin-Chen/MMStar",
+    hub=HubFiles("Lin-Chen/MMStar"),
     quirks=(
         "only the beginning of a reply counts: an answer after a thought is wrong",
         '"Dogs" answers D',

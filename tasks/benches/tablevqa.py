@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpost.benchmarks.benchmark import Benchmark, Rule
+from mmpost.benchmarks.benchmark import Benchmark, HubFiles, Rule
 from mmpost.benchmarks.files import picture, rows
 from mmpost.benchmarks.predictions import id_of_split
 from mmpost.benchmarks.summaries import Mean
@@ -53,7 +53,8 @@ BENCHMARK = Benchmark(
     summary=Mean(),
     paper="2404.19205",
     license="CC BY 4.0",
-    source="terryoo/TableVQA-Bench@17e291af2b1cbc9340509a0412a6f1c05b0a76b5 of the hub",
+    source="the hub's terryoo/TableVQA-Bench",
+    hub=HubFiles("terryoo/TableVQA-Bench", revision="17e291af2b1cbc9340509a0412a6f1c05b0a76b5"),
     uid_in=lambda path, uid: id_of_split(path, uid, tuple(PARTS)),
     max_tokens=128,
     cluster=lambda sample: sample.meta["table"],
