@@ -53,7 +53,7 @@ def internvl_score(sample: Sample, box: Box) -> float:
     predicted = np.array(box, np.float32)
     sides = np.array(sample.truth["frame"], np.float32)
     if sample.frame is not None:
-        predicted = np.array(sample.frame.convert(CoordinateFrame(*map(float, sides)), box), np.float32)
+        predicted = np.array(sample.frame.convert(_pixels(sample), box), np.float32)
     else:
         if predicted.sum() >= 4:
             predicted = predicted / np.float32(1000)
@@ -68,7 +68,8 @@ def internvl_score(sample: Sample, box: Box) -> float:
 
 def named_box(text: str) -> Box | None:
     """The one box that the answer of a reply gives, as [x1, y1, x2, y2] or (x1, y1), (x2, y2); None for several."""
-    boxes = {tuple(map(float, found)) for found in _BOX.findall(re.sub(r"\s+", "", answer_span(text)))}
+    found = _BOX.findall(re.sub(r"\s+", "", answer_span(text)))
+    boxes: set[Box] = {(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in found}
     return boxes.pop() if len(boxes) == 1 else None
 
 
@@ -80,8 +81,13 @@ def named_box_score(sample: Sample, box: Box | None) -> float:
     if box is None or not sample.truth["boxes"]:
         return 0.0
     frame = sample.frame or (CoordinateFrame(1, 1) if max(box) <= 1 else THOUSAND)
-    predicted = frame.convert(CoordinateFrame(*map(float, sample.truth["frame"])), box)
+    predicted = frame.convert(_pixels(sample), box)
     return float(iou(np.array([predicted]), np.array([sample.truth["boxes"][0]], float))[0, 0] >= RIGHT)
+
+
+def _pixels(sample: Sample) -> CoordinateFrame:
+    width, height = sample.truth["frame"]
+    return CoordinateFrame(float(width), float(height))
 
 
 def refcoco(sample: Sample, reply: Reply) -> float:

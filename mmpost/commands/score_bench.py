@@ -61,5 +61,8 @@ def _framed(samples: Sequence[Sample], bench: Benchmark, coordinates: str) -> li
     if not bench.coordinates or coordinates not in ("pixels", "thousand"):
         wanted = "pixels or thousand" if bench.coordinates else "no coordinates=, which this benchmark does not ask for"
         raise ConfigError(f"wanted {wanted}, found coordinates={coordinates}; correct it")
-    sizes = ((1000, 1000) if coordinates == "thousand" else sample.truth["frame"] for sample in samples)
-    return [replace(sample, frame=CoordinateFrame(*size)) for sample, size in zip(samples, sizes, strict=True)]
+    framed = []
+    for sample in samples:
+        width, height = (1000, 1000) if coordinates == "thousand" else sample.truth["frame"]
+        framed.append(replace(sample, frame=CoordinateFrame(width, height)))
+    return framed

@@ -10,7 +10,7 @@ from tests.benchmarks.small_benches import write_questions
 
 
 def test_sentences_of_activitynet_captions(tmp_path: Path) -> None:
-    write_questions("activitynet_captions", tmp_path)
+    write_questions("activitynet_captions", tmp_path / "activitynet_captions")
     bench = benchmark("activitynet_captions")
     samples = list(bench.rows(bench.paths(tmp_path, "activitynet_captions")))
     assert [bench.cluster(s) for s in samples] == ["v_uqiMw7tQ1Cc", "v_uqiMw7tQ1Cc", "v_bXdq2zI1Ms0"]
