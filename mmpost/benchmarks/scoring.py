@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.markup import escape
@@ -18,14 +18,15 @@ from mmpost.types import Sample
 
 SHOWN = 5
 """Questions named where there are many."""
+Estimates = dict[str, dict[str, float]]
+"""Metrics: "value", "n", "low", "high"."""
 
 
 class Evaluation(NamedTuple):
     """What a file of predictions is worth."""
 
-    official: dict[str, dict[str, float]]
-    """Metrics by the official rule: "value", "n", "low", "high"."""
-    strict: dict[str, dict[str, float]]
+    official: Estimates
+    strict: Estimates
     questions: int
     missing: int
     """Questions without a prediction."""
@@ -64,8 +65,7 @@ def evaluate(
             f"bench={name}: wanted replies to its {len(known)} questions, found {len(unknown)} to others, such as "
             f"{unknown[:SHOWN]}; its ids look like {next(iter(known), '')!r}: name the key of yours, id=NAME"
         )
-    rules = (benchmark.by_key.get(key, benchmark.official), benchmark.strict)
-    official, strict = (_scored(rule, samples, replies) for rule in rules)
+    official, strict = (_scored(rule, samples, replies) for rule in _rules(benchmark, key))
     by_official, by_strict = ({each.sample.uid: each.score for each in scored} for scored in (official, strict))
     scores = {s.uid: (by_official.get(s.uid), by_strict.get(s.uid), benchmark.cluster(s)) for s in samples}
     return Evaluation(
@@ -82,6 +82,24 @@ def evaluate(
         ],
         scores,
     )
+
+
+def without(
+    benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], seen: Container[str], key: str = ""
+) -> tuple[Estimates, Estimates]:
+    """The official and the strict metrics without the questions whose ids are `seen`.
+
+    All replies are read, as in `evaluate`, so that what is read from one does not depend on what is left out.
+    """
+    official, strict = (
+        estimates(benchmark.summary, _clusters(benchmark, [each for each in scored if each.sample.uid not in seen]))
+        for scored in (_scored(rule, samples, replies) for rule in _rules(benchmark, key))
+    )
+    return official, strict
+
+
+def _rules(benchmark: Benchmark, key: str) -> tuple[Rule, Rule]:
+    return benchmark.by_key.get(key, benchmark.official), benchmark.strict
 
 
 def subset(benchmark: Benchmark, samples: Sequence[Sample], n: int) -> list[Sample]:
@@ -120,17 +138,23 @@ def _clusters(benchmark: Benchmark, scored: Sequence[Scored]) -> list[list[Score
     return list(clusters.values())
 
 
-def table(title: str, evaluation: Evaluation) -> Table:
-    """Official and strict metrics side by side, with intervals and the number of questions behind each."""
+def side_by_side(title: str, official: Estimates, strict: Estimates) -> Table:
+    """The metrics of both rules, in percent, with intervals and the number of questions behind each."""
     out = Table(title=escape(visible(title)), title_justify="left")
     out.add_column("metric")
     for column in ("official", "strict"):
         out.add_column(column, justify="right")
     out.add_column("n", justify="right")
-    for name in dict.fromkeys([*evaluation.official, *evaluation.strict]):
-        both = [evaluation.official.get(name), evaluation.strict.get(name)]
+    for name in dict.fromkeys([*official, *strict]):
+        both = [official.get(name), strict.get(name)]
         n = " / ".join(dict.fromkeys(f"{estimate['n']:g}" for estimate in both if estimate))
         out.add_row(escape(visible(name)), *(_cell(estimate) for estimate in both), n)
+    return out
+
+
+def table(title: str, evaluation: Evaluation) -> Table:
+    """`side_by_side`, with what else is known of the evaluation."""
+    out = side_by_side(title, evaluation.official, evaluation.strict)
     out.caption = _caption(evaluation)
     out.caption_justify = "left"
     return out
