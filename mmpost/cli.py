@@ -27,6 +27,7 @@ COMMANDS = {
     "score": "score a file of replies by a task's rewards or a benchmark: mmpost score task=visurf answers=FILE.jsonl",
     "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file with a working task to start from: mmpost new-task NAME [out=FOLDER]",
+    "new-bench": "write a file with a working benchmark, and its test: mmpost new-bench NAME [out=FOLDER]",
     "doctor": "what works on this machine, and how to fix what does not",
 }
 MODULES = {
@@ -37,6 +38,7 @@ MODULES = {
     "continual": "mmpost.studies.continual",
     "list": "mmpost.commands.list_plugins",
     "new-task": "mmpost.commands.new_task",
+    "new-bench": "mmpost.commands.new_bench",
 }
 """Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>."""
 STRICT = ("train", "eval", "select", "check")
