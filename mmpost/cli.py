@@ -17,7 +17,7 @@ COMMANDS = {
     "eval": "evaluate a model or run on a task's test split, or on benchmarks: mmpost eval task=visurf model=RUN",
     "show": "samples and replies in the terminal: mmpost show task=visurf n=3, or mmpost show run=RUN step=100",
     "report": "one HTML page about a run, to open from disk: mmpost report RUN [out=FILE]",
-    "check": "find mistakes before training (rows, media, rewards, model): mmpost check task=visurf",
+    "check": "find mistakes before training: mmpost check task=visurf; with bench=a,b: which questions data.train has",
     "select": "measure a task's samples and write which to train on: mmpost select task=grpo by=rif out=FOLDER",
     "compare": "train the arms of a study against each other: mmpost compare task=visurf",
     "continual": "train tasks one after another, measure forgetting: mmpost continual study=digits arms=sft,rl seeds=3",
@@ -27,6 +27,7 @@ COMMANDS = {
     "score": "score a file of replies by a task's rewards or a benchmark: mmpost score task=visurf answers=FILE.jsonl",
     "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file with a working task to start from: mmpost new-task NAME [out=FOLDER]",
+    "new-bench": "write a file with a working benchmark, and its test: mmpost new-bench NAME [out=FOLDER]",
     "doctor": "what works on this machine, and how to fix what does not",
 }
 MODULES = {
@@ -37,6 +38,7 @@ MODULES = {
     "continual": "mmpost.studies.continual",
     "list": "mmpost.commands.list_plugins",
     "new-task": "mmpost.commands.new_task",
+    "new-bench": "mmpost.commands.new_bench",
 }
 """Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>."""
 STRICT = ("train", "eval", "select", "check")
@@ -54,9 +56,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
-        meta = {"list": "[TASK]", "doctor": "", "new-task": "NAME", "report": "RUN", "diff": "A B"}.get(
-            name, "KEY=VALUE"
-        )
+        meta = {
+            "list": "[TASK]",
+            "doctor": "",
+            "new-task": "NAME",
+            "new-bench": "NAME",
+            "report": "RUN",
+            "diff": "A B",
+        }.get(name, "KEY=VALUE")
         sub.add_argument("arguments", nargs="*", metavar=meta or None, help="settings; out=DIR is where results go")
         sub.add_argument("--started-by", type=int, default=0, metavar="PID", help=argparse.SUPPRESS)
     return top
@@ -92,8 +99,8 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     if command in NAMES_TASK:
         settings = [a for a in arguments if a.startswith(("task=", "task.", "config="))]
         strict = any(not a.startswith("task.") for a in settings)
-    elif command == "eval" and any(a.startswith("bench=") for a in arguments):
-        own = ("bench=", "data.benches=", "sampling.")
+    elif command in ("eval", "check") and any(a.startswith("bench=") for a in arguments):
+        own = ("bench=", "data.benches=", "sampling." if command == "eval" else "media=")
         settings, strict = ["task=grpo", *(a for a in arguments if not a.startswith(own))], True
     else:
         settings, strict = arguments, command in STRICT

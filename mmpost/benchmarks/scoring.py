@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.markup import escape
@@ -17,14 +17,15 @@ from mmpost.types import Sample
 
 SHOWN = 5
 """Questions named where there are many."""
+Estimates = dict[str, dict[str, float]]
+"""Metrics: "value", "n", "low", "high"."""
 
 
 class Evaluation(NamedTuple):
     """What a file of predictions is worth."""
 
-    official: dict[str, dict[str, float]]
-    """Metrics by the official rule: "value", "n", "low", "high"."""
-    strict: dict[str, dict[str, float]]
+    official: Estimates
+    strict: Estimates
     questions: int
     missing: int
     """Questions without a prediction."""
@@ -63,8 +64,7 @@ def evaluate(
             f"bench={name}: wanted replies to its {len(known)} questions, found {len(unknown)} to others, such as "
             f"{unknown[:SHOWN]}; its ids look like {next(iter(known), '')!r}: name the key of yours, id=NAME"
         )
-    rules = (benchmark.by_key.get(key, benchmark.official), benchmark.strict)
-    official, strict = (_scored(rule, samples, replies) for rule in rules)
+    official, strict = (_scored(rule, samples, replies) for rule in _rules(benchmark, key))
     by_official, by_strict = ({each.sample.uid: each.score for each in scored} for scored in (official, strict))
     scores = {s.uid: (by_official.get(s.uid), by_strict.get(s.uid), benchmark.cluster(s)) for s in samples}
     return Evaluation(
@@ -81,6 +81,24 @@ def evaluate(
         ],
         scores,
     )
+
+
+def without(
+    benchmark: Benchmark, samples: Sequence[Sample], replies: Mapping[str, str], seen: Container[str], key: str = ""
+) -> tuple[Estimates, Estimates]:
+    """The official and the strict metrics without the questions whose ids are `seen`.
+
+    All replies are read, as in `evaluate`, so that what is read from one does not depend on what is left out.
+    """
+    official, strict = (
+        estimates(benchmark.summary, _clusters(benchmark, [each for each in scored if each.sample.uid not in seen]))
+        for scored in (_scored(rule, samples, replies) for rule in _rules(benchmark, key))
+    )
+    return official, strict
+
+
+def _rules(benchmark: Benchmark, key: str) -> tuple[Rule, Rule]:
+    return benchmark.by_key.get(key, benchmark.official), benchmark.strict
 
 
 def _scored(rule: Rule, samples: Sequence[Sample], replies: Mapping[str, str]) -> list[Scored]:
@@ -106,16 +124,10 @@ def _clusters(benchmark: Benchmark, scored: Sequence[Scored]) -> list[list[Score
     return list(clusters.values())
 
 
-def table(title: str, evaluation: Evaluation, blind: Evaluation | None = None) -> Table:
-    """Official and strict metrics side by side, with intervals and the number of questions behind each.
-
-    `blind`: of the replies to the same questions without their media, of which the official metrics are shown.
-    """
+def side_by_side(title: str, columns: Mapping[str, Estimates]) -> Table:
+    """Metrics by heading, in percent, with intervals and the number of questions behind each."""
     out = Table(title=escape(visible(title)), title_justify="left")
     out.add_column("metric")
-    columns = {"official": evaluation.official, "strict": evaluation.strict}
-    if blind is not None:
-        columns["without media"] = blind.official
     for column in columns:
         out.add_column(column, justify="right")
     out.add_column("n", justify="right")
@@ -123,6 +135,18 @@ def table(title: str, evaluation: Evaluation, blind: Evaluation | None = None) -
         estimates = [metrics.get(name) for metrics in columns.values()]
         n = " / ".join(dict.fromkeys(f"{estimate['n']:g}" for estimate in estimates if estimate))
         out.add_row(escape(visible(name)), *map(_cell, estimates), n)
+    return out
+
+
+def table(title: str, evaluation: Evaluation, blind: Evaluation | None = None) -> Table:
+    """Both rules `side_by_side`, with what else is known of the evaluation.
+
+    `blind`: of the replies to the same questions without their media, of which the official metrics are shown.
+    """
+    columns = {"official": evaluation.official, "strict": evaluation.strict}
+    if blind is not None:
+        columns["without media"] = blind.official
+    out = side_by_side(title, columns)
     out.caption = _caption(evaluation)
     out.caption_justify = "left"
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmpost.checks.benches import check_benches
 from mmpost.checks.data import SourceCheck, check_data, check_lengths, sources_to_check
 from mmpost.checks.model import (
     SavedActivations,
@@ -33,7 +34,11 @@ TRACED_SAMPLES = 4
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`mmpost check`; returns 1 if there are errors, else 0."""
+    """`mmpost check`; returns 1 if there are errors, else 0. With `bench=`, see `check_benches`."""
+    overrides = run_config.merged(arguments)
+    if "bench" in overrides:
+        check_benches(overrides)
+        return 0
     return check(arguments)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from mmpost.benchmarks.benchmark import Benchmark
+from mmpost.benchmarks.contamination import read_findings
 from mmpost.benchmarks.predictions import Predictions
 from mmpost.benchmarks.questions import Questions
-from mmpost.benchmarks.scoring import evaluate, table
+from mmpost.benchmarks.scoring import evaluate, side_by_side, table, without
 from mmpost.errors import ConfigError
 from mmpost.types import CoordinateFrame, Sample
 
-OPTIONS = ("bench", "predictions", "key", "id", "coordinates", "out", "data")
+OPTIONS = ("bench", "predictions", "key", "id", "coordinates", "without", "out", "data")
 """Of the command; `data` has the folder of official files, as `data.benches`."""
 
 
@@ -26,8 +27,9 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     `key` and `id` name the keys of replies and of questions' ids; without, those that files of predictions usually have
     are tried, of which `answer` is none. `coordinates` says how replies give places in pictures: pixels of the picture,
-    or thousand (0 to 1000, whatever its size); without, as the official script takes them. Raises ConfigError for an
-    unknown option, DataError for files that cannot be used.
+    or thousand (0 to 1000, whatever its size); without, as the official script takes them. `without=FILE`, which
+    `mmpost check bench=` writes, adds the scores of the questions that training data do not have. Raises ConfigError
+    for an unknown option, DataError for files that cannot be used.
     """
     unknown = sorted(arguments.keys() - set(OPTIONS))
     if unknown:
@@ -45,12 +47,18 @@ def score_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     replies = predictions.read(Path(str(file)))
     if "coordinates" in arguments:
         samples = _framed(samples, bench, str(arguments["coordinates"]))
+    seen = read_findings(Path(str(arguments["without"])), name, release).found if "without" in arguments else {}
     evaluation = evaluate(bench, samples, replies, name, key)
     console = Console()
     console.print(table(f"{name} ({release}), {file}", evaluation))
     if evaluation.differing:
         console.print(f"scored differently: {', '.join(evaluation.differing[:5])}", highlight=False)
     result = {"bench": name, "release": release, "predictions": str(file), **evaluation.as_dict()}
+    if "without" in arguments:
+        rest = without(bench, samples, replies, seen, key)
+        title = f"{name} without {len(seen)} of {len(samples)} questions, which {arguments['without']} names"
+        console.print(side_by_side(title, {"official": rest[0], "strict": rest[1]}))
+        result["without"] = {"questions": list(seen), "official": rest[0], "strict": rest[1]}
     if "out" in arguments:
         Path(str(arguments["out"])).write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
