@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpost.benchmarks.files import rows, texts_by_id
+from mmpost.benchmarks.files import Row, rows, texts_by_id
 from mmpost.errors import DataError
 
 IDS = ("uid", "id", "question_id", "pid", "index", "qid", "questionId", "qa_id")
@@ -73,22 +73,10 @@ def read_predictions(
             else:
                 id_key = id_key or _first(row.content, IDS, row.where, "id", "id=")
                 uid = _at(row.content, id_key)
-        if uid is None or isinstance(uid, Mapping | list):
-            raise DataError(
-                f"{row.where}: wanted the id of a question in {id_key!r}, found {uid!r:.60}; correct the row"
-            )
-        reply = _at(row.content, key)
-        while isinstance(reply, list) and len(reply) == 1:
-            reply = reply[0]
-        if reply is None and key.partition(".")[0] not in row.content:
-            raise DataError(
-                f"{row.where}: wanted a reply in {key!r}, found the keys {sorted(row.content)}; correct the row"
-            )
+        reply = _reply(row, key)
         if reply is None:
             continue
-        if not isinstance(reply, str):
-            raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
-        uid = str(uid) if by_place else uid_in(path, str(uid))
+        uid = uid if by_place else uid_in(path, _id(row, uid, id_key))
         if found.setdefault(uid, reply) != reply:
             raise DataError(f"{row.where}: wanted one reply to {uid!r}, found two different ones; remove one of them")
     if id_key == POSITION and number + 1 != len(ordered):
@@ -101,6 +89,25 @@ def read_predictions(
             f"{path}: wanted rows with replies, found none in {key or 'the file'!r}; name the key: key=NAME"
         )
     return found
+
+
+def _id(row: Row, uid: Any, id_key: str) -> str:
+    if uid is None or isinstance(uid, Mapping | list):
+        raise DataError(f"{row.where}: wanted the id of a question in {id_key!r}, found {uid!r:.60}; correct the row")
+    return str(uid)
+
+
+def _reply(row: Row, key: str) -> str | None:
+    reply = _at(row.content, key)
+    while isinstance(reply, list) and len(reply) == 1:
+        reply = reply[0]
+    if reply is None and key.partition(".")[0] not in row.content:
+        raise DataError(
+            f"{row.where}: wanted a reply in {key!r}, found the keys {sorted(row.content)}; correct the row"
+        )
+    if reply is not None and not isinstance(reply, str):
+        raise DataError(f"{row.where}: wanted a reply as text in {key!r}, found {reply!r:.60}; correct the row")
+    return reply
 
 
 def _at(content: Mapping[str, Any], name: str) -> Any:
