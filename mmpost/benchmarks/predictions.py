@@ -55,14 +55,13 @@ def read_predictions(
             raise DataError(f"{path}: wanted files of predictions (JSON, CSV, TSV, Parquet), found none; name a file")
         parts = [read_predictions(file, key, id_key, row_id, uid_in, uids) for file in files]
         return {uid: reply for part in parts for uid, reply in part.items()}
-    plain = texts_by_id(path)
-    if plain:
+    if plain := texts_by_id(path):
         return {uid_in(path, uid): reply for uid, reply in plain.items() if reply is not None}
     found: dict[str, str] = {}
-    by_place, place_key = id_key.partition(":")[0] == POSITION, id_key.partition(":")[2]
+    by_place, place_key = id_key.split(":")[0] == POSITION, id_key.partition(":")[2]
     ordered = _questions_of(path, uids, uid_in) if by_place else []
-    number = -1
-    for number, row in enumerate(rows(path)):
+    content = list(rows(path))
+    for number, row in enumerate(content):
         key = key or _first(row.content, TEXTS, row.where, "reply", "key=")
         uid: Any = row.key
         if by_place:
@@ -79,10 +78,10 @@ def read_predictions(
         uid = uid if by_place else uid_in(path, _id(row, uid, id_key))
         if found.setdefault(uid, reply) != reply:
             raise DataError(f"{row.where}: wanted one reply to {uid!r}, found two different ones; remove one of them")
-    if id_key == POSITION and number + 1 != len(ordered):
+    if id_key == POSITION and len(content) != len(ordered):
         raise DataError(
             f"{path}: wanted a row for each of {len(ordered)} questions in their order (id={POSITION}), found "
-            f"{number + 1}; name a key with ids, id=NAME"
+            f"{len(content)}; name a key with ids, id=NAME"
         )
     if not found:
         raise DataError(
