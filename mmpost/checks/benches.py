@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpost.benchmarks.benchmark import benchmark
 from mmpost.benchmarks.contamination import KINDS, Findings, FindingsFile, Index
+from mmpost.benchmarks.questions import Questions
 from mmpost.checks.report import Report, number
 from mmpost.config import run_config
 from mmpost.config.settings import DataSettings
@@ -33,38 +33,28 @@ def check_benches(arguments: Mapping[str, Any], report: Report | None = None) ->
     """
     overrides = dict(arguments)
     names, with_media = str(overrides.pop("bench")).split(","), overrides.pop("media", True)
-    data = overrides.get("data") or {}
-    folder = data.get("benches") if isinstance(data, Mapping) else None
-    if folder is None or not isinstance(with_media, bool):
-        raise ConfigError(
-            f"wanted data.benches=FOLDER, with official files, and media=true or false, found {data!r} and "
-            f"media={with_media!r}; correct them"
-        )
-    overrides["data"] = {key: value for key, value in data.items() if key != "benches"}
+    if not isinstance(with_media, bool):
+        raise ConfigError(f"wanted media=true or false, found media={with_media!r}; correct it")
     config, paths = run_config.load([BARE, overrides])
     train = [config.data.train] if isinstance(config.data.train, str) else list(config.data.train or ())
     if not train:
         raise ConfigError("wanted training data to look for questions in, found none; set data.train=FILE")
-    index, releases, sizes = Index(with_media), {}, {}
-    for name in names:
-        bench = benchmark(name)
-        files = bench.paths(Path(str(folder)), name)
-        questions = list(bench.rows(files))
-        releases[name], sizes[name] = bench.release(files), len(questions)
-        index.add(name, bench, questions)
+    index, asked = Index(with_media), [Questions.load(name, config.data.benches) for name in names]
+    for questions in asked:
+        index.add(questions.name, questions.bench, questions.samples)
     counted: Counter[str] = Counter()
     found = index.search(_samples(config.data, train, counted))
     result = FindingsFile(
         train=train,
         samples=counted.total(),
         benches={
-            name: Findings(
-                release=releases[name],
-                questions=sizes[name],
-                only_media=index.only_media[name],
-                found={question.uid: each for question, each in found.items() if question.bench == name},
+            questions.name: Findings(
+                release=questions.release,
+                questions=len(questions.samples),
+                only_media=index.only_media[questions.name],
+                found={question.uid: each for question, each in found.items() if question.bench == questions.name},
             )
-            for name in names
+            for questions in asked
         },
     )
     _print(result, with_media, report or Report())

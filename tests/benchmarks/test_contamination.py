@@ -232,7 +232,7 @@ def test_missing_media_are_named_and_need_not_be_compared(folder: Path) -> None:
 
 
 def test_arguments_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"wanted data\.benches=FOLDER"):
+    with pytest.raises(ConfigError, match=r"set data\.benches=FOLDER"):
         check_benches({"bench": "pope", "data": {"train": "x.jsonl"}})
     with pytest.raises(ConfigError, match=r"found none; set data\.train=FILE"):
         check_benches({"bench": "pope", "data": {"benches": str(folder / "benches")}})
