@@ -55,7 +55,10 @@ def rows(path: Path) -> Iterator[Row]:
             return
     table = open_table(path)
     for index in range(len(table)):
-        yield Row(f"{path.name}:{table.number(index)}", "", table.row(index))
+        where, content = f"{path.name}:{table.number(index)}", table.row(index)
+        if not isinstance(content, Mapping):
+            raise DataError(f"{where}: wanted a row, found {content!r:.80}; use the official file")
+        yield Row(where, "", content)
 
 
 def _json_object(path: Path) -> Mapping[str, Any] | None:

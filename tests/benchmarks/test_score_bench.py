@@ -181,6 +181,6 @@ def test_damaged_official_files_are_named(name: str, folder: Path) -> None:
     if path.suffix == ".parquet":
         parquet.write_table(Table.from_pylist([{"a": 1}]), path)
     else:
-        path.write_text("a\n1\n" if path.suffix in (".csv", ".tsv") else '[{"a": 1}]')
+        path.write_text({".tsv": "a\n1\n", ".jsonl": '{"a": 1}'}.get(path.suffix, '[{"a": 1}]'))
     with pytest.raises(DataError, match=rf"{path.name}.*wanted .*found None"):
         list(bench.rows(bench.paths(folder, name)))
