@@ -58,6 +58,7 @@ SAMPLES: dict[str, Sequence[Sample]] = {
     "calls": [Sample("c", PROMPT, truth="change_size(1, 'small')")],
     "nothing": [Sample("0", PROMPT)],
     "options": [Sample("o", PROMPT, (), "B", {"options": ["a dog", "a cat"]})],
+    "lettered options": [Sample("l", PROMPT, (), "(B)", {"options": ["a dog", "a cat"]})],
     "choices": [Sample("c", PROMPT, (), "B", {"choices": ["A", "B"], "answer_type": "text", "precision": None})],
     "accepted texts": [Sample("a", PROMPT, (), ["7"], {"formula": False})],
     "answers of people": [Sample("p", PROMPT, (), ["First one, then two."] * 10)],
