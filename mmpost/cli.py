@@ -27,6 +27,7 @@ COMMANDS = {
     "score": "score a file of replies by a task's rewards or a benchmark: mmpost score task=visurf answers=FILE.jsonl",
     "export": "a folder for plain transformers, adapters merged: mmpost export model=RUN out=FOLDER [dtype=bf16]",
     "new-task": "write a file with a working task to start from: mmpost new-task NAME [out=FOLDER]",
+    "new-bench": "write a file with a working benchmark, and its test: mmpost new-bench NAME [out=FOLDER]",
     "doctor": "what works on this machine, and how to fix what does not",
 }
 MODULES = {
@@ -37,8 +38,9 @@ MODULES = {
     "continual": "mmpost.studies.continual",
     "list": "mmpost.commands.list_plugins",
     "new-task": "mmpost.commands.new_task",
+    "new-bench": "mmpost.commands.new_task:new_bench",
 }
-"""Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>."""
+"""Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>; `:NAME` if not `main`."""
 STRICT = ("train", "eval", "select", "check")
 """Commands whose arguments are a run's configuration: a wrong key is answered before torch is imported."""
 NAMES_TASK = ("show", "predict", "score")
@@ -106,7 +108,8 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         from mmpost.config import run_config
 
         run_config.check_early(run_config.load(settings)[0])
-    return import_module(MODULES.get(command, f"mmpost.commands.{command}")).main(arguments)
+    module, _, function = MODULES.get(command, f"mmpost.commands.{command}").partition(":")
+    return getattr(import_module(module), function or "main")(arguments)
 
 
 if __name__ == "__main__":
