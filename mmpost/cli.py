@@ -38,9 +38,9 @@ MODULES = {
     "continual": "mmpost.studies.continual",
     "list": "mmpost.commands.list_plugins",
     "new-task": "mmpost.commands.new_task",
-    "new-bench": "mmpost.commands.new_bench",
+    "new-bench": "mmpost.commands.new_task:new_bench",
 }
-"""Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>."""
+"""Where a command's `main(arguments) -> exit code` is, if not in mmpost.commands.<command>; `:NAME` if not `main`."""
 STRICT = ("train", "eval", "select", "check")
 """Commands whose arguments are a run's configuration: a wrong key is answered before torch is imported."""
 NAMES_TASK = ("show", "predict", "score")
@@ -108,7 +108,8 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         from mmpost.config import run_config
 
         run_config.check_early(run_config.load(settings)[0])
-    return import_module(MODULES.get(command, f"mmpost.commands.{command}")).main(arguments)
+    module, _, function = MODULES.get(command, f"mmpost.commands.{command}").partition(":")
+    return getattr(import_module(module), function or "main")(arguments)
 
 
 if __name__ == "__main__":

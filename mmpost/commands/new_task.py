@@ -1,4 +1,4 @@
-"""`mmpost new-task NAME`: writes a working task to start from."""
+"""`mmpost new-task NAME` and `mmpost new-bench NAME`: write a working task or benchmark to start from."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def new_bench(arguments: Sequence[str]) -> int:
+    """`mmpost new-bench NAME [out=FOLDER]`."""
+    file, test = write_bench(*place(arguments, "new-bench"))
+    path = file if file.is_absolute() else f"./{file}"
+    print(f"written: {file} and {test}")
+    print(f"python -m pytest {test}")
+    print(f"mmpost score bench={path} predictions=FILE data.benches=FOLDER")
+    return 0
+
+
 def place(arguments: Sequence[str], command: str) -> tuple[str, str]:
     """The name and the folder that `mmpost COMMAND NAME [out=FOLDER]` was given; raises ConfigError for others."""
     names = [argument for argument in arguments if "=" not in argument]
@@ -36,6 +46,13 @@ def place(arguments: Sequence[str], command: str) -> tuple[str, str]:
 def write(name: str, out: str = ".") -> Path:
     """Write <out>/<name>.py and return its path; raises ConfigError for an invalid or taken name."""
     return write_template("task", name, out, "mmpost.tasks")
+
+
+def write_bench(name: str, out: str = ".") -> tuple[Path, Path]:
+    """Write <out>/<name>.py and <out>/test_<name>.py and return their paths; raises ConfigError as `write` does."""
+    package = f"mmpost.tasks.{registry.BENCHES}"
+    file = write_template("bench", name, out, package)
+    return file, write_template("test_bench", f"test_{name}", out, package, name)
 
 
 def write_template(template: str, name: str, out: str, package: str, subject: str = "") -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmpost.cli import main
-from mmpost.commands import new_bench
+from mmpost.commands import new_task
 from mmpost.errors import ConfigError
 
 
@@ -39,5 +39,5 @@ def test_taken_names_are_refused(tmp_path: Path) -> None:
         ("json", "a module named json is installed"),
     ):
         with pytest.raises(ConfigError, match=message):
-            new_bench.write(name, str(tmp_path))
+            new_task.write_bench(name, str(tmp_path))
     assert not list(tmp_path.iterdir())
