@@ -42,7 +42,11 @@ def _cached(hub: HubFiles, names: list[str]) -> Path | None:
 
 def _download(hub: HubFiles, names: list[str], bench: str, license: str) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the HTTP library in it, which has changed before
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         info = HfApi().dataset_info(hub.repo, revision=hub.revision or None, files_metadata=True)

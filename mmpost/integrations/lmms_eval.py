@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
-from lmms_eval.api.model import lmms
-from lmms_eval.models.registry_v2 import ModelManifest
-from lmms_eval.protocol import ChatMessages
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts  # pyright: ignore[reportMissingImports]
+from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
+from lmms_eval.models.registry_v2 import ModelManifest  # pyright: ignore[reportMissingImports]
+from lmms_eval.protocol import ChatMessages  # pyright: ignore[reportMissingImports]
 
 from mmpost.core import distributed
 from mmpost.data.media.media import media
