@@ -113,7 +113,11 @@ class Benchmark:
     license: str
     """Of the questions."""
     source: str
-    """Where the official files are from, for messages."""
+    """Where the official files are from, and where their media lie."""
+    reading: str
+    """What the official rule reads from a reply, in words."""
+    metrics: str
+    """The metrics, in words."""
     hub: HubFiles | None = None
     """The hub that has them with their media (`data.benches=hub`); None: none has, in this form."""
     versions: tuple[tuple[str, ...], ...] = ()

@@ -56,6 +56,11 @@ BENCHMARK = Benchmark(
     paper="2404.12390",
     license="Apache-2.0; pictures of many sets",
     source="the hub's BLINK-Benchmark/BLINK (validation)",
+    reading=(
+        "the letter in parentheses as the only one between blanks, in the last paragraph or the whole reply; or a "
+        "letter as the whole reply; `key=prediction` scores letters that the official script has read"
+    ),
+    metrics="mean accuracy of the tasks, and each; accuracy over all questions",
     hub=HubFiles("BLINK-Benchmark/BLINK"),
     row_id=lambda row: str(row.get("idx")),
     max_tokens=512,

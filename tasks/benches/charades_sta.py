@@ -50,7 +50,11 @@ BENCHMARK = Benchmark(
     summary=Overlaps(),
     paper="1705.02101",
     license="non-commercial (that of Charades)",
-    source="https://github.com/jiyanggao/TALL (charades_sta_test.txt)",
+    source="https://github.com/jiyanggao/TALL (charades_sta_test.txt); videos in Charades_v1_480/",
+    reading=(
+        "two numbers with a hyphen between them, or the first numbers of two sentences that say start, end or happen"
+    ),
+    metrics="mean IoU; recall (R@1) at IoUs of 0.3, 0.5 and 0.7",
     max_tokens=128,
     cluster=lambda sample: sample.meta["video"],
     quirks=(

@@ -99,6 +99,15 @@ BENCHMARK = Benchmark(
     paper="2310.11513",
     license="MIT",
     source="https://github.com/djghosh13/geneval (prompts/evaluation_metadata.jsonl)",
+    reading=(
+        "the boxes of a detector: the rows of the official results, `filename` and `details`, with the colors of "
+        'each class\'s boxes in `colors`, which the script does not write (`{"cow": ["red"]}`, {} where none is '
+        "asked for). No detector is part of mmpost, and no model writes such replies: `mmpost score` only"
+    ),
+    metrics=(
+        "overall, the unweighted mean of the six tasks; accuracy of each, over pictures; share of prompts with a "
+        "right picture"
+    ),
     hashes={"5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13": "release of af4902f"},
     cluster=lambda sample: f"{sample.meta['prompt']}",
     row_id=row_id,

@@ -103,7 +103,14 @@ BENCHMARK = Benchmark(
     summary=Consistency(),
     paper="2310.14566",
     license="BSD-3-Clause",
-    source="https://github.com/tianyi-lab/HallusionBench (pictures in hallusion_bench.zip)",
+    source=(
+        "https://github.com/tianyi-lab/HallusionBench (pictures in hallusion_bench.zip); pictures in hallusion_bench/"
+    ),
+    reading=(
+        "the first word if it is yes or no, else the one of them that occurs; `key=gpt4v_output_gpt_check` scores "
+        "the verdicts of the official judge, as the official script does"
+    ),
+    metrics="accuracy of questions, of questions about all figures of a set, and of figures",
     hashes={"ca6e0fb677dd56e5fb0e2700d06c58d01f8a6ae66e0f1773b2ac48c0a095d051": "release of 744007c"},
     row_id=row_id,
     max_tokens=256,

@@ -55,7 +55,12 @@ BENCHMARK = Benchmark(
         "36608758db6205692f59423316ba281a4e2e5f23286452ae31739ed4278133a8": "test of a1f5cc3",
         "449e238b768f702e2659543495f2c87ee1f41a9e9c013d174daf12029756227a": "testmini of a1f5cc3",
     },
-    source="https://github.com/mathllm/MATH-V (data/test.jsonl, images/)",
+    source="https://github.com/mathllm/MATH-V (data/test.jsonl); images/ beside it or its folder",
+    reading=(
+        'the last box, else what follows "the answer is", a letter at either end, or the whole reply, without units'
+        " and degrees; `key=model_answer` scores answers that the official script has taken"
+    ),
+    metrics="accuracy, by level and subject",
     quirks=(
         "answers are read as numbers by a parser of arithmetic in place of latex2sympy2 1.9.1 and eval: equations, "
         "inequalities, functions such as sine, logarithm and binomials are not read",

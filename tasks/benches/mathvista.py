@@ -71,6 +71,11 @@ BENCHMARK = Benchmark(
     paper="2310.02255",
     license="CC BY-SA 4.0",
     source="https://github.com/lupantech/MathVista (data/testmini.json; images on the hub as AI4Math/MathVista)",
+    reading=(
+        'by rules: tags, a box, "answer is", the last letter or number; `key=extraction` scores answers that the '
+        "official language model has extracted, as the official script does"
+    ),
+    metrics="accuracy, by task and skill",
     hashes={"ab0148dca9d401c31cc47f29b3826eec28a76ff155a1c0878d81e8daf0413480": "release of 53d5258"},
     cluster=lambda sample: sample.meta["image"],
     quirks=(

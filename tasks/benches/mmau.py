@@ -47,7 +47,9 @@ BENCHMARK = Benchmark(
     summary=Mean(groups=groups),
     paper="2410.19168",
     license="Apache-2.0",
-    source="https://github.com/Sakshi113/MMAU (mmau-test-mini.json)",
+    source="https://github.com/Sakshi113/MMAU (mmau-test-mini.json); clips in test-mini-audios/",
+    reading="the whole reply",
+    metrics="accuracy, by task, difficulty and sub-category",
     max_tokens=256,
     hashes={"9f18fda99f8dbc2bc5ecd6323fb5063309f54969810b5c6f1caeb3b8d904cf1c": "release of 110127f"},
     quirks=(

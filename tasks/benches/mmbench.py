@@ -89,6 +89,11 @@ BENCHMARK = Benchmark(
     paper="2307.06281",
     license="Apache-2.0",
     source="https://github.com/open-compass/VLMEvalKit (addresses in vlmeval/dataset/image_mcq.py)",
+    reading=(
+        'VLMEvalKit\'s exact matching: the only letter, among the last four words, or after "answer is"; else the '
+        "only option whose text occurs"
+    ),
+    metrics="circular accuracy (all turned copies right), by ability; vanilla accuracy",
     max_tokens=128,
     cluster=lambda sample: sample.meta["cluster"],
     quirks=(

@@ -34,6 +34,11 @@ BENCHMARK = Benchmark(
     paper="2406.02539",
     license="Apache-2.0",
     source="the hub's AIDC-AI/Parrot-dataset (mmmb/)",
+    reading=(
+        'VLMEvalKit\'s exact matching: the only letter, among the last four words, or after "answer is"; else the '
+        "only option whose text occurs"
+    ),
+    metrics="mean accuracy of the six languages, and each; accuracy over all questions",
     hub=HubFiles("AIDC-AI/Parrot-dataset", "mmmb"),
     max_tokens=128,
     cluster=lambda sample: sample.meta["picture"],

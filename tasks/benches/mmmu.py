@@ -113,6 +113,11 @@ BENCHMARK = Benchmark(
     paper="2311.16502",
     license="Apache-2.0",
     source="the hub's MMMU/MMMU (validation)",
+    reading=(
+        "the last letter in parentheses, else between blanks, else the last option whose text occurs; free answers:"
+        ' what follows words such as "is"'
+    ),
+    metrics="accuracy, by discipline and subject",
     hub=HubFiles("MMMU/MMMU"),
     quirks=(
         "a letter at random, seed 42, where none is read: **B**, B) and an empty reply among them",

@@ -67,6 +67,14 @@ BENCHMARK = Benchmark(
     paper="2409.02813",
     license="Apache-2.0",
     source="the hub's MMMU/MMMU_Pro",
+    reading=(
+        'the only letter after the last "Answer:", else the last in parentheses, else one before a blank or full '
+        "stop, else the last option whose text occurs"
+    ),
+    metrics=(
+        "accuracy, by discipline and subject (the published score is the mean of the settings with ten options and "
+        "with screenshots)"
+    ),
     hub=HubFiles("MMMU/MMMU_Pro"),
     quirks=(
         "a letter at random where none is read, an empty reply among them: by the official script without a seed, here "

@@ -39,6 +39,8 @@ BENCHMARK = Benchmark(
     paper="2403.20330",
     license="CC BY 4.0",
     source="the hub's Lin-Chen/MMStar",
+    reading='the first character, also after "(", "option " and "the answer is "',
+    metrics="accuracy, by category",
     hub=HubFiles("Lin-Chen/MMStar"),
     quirks=(
         "only the beginning of a reply counts: an answer after a thought is wrong",

@@ -75,7 +75,12 @@ BENCHMARK = Benchmark(
     summary=Similarity(),
     paper="1911.10683",
     license="CDLA-Permissive-1.0; pictures of PubMed Central",
-    source="the hub's ajimeno/PubTabNet, or what https://github.com/ibm-aur-nlp/PubTabNet names",
+    source=(
+        "the hub's ajimeno/PubTabNet, or what https://github.com/ibm-aur-nlp/PubTabNet names; pictures in val/. "
+        "Predictions as the script reads them, a JSON object {filename: HTML}, or rows with `id=filename`"
+    ),
+    reading="the whole reply, which must be an HTML document",
+    metrics="mean TEDS and S-TEDS, of all tables, of simple and of complex ones (with cells that span others)",
     max_tokens=4096,
     quirks=(
         "only a whole HTML document counts: a table alone, in a fence of Markdown or after a word scores 0",

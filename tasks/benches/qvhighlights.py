@@ -86,7 +86,11 @@ BENCHMARK = Benchmark(
     summary=Moments(),
     paper="2107.09609",
     license="CC BY-NC-SA 4.0",
-    source="https://github.com/jayleicn/moment_detr (data/highlight_val_release.jsonl)",
+    source="https://github.com/jayleicn/moment_detr (data/highlight_val_release.jsonl); videos in videos/",
+    reading="a JSON list of windows, with scores or in order; `key=pred_relevant_windows id=qid` reads submissions",
+    metrics=(
+        "mAP over IoUs of 0.5 to 0.95, at 0.5 and 0.75, for short, middle and long moments; recall of the first window"
+    ),
     hashes={"f668a1eaea156ec5315e14718999cea043a8cf948d3cafbd8e8d655318c3cd02": "release of b7e553a"},
     max_tokens=256,
     cluster=lambda sample: sample.meta["video"],

@@ -61,7 +61,16 @@ def referring(name: str, splits: Sequence[str], paper: str) -> Benchmark:
         summary=Mean("acc@0.5"),
         paper=paper,
         license="Apache-2.0 (annotations); pictures of COCO",
-        source="https://github.com/QwenLM/Qwen-VL (eval_mm/EVALUATION.md names the files)",
+        source=(
+            "https://github.com/QwenLM/Qwen-VL (eval_mm/EVALUATION.md names the files); `refcoco+_...`; "
+            "`refcocog_val.jsonl`, `_test`, as QwenLM/Qwen-VL (eval_mm/) names them; pictures of COCO train2014 "
+            "beside them"
+        ),
+        reading=(
+            "four numbers in the first brackets, in the frame in which the model writes boxes; of predictions, "
+            "`coordinates=pixels` or `thousand` says which"
+        ),
+        metrics="accuracy at an IoU of 0.5, by split",
         coordinates=True,
         max_tokens=256,
         cluster=lambda sample: sample.meta["image"],

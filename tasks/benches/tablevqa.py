@@ -54,6 +54,8 @@ BENCHMARK = Benchmark(
     paper="2404.19205",
     license="CC BY 4.0",
     source="the hub's terryoo/TableVQA-Bench",
+    reading="the whole reply",
+    metrics="accuracy, by part",
     hub=HubFiles("terryoo/TableVQA-Bench", revision="17e291af2b1cbc9340509a0412a6f1c05b0a76b5"),
     uid_in=lambda path, uid: id_of_split(path, uid, tuple(PARTS)),
     max_tokens=128,

@@ -42,7 +42,9 @@ BENCHMARK = Benchmark(
     summary=Mean(binary=False),
     paper="1904.08920",
     license="CC BY 4.0; images of OpenImages",
-    source="https://textvqa.org/dataset (TextVQA_0.5.1_val.json; train_val_images.zip)",
+    source="https://textvqa.org/dataset (TextVQA_0.5.1_val.json; train_val_images.zip); images in train_images/",
+    reading="the whole reply",
+    metrics="accuracy, as `vqav2`",
     max_tokens=64,
     cluster=lambda sample: sample.meta["image"],
     quirks=(

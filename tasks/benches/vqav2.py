@@ -62,7 +62,9 @@ BENCHMARK = Benchmark(
     summary=Mean(binary=False),
     paper="1612.00837",
     license="CC BY 4.0; images of COCO",
-    source="https://visualqa.org/download.html",
+    source="https://visualqa.org/download.html; images in val2014/",
+    reading="the whole reply",
+    metrics="accuracy (agreement with nine of ten people), by type of answer and question",
     max_tokens=32,
     cluster=lambda sample: sample.meta["image"],
     quirks=(
