@@ -87,7 +87,8 @@ def named_span(text: str) -> Span | None:
 
 def span_score(sample: Sample, span: Span | None) -> float:
     """IoU with the closest span of the truth, 0 to 1; 0 for None and for an inverted span."""
-    return 0.0 if span is None else max((tiou(gold, span) for gold in sample.truth["spans"]), default=0.0)
+    spans = sample.truth["spans"]
+    return 0.0 if span is None else max((tiou(gold, span) for gold in spans), default=0.0)
 
 
 def timechat_iou(sample: Sample, reply: Reply) -> float:

@@ -77,9 +77,13 @@ def samples() -> list[Sample]:
     return [*(Sample(str(i), prompt, truth=t) for i, t in enumerate(truths)), Scenes("val", ("all",), n=1)[0], *spans]
 
 
+PROBES = ("", "<answer>x</answer>", "7", "<answer>[]</answer>", "(B)", "yes", "[1, 2, 3, 4]", "1 - 2", "[[1, 2, 0.5]]")
+"""Replies of many forms: one that cannot be read may be scored without a look at the truth."""
+
+
 def _supported(function: Callable[..., Any], sample: Sample) -> bool:
     try:
-        for text in ("", "<answer>x</answer>", "7", "<answer>[]</answer>"):
+        for text in PROBES:
             function(sample, Reply((Part("text", text),), "policy"))
     except (MmpostError, TypeError, LookupError, ValueError, AttributeError):
         return False

@@ -44,13 +44,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
-    expected = {"mmpost/py.typed", "mmpost/commands/templates/task.py.txt"}
+    expected = {"mmpost/py.typed"}
     for name in SHIPPED:
         prefix = Path(name) if name == "mmpost" else Path("mmpost") / name
         expected |= {
             (prefix / path.relative_to(ROOT / name)).as_posix()
             for path in (ROOT / name).rglob("*")
-            if path.suffix in {".py", ".yaml", ".html", ".css", ".js"}
+            if path.suffix in {".py", ".yaml", ".html", ".css", ".js"} or path.name.endswith(".py.txt")
         }
     names = set(zipfile.ZipFile(wheel).namelist())
     assert not expected - names

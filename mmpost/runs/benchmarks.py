@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmpost.benchmarks.benchmark import benchmark
 from mmpost.benchmarks.diff import ResultFile, compare, read_results
 from mmpost.benchmarks.ledger import Depends, Entry, Ledger
 from mmpost.benchmarks.questions import Questions, subset
@@ -29,13 +30,12 @@ FOLDER = "benches"
 
 def to_ask(name: str, folder: str, max_samples: int) -> Questions:
     """Questions that a model can answer. Raises ConfigError for others, and what `Questions.load` raises."""
-    questions = Questions.load(name, folder, max_samples)
-    if questions.bench.row_reply is not None:
+    if benchmark(name).row_reply is not None:
         raise ConfigError(
             f"bench={name}: wanted a benchmark of written replies, found one of what a detector or the like has found; "
             f"score a file of that: mmpost score bench={name} predictions=FILE"
         )
-    return questions
+    return Questions.load(name, folder, max_samples)
 
 
 def sampling(questions: Questions, changes: Mapping[str, Any]) -> Sampling:
