@@ -100,7 +100,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         settings = [a for a in arguments if a.startswith(("task=", "task.", "config="))]
         strict = any(not a.startswith("task.") for a in settings)
     elif command in ("eval", "check") and any(a.startswith("bench=") for a in arguments):
-        own = ("bench=", "data.benches=", "sampling." if command == "eval" else "media=")
+        own = ("bench=", "sampling.", "blind=") if command == "eval" else ("bench=", "media=")
         settings, strict = ["task=grpo", *(a for a in arguments if not a.startswith(own))], True
     else:
         settings, strict = arguments, command in STRICT

@@ -16,6 +16,7 @@ from mmpost.benchmarks.scoring import Evaluation, evaluate, table
 from mmpost.config import run_config
 from mmpost.core import distributed
 from mmpost.core.run_files import locked
+from mmpost.errors import ConfigError
 from mmpost.runs import checkpoint
 from mmpost.runs.benchmarks import answer, framed, sampling, scored_samples, to_ask, write_result
 from mmpost.runs.configured_task import ConfiguredTask
@@ -37,12 +38,15 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Replies are kept in `out` and never sampled twice; results and samples for a report go to a folder of this model and
     these settings in there. `sampling.*` changes how replies are sampled (greedily, with the benchmark's limit of
-    tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters, and `eval.blind=false` leaves
+    tokens), `eval.max_samples` takes a fixed part of each benchmark, of whole clusters, and `blind=false` leaves
     out the same questions without media. Raises ConfigError for an unknown benchmark, one whose replies no
     model writes, or a model without replies.
     """
     overrides = dict(arguments)
     names, changes = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
+    asks_blind = overrides.pop("blind", True)
+    if not isinstance(asks_blind, bool):
+        raise ConfigError(f"wanted blind=true or false, found blind={asks_blind!r}; correct it")
     config, paths = run_config.load([BARE, overrides])
     asked = [to_ask(name, config.data.benches, config.eval.max_samples) for name in dict.fromkeys(names)]
     out = Path(paths.get("out", FOLDER))
@@ -68,7 +72,7 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
             more = (session.context, how, depends, out / "replies", config.compute.rollout_batch_size)
             answers = answer(questions, *more)
             blind: Evaluation | None = None
-            if config.eval.blind:
+            if asks_blind:
                 without = answer(questions.without_media(), *more)
                 blind = evaluate(questions.bench, questions.samples, without.replies, questions.name)
             evaluation = evaluate(

@@ -306,8 +306,6 @@ class EvalSettings(Settings):
     benches: dict[str, EvalBenchSettings] = {}
     """Benchmarks that are evaluated, too, by name: {pope: {samples: 500, every: 200}}. Their metrics, and the gain in
     the mean official score since the first step, are among the others, as pope/f1 and pope/gain."""
-    blind: bool = True
-    """`mmpost eval bench=...`: ask every question without its media, too."""
     tasks: dict[str, EvalTaskSettings] = {}
     """Tasks whose test splits are evaluated instead of the trained task's, by names of your choice, e.g. to measure
     forgetting: {old: {task: NAME}}."""

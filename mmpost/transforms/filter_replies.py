@@ -49,7 +49,7 @@ class FilterReplies(Transform, ReplyFilter):
         kept = []
         for sample in samples:
             sampled = [reply for reply in sample.replies if reply.origin == "policy"]
-            legal = [(self.legal(sample, reply) or 0.0) > 0 and not self._is_loop(reply) for reply in sampled]
+            legal = [not self._is_loop(reply) and (self.legal(sample, reply) or 0.0) > 0 for reply in sampled]
             for is_legal in legal:
                 context.log("filter/illegal", float(not is_legal))
             chosen = [i for i, is_legal in enumerate(legal) if is_legal]

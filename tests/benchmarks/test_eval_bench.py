@@ -40,7 +40,7 @@ def rows(tmp_path: Path) -> str:
 
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     """The result; of other ranks than the first, nothing."""
-    arguments = ["bench=pope", "model=random-tiny", f"data.benches={folder}", f"out={out}", "eval.blind=false"]
+    arguments = ["bench=pope", "model=random-tiny", f"data.benches={folder}", f"out={out}", "blind=false"]
     return evaluate([*arguments, "sampling.max_tokens=4", *more]).get("pope", {})
 
 
@@ -69,7 +69,7 @@ def test_replies_are_sampled_once_and_kept_by_their_settings(
 
 
 def test_the_blind_score_and_the_page(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(folder, tmp_path, "eval.blind=true")
+    result = run(folder, tmp_path, "blind=true")
     assert "without media" in capsys.readouterr().out
     assert result["blind"].keys() == result["official"].keys()
     assert len(replies(tmp_path)) == 24
