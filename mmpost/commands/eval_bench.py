@@ -42,10 +42,9 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
     out the same questions without media. Raises ConfigError for an unknown benchmark, one whose replies no
     model writes, or a model without replies.
     """
-    overrides = dict(arguments)
+    overrides = {"blind": True, **arguments}
     names, changes = str(overrides.pop("bench")).split(","), overrides.pop("sampling", {})
-    asks_blind = overrides.pop("blind", True)
-    if not isinstance(asks_blind, bool):
+    if not isinstance(asks_blind := overrides.pop("blind"), bool):
         raise ConfigError(f"wanted blind=true or false, found blind={asks_blind!r}; correct it")
     config, paths = run_config.load([BARE, overrides])
     asked = [to_ask(name, config.data.benches, config.eval.max_samples) for name in dict.fromkeys(names)]
@@ -61,9 +60,7 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
             "seed": config.seed,
             "max_samples": config.eval.max_samples,
         }
-        digest = hashlib.sha256(json.dumps([weights, settings], sort_keys=True, default=str).encode()).hexdigest()
-        label = re.sub(r"[^\w.-]+", "_", Path(config.model.name).name)
-        folder = out / f"{label}-{digest[:8]}"
+        folder = out / _label(config.model.name, weights, settings)
         columns: dict[str, dict[str, Estimate]] = {"official": {}, "strict": {}}
         logged: list[Sample] = []
         for questions in (framed(each, session.context) for each in asked):
@@ -94,3 +91,9 @@ def eval_bench(arguments: Mapping[str, Any]) -> dict[str, Any]:
             Console().print(f"written to {folder}; mmpost report {folder} shows the questions", soft_wrap=True)
         distributed.stop()
     return results
+
+
+def _label(model: str, weights: str, settings: Mapping[str, Any]) -> str:
+    """The folder's name for the results of a model with these settings."""
+    digest = hashlib.sha256(json.dumps([weights, settings], sort_keys=True, default=str).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', Path(model).name)}-{digest[:8]}"
