@@ -94,10 +94,14 @@ class Mmpost(lmms):
         uid = f"{task}/{split}/{document}/{request.idx}"
         return self._context.with_frame(Sample(uid, tuple(parts)))
 
+    # lmms-eval declares these two abstract; a task that needs one ends with the message.
+
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """lmms-eval asks each model for it; raises NotImplementedError, since replies are what mmpost samples."""
         raise NotImplementedError(WANTED.format("choices by log-likelihood"))
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Raises NotImplementedError, as `loglikelihood`."""
         raise NotImplementedError(WANTED.format("several rounds"))
 
 

@@ -51,7 +51,7 @@ BENCHMARK = Benchmark(
     summary=Mean("anls", binary=False),
     paper="2007.00398",
     license="pages of the UCSF Industry Documents Library, for research",
-    source="https://rrc.cvc.uab.es/?ch=17 (task 1; pages in spdocvqa_images); pages in documents/ or spdocvqa_images/",
+    source="https://rrc.cvc.uab.es/?ch=17 (task 1); pages in documents/ or spdocvqa_images/",
     reading="the whole reply",
     metrics="ANLS, by type of question",
     max_tokens=128,
